@@ -1,0 +1,1 @@
+"""Turns trained models into bundles of measured variants, offline."""

@@ -1,0 +1,39 @@
+"""What apps import: a model that is switched under the app's feet, and nothing that loads before it is used.
+
+The names resolve lazily (PEP 562), so that `import edge_sdk.wire` pulls neither numpy nor a runtime.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from edge_sdk._version import __version__
+
+if TYPE_CHECKING:
+    from edge_sdk.bundle import Bundle
+    from edge_sdk.errors import EdgeError
+    from edge_sdk.interpreter import Interpreter
+    from edge_sdk.model import EdgeModel
+    from edge_sdk.preference import Mode, Preference
+
+_HOMES = {
+    "Bundle": "edge_sdk.bundle",
+    "EdgeError": "edge_sdk.errors",
+    "EdgeModel": "edge_sdk.model",
+    "Interpreter": "edge_sdk.interpreter",
+    "Mode": "edge_sdk.preference",
+    "Preference": "edge_sdk.preference",
+}
+
+__all__ = ["Bundle", "EdgeError", "EdgeModel", "Interpreter", "Mode", "Preference", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,210 @@
+"""What can go wrong, named for what was found.
+
+One root, a family per border. Every error has a stable `code` that a hub can show and a script can match, and an
+`exit_status` the command line ends with. `str(error)` says what was found, where, and what to try. Concrete errors
+of one package live in that package's `errors.py`, below the family defined here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class EdgeError(Exception):
+    """The root: catch it to catch everything this product raises on purpose.
+
+    Args:
+        what: What was found, one clause without a final stop.
+        where: The file, topic, key or address it was found at.
+        hint: What to try next.
+    """
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.__dict__.copy())
+
+
+def _rebuild(kind: type[EdgeError], fields: dict[str, object]) -> EdgeError:
+    """Let errors with fields cross a process border, which `Exception`'s own pickling refuses."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, fields.get("what", ""))
+    error.__dict__.update(fields)
+    return error
+
+
+class UsageError(EdgeError):
+    """The command line or an argument asks for something that makes no sense."""
+
+    code = "usage"
+    exit_status = EXIT_USAGE
+
+
+class MissingExtraError(UsageError):
+    """A command needs an optional dependency that is not installed."""
+
+    code = "missing-extra"
+
+
+class ConfigError(EdgeError):
+    """A configuration file has an unknown key, a bad value, or cannot be read."""
+
+    code = "config"
+    exit_status = EXIT_USAGE
+
+
+class BundleError(EdgeError):
+    """A bundle is missing, malformed or not what its manifest says."""
+
+    code = "bundle"
+    exit_status = EXIT_USAGE
+
+
+class BundleFormatError(BundleError):
+    """The manifest cannot be decoded, or is of a format this version does not read."""
+
+    code = "bundle-format"
+
+
+class BlobMismatchError(BundleError):
+    """A blob is absent, of the wrong size, or its SHA-256 differs from its name."""
+
+    code = "bundle-blob-mismatch"
+
+
+class UnknownVariantError(BundleError):
+    """A variant was named that the bundle does not hold."""
+
+    code = "unknown-variant"
+
+
+class StorageError(EdgeError):
+    """A file could not be written whole: full disk, missing permission, missing directory."""
+
+    code = "storage"
+
+
+class ProfileError(EdgeError):
+    """A device profile is unknown or its file is malformed."""
+
+    code = "profile"
+    exit_status = EXIT_USAGE
+
+
+class UnknownProfileError(ProfileError):
+    """No profile has this id."""
+
+    code = "unknown-profile"
+
+
+class ConversionError(EdgeError):
+    """A model could not be converted, evaluated or written."""
+
+    code = "conversion"
+
+
+class InputError(EdgeError):
+    """An app passed something the model does not take."""
+
+    code = "model-input"
+    exit_status = EXIT_USAGE
+
+
+class InputShapeError(InputError, ValueError):
+    """An array has the wrong shape or the wrong number of inputs was given."""
+
+    code = "model-input-shape"
+
+
+class InputDtypeError(InputError, TypeError):
+    """An array's dtype cannot be taken without losing information."""
+
+    code = "model-input-dtype"
+
+
+class InputNameError(InputError, KeyError):
+    """An input or output was named that the model does not have."""
+
+    code = "model-input-name"
+
+    __str__ = EdgeError.__str__
+
+
+class DelegateError(EdgeError):
+    """A runtime or an accelerator is missing or refuses to run a model."""
+
+    code = "delegate"
+
+
+class RuntimeUnavailableError(DelegateError):
+    """No TFLite runtime can be used in this environment."""
+
+    code = "runtime-unavailable"
+
+
+class DelegateUnavailableError(DelegateError):
+    """The asked-for delegate does not exist here."""
+
+    code = "delegate-unavailable"
+
+
+class ModelLoadError(DelegateError):
+    """The runtime refuses the file: not a model, truncated, or with operators it does not know."""
+
+    code = "model-load"
+
+
+class ModelClosedError(EdgeError, RuntimeError):
+    """A call came after `close()`."""
+
+    code = "model-closed"
+
+
+class PinnedError(EdgeError):
+    """The variant is pinned by somebody with a higher word: the operator or the hub."""
+
+    code = "pinned"
+
+
+class TransportError(EdgeError):
+    """The broker, the hub or the daemon could not be reached, or refused us."""
+
+    code = "transport"
+
+
+class DaemonUnreachableError(TransportError):
+    """No daemon answers on the unix socket."""
+
+    code = "daemon-unreachable"
+
+
+class AddressInUseError(TransportError):
+    """The port or socket to listen on is taken."""
+
+    code = "address-in-use"
+
+
+class WireError(EdgeError):
+    """A message that arrived is too large, malformed, or holds values out of bounds."""
+
+    code = "malformed"
+
+
+class CommandError(EdgeError):
+    """A command to a device was refused."""
+
+    code = "command"

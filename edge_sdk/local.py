@@ -1,0 +1,283 @@
+"""The local API of the daemon: HTTP/1.1 with JSON bodies on a unix socket, its messages and its client.
+
+| request | body | answer |
+|---|---|---|
+| `GET /v1/status` | | `Status` |
+| `GET /v1/explain` | | `Explanation` |
+| `POST /v1/prefer` | `mqtt.Prefer` fields | `Done` |
+| `POST /v1/pin` | `PinRequest` | `Done` |
+| `POST /v1/unpin` | `UnpinRequest` | `Done` |
+| `POST /v1/apps` | `Register` | `Registered` |
+| `POST /v1/apps/APP/report` | `AppReport` | `Assignment` |
+| `GET /v1/apps/APP/assignment?after=SERIAL&wait_s=S` | | `Assignment`, as soon as its serial exceeds `after` |
+| `POST /v1/apps/APP/pin` | `AppPin` | `Assignment` |
+| `DELETE /v1/apps/APP` | | `Done` |
+
+An error is answered with a 4xx or 5xx status and an `ErrorBody`. The socket's path: `--socket`, else
+`EDGE_DAEMON_SOCKET`, else `/run/edge/api.sock` where that directory can be used, else `$XDG_RUNTIME_DIR/edge/api.sock`,
+else `/tmp/edge-UID/api.sock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import http.client
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from msgspec import Meta
+
+from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
+from edge_sdk.mqtt import Because, Conditions, Decision, ModelState
+from edge_sdk.preference import Preference
+from edge_sdk.wire import Count, Millis, Name, Sha256, Text, Token, Unix, Wire, decode, encode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SOCKET_VARIABLE = "EDGE_DAEMON_SOCKET"
+MAX_BODY_BYTES = 256 * 1024
+TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+
+
+class Register(Wire, frozen=True, kw_only=True):
+    """An app announces itself.
+
+    Attributes:
+        model: The daemon's name for the model, or None when the app opened a bundle itself.
+        manifest: SHA-256 of `manifest.json`, to find the model by its content.
+        name: What the app calls itself, for people.
+        preference: What this app wants; it becomes the model's preference only where nobody set one.
+    """
+
+    model: Name | None = None
+    manifest: Sha256 | None = None
+    name: Annotated[str, Meta(max_length=200)] = ""
+    pid: Count = 0
+    preference: Preference | None = None
+
+
+class Assignment(Wire, frozen=True, kw_only=True):
+    """Which variant the app is to run. `serial` counts up with every change."""
+
+    serial: Count
+    variant: Name
+    because: Because
+    pinned_by: Literal["app", "operator", "hub"] | None = None
+    max_latency_ms: Millis | None = None
+
+
+class Registered(Wire, frozen=True, kw_only=True):
+    """The daemon's answer: the app's identity, where the bundle lies, and what to run first."""
+
+    app: Token
+    model: Name
+    bundle: Text
+    assignment: Assignment
+
+
+class AppReport(Wire, frozen=True, kw_only=True):
+    """What an app did since its last report, about a second ago; at once after the first late call.
+
+    Attributes:
+        active: The variant that answers calls now.
+        switched_ms: How long the switch to `active` took, once, in the first report after it.
+        failed_variant: A variant that could not be loaded, with `failure` as the reason.
+        p50_ms: Of the calls of `active` in this window only.
+    """
+
+    active: Name
+    calls: Count = 0
+    late: Count = 0
+    failed: Count = 0
+    p50_ms: Millis | None = None
+    p95_ms: Millis | None = None
+    switched_ms: Millis | None = None
+    failed_variant: Name | None = None
+    failure: Text | None = None
+
+
+class AppPin(Wire, frozen=True, kw_only=True):
+    """The app's own pin; None takes it back."""
+
+    variant: Name | None
+
+
+class PinRequest(Wire, frozen=True, kw_only=True):
+    """An operator's pin."""
+
+    model: Name
+    variant: Name
+
+
+class UnpinRequest(Wire, frozen=True, kw_only=True):
+    """Take the operator's pin back, of one model or of all."""
+
+    model: Name | None = None
+
+
+class PreferRequest(Wire, frozen=True, kw_only=True):
+    """An operator's preference, for one model or for all."""
+
+    model: Name | None = None
+    preference: Preference
+
+
+class Done(Wire, frozen=True, kw_only=True):
+    """It is done."""
+
+    text: Text = "done"
+
+
+class ErrorBody(Wire, frozen=True, kw_only=True):
+    """Why not."""
+
+    code: Name
+    text: Text
+
+
+class AppStatus(Wire, frozen=True, kw_only=True):
+    """One app as the daemon sees it."""
+
+    app: Token
+    name: str
+    pid: Count
+    model: Name
+    active: Name | None = None
+    p50_ms: Millis | None = None
+    p95_ms: Millis | None = None
+    calls: Count = 0
+
+
+class Status(Wire, frozen=True, kw_only=True):
+    """All that `edge daemon status` shows."""
+
+    at: Unix
+    started: Unix
+    software: Text
+    profile: Name | None
+    board: Text | None
+    conditions: Conditions
+    models: dict[Name, ModelState]
+    apps: tuple[AppStatus, ...]
+    hub: Literal["none", "connecting", "connected", "refused"]
+    hub_text: Text = ""
+    spooled: Count = 0
+    dropped: Count = 0
+
+
+class Explanation(Wire, frozen=True, kw_only=True):
+    """The last decisions, newest first."""
+
+    decisions: tuple[Decision, ...]
+
+
+def socket_path(given: str | os.PathLike[str] | None = None) -> Path:
+    """Where the daemon's socket is, or is to be."""
+    if given:
+        return Path(given)
+    if variable := os.environ.get(SOCKET_VARIABLE):
+        return Path(variable)
+    system = Path("/run/edge")
+    if (system / "api.sock").exists() or os.access(system if system.is_dir() else system.parent, os.W_OK):
+        return system / "api.sock"
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "edge" / "api.sock"
+    return Path(f"/tmp/edge-{os.getuid()}/api.sock")  # noqa: S108 - the directory is made with mode 0700 and checked
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """http.client over AF_UNIX."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class LocalClient:
+    """One keep-alive connection to the daemon; not for several threads at once.
+
+    Args:
+        path: The socket, see `socket_path`.
+        timeout_s: Deadline of connecting and of each answer.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.path = socket_path(path)
+        self._timeout_s = timeout_s
+        self._connection: _UnixConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def interrupt(self) -> None:
+        """End a call that waits in another thread: it raises `DaemonUnreachableError` there."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):  # it was closed already
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def call(self, method: str, path: str, kind: type[T], body: Any = None, *, timeout_s: float | None = None) -> T:
+        """One request and its answer.
+
+        Raises:
+            DaemonUnreachableError: Nobody answers on the socket, or not in time.
+            PinnedError: A higher pin is in force.
+            UnknownVariantError: The model has no such variant.
+            CommandError: The daemon refused, with its code and reason.
+        """
+        payload = None if body is None else encode(body)
+        try:
+            if self._connection is None:
+                self._connection = _UnixConnection(self.path, self._timeout_s)
+                self._connection.connect()
+            if self._connection.sock is not None:
+                self._connection.sock.settimeout(timeout_s or self._timeout_s)
+            self._connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
+            response = self._connection.getresponse()
+            answer = response.read(MAX_BODY_BYTES + 1)
+        except (OSError, http.client.HTTPException) as cause:
+            self.close()
+            raise DaemonUnreachableError(
+                f"no daemon answers ({str(cause) or type(cause).__name__})",
+                where=str(self.path),
+                hint="start one with 'edge daemon run', or name its socket with --socket or EDGE_DAEMON_SOCKET",
+            ) from cause
+        if response.status < http.HTTPStatus.BAD_REQUEST:
+            return decode(answer, kind, where=f"{method} {path}", max_bytes=MAX_BODY_BYTES)
+        raise _refusal(decode(answer, ErrorBody, where=f"{method} {path}", max_bytes=MAX_BODY_BYTES))
+
+
+def _refusal(body: ErrorBody) -> EdgeError:
+    known: dict[str, type[EdgeError]] = {
+        PinnedError.code: PinnedError,
+        UnknownVariantError.code: UnknownVariantError,
+        WireError.code: WireError,
+    }
+    error = known.get(body.code, CommandError)(body.text)
+    if type(error) is CommandError:
+        error.code = body.code  # type: ignore[misc]  # the daemon's own code is the one a script matches
+    return error

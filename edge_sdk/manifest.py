@@ -1,0 +1,231 @@
+"""What a bundle says of itself, format 1.
+
+Types only; reading, verifying and writing a bundle is `edge_sdk.bundle`. `docs/reference/bundle.md` describes every
+field for people.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_sdk.wire import Bytes, Count, Millis, Name, Percent, Sha256, Text, Unix, Wire
+
+FORMAT = 1
+
+Dimension = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Rank = Annotated[tuple[Dimension, ...], Meta(max_length=8)]
+Score = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Points = Annotated[float, Meta(ge=-1e9, le=1e9)]
+
+
+class Precision(enum.Enum):
+    """The number format of the weights and activations inside a variant; its inputs and outputs stay float."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    DYNAMIC = "dynamic"
+    INT8 = "int8"
+    INT16X8 = "int16x8"
+    WEIGHT8 = "weight8"
+    WEIGHT4 = "weight4"
+    MIXED = "mixed"
+
+
+class Delegate(enum.Enum):
+    """Who computes."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    NNAPI = "nnapi"
+    EDGETPU = "edgetpu"
+    ETHOS_U = "ethos-u"
+    TEFLON = "teflon"
+    VX = "vx"
+    ARMNN = "armnn"
+
+
+class Origin(enum.Enum):
+    """How a number came about."""
+
+    MEASURED = "measured"
+    PUBLISHED = "published"
+    PREDICTED = "predicted"
+
+
+class TensorSpec(Wire, frozen=True, kw_only=True):
+    """One input or output as the app sees it: `-1` is a free (batch) dimension."""
+
+    name: Annotated[str, Meta(max_length=500)]
+    shape: Rank
+    dtype: Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z")]
+
+
+class Source(Wire, frozen=True, kw_only=True):
+    """A model file (or SavedModel directory) the variants were derived from.
+
+    Attributes:
+        name: The member of the family, taken from the file's name.
+        framework: `keras`, `saved_model` or `tflite`.
+        sha256: Of the file; of a directory, of its sorted relative paths and contents.
+    """
+
+    name: Name
+    framework: Name
+    sha256: Sha256
+
+
+class Preprocessing(Wire, frozen=True, kw_only=True):
+    """What was done to raw data before it reached the model: `(value - mean) / std` after scaling to `resize`."""
+
+    resize: tuple[Count, Count] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+class Pass(Wire, frozen=True, kw_only=True):
+    """One step of compression, with the parameters that were used."""
+
+    name: Name
+    parameters: dict[str, bool | int | float | str] = {}
+
+
+class Target(Wire, frozen=True, kw_only=True):
+    """Where a variant can run.
+
+    Attributes:
+        runtime: The file's format and the family of runtimes that load it.
+        delegate: Who computes.
+        isa: CPU features the file cannot do without, as `/proc/cpuinfo` spells them.
+        min_runtime: The lowest TensorFlow Lite version that knows every operator version in the file.
+        fallback: The id of the CPU twin, for files that only an accelerator can run.
+    """
+
+    runtime: Name = "tflite"
+    delegate: Delegate = Delegate.CPU
+    isa: tuple[Name, ...] = ()
+    min_runtime: Name | None = None
+    fallback: Name | None = None
+
+
+class Coverage(Wire, frozen=True, kw_only=True):
+    """How many operators the target's delegate takes, and why the rest stays on the CPU."""
+
+    delegated: Count
+    total: Count
+    why: tuple[Text, ...] = ()
+
+
+class Quality(Wire, frozen=True, kw_only=True):
+    """What a variant is worth, on labelled data that neither calibrated nor steered anything.
+
+    Attributes:
+        metric: What `value` is, such as `accuracy` in percent.
+        value: Higher is better.
+        drop: The reference's value minus this one's, in points, paired on the same samples.
+        interval: Half the width of the 95 % confidence interval of `drop`, in points.
+        agreement: Samples on which variant and reference give the same answer, in percent.
+        samples: How many.
+    """
+
+    metric: Name
+    value: Score
+    drop: Points
+    interval: Points
+    agreement: Percent
+    samples: Count
+
+
+class Cost(Wire, frozen=True, kw_only=True):
+    """What one inference takes, independent of the machine."""
+
+    macs: Count
+    parameters: Count
+    arena_bytes: Bytes | None = None
+
+
+class Variant(Wire, frozen=True, kw_only=True):
+    """One file of the model for one target."""
+
+    id: Name
+    source: Name
+    blob: Sha256
+    size_bytes: Bytes
+    transfer_bytes: Bytes
+    precision: Precision
+    compression: tuple[Pass, ...] = ()
+    exceptions: tuple[Text, ...] = ()
+    target: Target
+    coverage: Coverage | None = None
+    quality: Quality
+    cost: Cost
+
+
+class Refused(Wire, frozen=True, kw_only=True):
+    """A variant that was made and measured, and left out because it broke a bound."""
+
+    id: Name
+    reason: Text
+    quality: Quality | None = None
+
+
+class Manifest(Wire, frozen=True, kw_only=True):
+    """What is in a bundle.
+
+    Attributes:
+        fronts: Per profile, the ids of the variants worth having there, the most accurate first.
+        reference: The id of the variant that `quality.drop` and `quality.agreement` are counted against.
+    """
+
+    format: Literal[1]
+    name: Name
+    version: Name
+    created: Unix
+    sources: Annotated[tuple[Source, ...], Meta(min_length=1, max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
+    labels: Annotated[tuple[Text, ...], Meta(max_length=100_000)] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    metric: Name
+    reference: Name
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=1000)]
+    fronts: dict[Name, tuple[Name, ...]] = {}
+    refused: tuple[Refused, ...] = ()
+
+    def variant(self, id: str) -> Variant | None:  # noqa: A002 - `id` is the field's name everywhere
+        """The variant of this id, or None."""
+        return next((v for v in self.variants if v.id == id), None)
+
+
+class Latency(Wire, frozen=True, kw_only=True):
+    """Time of one inference of one variant on one machine.
+
+    Attributes:
+        machine: Name of the machine or board; for a prediction, the profile it is for.
+        threads: Given to the interpreter.
+        samples: Inferences timed; 0 for a prediction.
+        band: A prediction is expected within `median_ms / band .. median_ms * band`.
+        source: Where a published figure or a predictor's constants come from.
+    """
+
+    variant: Name
+    origin: Origin
+    machine: Annotated[str, Meta(max_length=200)]
+    profile: Name | None = None
+    runtime: Annotated[str, Meta(max_length=100)] | None = None
+    threads: Count = 1
+    samples: Count = 0
+    median_ms: Millis
+    p95_ms: Millis | None = None
+    band: Annotated[float, Meta(ge=1, le=1000)] | None = None
+    at: Unix | None = None
+    source: Text | None = None
+
+
+class EvidenceFile(Wire, frozen=True, kw_only=True):
+    """`evidence.json`: what was measured where. It lies outside the manifest, so measuring never changes a bundle."""
+
+    format: Literal[1]
+    latency: Annotated[tuple[Latency, ...], Meta(max_length=100_000)] = ()

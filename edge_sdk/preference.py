@@ -1,0 +1,92 @@
+"""What a user wants of a model, and the ranking of variants that follows from it.
+
+A preference is a mode (what to maximise) and explicit limits (what must hold). The ranking here is pure and shared:
+the SDK uses it where no daemon runs, the daemon's policy uses it below its own constraints.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from edge_sdk.wire import Celsius, Percent, Wire
+
+Limit = Annotated[float, Meta(gt=0, le=86_400_000)]
+
+
+class Mode(enum.Enum):
+    """What to maximise once the limits hold."""
+
+    ACCURACY = "accuracy"
+    BALANCED = "balanced"
+    SPEED = "speed"
+    BATTERY = "battery"
+
+
+class Preference(Wire, frozen=True, kw_only=True):
+    """A mode and explicit limits; a limit left out does not bind.
+
+    Attributes:
+        mode: What to maximise once the limits hold.
+        max_latency_ms: One inference may take this long (95th percentile).
+        deadline_ms: From the call until the answer is at the hub: one inference plus one network round trip.
+        min_accuracy: The variant's quality, in the metric's own unit (percent for classification), may not be below.
+        max_temp_c: The board may not be hotter; it can only lower the profile's own limit.
+    """
+
+    mode: Mode = Mode.BALANCED
+    max_latency_ms: Limit | None = None
+    deadline_ms: Limit | None = None
+    min_accuracy: Percent | None = None
+    max_temp_c: Celsius | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a ranking needs to know of a variant.
+
+    Attributes:
+        id: The variant.
+        quality: Its measured quality in the metric's own unit, higher is better.
+        latency_ms: Expected time of one inference on this device.
+        size_bytes: Of its file: the tie-break, and a stand-in for memory traffic.
+    """
+
+    id: str
+    quality: float
+    latency_ms: float
+    size_bytes: int
+
+
+# Points of quality that a doubling of the latency must buy before it is worth it. Chosen so that on the families of
+# docs/explanation/preferences.md `balanced` takes the knee of the accuracy/latency curve; `battery` halves the
+# latency (and so, at constant power, the energy) for two points.
+_POINTS_PER_DOUBLING = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTERY: 2.0}
+
+# Under `speed`, a variant may be at most this many points below the best before speed stops being worth it.
+_SPEED_FLOOR_POINTS = 10.0
+
+
+def rank(candidates: Sequence[Candidate], mode: Mode) -> tuple[Candidate, ...]:
+    """The candidates, the most wanted first. Limits are not looked at: filter before ranking.
+
+    Ties go to the faster, then the smaller, then the earlier in the alphabet, so that the order never depends on the
+    order given.
+    """
+    best = max((c.quality for c in candidates), default=0.0)
+
+    def key(candidate: Candidate) -> tuple[float, float, int, str]:
+        latency_ms = max(candidate.latency_ms, 1e-6)
+        if mode is Mode.SPEED:
+            usable = candidate.quality >= best - _SPEED_FLOOR_POINTS
+            merit = -math.log2(latency_ms) if usable else -math.inf
+        else:
+            merit = candidate.quality - _POINTS_PER_DOUBLING[mode] * math.log2(latency_ms)
+        return (-merit, latency_ms, candidate.size_bytes, candidate.id)
+
+    return tuple(sorted(candidates, key=key))
