@@ -46,7 +46,7 @@ Watts = Annotated[float, Meta(ge=0, le=10_000)]
 
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The base of every value that arrives from elsewhere. (`kw_only` is not inherited: each type says it.)"""
+    """The base of every value that arrives from elsewhere; `kw_only` is not inherited, so each type says it."""
 
 
 def new_token() -> str:
