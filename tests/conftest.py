@@ -1,0 +1,69 @@
+"""What holds for every test: nothing is left behind, reference data is optional, CI skips no broker test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from leakcheck import Footprint, abandoned_tasks, left_behind, pending_tasks
+
+REFERENCE_VARIABLE = "EDGE_REFERENCE_DATA"
+_without_reference = pytest.StashKey[int]()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test after which a thread, task, open file or child process is left.
+
+    Fixtures of a wider scope are set up before this one, so what they hold is part of `before`.
+    """
+    before, tasks_before = Footprint.now(), pending_tasks()
+    with abandoned_tasks() as abandoned:
+        yield
+        leaks = left_behind(before)
+        leaks += [f"task is pending: {task!r}" for task in pending_tasks() - tasks_before]
+    leaks += abandoned
+    if leaks:
+        pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The directory of reference data; only tests marked `reference_data` may ask for it."""
+    return Path(os.environ[REFERENCE_VARIABLE])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a misspelt directory at once: a typo must not silently deselect tests."""
+    named = os.environ.get(REFERENCE_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise pytest.UsageError(f"{REFERENCE_VARIABLE} names {named!r}, which is no directory")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests on reference data where there is none."""
+    if os.environ.get(REFERENCE_VARIABLE):
+        return
+    without = [item for item in items if item.get_closest_marker("reference_data")]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in set(without)]
+        config.stash[_without_reference] = len(without)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    """Say in one line what was deselected."""
+    count = config.stash.get(_without_reference, 0)
+    return f"{count} tests on reference data deselected: {REFERENCE_VARIABLE} is not set" if count else ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a broker test that is skipped (mosquitto is not installed) has failed: nobody would notice otherwise."""
+    report = yield
+    if report.skipped and item.get_closest_marker("broker") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where it must run: {report.longrepr}"
+    return report
