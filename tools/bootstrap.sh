@@ -1,0 +1,101 @@
+#!/bin/sh
+# Makes .venv with what `make demo` or `make test` needs, and does nothing where it is there already.
+#
+#   tools/bootstrap.sh demo    the device, converter and hub, without TensorFlow
+#   tools/bootstrap.sh test    all of it, and the development tools
+#
+# Needs Python 3.10 or newer. System packages come through apt where root or password-less sudo is at hand; else this
+# says what is missing and what falls back.
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:?demo or test}
+venv=.venv
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "bootstrap: $*"; exit 1; }
+
+# ---------------------------------------------------------------------------------------------- system packages
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then sudo -n "$@"
+    else return 1
+    fi
+}
+
+apt_updated=no
+apt_get() {  # PACKAGE...: true when they are installed
+    command -v apt-get >/dev/null 2>&1 || return 1
+    if [ "$apt_updated" = no ]; then
+        as_root apt-get update -qq >&2 || return 1
+        apt_updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+mosquitto_there() { command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ]; }
+
+if ! mosquitto_there; then
+    say "bootstrap: installing mosquitto, the MQTT broker"
+    if apt_get mosquitto; then
+        # Debian starts it as a service on port 1883; the hub starts its own.
+        if [ -d /run/systemd/system ]; then as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+        else as_root service mosquitto stop >/dev/null 2>&1 || true
+        fi
+    elif [ "$what" = test ]; then
+        if [ -n "${CI:-}" ]; then die "mosquitto could not be installed, and under CI no test may be skipped for it"; fi
+        say "bootstrap: mosquitto is missing and cannot be installed from here: tests marked 'broker' will be skipped."
+        say "           To run them: sudo apt-get install mosquitto"
+    else
+        say "bootstrap: mosquitto is missing and cannot be installed from here: the demo falls back to the embedded"
+        say "           broker (loopback only). For the real one: sudo apt-get install mosquitto"
+    fi
+fi
+
+# ------------------------------------------------------------------------------------------------------- python
+
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            python=$candidate
+            break
+        fi
+    done
+fi
+[ -n "$python" ] || die "no Python 3.10 to 3.13 found; install one (apt-get install python3), or name it: make PYTHON=..."
+
+digest() { cat pyproject.toml constraints.txt tools/bootstrap.sh | sha256sum | cut -c1-16; }
+stamp="$venv/.$what-$(digest)"
+if [ -e "$stamp" ] && [ -x "$venv/bin/edge" ] && "$venv/bin/python" -c '' 2>/dev/null; then exit 0; fi
+
+if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+    if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+        rm -rf "$venv"
+        # Debian and Ubuntu keep ensurepip in a package of its own.
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        say "bootstrap: installing python$version-venv"
+        apt_get "python$version-venv" || apt_get python3-venv \
+            || die "'$python -m venv' does not work; try: sudo apt-get install python$version-venv"
+        "$python" -m venv "$venv" || die "'$python -m venv $venv' failed"
+    fi
+fi
+
+# uv resolves and installs several times faster than pip; where it has no wheel, pip does the same work.
+if "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt uv >&2; then
+    installer="$venv/bin/uv pip install --python $venv/bin/python"
+else
+    installer="$venv/bin/python -m pip install -q"
+fi
+
+case $what in
+    demo) extras=demo ;;
+    test) extras=dev ;;
+    *) die "unknown: $what" ;;
+esac
+say "bootstrap: installing adaptive-edge-sdk[$extras] into $venv (the first time takes a few minutes)"
+# shellcheck disable=SC2086 # the installer is a command with arguments
+UV_PYTHON_DOWNLOADS=never $installer -q -c constraints.txt -e ".[$extras]" >&2 || die "the installation failed, see above"
+rm -f "$venv/.$what-"*
+: > "$stamp"
