@@ -21,6 +21,11 @@ from edge_sdk.wire import Celsius, Count, Name, Text, Watts, Wire, decode_toml
 PROFILES_VARIABLE = "EDGE_PROFILES"
 F = TypeVar("F")
 
+# Bounded, so that TOML's `nan` and `inf` are refused.
+Quantity = Annotated[float, Meta(gt=0, le=1e6)]
+Factor = Annotated[float, Meta(gt=0, le=1000)]
+Band = Annotated[float, Meta(ge=1, le=100)]
+
 
 class Basis(enum.Enum):
     """What a fact rests on."""
@@ -39,28 +44,41 @@ class Fact(Wire, Generic[F], frozen=True, kw_only=True):
 
 
 class Compute(Wire, frozen=True, kw_only=True):
-    """Processor. `isa` is what to expect; what a board has is read from its `/proc/cpuinfo`."""
+    """Processor. `isa` is what to expect, in the words of `/proc/cpuinfo`, which says what a board really has.
+
+    Attributes:
+        mhz: The highest clock of the fastest cores.
+        basis: What `cpu`, `cores`, `mhz` and `accelerator` rest on, and `source` where they come from.
+    """
 
     cpu: Text
     cores: Count
     mhz: Count
-    isa: Fact[tuple[Name, ...]]
     accelerator: Text = ""
-    tops_int8: Fact[float] | None = None
+    basis: Basis = Basis.ESTIMATED
+    source: Text = ""
+    isa: Fact[tuple[Name, ...]]
+    tops_int8: Fact[Quantity] | None = None
 
 
 class Memory(Wire, frozen=True, kw_only=True):
-    """Main memory."""
+    """Main memory.
+
+    Attributes:
+        ram_mb: The sizes the board is sold with; `basis` and `source` are theirs.
+    """
 
     ram_mb: tuple[Count, ...]
-    bandwidth_gbs: Fact[float] | None = None
+    basis: Basis = Basis.ESTIMATED
+    source: Text = ""
+    bandwidth_gbs: Fact[Quantity] | None = None
 
 
 class Thermal(Wire, frozen=True, kw_only=True):
     """Heat.
 
     Attributes:
-        zones: Types of the thermal zones that count, as `/sys/class/thermal/*/type` spells them.
+        zones: Types of the thermal zones that count, as `/sys/class/thermal/*/type` spells them; none means all.
         max_temp_c: What the policy keeps the board below.
         throttle_c: Where firmware or kernel begin to throttle.
         critical_c: Where the board shuts down.
@@ -82,7 +100,7 @@ class Power(Wire, frozen=True, kw_only=True):
 class Purchase(Wire, frozen=True, kw_only=True):
     """What it costs; prices move, so each has its date in `source`."""
 
-    price_usd: Fact[float] | None = None
+    price_usd: Fact[Quantity] | None = None
 
 
 class Variants(Wire, frozen=True, kw_only=True):
@@ -99,26 +117,41 @@ class Variants(Wire, frozen=True, kw_only=True):
     delegates: tuple[Delegate, ...] = (Delegate.CPU,)
 
 
-class LatencyModel(Wire, frozen=True, kw_only=True):
-    """Constants of `ms = scale * (rates . work)`, per billion MACs and million activation elements and weights.
+class Scale(Wire, frozen=True, kw_only=True):
+    """How long this CPU takes for what the reference core does in one millisecond.
 
-    The rates were fitted on a Cortex-A53 (int8) and are carried to other cores by one factor per number format;
-    `band` is the factor within which a prediction is expected.
+    Attributes:
+        factor: Below 1 is faster than the reference core.
+        band: The truth is expected within `prediction / band .. prediction * band`.
     """
 
-    scale_int8: Annotated[float, Meta(gt=0, le=1000)]
-    scale_float: Annotated[float, Meta(gt=0, le=1000)]
-    band: Annotated[float, Meta(ge=1, le=100)]
+    factor: Factor
+    band: Band
+    basis: Basis
     source: Text
+
+
+class LatencyModel(Wire, frozen=True, kw_only=True):
+    """Carries the rates of `edge_sdk.predict`, fitted on one core, to this CPU: one factor per number format.
+
+    Attributes:
+        threads: What the factors are for.
+    """
+
+    threads: Annotated[int, Meta(ge=1, le=1024)]
+    int8: Scale
+    fp32: Scale
 
 
 class Profile(Wire, frozen=True, kw_only=True):
     """One class of boards.
 
     Attributes:
-        compatible: Device-tree `compatible` strings, the most telling first.
+        compatible: Device-tree `compatible` strings that mean this board; no two profiles share one.
         machine: What `platform.machine()` says, for boards without a device tree.
         hardware_tested: This project was run on the real board.
+        storage: What the operating system and the bundles lie on.
+        communication: How it reaches its network and what is plugged into it.
         notes: What a reader should know, in sentences.
     """
 
@@ -131,6 +164,8 @@ class Profile(Wire, frozen=True, kw_only=True):
     memory: Memory
     thermal: Thermal
     power: Power = Power()
+    storage: Fact[tuple[Text, ...]] | None = None
+    communication: Fact[tuple[Text, ...]] | None = None
     purchase: Purchase = Purchase()
     variants: Variants
     latency: LatencyModel | None = None
@@ -138,17 +173,32 @@ class Profile(Wire, frozen=True, kw_only=True):
 
 
 def directories() -> tuple[Path, ...]:
-    """Where profiles are looked for, the first found wins: the site's own, the wheel's, the checkout's."""
+    """Where profiles are looked for, the first found wins: the site's own, then the wheel's or the checkout's.
+
+    Raises:
+        ProfileError: `EDGE_PROFILES` names no directory; ignoring a typo would silently use other limits.
+    """
     here = Path(__file__).resolve().parent
-    places = [here / "_profiles", here.parent / "device_profiles"]
-    if site := os.environ.get(PROFILES_VARIABLE):
-        places.insert(0, Path(site))
-    return tuple(place for place in places if place.is_dir())
+    shipped = here / "_profiles"
+    if not shipped.is_dir():
+        shipped = here.parent / "device_profiles"
+    named = os.environ.get(PROFILES_VARIABLE)
+    if not named:
+        return (shipped,)
+    site = Path(named)
+    if not site.is_dir():
+        raise ProfileError("no such directory", where=named, hint=f"set or unset {PROFILES_VARIABLE}")
+    return site, shipped
 
 
 def ids() -> tuple[str, ...]:
     """The ids of all profiles, sorted."""
-    return tuple(sorted({path.stem for place in directories() for path in place.glob("*.toml")}))
+    return tuple(sorted({path.stem for path in _files()}))
+
+
+def _files() -> tuple[Path, ...]:
+    """All profile files, those that win first; an id is only ever compared with their names, never made a path."""
+    return tuple(path for place in directories() for path in sorted(place.glob("*.toml")))
 
 
 def load(id: str) -> Profile:  # noqa: A002 - `id` is the field's name everywhere
@@ -158,11 +208,9 @@ def load(id: str) -> Profile:  # noqa: A002 - `id` is the field's name everywher
         UnknownProfileError: There is none.
         ProfileError: Its file is malformed.
     """
-    if id in ids():
-        for place in directories():
-            path = place / f"{id}.toml"
-            if path.is_file():
-                return read(path)
+    for path in _files():
+        if path.stem == id:
+            return read(path)
     raise UnknownProfileError(f"no profile {id[:80]!r}", hint=f"there are {', '.join(ids())}")
 
 
