@@ -22,6 +22,7 @@ _CHUNK_BYTES = 16 * 1024
 _IN_FLIGHT = 64
 _START_S = 5.0
 _STOP_S = 5.0
+_SETTLE_S = 0.02
 
 T = TypeVar("T")
 
@@ -106,12 +107,11 @@ class SlowLink:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        # All tasks, not only ours: asyncio may be between accepting a connection and handing it to `_accepted`.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn
+        # A connection accepted this very moment is still a bare socket, which nobody would close: let asyncio hand it
+        # over first. An aborted transport, too, closes its socket only in a later turn of the loop.
+        await asyncio.sleep(_SETTLE_S)
+        await self._drop_all()
+        await asyncio.sleep(_SETTLE_S)
 
     async def _drop_all(self) -> None:
         for task in tuple(self._connections):
