@@ -205,7 +205,7 @@ class Because(Wire, frozen=True, kw_only=True):
 
     Attributes:
         code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `accuracy`, `preference`, `pin`,
-            `unpin`, `failure`, `start`, `measured`.
+            `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased).
         text: One sentence for people, with the numbers.
         runner_up: The variant that came second, where there was one.
     """

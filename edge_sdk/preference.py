@@ -10,7 +10,7 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from msgspec import Meta
 
@@ -72,7 +72,38 @@ _POINTS_PER_DOUBLING = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTERY: 2.
 _SPEED_FLOOR_POINTS = 10.0
 
 
-def rank(candidates: Sequence[Candidate], mode: Mode) -> tuple[Candidate, ...]:
+class Rankable(Protocol):
+    """What a ranking reads of a variant: the attributes of `Candidate`."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102 - see Candidate
+    @property
+    def quality(self) -> float: ...  # noqa: D102
+    @property
+    def latency_ms(self) -> float: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=Rankable)
+
+
+def merit(candidate: Rankable, mode: Mode, best_quality: float) -> float:
+    """What a variant is worth under a mode: points of quality, or halvings of the latency under `speed`.
+
+    Args:
+        candidate: The variant.
+        mode: What to maximise.
+        best_quality: The highest among the variants it is compared with.
+    """
+    latency_ms = max(candidate.latency_ms, 1e-6)
+    if mode is Mode.SPEED:
+        usable = candidate.quality >= best_quality - _SPEED_FLOOR_POINTS
+        return -math.log2(latency_ms) if usable else -math.inf
+    return candidate.quality - _POINTS_PER_DOUBLING[mode] * math.log2(latency_ms)
+
+
+def rank(candidates: Sequence[R], mode: Mode) -> tuple[R, ...]:
     """The candidates, the most wanted first. Limits are not looked at: filter before ranking.
 
     Ties go to the faster, then the smaller, then the earlier in the alphabet, so that the order never depends on the
@@ -80,13 +111,7 @@ def rank(candidates: Sequence[Candidate], mode: Mode) -> tuple[Candidate, ...]:
     """
     best = max((c.quality for c in candidates), default=0.0)
 
-    def key(candidate: Candidate) -> tuple[float, float, int, str]:
-        latency_ms = max(candidate.latency_ms, 1e-6)
-        if mode is Mode.SPEED:
-            usable = candidate.quality >= best - _SPEED_FLOOR_POINTS
-            merit = -math.log2(latency_ms) if usable else -math.inf
-        else:
-            merit = candidate.quality - _POINTS_PER_DOUBLING[mode] * math.log2(latency_ms)
-        return (-merit, latency_ms, candidate.size_bytes, candidate.id)
+    def key(candidate: R) -> tuple[float, float, int, str]:
+        return (-merit(candidate, mode, best), max(candidate.latency_ms, 1e-6), candidate.size_bytes, candidate.id)
 
     return tuple(sorted(candidates, key=key))

@@ -50,7 +50,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """A second has passed.
+    """A second has passed. Events without a clock of their own happen at the time of the last tick.
 
     Attributes:
         now_s: Monotonic clock.
@@ -176,7 +176,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A model's variant changed: log it, keep it, show it."""
+    """A model's variant changed, or whose word it rests on: log it, keep it, show it."""
 
     decision: Decision
 
