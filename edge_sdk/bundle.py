@@ -11,13 +11,15 @@ A bundle may also travel as one file, `NAME-VERSION.edgebundle`: the same tree a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from edge_sdk import atomic
@@ -266,3 +268,18 @@ def unpack(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Bundle
             raise BundleFormatError("holds the same file twice", where=str(path)) from error
         raise
     return Bundle(into)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Bundle]:
+    """The bundle at `path`, verified: a directory, or a packed file, unpacked to a place that ends with the block.
+
+    Raises:
+        BundleError: There is no bundle, it is malformed, or a blob is not what its name says.
+        StorageError: There is no room to unpack it.
+    """
+    if not Path(path).is_file():
+        yield Bundle(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        yield unpack(path, Path(folder) / "bundle")

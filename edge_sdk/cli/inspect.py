@@ -1,0 +1,129 @@
+"""`edge inspect`: what a bundle holds, for people and for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from dataclasses import dataclass
+
+from edge_sdk import bundle as bundles
+from edge_sdk.cli.output import emit, table
+from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Quality, Refused, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """The result of `edge inspect --json`."""
+
+    bundle: str
+    manifest_sha256: str
+    manifest: Manifest
+    evidence: EvidenceFile
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify a bundle and print what is in it."""
+    with bundles.opened(args.bundle) as bundle:
+        result = Inspection(
+            bundle=str(args.bundle),
+            manifest_sha256=bundle.manifest_sha256,
+            manifest=bundle.manifest,
+            evidence=bundle.evidence(),
+        )
+    emit(args, result, lambda: _text(result))
+    return 0
+
+
+def _text(found: Inspection) -> str:
+    manifest = found.manifest
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.created))
+    sources = ", ".join(f"{source.name} ({source.framework})" for source in manifest.sources)
+    headline = (
+        f"{manifest.name} version {manifest.version}, made {made} from {sources}\n"
+        f"{len(manifest.variants)} variants, every hash checked; manifest {found.manifest_sha256[:12]}"
+    )
+    parts = [headline, _variants(manifest, found.evidence)]
+    if manifest.fronts:
+        parts.append("Worth having, the most accurate first:\n" + _fronts(manifest, found.evidence))
+    if manifest.refused:
+        parts.append("Made, measured and left out:\n" + _refused(manifest.refused, manifest.metric))
+    return "\n\n".join(parts)
+
+
+def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
+    header = (
+        "variant",
+        "precision",
+        "target",
+        "size",
+        "transfer",
+        manifest.metric,
+        "drop",
+        "agrees",
+        "latency",
+        "origin",
+    )
+    rows = []
+    for variant in sorted(manifest.variants, key=lambda v: (-v.quality.value, v.size_bytes, v.id)):
+        latency = _latency_here(variant, evidence)
+        rows.append(
+            (
+                variant.id + (" (reference)" if variant.id == manifest.reference else ""),
+                variant.precision.value,
+                variant.target.delegate.value,
+                _size(variant.size_bytes),
+                _size(variant.transfer_bytes),
+                f"{variant.quality.value:.2f}",
+                _drop(variant.quality),
+                f"{variant.quality.agreement:.1f} %",
+                f"{latency.median_ms:.3g} ms" if latency else "-",
+                _origin(latency) if latency else "not measured",
+            )
+        )
+    return table(header, rows, right=frozenset({3, 4, 5, 6, 7, 8}))
+
+
+def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:
+    """What is known of the variant's time on this machine; else the newest measurement of another, which is named."""
+    measured = [x for x in evidence.latency if x.variant == variant.id and x.origin is Origin.MEASURED]
+    return max(measured, key=lambda x: (x.machine == platform.node(), x.at or 0), default=None)
+
+
+def _origin(latency: Latency) -> str:
+    threads = f"{latency.threads} thread{'' if latency.threads == 1 else 's'}"
+    return f"{latency.origin.value} on {latency.machine}, {threads}"
+
+
+def _drop(quality: Quality) -> str:
+    return f"{quality.drop:.2f} ± {quality.interval:.2f}"
+
+
+def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
+    rows = []
+    for profile, front in sorted(manifest.fronts.items()):
+        for id_ in front:
+            known = [x for x in evidence.latency if x.variant == id_ and x.profile == profile]
+            # A measurement on such a board beats a prediction for it.
+            best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
+            band = f" x/÷{best.band:g}" if best and best.band else ""
+            time_text = f"{best.median_ms:.3g} ms{band}, {best.origin.value}" if best else "-"
+            rows.append((profile, id_, time_text))
+    return table(("profile", "variant", "expected latency"), rows)
+
+
+def _refused(refused: tuple[Refused, ...], metric: str) -> str:
+    rows = [
+        (
+            one.id,
+            f"{one.quality.value:.2f}" if one.quality else "-",
+            _drop(one.quality) if one.quality else "-",
+            one.reason,
+        )
+        for one in refused
+    ]
+    return table(("variant", metric, "drop", "reason"), rows, right=frozenset({1, 2}))
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"  # noqa: PLR2004

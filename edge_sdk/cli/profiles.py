@@ -1,0 +1,113 @@
+"""`edge profiles`: the classes of boards, with each fact's basis beside it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edge_sdk import profile as profiles
+from edge_sdk.cli.output import emit, table
+from edge_sdk.profile import Basis, Fact, Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One fact as people read it."""
+
+    name: str
+    text: str
+    basis: Basis
+    source: str
+
+
+def lines(profile: Profile) -> Iterator[Line]:
+    """All that a profile says, each with its basis; what it does not say is left out."""
+    compute, memory, thermal, power = profile.compute, profile.memory, profile.thermal, profile.power
+
+    def of(name: str, fact: Fact[Any] | None, unit: str = "") -> Iterator[Line]:
+        if fact is not None:
+            yield Line(name=name, text=_text(fact.value) + unit, basis=fact.basis, source=fact.source)
+
+    clock = f"{compute.cores} x {compute.cpu}, {compute.mhz / 1000:.3g} GHz"
+    yield Line(name="processor", text=clock, basis=compute.basis, source=compute.source)
+    yield from of("CPU features", compute.isa)
+    if compute.accelerator:
+        yield Line(name="accelerator", text=compute.accelerator, basis=compute.basis, source=compute.source)
+    yield from of("accelerator speed", compute.tops_int8, " TOPS")
+    yield Line(name="memory", text=ram(profile), basis=memory.basis, source=memory.source)
+    yield from of("memory bandwidth", memory.bandwidth_gbs, " GB/s")
+    yield from of("storage", profile.storage)
+    yield from of("communication", profile.communication)
+    yield from of("kept below", thermal.max_temp_c, " C")
+    yield from of("throttles at", thermal.throttle_c, " C")
+    yield from of("shuts down at", thermal.critical_c, " C")
+    yield from of("power, idle", power.idle_w, " W")
+    yield from of("power, busy", power.active_w, " W")
+    yield from of("price", profile.purchase.price_usd, " USD")
+    if profile.latency is not None:
+        for kind, scale in (("int8", profile.latency.int8), ("fp32", profile.latency.fp32)):
+            name = f"{kind} time factor"
+            text = f"{scale.factor:g}, within x/÷{scale.band:g}, {profile.latency.threads} threads"
+            yield Line(name=name, text=text, basis=scale.basis, source=scale.source)
+
+
+def ram(profile: Profile) -> str:
+    """The sizes of memory the board is sold with, such as `1, 2 or 4 GB`."""
+    sizes = [f"{mb / 1024:g}" for mb in profile.memory.ram_mb]
+    text = f"{', '.join(sizes[:-1])} or {sizes[-1]}" if len(sizes) > 1 else "".join(sizes)
+    return f"{text} GB"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def list_all(args: argparse.Namespace) -> int:
+    """Print all profiles, one a line."""
+    found = profiles.load_all()
+
+    def text() -> str:
+        header = ("id", "board", "cores", "memory", "accelerator", "converts to", "run by us")
+        rows = [
+            (
+                p.id,
+                p.name,
+                str(p.compute.cores),
+                ram(p),
+                p.compute.accelerator or "-",
+                " ".join(precision.value for precision in p.variants.precisions),
+                "yes" if p.hardware_tested else "no",
+            )
+            for p in found
+        ]
+        return table(header, rows, right=frozenset({2}))
+
+    emit(args, {"profiles": found}, text)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print all that one profile says."""
+    found = profiles.load(args.id)
+
+    def text() -> str:
+        rows = [(line.name, line.text, line.basis.value, line.source) for line in lines(found)]
+        ran = "This project was run on it." if found.hardware_tested else "This project was not yet run on it."
+        facts = table(("fact", "value", "basis", "source"), rows)
+        notes = "\n".join(f"- {note}" for note in found.notes)
+        return "\n\n".join((f"{found.id}: {found.name}. {ran}", facts, _variants(found), notes))
+
+    emit(args, found, text)
+    return 0
+
+
+def _variants(profile: Profile) -> str:
+    wanted = profile.variants
+    text = "worth converting: " + ", ".join(precision.value for precision in wanted.precisions)
+    if wanted.accuracy_only:
+        text += "; for accuracy only: " + ", ".join(precision.value for precision in wanted.accuracy_only)
+    return text + "; computed by: " + ", ".join(delegate.value for delegate in wanted.delegates)
