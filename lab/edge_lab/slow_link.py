@@ -106,12 +106,14 @@ class SlowLink:
 
     async def _close(self) -> None:
         if self._server is not None:
+            # Up to Python 3.11 a connection that asyncio accepted in the very turn of `Server.close()` fails an assertion
+            # there and its socket is never closed. So: stop accepting, let it hand over what it has, then close.
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(_SETTLE_S)
             self._server.close()
-        # A connection accepted this very moment is still a bare socket, which nobody would close: let asyncio hand it
-        # over first. An aborted transport, too, closes its socket only in a later turn of the loop.
-        await asyncio.sleep(_SETTLE_S)
         await self._drop_all()
-        await asyncio.sleep(_SETTLE_S)
+        await asyncio.sleep(_SETTLE_S)  # an aborted transport closes its socket in a later turn of the loop
 
     async def _drop_all(self) -> None:
         for task in tuple(self._connections):
