@@ -106,8 +106,8 @@ class SlowLink:
 
     async def _close(self) -> None:
         if self._server is not None:
-            # Up to Python 3.11 a connection that asyncio accepted in the very turn of `Server.close()` fails an assertion
-            # there and its socket is never closed. So: stop accepting, let it hand over what it has, then close.
+            # Up to Python 3.11 a connection accepted in the very turn of `Server.close()` fails an assertion in asyncio
+            # and its socket is never closed. So: stop accepting, let it hand over what it has, then close.
             for listening in self._server.sockets:
                 self._loop.remove_reader(listening.fileno())
             await asyncio.sleep(_SETTLE_S)
