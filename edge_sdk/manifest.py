@@ -127,6 +127,8 @@ class Quality(Wire, frozen=True, kw_only=True):
         drop: The reference's value minus this one's, in points, paired on the same samples.
         interval: Half the width of the 95 % confidence interval of `drop`, in points.
         agreement: Samples on which variant and reference give the same answer, in percent.
+        source_drop: What compression alone cost: the value of the same source's float file minus this one's, in
+            points; None where the source was quantized already.
         samples: How many.
     """
 
@@ -135,6 +137,7 @@ class Quality(Wire, frozen=True, kw_only=True):
     drop: Points
     interval: Points
     agreement: Percent
+    source_drop: Points | None = None
     samples: Count
 
 
