@@ -307,12 +307,17 @@ class ReplyStatus(enum.Enum):
 
 
 class Reply(Wire, frozen=True, kw_only=True):
-    """The one answer to a command, whose id is the envelope's `reply_to`."""
+    """The one answer to a command, whose id is the envelope's `reply_to`.
+
+    Attributes:
+        result: What the command asked for, any JSON value: `explain` a `local.Explanation`, `report` a `State`. It is
+            decoded all the same (`msgspec.Raw` would let invalid UTF-8 through to whoever shows it).
+    """
 
     status: ReplyStatus
     code: Name | None = None
     text: Text | None = None
-    result: msgspec.Raw | None = None
+    result: Any = None
 
 
 # ----------------------------------------------------------------------------------------------------- commands
@@ -447,4 +452,6 @@ def _inflate(payload: bytes, where: str) -> bytes:
         raise WireError(f"not a zlib stream: {cause}", where=where) from cause
     if inflater.unconsumed_tail or not inflater.eof:
         raise WireError(f"inflates to more than {MAX_INFLATED_BYTES} bytes, or is cut short", where=where)
+    if inflater.unused_data:
+        raise WireError(f"{len(inflater.unused_data)} bytes follow the zlib stream", where=where)
     return plain

@@ -3,6 +3,9 @@
 Whatever arrives (MQTT payloads, requests on the unix socket, manifests, TOML) is decoded here into a frozen
 `msgspec.Struct` that refuses unknown fields: size first, then structure, then bounds on every number and pattern.
 What the messages are is said in `edge_sdk.mqtt`, `edge_sdk.local`, `edge_sdk.manifest` and `edge_sdk.profile`.
+
+Of a key that stands twice in a JSON object the last one counts (msgspec has no other way); nothing here is decided by
+a part of the payload that another decoder might read differently, so this is harmless. TOML refuses it.
 """
 
 from __future__ import annotations
@@ -104,7 +107,7 @@ def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeEr
         raise error(f"{len(payload)} bytes where at most {MAX_TOML_BYTES} are taken", where=where)
     try:
         plain = tomllib.loads(payload.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:  # TOMLDecodeError, bad UTF-8, an integer of thousands of digits
         raise error(f"not TOML: {cause}", where=where) from cause
     try:
         return msgspec.convert(plain, kind)

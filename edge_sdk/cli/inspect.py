@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from dataclasses import dataclass
 
 from edge_sdk import bundle as bundles
 from edge_sdk.cli.output import emit, table
+from edge_sdk.machine import machine_name
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Quality, Refused, Variant
 
 
@@ -86,8 +86,9 @@ def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
 
 def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:
     """What is known of the variant's time on this machine; else the newest measurement of another, which is named."""
+    here = machine_name()
     measured = [x for x in evidence.latency if x.variant == variant.id and x.origin is Origin.MEASURED]
-    return max(measured, key=lambda x: (x.machine == platform.node(), x.at or 0), default=None)
+    return max(measured, key=lambda x: (x.machine == here, x.at or 0), default=None)
 
 
 def _origin(latency: Latency) -> str:
