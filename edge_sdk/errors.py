@@ -136,6 +136,12 @@ class InputDtypeError(InputError, TypeError):
     code = "model-input-dtype"
 
 
+class InputValueError(InputError, ValueError):
+    """An array holds NaN or infinity where the variant computes with integers."""
+
+    code = "model-input-value"
+
+
 class InputNameError(InputError, KeyError):
     """An input or output was named that the model does not have."""
 
