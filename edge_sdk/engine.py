@@ -1,0 +1,281 @@
+"""A model file, loaded and warmed, that takes and gives numpy arrays.
+
+One engine computes one call at a time, in the order of asking; `invoke` releases the GIL, so that several engines
+compute side by side. Which file is loaded, and when it is replaced, is decided in `edge_sdk.model`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.errors import (
+    DelegateError,
+    DelegateUnavailableError,
+    InputShapeError,
+    ModelClosedError,
+    ModelLoadError,
+    UsageError,
+)
+from edge_sdk.fairlock import FairLock
+from edge_sdk.port import Port, port
+from edge_sdk.runtime import RawInterpreter, Runtime, choose, load_error, run_error
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from edge_sdk.manifest import TensorSpec
+
+CPU = "cpu"
+
+Array = NDArray[Any]
+
+
+class Engine:
+    """A loaded model.
+
+    Args:
+        model: A `.tflite` file, or its bytes.
+        threads: Of the interpreter, for one inference.
+        runtime: From `edge_sdk.runtime`; None takes the first usable.
+        delegate: Who computes; only `cpu` so far.
+        warm: Run once on zeros now, so that the first call is as fast as the later ones.
+        observe: Told the milliseconds of every inference, while the engine is held: must be quick.
+
+    Raises:
+        ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
+        RuntimeUnavailableError: No runtime is installed.
+        DelegateUnavailableError: The delegate does not exist here.
+        UsageError: `threads` is no positive whole number.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        threads: int = 1,
+        runtime: Runtime | None = None,
+        delegate: str = CPU,
+        warm: bool = True,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
+        _check_arguments(threads, delegate)
+        self._turn = FairLock()
+        self._observe = observe
+        self._runtime = runtime or choose()
+        self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
+        self._interpreter: RawInterpreter | None = self._open(model, threads)
+        try:
+            self._inputs, self._outputs = _ports(self._interpreter)
+        except ModelLoadError as error:
+            error.where = self.where
+            raise
+        self._output_indexes = [each.index for each in self._outputs]
+        # A batch is computed sample by sample where the model has one sample per call, at every input and output.
+        self._per_sample = all(each.shape[:1] == (1,) for each in (*self._inputs, *self._outputs))
+        self._shapes = [each.shape for each in self._inputs]
+        self._why_closed = "the model was closed"
+        _LIVE.add(self)
+        if warm:
+            self._warm()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes, in this order."""
+        return tuple(each.spec for each in self._inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` gives, in this order."""
+        return tuple(each.spec for each in self._outputs)
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime, such as `ai-edge-litert 2.3.0`."""
+        return f"{self._runtime.name} {self._runtime.version}"
+
+    def run(self, arrays: Sequence[Any]) -> list[Array]:
+        """One answer per output, fresh arrays that belong to the caller.
+
+        Args:
+            arrays: One per input. Where the model takes one sample at a time, a batch of any size is taken and
+                computed sample by sample, and a sample without the batch dimension gives an answer without it.
+
+        Raises:
+            InputShapeError, InputDtypeError, InputValueError: An array the model does not take.
+            ModelClosedError: After `close`.
+            DelegateError: The runtime failed while it computed.
+        """
+        inputs = self._inputs
+        if len(arrays) != len(inputs):
+            raise InputShapeError(
+                f"{len(arrays)} arrays, where the model has {len(inputs)} inputs",
+                where=self.where,
+                hint=f"pass {', '.join(repr(each.name) for each in inputs)}",
+            )
+        if len(inputs) == 1:  # the way almost every call goes, without any conversion
+            first = arrays[0]
+            only = inputs[0]
+            if type(first) is np.ndarray and only.is_plain and first.dtype == only.dtype and first.shape == only.shape:
+                return self._give(self._compute(arrays))
+        taken = [each.take(array) for each, array in zip(inputs, arrays, strict=True)]
+        return self._run_taken(taken)
+
+    def close(self) -> None:
+        """Wait for the call that computes, then free the memory; calls that come later raise. May be repeated."""
+        with self._turn:
+            self._interpreter = None
+        _LIVE.discard(self)
+
+    def _run_taken(self, taken: list[Array]) -> list[Array]:
+        inputs = self._inputs
+        if not self._per_sample:
+            for each, array in zip(inputs, taken, strict=True):
+                if not each.fits(array.shape):
+                    raise each.wrong_shape(array.shape)
+            return self._give(self._compute(taken))
+        if all(each.fits_sample(array.shape) for each, array in zip(inputs, taken, strict=True)):
+            return [array[0] for array in self._give(self._compute([array[np.newaxis] for array in taken]))]
+        for each, array in zip(inputs, taken, strict=True):
+            if array.ndim != len(each.shape) or not each.fits_sample(array.shape[1:]):
+                raise each.wrong_shape(array.shape)
+        sizes = {array.shape[0] for array in taken}
+        if len(sizes) > 1:
+            raise InputShapeError(f"batches of unequal sizes {sorted(sizes)}", where=self.where)
+        size = sizes.pop()
+        if size == 0:
+            return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
+        answers = [self._compute([array[i : i + 1] for array in taken]) for i in range(size)]
+        return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
+
+    def _give(self, stored: Sequence[Array]) -> list[Array]:
+        return [each.give(array) for each, array in zip(self._outputs, stored, strict=True)]
+
+    def _compute(self, values: Sequence[Array]) -> list[Array]:
+        """Tensors in, tensors out, as they are stored."""
+        with self._turn:
+            interpreter = self._interpreter
+            if interpreter is None:
+                raise ModelClosedError(self._why_closed, where=self.where, hint="open it again")
+            start = time.perf_counter()
+            try:
+                for each, allocated, value in zip(self._inputs, self._shapes, values, strict=True):
+                    if value.shape != allocated:
+                        self._resize(interpreter, values)
+                    interpreter.set_tensor(each.index, value)
+                interpreter.invoke()
+                answer = [interpreter.get_tensor(index) for index in self._output_indexes]
+            except (RuntimeError, ValueError) as cause:
+                raise run_error(cause, where=self.where, runtime=self._runtime) from cause
+            if self._observe is not None:
+                self._observe((time.perf_counter() - start) * 1e3)
+            return answer
+
+    def _resize(self, interpreter: RawInterpreter, values: Sequence[Array]) -> None:
+        """Give free dimensions the size the call has; every later call of that size goes without."""
+        self._shapes = [()] * len(values)  # unknown until it is done
+        for each, value in zip(self._inputs, values, strict=True):
+            interpreter.resize_tensor_input(each.index, value.shape, strict=True)
+        interpreter.allocate_tensors()
+        self._shapes = [value.shape for value in values]
+
+    def _open(self, model: str | os.PathLike[str] | bytes, threads: int) -> RawInterpreter:
+        if not isinstance(model, bytes):
+            try:
+                with Path(model).open("rb"):
+                    model = os.fspath(model)
+            except OSError as cause:
+                raise ModelLoadError(f"cannot be read: {cause.strerror}", where=self.where) from cause
+        try:
+            interpreter = self._runtime.open(model, threads=threads)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as cause:
+            raise load_error(cause, where=self.where, runtime=self._runtime) from cause
+        return interpreter
+
+    def _warm(self) -> None:
+        zeros = [np.zeros(each.shape, each.dtype) for each in self._inputs]
+        observe, self._observe = self._observe, None  # the first inference is no measure of the later ones
+        try:
+            self._compute(zeros)
+        except DelegateError as error:
+            raise ModelLoadError(f"does not compute: {error.what}", where=self.where) from error
+        self._observe = observe
+
+    def _lose(self) -> None:
+        """In the child of a fork: the interpreter's threads and whoever held the lock stayed in the parent."""
+        if self._interpreter is not None:
+            _ORPHANS.append(self._interpreter)
+        self._interpreter = None
+        self._turn = FairLock()
+        self._why_closed = "the model was opened before this process was forked"
+
+
+_LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+# Interpreters of a forked child: freeing one could wait for ever for threads that are not there.
+_ORPHANS: list[RawInterpreter] = []
+
+
+def _lose_all() -> None:
+    for engine in tuple(_LIVE):
+        engine._lose()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_lose_all)
+
+
+def _check_arguments(threads: object, delegate: str) -> None:
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise UsageError(f"threads is {threads!r}", hint="give a whole number from 1 up")
+    if delegate != CPU:
+        raise DelegateUnavailableError(
+            f"no delegate {delegate!r} here", hint="use delegate='cpu', which every board has, or leave it out"
+        )
+
+
+def _ports(interpreter: RawInterpreter) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Inputs and outputs, by the names of the file's signature where it has one."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    names: dict[int, str] = {}
+    if len(interpreter.get_signature_list()) == 1:
+        runner = interpreter.get_signature_runner()
+        for signature in (runner.get_input_details(), runner.get_output_details()):
+            names |= {int(details["index"]): name for name, details in signature.items()}
+    finite = _computes_with_integers(interpreter)
+    return (
+        tuple(port(each, name=names.get(int(each["index"]), each["name"]), finite=finite) for each in inputs),
+        tuple(port(each, name=names.get(int(each["index"]), each["name"])) for each in outputs),
+    )
+
+
+def _computes_with_integers(interpreter: RawInterpreter) -> bool:
+    """Whether any operator takes a quantized tensor, other than to turn stored weights back into floats.
+
+    `_get_ops_details` is private in all three runtimes, and the only way to ask; without it the answer is no.
+    """
+    operators: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
+    quantized = {
+        int(each["index"])
+        for each in interpreter.get_tensor_details()
+        if len(each["quantization_parameters"]["scales"]) and np.dtype(each["dtype"]).kind in "iu"
+    }
+    return any(
+        int(index) in quantized
+        for operator in operators
+        if operator["op_name"] not in {"DEQUANTIZE", "DELEGATE"}
+        for index in operator["inputs"]
+    )

@@ -1,0 +1,47 @@
+"""Which runtime is used: the first usable of a fixed order, or the one `EDGE_RUNTIME` names."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from edge_sdk.errors import RuntimeUnavailableError
+from edge_sdk.runtime import _litert, _tensorflow, _tflite
+from edge_sdk.runtime._interface import Runtime, Unavailable
+
+RUNTIME_VARIABLE = "EDGE_RUNTIME"
+
+_FINDERS: Mapping[str, Callable[[], Runtime | Unavailable]] = MappingProxyType(
+    {"litert": _litert.find, "tflite": _tflite.find, "tensorflow": _tensorflow.find}
+)
+
+
+def available() -> tuple[Runtime | Unavailable, ...]:
+    """Every runtime this product knows, the preferred first, the missing ones with their reason."""
+    return tuple(find() for find in _FINDERS.values())
+
+
+def choose() -> Runtime:
+    """The first usable runtime, or the one named by `EDGE_RUNTIME` (`litert`, `tflite`, `tensorflow`).
+
+    Raises:
+        RuntimeUnavailableError: There is none, or not the one that is named.
+    """
+    return _choose(os.environ.get(RUNTIME_VARIABLE, ""))
+
+
+@functools.cache
+def _choose(wanted: str) -> Runtime:
+    if wanted and wanted not in _FINDERS:
+        raise RuntimeUnavailableError(
+            f"{wanted[:80]!r} is no runtime", where=RUNTIME_VARIABLE, hint=f"it takes {', '.join(_FINDERS)}"
+        )
+    missing: list[Unavailable] = []
+    for find in [_FINDERS[wanted]] if wanted else _FINDERS.values():
+        found = find()
+        if not isinstance(found, Unavailable):
+            return found
+        missing.append(found)
+    raise RuntimeUnavailableError("no TFLite runtime can be used here", hint=" | ".join(str(each) for each in missing))

@@ -1,0 +1,68 @@
+"""A runtime made of a Python module with TFLite's interpreter in it, which is what all three are."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from edge_sdk.runtime._interface import RawInterpreter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRuntime:
+    """Implements `Runtime` over a module that has `Interpreter` and `load_delegate`.
+
+    Attributes:
+        module: Gives the module; called at each use, so that a heavy one is imported only then.
+    """
+
+    name: str
+    version: str
+    speaks: tuple[int, ...]
+    module: Callable[[], ModuleType]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    def open(
+        self,
+        model: str | bytes,
+        *,
+        threads: int | None = None,
+        delegates: Sequence[Any] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> RawInterpreter:
+        """See `Runtime.open`."""
+        keywords: dict[str, Any] = dict(options or {})
+        keywords["model_content" if isinstance(model, bytes) else "model_path"] = model
+        if threads is not None:
+            keywords["num_threads"] = threads
+        if delegates:
+            keywords["experimental_delegates"] = list(delegates)
+        interpreter: RawInterpreter = self.module().Interpreter(**keywords)
+        return interpreter
+
+    def load_delegate(self, library: str, options: Mapping[str, Any] | None = None) -> Any:
+        """See `Runtime.load_delegate`."""
+        return self.module().load_delegate(library, dict(options) if options else None)
+
+    def attribute(self, name: str) -> Any:
+        """See `Runtime.attribute`."""
+        return getattr(self.module(), name)
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, read without importing it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """`2.14.0rc1` as `(2, 14, 0)`."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
