@@ -1,21 +1,30 @@
 """Files and directories that are there whole or not at all.
 
-Everything is written beside its final name, flushed to the disk, and renamed; what a crash leaves behind is a
-temporary name that begins with `.` and is swept by the next write.
+Everything is written beside its final name, flushed to the disk, and renamed. What a killed writer leaves behind is a
+temporary name that begins with `.edge-tmp-`; each writer holds a lock on its own, so that a later write in that
+directory can tell the abandoned from those still being written, and removes them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_sdk.errors import StorageError
 
 _PREFIX = ".edge-tmp-"
+_ABANDONED_AFTER_S = 60  # a writer locks its name at once after making it; this covers the moment between
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 @contextlib.contextmanager
@@ -41,19 +50,33 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, mode: int = 0o6
     Raises:
         StorageError: It could not be written; the old content stands.
     """
+    with file(path, mode=mode) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A stream to write, which takes the place of `path` when the block ends without an error.
+
+    Raises:
+        StorageError: It could not be written; the old content stands.
+    """
     target = Path(path)
     with storage_errors(target):
-        descriptor, temporary = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+        _sweep(target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+        temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(mode)
-            Path(temporary).replace(target)
+            with os.fdopen(descriptor, "wb") as stream:
+                _lock(descriptor)
+                yield stream
+                stream.flush()
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+                temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
             raise
         sync_directory(target.parent)
 
@@ -62,8 +85,9 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, mode: int = 0o6
 def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A fresh directory to fill, which takes the place of `path` when the block ends without an error.
 
-    A directory that stands at `path` is replaced as one step as far as the file system allows: it is moved aside,
-    the new one moved in, and the old one removed; if the second step fails the old one is moved back.
+    What stands at `path` is exchanged with it in one step where the kernel and the file system can (ext4, xfs, btrfs,
+    tmpfs: renameat2), so that a reader, or a power cut, meets the old or the new. Elsewhere the old one is moved aside
+    first; if the process is killed just then, the next call moves it back.
 
     Raises:
         StorageError: It could not be written; what stood at `path` stands.
@@ -71,16 +95,21 @@ def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _move_back(target)
+        _sweep(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
-        temporary.chmod(0o755)
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
         with storage_errors(target):
+            _lock(descriptor)
+            temporary.chmod(0o755)
             yield temporary
             _sync_tree(temporary)
             _swap_in(temporary, target)
             sync_directory(target.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+        _remove(temporary)
 
 
 def sync_directory(path: Path) -> None:
@@ -92,9 +121,34 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Say that this temporary name is in use; the lock ends with the process, however it ends."""
+    with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps there either
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left; a name whose lock is held, or that is too young to tell, is being written."""
+    for entry in folder.glob(f"{_PREFIX}*"):
+        try:
+            if time.time() - entry.lstat().st_mtime < _ABANDONED_AFTER_S:
+                continue
+            descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        else:
+            _remove(entry)
+        finally:
+            os.close(descriptor)
+
+
 def _sync_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for name in files:
+    for folder, _, names in os.walk(root):
+        for name in names:
             descriptor = os.open(Path(folder) / name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -104,16 +158,49 @@ def _sync_tree(root: Path) -> None:
 
 
 def _swap_in(new: Path, target: Path) -> None:
+    """Put `new` at `target`; what stood there ends up at `new`, or is gone."""
     if not target.exists():
         new.rename(target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
-    try:
-        target.rename(aside / "old")
+    elif not _exchange(new, target):
+        aside = _aside(target)
+        target.rename(aside)
         try:
             new.rename(target)
         except OSError:
-            (aside / "old").rename(target)
+            aside.rename(target)
             raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where kernel, C library or file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:  # glibc before 2.28, musl
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in {errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EPERM}:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".edge-old-{target.name}")
+
+
+def _move_back(target: Path) -> None:
+    """Undo a swap that was cut between its two steps, or finish one that was cut after them."""
+    aside = _aside(target)
+    if aside.exists():
+        if target.exists():
+            _remove(aside)
+        else:
+            aside.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

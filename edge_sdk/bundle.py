@@ -12,19 +12,21 @@ A bundle may also travel as one file, `NAME-VERSION.edgebundle`: the same tree a
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import io
 import os
+import re
 import shutil
 import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from edge_sdk import atomic
+from edge_sdk import _ustar, atomic
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
-from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Variant
+from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Variant
 from edge_sdk.wire import canonical, decode
 
 MANIFEST = "manifest.json"
@@ -35,6 +37,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_EVIDENCE_BYTES = 16 * 1024 * 1024
 MAX_LATENCIES = 10_000
 _CHUNK = 1 << 20
+_NAME = re.compile(rf"(?:{re.escape(MANIFEST)}|{re.escape(EVIDENCE)}|{re.escape(REPORT)}|{BLOBS}/[0-9a-f]{{64}})")
 
 
 class Bundle:
@@ -58,6 +61,7 @@ class Bundle:
             raw, Manifest, where=str(self.path / MANIFEST), max_bytes=MAX_MANIFEST_BYTES, error=BundleFormatError
         )
         check(self.manifest, where=str(self.path / MANIFEST))
+        # By content: `check` has seen to it that a blob has one size.
         self._verified: set[str] = set()
         if verify:
             for variant in self.manifest.variants:
@@ -89,28 +93,19 @@ class Bundle:
         path = self.path / BLOBS / variant.blob
         if variant.blob in self._verified:
             return path
+        name, where = f"blob {variant.blob[:12]}", f"{self.path} ({variant.id})"
         hint = "the bundle was damaged or changed; copy or convert it again"
-        where = f"{self.path} ({variant.id})"
-        digest = hashlib.sha256()
         try:
-            # O_NOFOLLOW: a link could point anywhere, and to something else later.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode) or found.st_size != variant.size_bytes:
-                    raise BlobMismatchError(
-                        f"blob {variant.blob[:12]} has {found.st_size} bytes, not {variant.size_bytes}",
-                        where=where,
-                        hint=hint,
-                    )
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+            with _regular(path) as file:
+                found_bytes = os.fstat(file.fileno()).st_size
+                if found_bytes != variant.size_bytes:
+                    text = f"{name} has {found_bytes} bytes, not {variant.size_bytes}"
+                    raise BlobMismatchError(text, where=where, hint=hint)
+                digest = _sha256(file)
         except OSError as cause:
-            raise BlobMismatchError(
-                f"blob {variant.blob[:12]} cannot be read: {cause.strerror}", where=where, hint=hint
-            ) from cause
-        if digest.hexdigest() != variant.blob:
-            raise BlobMismatchError(f"blob {variant.blob[:12]} has another content", where=where, hint=hint)
+            raise BlobMismatchError(f"{name} cannot be read: {cause.strerror}", where=where, hint=hint) from cause
+        if digest != variant.blob:
+            raise BlobMismatchError(f"{name} has another content", where=where, hint=hint)
         self._verified.add(variant.blob)
         return path
 
@@ -149,7 +144,7 @@ class Bundle:
     def _read(self, name: str, max_bytes: int) -> bytes:
         path = self.path / name
         try:
-            with path.open("rb") as file:
+            with _regular(path) as file:
                 content = file.read(max_bytes + 1)
         except OSError as cause:
             raise BundleError(
@@ -162,8 +157,30 @@ class Bundle:
         return content
 
 
+def _regular(path: Path) -> BinaryIO:
+    """Open a regular file and nothing else.
+
+    A link could point anywhere, and to something else later; opening a named pipe would wait for a writer.
+
+    Raises:
+        OSError: There is none, or it is of another kind.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def check(manifest: Manifest, *, where: str) -> None:
-    """What the types alone can't say: ids are unique, and every id that is named exists.
+    """What the types alone can't say: ids are unique, every id that is named exists, and a blob has one size.
 
     Raises:
         BundleFormatError: The manifest contradicts itself.
@@ -171,6 +188,10 @@ def check(manifest: Manifest, *, where: str) -> None:
     ids = [variant.id for variant in manifest.variants]
     if len(set(ids)) != len(ids):
         raise BundleFormatError("two variants have the same id", where=where)
+    if len({source.name for source in manifest.sources}) != len(manifest.sources):
+        raise BundleFormatError("two sources have the same name", where=where)
+    if len({(v.blob, v.size_bytes) for v in manifest.variants}) != len({v.blob for v in manifest.variants}):
+        raise BundleFormatError("one blob is given two sizes", where=where)
     named = {manifest.reference: "reference"}
     named |= {id_: f"fronts.{profile}" for profile, front in manifest.fronts.items() for id_ in front}
     named |= {v.target.fallback: f"{v.id}.target.fallback" for v in manifest.variants if v.target.fallback}
@@ -181,6 +202,11 @@ def check(manifest: Manifest, *, where: str) -> None:
     for variant in manifest.variants:
         if variant.source not in sources:
             raise BundleFormatError(f"{variant.id} comes from {variant.source!r}, which is no source", where=where)
+        twin = manifest.variant(variant.target.fallback) if variant.target.fallback else None
+        if twin is not None and twin.target.delegate is not Delegate.CPU:
+            raise BundleFormatError(
+                f"{variant.id} falls back to {twin.id!r}, which does not run on the CPU", where=where
+            )
 
 
 def write(
@@ -194,21 +220,23 @@ def write(
     """Write a bundle, whole or not at all.
 
     Args:
-        path: The directory; one that stands there is replaced.
+        path: The directory; a bundle that stands there is replaced, anything else is left alone.
         manifest: Must name only blobs given.
         blobs: Files by their SHA-256.
         evidence: Measurements.
         report: HTML.
 
     Raises:
-        StorageError: It could not be written; what stood there stands.
+        StorageError: It could not be written, or something that is no bundle stands there, and stands.
         BundleFormatError: The manifest contradicts itself.
-        BlobMismatchError: A blob is not what the manifest says.
+        BlobMismatchError: A blob is not given, or not what the manifest says.
     """
     check(manifest, where=str(path))
-    with atomic.directory(path) as folder:
-        (folder / BLOBS).mkdir(parents=True)
-        for digest in {variant.blob for variant in manifest.variants}:
+    wanted = {variant.blob for variant in manifest.variants}
+    if missing := wanted - blobs.keys():
+        raise BlobMismatchError(f"blob {min(missing)[:12]} is not given", where=str(path))
+    with _replacing(path) as folder:
+        for digest in wanted:
             shutil.copyfile(blobs[digest], folder / BLOBS / digest)
         (folder / MANIFEST).write_bytes(canonical(manifest))
         (folder / EVIDENCE).write_bytes(canonical(evidence))
@@ -217,27 +245,43 @@ def write(
     return Bundle(path)
 
 
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A directory to fill that replaces a bundle, an empty directory or nothing: never what a user keeps elsewhere."""
+    target = Path(path)
+    ours = {MANIFEST, EVIDENCE, REPORT, BLOBS.parts[0]}
+    with atomic.storage_errors(target):
+        found = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
+    if (target.exists() and not target.is_dir()) or not found <= ours or (found and MANIFEST not in found):
+        raise StorageError(
+            "something that is no bundle stands here", where=str(target), hint="choose another place, or remove it"
+        )
+    with atomic.directory(target) as folder:
+        (folder / BLOBS).mkdir(parents=True)
+        try:
+            yield folder
+        except BundleError as error:
+            # What is wrong would be found at a temporary name, which means nothing to a reader.
+            error.where = error.where.replace(str(folder), str(target))
+            raise
+
+
 def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Path:
     """Write the bundle as one file; the same bundle always gives the same bytes.
 
     Raises:
         StorageError: It could not be written.
+        BlobMismatchError: A blob is not what the manifest says.
     """
     target = Path(path)
     names = [MANIFEST, *(n for n in (EVIDENCE, REPORT) if (bundle.path / n).exists())]
-    names += sorted({str(BLOBS / v.blob) for v in bundle.manifest.variants})
-    with atomic.storage_errors(target):
-        buffer = target.with_name(f".edge-tmp-{os.getpid()}-{target.name}")
-        try:
-            with tarfile.open(buffer, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for name in names:
-                    entry = tarfile.TarInfo(name)
-                    entry.size = (bundle.path / name).stat().st_size
-                    with (bundle.path / name).open("rb") as file:
-                        tar.addfile(entry, file)
-            buffer.replace(target)
-        finally:
-            buffer.unlink(missing_ok=True)
+    names += sorted({str(bundle.blob(v).relative_to(bundle.path)) for v in bundle.manifest.variants})
+    with atomic.file(target) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            with (bundle.path / name).open("rb") as content:
+                entry.size = os.fstat(content.fileno()).st_size
+                tar.addfile(entry, content)
     return target
 
 
@@ -245,29 +289,42 @@ def unpack(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Bundle
     """Unpack an `.edgebundle` file; only the names a bundle has are taken, so no entry can leave `into`.
 
     Raises:
-        BundleFormatError: It is no tar file, or holds an entry a bundle does not have.
+        BundleError: The file cannot be read.
+        BundleFormatError: It is no plain tar file, or holds what a bundle does not have.
         BlobMismatchError: A blob is not what its name says.
-        StorageError: It could not be written.
+        StorageError: It could not be written, or something that is no bundle stands there.
     """
+    where = str(path)
     try:
-        with tarfile.open(path, "r:") as tar, atomic.directory(into) as folder:
-            (folder / BLOBS).mkdir(parents=True)
-            for entry in tar:
-                name = PurePosixPath(entry.name)
-                is_blob = name.parent == BLOBS and len(name.name) == len(hashlib.sha256().hexdigest())
-                if not entry.isreg() or not (is_blob or entry.name in {MANIFEST, EVIDENCE, REPORT}):
-                    raise BundleFormatError(f"holds {entry.name[:80]!r}, which no bundle has", where=str(path))
-                source = tar.extractfile(entry) or io.BytesIO()
-                with (folder / name).open("xb") as file:
-                    shutil.copyfileobj(source, file, _CHUNK)
-            Bundle(folder)
-    except (tarfile.TarError, EOFError, FileExistsError, FileNotFoundError) as cause:
-        raise BundleFormatError(f"not a packed bundle: {cause}", where=str(path)) from cause
-    except StorageError as error:
-        if isinstance(error.__cause__, FileExistsError):
-            raise BundleFormatError("holds the same file twice", where=str(path)) from error
-        raise
+        stream = Path(path).open("rb")  # noqa: SIM115 - closed by the `with` below; only opening is reported as this
+    except OSError as cause:
+        raise BundleError(f"cannot be read: {cause.strerror}", where=where) from cause
+    with stream, _replacing(into) as folder:
+        blobs = set()
+        try:
+            for entry in _ustar.entries(stream):
+                if not _NAME.fullmatch(entry.name):
+                    raise BundleFormatError(f"holds {entry.name[:80]!r}, which no bundle has", where=where)
+                stream.seek(entry.offset)
+                with (folder / entry.name).open("xb") as file:
+                    _copy(stream, file, entry.size_bytes)
+                if entry.name.startswith(str(BLOBS)):
+                    blobs.add(PurePosixPath(entry.name).name)
+        except _ustar.NotUstarError as cause:
+            raise BundleFormatError(f"not a packed bundle: {cause}", where=where) from cause
+        except FileExistsError as cause:
+            raise BundleFormatError("holds the same file twice", where=where) from cause
+        bundle = Bundle(folder)
+        if spare := blobs - {variant.blob for variant in bundle.manifest.variants}:
+            raise BundleFormatError(f"holds blob {min(spare)[:12]}, which its manifest does not name", where=where)
     return Bundle(into)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
+    left = size_bytes
+    while left and (chunk := source.read(min(left, _CHUNK))):
+        target.write(chunk)
+        left -= len(chunk)
 
 
 @contextlib.contextmanager
