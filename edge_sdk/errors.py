@@ -60,6 +60,12 @@ class MissingExtraError(UsageError):
     code = "missing-extra"
 
 
+class InternalError(EdgeError):
+    """Something happened that we did not foresee: a mistake of ours."""
+
+    code = "internal"
+
+
 class ConfigError(EdgeError):
     """A configuration file has an unknown key, a bad value, or cannot be read."""
 

@@ -9,12 +9,21 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn, TextIO
 
 from edge_sdk._version import __version__
 from edge_sdk.cli.command import GROUP, Command
 from edge_sdk.cli.output import say
-from edge_sdk.errors import EXIT_FAILED, EXIT_USAGE, EdgeError, MissingExtraError
+from edge_sdk.errors import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    EdgeError,
+    InternalError,
+    MissingExtraError,
+    StorageError,
+    UsageError,
+)
 
 EXIT_INTERRUPTED = 130
 _NOUNS = {
@@ -46,23 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our stdout went away (`edge inspect | head`): not our failure.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return EXIT_FAILED
-    except ModuleNotFoundError as error:
+    except Exception as error:
         if args.debug:
             raise
-        return _report(_missing(error))
-    except EdgeError as error:
-        if args.debug:
-            raise
-        return _report(error)
+        return _report(_explained(error))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all installed commands."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge",
         description="Turn a trained model into measured variants, switch them on edge boards, see the fleet.",
         parents=[shared],
@@ -70,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
-    nouns: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    nouns: dict[str, argparse._SubParsersAction[_Parser]] = {}
     for command in sorted(_commands(), key=lambda c: c.path):
         where, name = verbs, command.path[-1]
         if len(command.path) > 1:
@@ -89,21 +94,49 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints its errors like all others of ours; argparse makes the parsers of verbs of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        sys.exit(_report(UsageError(message)))
+
+
 def _commands() -> list[Command]:
-    found: list[Command] = []
-    for point in entry_points(group=GROUP):
-        found.extend(point.load())
-    return found
+    return [command for point in entry_points(group=GROUP) for command in _contributed(point)]
 
 
-def _missing(error: ModuleNotFoundError) -> EdgeError:
-    module = (error.name or "").partition(".")[0]
-    if module in _EXTRA_OF:
-        return MissingExtraError(
-            f"this command needs {module}, which is not installed",
-            hint=f"pip install 'adaptive-edge-sdk[{_EXTRA_OF[module]}]'",
-        )
-    raise error
+def _contributed(point: EntryPoint) -> tuple[Command, ...]:
+    try:
+        return tuple(point.load())
+    except Exception as error:  # noqa: BLE001 - somebody's plug-in must not take `edge --help` away
+        say(f"edge: the commands of {point.value!r} are left out: {type(error).__name__}: {error}")
+        return ()
+
+
+def _explained(error: Exception) -> EdgeError:
+    """What to tell a person of an error that reached the top."""
+    if isinstance(error, EdgeError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        if module in _EXTRA_OF:
+            return MissingExtraError(
+                f"this command needs {module}, which is not installed",
+                hint=f"pip install 'adaptive-edge-sdk[{_EXTRA_OF[module]}]'",
+            )
+    if isinstance(error, OSError) and error.strerror:
+        return StorageError(error.strerror, where=str(error.filename or ""))
+    return InternalError(
+        f"this is a mistake of ours: {type(error).__name__}: {error}", hint="run it again with --debug and report it"
+    )
+
+
+def _silence(stream: TextIO) -> None:
+    """Let the interpreter's last flush go nowhere, or it would complain once more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _report(error: EdgeError) -> int:
