@@ -1,0 +1,158 @@
+"""Run as a child process: the only code of this product that imports TensorFlow while converting.
+
+Reads one question a line on stdin and answers on stdout (`edge_converter._keras_wire`); whatever TensorFlow prints
+goes to stderr. It ends, wherever it is, when stdin closes: then nobody wants its answer any more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import queue
+import re
+import sys
+import threading
+import traceback
+from typing import IO, Any
+
+import msgspec
+
+from edge_converter import _keras_wire as wire
+
+# The converter names what it cannot do in a paragraph; these find the sentence.
+_FLEX = re.compile(r"(?:TF Select ops|Flex ops):\s*([^\n]+)")
+_CUSTOM = re.compile(r"(?:Custom ops|custom ops):\s*([^\n]+)")
+_UNKNOWN_LAYER = re.compile(r"[Cc]ould not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[:'\s]+(\w+)")
+_REASON_CHARS = 300
+
+
+def main() -> int:
+    """Answer until stdin closes; returns the exit status."""
+    # Answers keep the stdout the parent reads; everything else that believes it prints there goes to stderr.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, questions), daemon=True).start()
+    if importlib.util.find_spec("tensorflow") is None:
+        hint = "pip install 'adaptive-edge-sdk[keras]', or give .tflite files"
+        _answer(answers, wire.Failed(kind="missing", what="needs TensorFlow, which is not installed", hint=hint))
+        return 0
+    import tensorflow as tf
+
+    _answer(answers, wire.Ready(version=tf.__version__))
+    while True:
+        question = msgspec.json.decode(questions.get(), type=wire.Ask)
+        _answer(answers, _handle(question, answers))
+
+
+def _handle(question: wire.Ask, answers: IO[bytes]) -> wire.Done | wire.Failed:
+    try:
+        if isinstance(question, wire.Convert):
+            return _convert(question)
+        return _prune(question, answers)
+    except _RefusedError as error:
+        return error.answer
+
+
+class _RefusedError(Exception):
+    def __init__(self, answer: wire.Failed) -> None:
+        super().__init__(answer.what)
+        self.answer = answer
+
+
+def _convert(question: wire.Convert) -> wire.Done:
+    import tensorflow as tf
+
+    if question.framework == "keras":
+        converter = tf.lite.TFLiteConverter.from_keras_model(_load(question.path))
+    else:
+        try:
+            converter = tf.lite.TFLiteConverter.from_saved_model(question.path)
+        except Exception as error:  # the loader raises whatever the protobuf and the file system raise
+            raise _refused("source", f"is no whole SavedModel: {_first_line(error)}") from error
+    _write(converter, question.into)
+    return wire.Done()
+
+
+def _prune(question: wire.Prune, answers: IO[bytes]) -> wire.Done:
+    import numpy as np
+    import tensorflow as tf
+
+    from edge_converter import _keras_prune
+
+    # Before the model is loaded, so that its dropout layers are seeded too.
+    tf.keras.utils.set_random_seed(question.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = _load(question.path)
+    with np.load(question.arrays) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    try:
+        pruned = _keras_prune.prune(
+            model,
+            x,
+            y,
+            sparsity=question.sparsity,
+            seed=question.seed,
+            advance=lambda percent: _answer(answers, wire.Advance(percent=percent)),
+        )
+    except _keras_prune.NothingToPruneError as error:
+        raise _refused("unsupported", str(error)) from error
+    except Exception as error:  # a layer's own code runs here
+        traceback.print_exc()
+        raise _refused("unsupported", f"cannot be fine-tuned: {_first_line(error)}", "--prune 0 leaves it out") from error
+    _write(tf.lite.TFLiteConverter.from_keras_model(model), question.into)
+    return wire.Done(sparsity=pruned.sparsity, layers=pruned.layers, steps=pruned.steps)
+
+
+def _load(path: str) -> Any:
+    import keras
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # a zip, an HDF5 file, JSON and every layer's own code are read here
+        traceback.print_exc()
+        unknown = _UNKNOWN_LAYER.search(str(error))
+        if unknown:
+            name = next(group for group in unknown.groups() if group)
+            hint = "export it as a SavedModel or .tflite, where the layer's class is not needed"
+            raise _refused("unsupported", f"holds {name}, which Keras does not know", hint) from error
+        hint = "save it again with model.save()"
+        raise _refused("source", f"is damaged or no Keras model: {_first_line(error)}", hint) from error
+
+
+def _write(converter: Any, into: str) -> None:
+    try:
+        content = converter.convert()
+    except Exception as error:  # the MLIR converter raises several kinds, and Keras traces the model's own code
+        traceback.print_exc()
+        for pattern in (_FLEX, _CUSTOM):
+            if found := pattern.search(str(error)):
+                what = f"needs operators TensorFlow Lite does not have: {found[1].strip()[:_REASON_CHARS]}"
+                raise _refused("unsupported", what, "replace the layers they come from") from error
+        raise _refused("unsupported", f"cannot be converted: {_first_line(error)}") from error
+    with open(into, "wb") as file:  # noqa: PTH123 - a path as it was given
+        file.write(content)
+
+
+def _refused(kind: Any, what: str, hint: str = "") -> _RefusedError:
+    return _RefusedError(wire.Failed(kind=kind, what=what, hint=hint))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:_REASON_CHARS]
+
+
+def _answer(answers: IO[bytes], answer: wire.Answer) -> None:
+    answers.write(msgspec.json.encode(answer) + b"\n")
+    answers.flush()
+
+
+def _read(stdin: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
+    for line in stdin:
+        questions.put(line)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What can go wrong while converting, named for what was found."""
+
+from __future__ import annotations
+
+from edge_sdk.errors import EXIT_USAGE, ConversionError
+
+
+class SourceError(ConversionError):
+    """A model file is missing, corrupt, truncated, or not of a kind the converter reads."""
+
+    code = "source-model"
+    exit_status = EXIT_USAGE
+
+
+class UnsupportedModelError(ConversionError):
+    """The model is whole, but has a layer, an operator or a shape that cannot be converted."""
+
+    code = "unsupported-model"
+    exit_status = EXIT_USAGE
+
+
+class SignatureMismatchError(ConversionError):
+    """Two sources take or give different tensors, so they cannot share a bundle."""
+
+    code = "signature-mismatch"
+    exit_status = EXIT_USAGE
+
+
+class DataError(ConversionError):
+    """The labelled data is missing, empty, mislabelled, or does not fit the model."""
+
+    code = "data"
+    exit_status = EXIT_USAGE
+
+
+class KerasProcessError(ConversionError):
+    """The child process that runs TensorFlow died, or did not answer in time."""
+
+    code = "keras-process"
+
+
+class QuantizationError(ConversionError):
+    """The quantizer failed, or left every operator as it was."""
+
+    code = "quantization"

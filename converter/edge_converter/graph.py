@@ -1,0 +1,245 @@
+"""What a `.tflite` file computes: its inputs and outputs, the number formats in it, and what one inference costs.
+
+Read from the flatbuffer itself: what a recipe or a file's name promises is not evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_converter import flatbuffer
+from edge_converter.errors import UnsupportedModelError
+from edge_sdk.manifest import Cost, Precision, TensorSpec
+from edge_sdk.predict import OpWork
+
+# Operator: positions of (activation, weight, bias) among its inputs.
+_WEIGHTED: dict[str, tuple[int, int, int]] = {
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "CONV_3D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+    "BATCH_MATMUL": (0, 1, 2),
+}
+_QUANTIZED = ("int8", "uint8", "int16")
+
+# (activation, stored weight, weight is dequantized before use): the number format that makes.
+_FORMATS: dict[tuple[str, str, bool], Precision] = {
+    ("float32", "float32", False): Precision.FP32,
+    ("float32", "float16", True): Precision.FP16,
+    ("float32", "int8", False): Precision.DYNAMIC,
+    ("float32", "int8", True): Precision.WEIGHT8,
+    ("float32", "int4", True): Precision.WEIGHT4,
+    ("float32", "int4", False): Precision.WEIGHT4,
+    ("int8", "int8", False): Precision.INT8,
+    ("uint8", "uint8", False): Precision.INT8,
+    ("int16", "int8", False): Precision.INT16X8,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedOp:
+    """A convolution or dense layer.
+
+    Attributes:
+        op: Such as `CONV_2D`.
+        name: Of its output tensor, which is what people recognise a layer by.
+        precision: Its number format, or None where it is none of ours.
+        format: Of activation and weight, in words.
+        macs: Multiply-accumulates of one inference with batch 1.
+        pointwise: Its window is 1x1.
+    """
+
+    op: str
+    name: str
+    precision: Precision | None
+    format: str
+    macs: int
+    pointwise: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A `.tflite` file, read.
+
+    Attributes:
+        inputs: As an app sees them: quantized ones are float32 there.
+        outputs: Likewise.
+        weighted: Every convolution and dense layer, in order.
+        operators: How many of each operator there are.
+        parameters: Weights, biases and other constants of layers.
+        activations: Elements that all operators read and write, weights aside.
+        min_runtime: The lowest TensorFlow Lite that knows every operator version, or None where that is not known.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weighted: tuple[WeightedOp, ...]
+    operators: dict[str, int]
+    parameters: int
+    activations: int
+    min_runtime: str | None
+
+    @property
+    def cost(self) -> Cost:
+        """What one inference takes, independent of the machine."""
+        return Cost(macs=sum(op.macs for op in self.weighted), parameters=self.parameters)
+
+    @property
+    def work(self) -> OpWork:
+        """The same, by kind of work, for the latency predictor."""
+        by_kind: Counter[str] = Counter()
+        for op in self.weighted:
+            by_kind[_kind(op)] += op.macs
+        return OpWork(**by_kind, activation_elements=self.activations, weights=self.parameters)
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of all convolutions and dense layers, or `mixed`."""
+        formats = {op.precision for op in self.weighted}
+        only = formats.pop() if len(formats) == 1 else None
+        if not self.weighted:
+            return Precision.FP32
+        return only or Precision.MIXED
+
+    def exceptions(self, precision: Precision) -> tuple[str, ...]:
+        """The convolutions and dense layers that are in another format than `precision`, one line each."""
+        return tuple(f"{op.op} {op.name}: {op.format}" for op in self.weighted if op.precision is not precision)
+
+
+def read(path: Path) -> Graph:
+    """Read a `.tflite` file.
+
+    Raises:
+        SourceError: It is no whole `.tflite` file.
+        UnsupportedModelError: It holds something this converter cannot judge.
+    """
+    model = flatbuffer.read(path)
+    if len(model.subgraphs) > 1:
+        raise UnsupportedModelError(
+            f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
+            where=str(path),
+            hint="export one signature without control flow",
+        )
+    graph = model.subgraphs[0]
+    return Graph(
+        inputs=tuple(_spec(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(_spec(graph.tensors[i]) for i in graph.outputs),
+        weighted=tuple(_weighted(model)),
+        operators=dict(Counter(flatbuffer.op_name(model, operator) for operator in graph.operators)),
+        parameters=_parameters(model),
+        activations=_activations(model),
+        min_runtime=flatbuffer.min_runtime(model),
+    )
+
+
+def _kind(op: WeightedOp) -> str:
+    """The field of `OpWork` this operator's arithmetic belongs to."""
+    if op.op == "DEPTHWISE_CONV_2D":
+        return "depthwise_macs"
+    if op.op in {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+        return "dense_macs"
+    return "conv1x1_macs" if op.pointwise else "conv_macs"
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    kind = flatbuffer.TYPE_NAMES[tensor.type]
+    scaled = tensor.quantization is not None and tensor.quantization.scale is not None
+    shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+    return TensorSpec(
+        name=_text(tensor.name),
+        shape=tuple(int(size) for size in (shape if shape is not None else ())),
+        dtype="float32" if scaled and kind in _QUANTIZED else kind,
+    )
+
+
+def _text(name: Any) -> str:
+    return bytes(name or b"").decode("utf-8", "replace")[:500]
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in (tensor.shape if tensor.shape is not None else ()))
+
+
+def _elements(tensor: Any) -> int:
+    return math.prod(_shape(tensor))
+
+
+def _weighted(model: Any) -> Iterator[WeightedOp]:
+    graph = model.subgraphs[0]
+    # Where a weight is stored smaller than it is used, a DEQUANTIZE stands between.
+    stored = {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in graph.operators
+        if flatbuffer.op_name(model, operator) == "DEQUANTIZE" and _constant(model, operator.inputs[0])
+    }
+    for operator in graph.operators:
+        op = flatbuffer.op_name(model, operator)
+        if op not in _WEIGHTED:
+            continue
+        at_activation, at_weight, _ = _WEIGHTED[op]
+        activation = graph.tensors[operator.inputs[at_activation]]
+        index = operator.inputs[at_weight]
+        dequantized = index in stored
+        weight = graph.tensors[stored.get(index, index)]
+        output = graph.tensors[operator.outputs[0]]
+        if op == "BATCH_MATMUL" and not (_constant(model, index) or dequantized):
+            continue  # two activations: nothing is stored, so there is no weight to quantize
+        a, w = flatbuffer.TYPE_NAMES[activation.type], flatbuffer.TYPE_NAMES[weight.type]
+        shape = _shape(weight)
+        yield WeightedOp(
+            op=op,
+            name=_text(output.name),
+            precision=_FORMATS.get((a, w, dequantized)),
+            format=f"{a} activations, {w} weights{' dequantized before use' if dequantized else ''}",
+            macs=_macs(op, shape, _shape(activation), _elements(output)),
+            pointwise=shape[1:3] == (1, 1),
+        )
+
+
+def _macs(op: str, weight: tuple[int, ...], activation: tuple[int, ...], outputs: int) -> int:
+    """Multiply-accumulates, by the layout the schema gives each weight."""
+    if op == "DEPTHWISE_CONV_2D":  # [1, h, w, channels]
+        return outputs * weight[1] * weight[2]
+    if op == "TRANSPOSE_CONV":  # [out, h, w, in], every input element meets the whole kernel of every output channel
+        return math.prod(activation) * weight[0] * weight[1] * weight[2]
+    if op == "CONV_3D":  # [d, h, w, in, out]
+        return outputs * math.prod(weight[:4])
+    if op == "BATCH_MATMUL":
+        return outputs * activation[-1]
+    return outputs * math.prod(weight[1:])  # [out, ..., in]
+
+
+def _constant(model: Any, index: int) -> bool:
+    buffer = model.buffers[model.subgraphs[0].tensors[index].buffer]
+    return buffer.data is not None and len(buffer.data) > 0
+
+
+def _parameters(model: Any) -> int:
+    """Elements of the constants that layers compute with; shapes, axes and paddings (integers) are not parameters."""
+    graph = model.subgraphs[0]
+    counted: dict[int, int] = {}
+    for operator in graph.operators:
+        at_bias = _WEIGHTED.get(flatbuffer.op_name(model, operator), (-1, -1, -1))[2]
+        for position, index in enumerate(operator.inputs):
+            if index < 0 or not _constant(model, index):
+                continue
+            tensor = graph.tensors[index]
+            if position == at_bias or flatbuffer.TYPE_NAMES[tensor.type] not in {"int32", "int64", "bool", "string"}:
+                counted[int(tensor.buffer)] = _elements(tensor)
+    return sum(counted.values())
+
+
+def _activations(model: Any) -> int:
+    graph = model.subgraphs[0]
+    total = 0
+    for operator in graph.operators:
+        moving = [i for i in operator.inputs if i >= 0 and not _constant(model, i)]
+        if moving:  # else it unpacks weights, once, when the model is loaded
+            total += sum(_elements(graph.tensors[i]) for i in (*moving, *operator.outputs))
+    return total

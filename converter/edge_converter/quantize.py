@@ -1,0 +1,165 @@
+"""Number formats made from one float32 file, without TensorFlow.
+
+Each recipe is data for litert-quantizer. What comes back is stamped with the operator versions it needs and then read
+again: the quantizer says nothing about layers it leaves alone, so what was quantized is what the file shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_converter import flatbuffer, graph
+from edge_converter.data import Integers, Samples
+from edge_converter.errors import QuantizationError
+from edge_converter.graph import Graph
+from edge_sdk.manifest import Pass, Precision
+
+# What `convert` makes of every float32 source, in the order it is shown.
+DERIVED = (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A file made from another.
+
+    Attributes:
+        path: Where it lies.
+        graph: What it turned out to be.
+        exceptions: Layers that are not in the format asked for.
+        compression: What was done, with parameters.
+    """
+
+    path: Path
+    graph: Graph
+    exceptions: tuple[str, ...]
+    compression: Pass
+
+
+def calibrate(source: Path, samples: Samples, rows: Integers, *, bits: int, threads: int) -> dict[str, Any]:
+    """The ranges of all activations over these samples, for a static recipe.
+
+    Raises:
+        QuantizationError: The quantizer failed.
+    """
+    with _quiet(source, "calibrate"):
+        from litert_quantizer import quantizer
+
+        content = flatbuffer.prepare(source.read_bytes(), where=str(source))
+        tool = quantizer.Quantizer(content)
+        _static(tool, bits)
+        signature = flatbuffer.parse(content, where=str(source)).signatureDefs[0]
+        name = bytes(signature.inputs[0].name).decode()
+        one_by_one = [{name: samples.read(rows[i : i + 1])} for i in range(len(rows))]
+        ranges: dict[str, Any] = tool.calibrate(
+            {bytes(signature.signatureKey).decode(): one_by_one}, num_threads=threads
+        )
+        return ranges
+
+
+def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str, Any] | None = None) -> Quantized:
+    """Write `source` in another number format.
+
+    Args:
+        source: A float32 file.
+        precision: One of `DERIVED`.
+        into: The file to write.
+        ranges: Of the activations, from `calibrate`, for the static formats.
+
+    Raises:
+        QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
+    """
+    with _quiet(source, precision.value):
+        from litert_quantizer import quantizer
+
+        tool = quantizer.Quantizer(flatbuffer.prepare(source.read_bytes(), where=str(source)))
+        parameters = _RECIPES[precision](tool)
+        content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+    into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
+    made = graph.read(into)
+    exceptions = made.exceptions(precision)
+    if len(exceptions) == len(made.weighted):
+        raise QuantizationError(f"no layer could be made {precision.value}", where=str(source))
+    return Quantized(
+        path=into,
+        graph=made,
+        exceptions=exceptions,
+        compression=Pass(name="quantize", parameters={"precision": precision.value, **parameters}),
+    )
+
+
+def needs_ranges(precision: Precision) -> int | None:
+    """The bits of the activations whose ranges must be known, or None for formats that need none."""
+    return {Precision.INT8: 8, Precision.INT16X8: 16}.get(precision)
+
+
+def _fp16(tool: Any) -> dict[str, str | int]:
+    from litert_quantizer import algorithm_manager, qtyping
+
+    tool.update_quantization_recipe(
+        ".*",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        ),
+        algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+    return {"algorithm": "float_casting"}
+
+
+def _dynamic(tool: Any) -> dict[str, str | int]:
+    from litert_quantizer import qtyping
+
+    ops = qtyping.TFLOperationName
+    tool.add_dynamic_config(".*", ops.ALL_SUPPORTED, 8)
+    # One scale a channel in a hybrid dense layer is operator version 12: no runtime before LiteRT computes it right.
+    tool.add_dynamic_config(".*", ops.FULLY_CONNECTED, 8, qtyping.QuantGranularity.TENSORWISE)
+    return {"algorithm": "min_max", "convolutions": "channelwise", "dense": "tensorwise"}
+
+
+def _static(tool: Any, bits: int) -> dict[str, str | int]:
+    from litert_quantizer import algorithm_manager, qtyping
+
+    ops = qtyping.TFLOperationName
+    tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8)
+    for border in (ops.INPUT, ops.OUTPUT):  # apps give and take float, whatever is inside
+        tool.update_quantization_recipe(
+            ".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+        )
+    return {"algorithm": "min_max", "weights": "channelwise", "activation_bits": bits}
+
+
+_RECIPES = {
+    Precision.FP16: _fp16,
+    Precision.DYNAMIC: _dynamic,
+    Precision.INT8: lambda tool: _static(tool, 8),
+    Precision.INT16X8: lambda tool: _static(tool, 16),
+}
+
+
+@contextlib.contextmanager
+def _quiet(source: Path, what: str) -> Iterator[None]:
+    """Swallow the quantizer's reports and progress bars, and give its errors a name.
+
+    Raises:
+        QuantizationError: It raised.
+    """
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    # What it raises for graphs it does not understand is not documented; these are what its code raises.
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError) as cause:
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
+        raise QuantizationError(f"cannot be quantized ({what}): {reason}", where=str(source)) from cause
