@@ -1,0 +1,71 @@
+"""How busy the processor is, and how much memory is left."""
+
+from __future__ import annotations
+
+from edge_daemon.sensors.files import Files
+from edge_daemon.sensors.reading import Load, Memory, Unavailable
+
+_FIELDS = 8  # user nice system idle iowait irq softirq steal; guest time is within user (proc(5))
+_IDLE = (3, 4)
+_FEW_JIFFIES = 5  # an interval of less says nothing
+_KIB_PER_MIB = 1024
+_MAX_MIB = 2**40
+
+
+class CpuLoad:
+    """CPU in use, as the share of jiffies that were not idle since the last reading."""
+
+    name = "load"
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._before = self._jiffies()
+        self._last: Load | Unavailable = Unavailable("measured over an interval, and none has passed yet")
+
+    def read(self) -> Load | Unavailable:
+        """The load since the last reading; the last one again when hardly any time has passed."""
+        now = self._jiffies()
+        before, self._before = self._before, now
+        if isinstance(now, Unavailable):
+            return now
+        if isinstance(before, Unavailable):
+            return Unavailable("measured over an interval, and none has passed yet")
+        # Counters of idle and iowait may step back (proc(5)); such a field counts as not moved.
+        moved = [max(new - old, 0) for new, old in zip(now, before, strict=True)]
+        total = sum(moved)
+        if total < _FEW_JIFFIES:
+            self._before = before  # lengthen the interval
+            return self._last
+        self._last = Load(percent=100.0 * (total - sum(moved[i] for i in _IDLE)) / total)
+        return self._last
+
+    def _jiffies(self) -> tuple[int, ...] | Unavailable:
+        text = self._files.text("proc/stat")
+        if isinstance(text, Unavailable):
+            return text
+        words = text.split("\n", 1)[0].split()
+        if len(words) > _FIELDS and words[0] == "cpu" and all(word.isdecimal() for word in words[1 : _FIELDS + 1]):
+            return tuple(int(word) for word in words[1 : _FIELDS + 1])
+        return Unavailable("proc/stat: does not begin with the counters of all processors")
+
+
+class MainMemory:
+    """Memory available to a new process, as the kernel estimates it."""
+
+    name = "memory"
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def read(self) -> Memory | Unavailable:
+        """What is available now."""
+        text = self._files.text("proc/meminfo")
+        if isinstance(text, Unavailable):
+            return text
+        for line in text.splitlines():
+            key, _, value = line.partition(":")
+            if key == "MemAvailable":
+                words = value.split()
+                if words and words[0].isdecimal() and int(words[0]) // _KIB_PER_MIB <= _MAX_MIB:
+                    return Memory(available_mb=int(words[0]) // _KIB_PER_MIB)
+        return Unavailable("proc/meminfo: no MemAvailable")
