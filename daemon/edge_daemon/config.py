@@ -1,0 +1,247 @@
+"""The one configuration file of the daemon, TOML.
+
+Every key is optional: an empty file, or none, is a daemon that senses, serves the local API and reports to nobody.
+Unknown keys are refused by name and numbers out of bounds with their bound. Relative paths are relative to the file.
+`docs/reference/configuration.md` describes every key; a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_sdk.errors import ConfigError
+from edge_sdk.mqtt import DeviceId
+from edge_sdk.preference import Preference
+from edge_sdk.wire import Name, Wire, decode_toml
+
+log = logging.getLogger(__name__)
+
+CONFIG_VARIABLE = "EDGE_DAEMON_CONFIG"
+SYSTEM_CONFIG = Path("/etc/edge/daemon.toml")
+STATE_VARIABLE = "STATE_DIRECTORY"  # systemd sets it for `StateDirectory=`
+_MAX_PASSWORD_BYTES = 65_535  # MQTT's own limit
+
+PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
+Seconds = Annotated[float, Meta(ge=1, le=86_400)]
+
+
+class DeviceSection(Wire, frozen=True, kw_only=True):
+    """`[device]`: who this is."""
+
+    tenant: Name | None = None
+    name: Name | None = None
+    profile: Name | None = None
+
+
+class ModelSection(Wire, frozen=True, kw_only=True):
+    """`[models.NAME]`, or the path alone: what is served."""
+
+    bundle: PathText
+    preference: Preference | None = None
+
+
+class TlsSection(Wire, frozen=True, kw_only=True):
+    """`[mqtt.tls]`: present means encrypted."""
+
+    ca: PathText | None = None
+    cert: PathText | None = None
+    key: PathText | None = None
+
+
+class MqttSection(Wire, frozen=True, kw_only=True):
+    """`[mqtt]`: the broker; absent means the daemon reports to nobody."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    username: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    password: Annotated[str, Meta(max_length=1024)] | None = None
+    password_file: PathText | None = None
+    tls: TlsSection | None = None
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
+    will_delay_s: Annotated[int, Meta(ge=0, le=3600)] = 10
+    probe_every_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
+
+    @property
+    def effective_port(self) -> int:
+        """The port given, else MQTT's own: 8883 with TLS, 1883 without."""
+        if self.port is not None:
+            return self.port
+        return 8883 if self.tls is not None else 1883
+
+
+class StateSection(Wire, frozen=True, kw_only=True):
+    """`[state]`: what outlives a restart."""
+
+    directory: PathText | None = None
+
+
+class ApiSection(Wire, frozen=True, kw_only=True):
+    """`[api]`: the unix socket."""
+
+    socket: PathText | None = None
+    group: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
+
+
+class SensorsSection(Wire, frozen=True, kw_only=True):
+    """`[sensors]`: where the machine's files are."""
+
+    root: PathText = "/"
+    played: bool = False
+
+
+class PolicySection(Wire, frozen=True, kw_only=True):
+    """`[policy]`: how often it steps."""
+
+    tick_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    snapshot_every_s: Seconds = 30.0
+
+
+class TelemetrySection(Wire, frozen=True, kw_only=True):
+    """`[telemetry]`: what is recorded for the hub, and how much of it waits."""
+
+    sample_every_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
+    telemetry_every_s: Seconds = 30.0
+    spool_max_mb: Annotated[float, Meta(ge=0.1, le=100_000)] = 64.0
+    spool_max_age_h: Annotated[float, Meta(ge=0.01, le=87_600)] = 168.0
+
+
+class LogSection(Wire, frozen=True, kw_only=True):
+    """`[log]`: how much is said."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Wire, frozen=True, kw_only=True):
+    """The file."""
+
+    device: DeviceSection = DeviceSection()
+    models: Annotated[dict[Name, PathText | ModelSection], Meta(max_length=100)] = {}
+    mqtt: MqttSection | None = None
+    state: StateSection = StateSection()
+    api: ApiSection = ApiSection()
+    sensors: SensorsSection = SensorsSection()
+    policy: PolicySection = PolicySection()
+    telemetry: TelemetrySection = TelemetrySection()
+    log: LogSection = LogSection()
+
+    def bundles(self) -> dict[str, ModelSection]:
+        """The models, each as its table."""
+        return {
+            name: ModelSection(bundle=entry) if isinstance(entry, str) else entry for name, entry in self.models.items()
+        }
+
+    def device_id(self) -> DeviceId | None:
+        """Who the daemon is to the hub; None without `[mqtt]`."""
+        if self.mqtt is None or self.device.tenant is None or self.device.name is None:
+            return None
+        return DeviceId(tenant=self.device.tenant, device=self.device.name)
+
+
+def find(given: str | os.PathLike[str] | None = None) -> Path | None:
+    """The file to read: the one given, else `EDGE_DAEMON_CONFIG`, else the system's where it exists, else none."""
+    if given:
+        return Path(given)
+    if variable := os.environ.get(CONFIG_VARIABLE):
+        return Path(variable)
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
+
+
+def load(path: Path | None) -> Config:
+    """Read the file; without one, everything has its default.
+
+    Raises:
+        ConfigError: It cannot be read, is not TOML, has an unknown key, a value out of bounds, or contradicts itself.
+    """
+    if path is None:
+        return Config()
+    try:
+        raw = path.read_bytes()
+        mode = path.stat().st_mode
+    except OSError as cause:
+        raise ConfigError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+    config = _resolved(decode_toml(raw, Config, where=str(path), error=ConfigError), path.absolute().parent)
+    if config.mqtt is not None:
+        _check_mqtt(config, config.mqtt, path)
+        if config.mqtt.password is not None and mode & stat.S_IROTH:
+            log.warning("%s holds a password and every user of this machine can read it: chmod o-r it", path)
+    return config
+
+
+def password(section: MqttSection) -> str | None:
+    """The password: written in the file, or the first line of `password_file`.
+
+    Raises:
+        ConfigError: The password file cannot be read or is empty.
+    """
+    if section.password_file is None:
+        return section.password
+    path = Path(section.password_file)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_PASSWORD_BYTES + 1)
+        if os.stat(path).st_mode & stat.S_IROTH:  # noqa: PTH116 - the same file, whatever it is
+            log.warning("%s holds a password and every user of this machine can read it: chmod o-r it", path)
+        lines = raw.decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"mqtt.password_file cannot be read: {cause}", where=str(path)) from cause
+    if not lines or not lines[0] or len(raw) > _MAX_PASSWORD_BYTES:
+        raise ConfigError("mqtt.password_file holds no password in its first line", where=str(path))
+    return lines[0]
+
+
+def state_directory(config: Config) -> Path:
+    """Where state is kept: `state.directory`, else systemd's, else `/var/lib/edge` for root, else the user's own."""
+    if config.state.directory is not None:
+        return Path(config.state.directory)
+    if systemd := os.environ.get(STATE_VARIABLE):
+        return Path(systemd.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/edge")
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "edge"
+
+
+def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
+    if config.device.tenant is None or config.device.name is None:
+        raise ConfigError(
+            "[mqtt] is there, but device.tenant or device.name is not",
+            where=str(path),
+            hint="the hub knows a device by both; 'edge hub enroll TENANT/DEVICE' writes them",
+        )
+    if mqtt.password is not None and mqtt.password_file is not None:
+        raise ConfigError("mqtt.password and mqtt.password_file exclude each other", where=str(path))
+    if mqtt.tls is not None and (mqtt.tls.cert is None) != (mqtt.tls.key is None):
+        raise ConfigError("mqtt.tls.cert and mqtt.tls.key go together", where=str(path))
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """The same with every path absolute."""
+
+    def absolute(text: str) -> str:
+        return str(base / Path(text).expanduser())
+
+    def optional(text: str | None) -> str | None:
+        return None if text is None else absolute(text)
+
+    replace = msgspec.structs.replace
+    mqtt = config.mqtt
+    if mqtt is not None:
+        tls = mqtt.tls
+        if tls is not None:
+            tls = replace(tls, ca=optional(tls.ca), cert=optional(tls.cert), key=optional(tls.key))
+        mqtt = replace(mqtt, password_file=optional(mqtt.password_file), tls=tls)
+    return replace(
+        config,
+        models={name: replace(entry, bundle=absolute(entry.bundle)) for name, entry in config.bundles().items()},
+        mqtt=mqtt,
+        state=replace(config.state, directory=optional(config.state.directory)),
+        api=replace(config.api, socket=optional(config.api.socket)),
+        sensors=replace(config.sensors, root=absolute(config.sensors.root)),
+    )

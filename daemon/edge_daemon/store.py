@@ -1,0 +1,261 @@
+"""What must outlive a power cut: one SQLite file, one transaction for everything that belongs together.
+
+A command's effect (the policy's state) and its reply (a row of the spool) are committed at once, so that a crash at
+any moment leaves either both or neither. WAL with `synchronous=FULL`: what was committed is on the disk. A file that
+turns out damaged is moved aside and a fresh one begun: a device with a bad SD card goes on working.
+
+The store belongs to the thread that made it; the daemon reaches it through its lane "store" (`edge_daemon.lanes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_daemon.errors import StateInUseError
+from edge_daemon.memory import CommandMemory
+from edge_daemon.spool import Limits, Message, Spool, Stored
+from edge_sdk.errors import StorageError
+from edge_sdk.mqtt import Event
+
+log = logging.getLogger(__name__)
+
+FILE = "state.db"
+LOCK = "lock"
+SCHEMA = 1
+_SUFFIXES = ("", "-wal", "-shm")
+_TABLES = """
+CREATE TABLE kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE commands (id TEXT PRIMARY KEY, sent REAL NOT NULL, at REAL NOT NULL, reply BLOB) WITHOUT ROWID;
+CREATE INDEX commands_at ON commands (at);
+CREATE TABLE spool (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    expires REAL NOT NULL,
+    payload BLOB NOT NULL,
+    UNIQUE (boot, seq)
+);
+CREATE INDEX spool_order ON spool (priority, row);
+CREATE INDEX spool_expires ON spool (expires);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The command that the first message of a commit answers."""
+
+    command: str
+    sent: float
+
+
+class Store:
+    """The daemon's state on disk.
+
+    Args:
+        directory: Made with mode 0700 if absent.
+        boot: This start of the daemon; what is spooled is numbered within it.
+        limits: Of the spool.
+
+    Raises:
+        StateInUseError: Another daemon holds the directory.
+        StorageError: The directory cannot be made or written.
+    """
+
+    def __init__(self, directory: Path, *, boot: str, limits: Limits) -> None:
+        self.path = directory / FILE
+        self.quarantined: Path | None = None
+        self._lock = _hold(directory)
+        try:
+            self._connection = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.spool = Spool(self._connection, boot=boot, limits=limits)
+        self.commands = CommandMemory(self._connection)
+
+    def close(self) -> None:
+        """Give the file and the directory free."""
+        self._connection.close()
+        os.close(self._lock)
+
+    def get(self, key: str) -> bytes | None:
+        """The value kept under `key`."""
+        with _storage_errors(self.path):
+            found = self._connection.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def commit(
+        self,
+        now: float,
+        *,
+        values: Mapping[str, bytes] | None = None,
+        messages: Sequence[Message] = (),
+        answer: Answer | None = None,
+    ) -> tuple[Stored, ...]:
+        """Keep values, spool messages and remember an answer, all or nothing.
+
+        Args:
+            now: Wall clock.
+            values: To keep, by key.
+            messages: To spool; with `answer`, the first is the reply.
+            answer: The command that is answered.
+
+        Returns:
+            What was spooled; a message that found no room is not in it, but a reply is remembered all the same.
+
+        Raises:
+            StorageError: The disk is full or broken; nothing was changed.
+        """
+        with self._transaction():
+            for key, value in (values or {}).items():
+                self._connection.execute("INSERT OR REPLACE INTO kv VALUES (?, ?)", (key, value))
+            stored = [self.spool.add(message, now) for message in messages]
+            if answer is not None:
+                self.commands.answer(answer.command, answer.sent, now, stored[0].payload)
+        return tuple(one for one in stored if one.row is not None)
+
+    def begin(self, answer: Answer, now: float) -> None:
+        """Remember that a command that takes long has begun, so that a restart can answer it.
+
+        Raises:
+            StorageError: The disk is full or broken.
+        """
+        with self._transaction():
+            self.commands.begin(answer.command, answer.sent, now)
+
+    def acknowledge(self, boot: str, ranges: Sequence[tuple[int, int]]) -> int:
+        """Forget what the hub has stored; returns how many messages that were.
+
+        Raises:
+            StorageError: The disk is full or broken.
+        """
+        with self._transaction():
+            return self.spool.acknowledge(boot, ranges)
+
+    def tidy(self, now: float, stepped_s: float = 0.0) -> int:
+        """Drop what is too old to be worth sending, and spool an event that tells of all that was dropped.
+
+        Args:
+            now: Wall clock.
+            stepped_s: How far it was set forward since the last call.
+
+        Returns:
+            How many messages were dropped since the last call, for whatever reason.
+
+        Raises:
+            StorageError: The disk is full or broken.
+        """
+        with self._transaction():
+            self.spool.expire(now, stepped_s)
+            lost = self.spool.totals().unreported
+            if lost:
+                self.spool.reported(lost)
+                text = f"{lost} messages were dropped before the hub had stored them: no room, or too old"
+                self.spool.add(Message(body=Event(at=now, kind="spool-dropped", text=text)), now)
+            return lost
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _storage_errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                    self._connection.execute("ROLLBACK")
+                self.spool.recount()
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        with _storage_errors(self.path):
+            try:
+                return _connect(self.path)
+            except sqlite3.OperationalError:
+                raise  # no permission, no space: the file may be well
+            except sqlite3.DatabaseError as error:
+                self.quarantined = _move_aside(self.path)
+                log.warning("%s is damaged (%s): moved to %s, beginning anew", self.path, error, self.quarantined.name)
+                return _connect(self.path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open, check and prepare the file.
+
+    Raises:
+        sqlite3.DatabaseError: It is damaged, or of a later version than this one writes.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    path.chmod(0o600)
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA journal_size_limit=1048576")
+    connection.execute("PRAGMA cache_size=-512")  # the default of 2 MB would be a twentieth of the whole process
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+    elif version != SCHEMA:
+        raise sqlite3.DatabaseError(f"it has format {version}, this daemon writes {SCHEMA}")
+
+
+def _move_aside(path: Path) -> Path:
+    """Keep one damaged file for whoever wants to look into it; an earlier one gives way."""
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in _SUFFIXES:
+        source, target = path.with_name(path.name + suffix), path.with_name(aside.name + suffix)
+        target.unlink(missing_ok=True)
+        if source.exists():
+            source.replace(target)
+    return aside
+
+
+def _hold(directory: Path) -> int:
+    """Lock the directory for as long as this process lives; the lock dies with it, however it dies."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as cause:
+        raise StorageError(
+            f"state cannot be kept here: {cause.strerror}",
+            where=str(directory),
+            hint="name a writable place under [state] directory",
+        ) from cause
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as cause:
+        os.close(descriptor)
+        raise StateInUseError(
+            "another daemon works with this state",
+            where=str(directory),
+            hint="stop it, or give this one another [state] directory",
+        ) from cause
+    return descriptor
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as cause:
+        raise StorageError(f"state cannot be kept: {cause}", where=str(path)) from cause

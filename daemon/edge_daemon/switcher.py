@@ -1,0 +1,217 @@
+"""Between the policy and the apps: feeds events to the pure policy and carries out what it instructs.
+
+All steps happen one after the other. A step whose effect must survive (a preference, a pin, a pause) is first
+computed, then committed to the disk together with whatever answers it, and only then adopted; if the commit fails,
+nothing has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from edge_daemon.apps import App, Apps
+from edge_daemon.catalogue import Catalogue
+from edge_daemon.clock import Clock
+from edge_daemon.errors import UnknownModelError
+from edge_daemon.lanes import Lane
+from edge_daemon.policy.state import PolicyState, dump, initial, load
+from edge_daemon.policy.step import step
+from edge_daemon.policy.types import (
+    Assign,
+    Decided,
+    Event,
+    Instruction,
+    ModelFacts,
+    PinnedBy,
+    Preferred,
+    Quarantined,
+)
+from edge_daemon.spool import Message, Stored
+from edge_daemon.store import Answer, Store
+from edge_sdk.errors import PinnedError, UnknownVariantError
+from edge_sdk.local import Assignment
+from edge_sdk.mqtt import Decision, ModelState
+
+log = logging.getLogger(__name__)
+
+_POLICY = "policy"
+
+
+class Switcher:
+    """The policy at work.
+
+    Args:
+        catalogue: What is served.
+        apps: Who runs it.
+        store: Where the policy's state outlives a restart, to be used in `lane`.
+        clock: Of decisions and commits.
+    """
+
+    def __init__(self, catalogue: Catalogue, apps: Apps, store: Store, lane: Lane, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._apps = apps
+        self._store = store
+        self._lane = lane
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._state = initial(_facts(catalogue))
+        self._saved = b""
+        self.changes = 0  # counts what a hub would like to know: decisions, pins, preferences, confirmed switches
+
+    async def restore(self) -> None:
+        """Take up the state of before the restart, where it is whole."""
+        kept = await self._lane.run(lambda: self._store.get(_POLICY))
+        before = None if kept is None else load(kept)
+        if kept is not None and before is None:
+            log.warning("the kept state of the policy can't be read: preferences and pins are forgotten")
+        self._state = initial(_facts(self._catalogue), before, at=self._clock.wall())
+        new = [m for m in self._catalogue.served.values() if before is None or before.model(m.name) is None]
+        await self.commit([Preferred(model=m.name, preference=m.preference) for m in new if m.preference is not None])
+
+    @property
+    def state(self) -> PolicyState:
+        """What the policy knows now."""
+        return self._state
+
+    async def feed(self, *events: Event) -> None:
+        """Step; what is learned is saved by the next `save`."""
+        async with self._turn:
+            self._state, instructions = _steps(self._state, events)
+            self._carry_out(instructions)
+
+    async def commit(
+        self,
+        events: Sequence[Event],
+        *,
+        values: Mapping[str, bytes] | None = None,
+        messages: Sequence[Message] = (),
+        answer: Answer | None = None,
+    ) -> tuple[Stored, ...]:
+        """Step, and commit the new state with `values`, `messages` and `answer`, all or nothing.
+
+        Raises:
+            StorageError: It could not be committed; the policy is as before.
+        """
+        async with self._turn:
+            state, instructions = _steps(self._state, events)
+            payload = dump(state)
+            now = self._clock.wall()
+            stored = await self._lane.run(
+                lambda: self._store.commit(
+                    now, values={_POLICY: payload, **(values or {})}, messages=messages, answer=answer
+                )
+            )
+            self._state, self._saved = state, payload
+            self.changes += 1
+            self._carry_out(instructions)
+        return stored
+
+    async def save(self) -> None:
+        """Keep what was learned, if it is anything new.
+
+        Raises:
+            StorageError: It could not be kept.
+        """
+        async with self._turn:
+            payload = dump(self._state)
+            if payload != self._saved:
+                now = self._clock.wall()
+                await self._lane.run(lambda: self._store.commit(now, values={_POLICY: payload}))
+                self._saved = payload
+
+    def assignment(self, app: App) -> Assignment | None:
+        """What an app is to run, as it travels."""
+        record = self._state.model(app.model)
+        return app.assignment(None if record is None else record.preference.max_latency_ms)
+
+    def check_model(self, model: str | None) -> None:
+        """Raise if this model is not served.
+
+        Raises:
+            UnknownModelError: It is not.
+        """
+        if model is not None and model not in self._catalogue.served:
+            raise UnknownModelError(f"no model {model!r} here", hint=f"there are: {_list(self._catalogue.served)}")
+
+    def check_variant(self, model: str, variant: str) -> None:
+        """Raise if this model has no such variant that can run here.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            UnknownVariantError: It has no such variant, or this machine can't run it.
+        """
+        self.check_model(model)
+        ids = [v.id for v in self._catalogue.served[model].facts.variants]
+        if variant not in ids:
+            raise UnknownVariantError(
+                f"no variant {variant!r} of {model} can run here", hint=f"there are: {', '.join(ids)}"
+            )
+
+    def check_unpinned(self, model: str | None, by: PinnedBy) -> None:
+        """Raise if a higher hand than `by` has pinned the model (or any, for None).
+
+        Raises:
+            PinnedError: It has.
+        """
+        higher = {PinnedBy.APP: {PinnedBy.OPERATOR, PinnedBy.HUB}, PinnedBy.OPERATOR: {PinnedBy.HUB}}.get(by, set())
+        for record in self._state.models:
+            if model in (None, record.name) and record.pinned_by in higher:
+                raise PinnedError(
+                    f"{record.name} is pinned to {record.pin} by the {record.pinned_by.value}"
+                    if record.pinned_by is not None
+                    else "pinned",
+                    hint="it is for them to unpin it",
+                )
+
+    def models(self) -> dict[str, ModelState]:
+        """Every model as it is now."""
+        return {
+            record.name: ModelState(
+                active=self._apps.active(record.name),
+                decision=record.decision,
+                pinned=record.pin,
+                pinned_by=None if record.pinned_by is None else record.pinned_by.value,
+                preference=record.preference,
+                apps=self._apps.count(record.name),
+                paused=self._state.paused,
+            )
+            for record in self._state.models
+        }
+
+    def explain(self, model: str | None = None) -> tuple[Decision, ...]:
+        """The last decisions, newest first."""
+        return self._state.explain(model)
+
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Assign(app=id_):
+                    for app in self._apps:
+                        if app.id == id_:
+                            app.assign(instruction)
+                case Decided(decision=decision):
+                    self.changes += 1
+                    log.info("%s: %s (%s)", decision.model, decision.variant, decision.because.text)
+                case Quarantined():
+                    self.changes += 1
+                    log.warning(
+                        "%s: %s is left out for a while: %s", instruction.model, instruction.variant, instruction.reason
+                    )
+
+
+def _steps(state: PolicyState, events: Sequence[Event]) -> tuple[PolicyState, list[Instruction]]:
+    instructions: list[Instruction] = []
+    for event in events:
+        state, more = step(state, event)
+        instructions.extend(more)
+    return state, instructions
+
+
+def _facts(catalogue: Catalogue) -> tuple[ModelFacts, ...]:
+    return tuple(model.facts for model in catalogue.served.values())
+
+
+def _list(names: Mapping[str, object]) -> str:
+    return ", ".join(names) or "none"
