@@ -1,0 +1,48 @@
+"""Who may connect and what they may touch, in mosquitto's file formats.
+
+Passwords are random tokens made here, so few iterations suffice: nothing can be guessed that has 192 bits.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+
+from edge_sdk.mqtt import ROOT, Down, Up
+
+HUB_USER = "hub"
+# What mosquitto_passwd 2.0 uses; the broker computes it once per connection, in its only thread.
+_ITERATIONS = 101
+_SALT_BYTES = 12
+_PASSWORD_BYTES = 24
+
+
+def new_password() -> str:
+    """A fresh random password, safe in TOML and URLs."""
+    return secrets.token_urlsafe(_PASSWORD_BYTES)
+
+
+def hash_password(password: str) -> str:
+    """The `$7$` form of mosquitto 2: PBKDF2-HMAC-SHA512 with a random salt (mosquitto's `password_mosq.c`)."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ITERATIONS)
+    return f"$7${_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def password_file(accounts: Mapping[str, str]) -> bytes:
+    """One `user:hash` a line."""
+    return "".join(f"{user}:{digest}\n" for user, digest in sorted(accounts.items())).encode()
+
+
+def access_file() -> bytes:
+    """The hub may touch every topic of the protocol; a device what is below its own name, kind by kind.
+
+    The kinds are spelled out so that a device cannot fill the broker with retained messages on topics of its own
+    invention.
+    """
+    lines = [f"user {HUB_USER}", f"topic readwrite {ROOT}/#", ""]
+    lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]
+    lines += [f"pattern read {ROOT}/%u/down/{kind.value}" for kind in Down]
+    return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,57 @@
+"""What the hub asks of a broker, whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edge_hub.address import Address, Endpoint
+
+
+class BrokerBackend(Protocol):
+    """A broker that the hub starts, or one that it is told of.
+
+    `start` is called once, `set_accounts` any number of times before and after it, `stop` once. A backend that runs
+    a child process keeps it running: it restarts what crashes, and ends it together with the hub.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`mosquitto`, `iotcore` or `external`."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How the hub connects."""
+
+    @property
+    def for_devices(self) -> Address:
+        """Where devices on this machine's side of the network connect."""
+
+    @property
+    def enrols(self) -> bool:
+        """Devices get their credentials from us; with an external broker its administrator gives them."""
+
+    @property
+    def running(self) -> bool:
+        """As far as the backend can tell; an external broker is always said to run."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to be started again."""
+
+    async def set_accounts(self, accounts: Mapping[str, str]) -> None:
+        """Let exactly these devices in.
+
+        Args:
+            accounts: Password hash (see `edge_hub.broker.accounts`) by user name, which is `tenant/device`.
+        """
+
+    async def start(self) -> None:
+        """Return once clients can connect.
+
+        Raises:
+            EdgeError: It cannot be started; nothing of it is left running.
+        """
+
+    async def stop(self) -> None:
+        """End what `start` began, within seconds; harmless when nothing runs."""

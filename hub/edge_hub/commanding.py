@@ -1,0 +1,177 @@
+"""Orders to devices: commands, each with exactly one end, and desired documents, each with a version.
+
+A command is stored before it is sent. It is sent again whenever its device is born anew without having answered, so
+that neither a broker's queue nor a device's crash loses it; the device answers a replay from memory. When its time is
+over and no reply has come for a while, the hub calls it expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from edge_hub.api import CommandView, DesiredRequest
+from edge_hub.errors import StoreError, UnknownCommandError
+from edge_hub.feed import Feed, News, Topic
+from edge_hub.store import Store
+from edge_hub.store.records import CommandRecord, CommandState, DesiredRecord
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import MAX_DOWN_BYTES, Command, Desired, DeviceId, Down, DownEnvelope, down_topic, pack
+from edge_sdk.wire import new_token
+
+_log = logging.getLogger(__name__)
+
+# A device that answers in time may be slow to be heard: its reply goes through its spool.
+GRACE_S = 10.0
+_EXPIRE_EVERY_S = 1.0
+_POLL_S = 1.0
+_RETRY_S = 2.0
+
+Publish = Callable[..., Awaitable[bool]]
+
+
+class Commander:
+    """Sends orders and follows them.
+
+    Args:
+        store: Where they are kept.
+        publish: `Link.publish`.
+        feed: Told of each command that ends.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self, *, store: Store, publish: Publish, feed: Feed, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._publish = publish
+        self._feed = feed
+        self._clock = clock
+        self._born: asyncio.Queue[DeviceId] = asyncio.Queue()
+        self._ended = asyncio.Event()
+
+    async def send(self, devices: Sequence[DeviceId], command: Command, *, expires_s: float) -> tuple[CommandRecord, ...]:
+        """Store and send a command to each device.
+
+        Raises:
+            UnknownDeviceError: One of them is not known; none was sent anything.
+        """
+        now = self._clock()
+        records = tuple(
+            CommandRecord(id=new_token(), device=device, command=command, sent=now, expires=now + expires_s)
+            for device in devices
+        )
+        await self._store.add_commands(records)
+        for record in records:
+            await self._publish_command(record)
+        return records
+
+    async def wait(self, command_id: str, *, wait_s: float) -> CommandRecord:
+        """The command, as soon as it has ended or the time is over.
+
+        Raises:
+            UnknownCommandError: There is none with this id.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            ended = self._ended
+            record = await self._store.command(command_id)
+            if record is None:
+                raise UnknownCommandError("no such command", where=command_id)
+            left_s = deadline - time.monotonic()
+            if record.state is not CommandState.PENDING or left_s <= 0:
+                return record
+            # The store is looked at again all the same: another process may have taken the reply.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ended.wait(), min(left_s, _POLL_S))
+
+    async def set_desired(self, device: DeviceId, request: DesiredRequest) -> DesiredRecord:
+        """Replace a device's desired document and publish it.
+
+        Raises:
+            UnknownDeviceError: The device is not known.
+            VersionConflictError: The present version is another one than the request expects.
+            UsageError: The document is too large to be sent.
+        """
+        if len(pack(_document(0.0, "0" * 32, request))) > MAX_DOWN_BYTES:
+            raise UsageError(f"the document is larger than {MAX_DOWN_BYTES} bytes", where=str(device))
+        record = await self._store.put_desired(
+            device,
+            preferences=dict(request.preferences),
+            pins=dict(request.pins),
+            expected_version=request.if_version,
+            now=self._clock(),
+        )
+        await self._publish_desired(record)
+        return record
+
+    def born(self, devices: Sequence[DeviceId]) -> None:
+        """Devices came up: they are to be sent what they have not answered."""
+        for device in devices:
+            self._born.put_nowait(device)
+
+    def finished(self, records: Sequence[CommandRecord]) -> None:
+        """Commands came to their end."""
+        for record in records:
+            self._feed.spread(News(topic=Topic.COMMAND, body=CommandView.of(record)))
+        if records:
+            ended, self._ended = self._ended, asyncio.Event()
+            ended.set()
+
+    async def greet(self) -> None:
+        """The broker is there (anew): publish what never was, and all desired documents, for it may have lost them."""
+        try:
+            for record in await self._store.all_desired():
+                await self._publish_desired(record)
+            for command in await self._store.pending(unsent=True):
+                await self._publish_command(command)
+        except StoreError as error:
+            _log.warning("orders wait: %s", error)
+
+    async def run_births(self) -> None:
+        """Send again to each device that is born, until cancelled."""
+        while True:
+            device = await self._born.get()
+            try:
+                desired = await self._store.desired(device)
+                if desired is not None:
+                    await self._publish_desired(desired)
+                for command in await self._store.pending(device=device):
+                    await self._publish_command(command)
+            except StoreError as error:
+                _log.warning("orders for %s wait: %s", device, error)
+                await asyncio.sleep(_RETRY_S)
+                self._born.put_nowait(device)
+
+    async def run_expiry(self) -> None:
+        """End what got no reply, until cancelled."""
+        while True:
+            await asyncio.sleep(_EXPIRE_EVERY_S)
+            try:
+                over = await self._store.expire_commands(now=self._clock(), grace_s=GRACE_S)
+            except StoreError as error:
+                _log.debug("commands are not looked at: %s", error)
+                continue
+            self.finished(over)
+
+    async def _publish_command(self, record: CommandRecord) -> None:
+        left_s = record.expires - self._clock()
+        if left_s <= 0:
+            return
+        envelope = DownEnvelope(id=record.id, sent=record.sent, expires=record.expires, body=record.command)
+        topic = down_topic(record.device, Down.CMD)
+        if await self._publish(topic, pack(envelope), expires_in_s=left_s):
+            await self._store.published(record.id)
+
+    async def _publish_desired(self, record: DesiredRecord) -> None:
+        envelope = DownEnvelope(id=record.message, sent=record.sent, body=record.desired)
+        await self._publish(down_topic(record.device, Down.DESIRED), pack(envelope), retain=True)
+
+
+def _document(sent: float, message: str, request: DesiredRequest) -> DownEnvelope[object]:
+    """As large as the one that is going to be sent."""
+    body = Desired(version=2**53, preferences=dict(request.preferences), pins=dict(request.pins))
+    return DownEnvelope(id=message, sent=sent, body=body)

@@ -1,0 +1,124 @@
+"""The hub's data directory: its lock, its token, its settings of the last run, and where everything else lies.
+
+One process at a time owns it: a running hub, or a command that enrols while no hub runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_hub.errors import DataLockedError
+from edge_sdk import atomic
+from edge_sdk.errors import StorageError
+from edge_sdk.wire import Name, Text, Wire, canonical, decode
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+_TOKEN_BYTES = 32
+
+
+class Settings(Wire, frozen=True, kw_only=True):
+    """What the last run was started with, so that commands find the hub and devices the broker.
+
+    Attributes:
+        url: Of the HTTP API, as a client on this machine reaches it.
+        broker: `mosquitto`, `iotcore` or `external`.
+        mqtt_host: Where devices find the broker.
+    """
+
+    url: Text
+    broker: Name
+    mqtt_host: Text
+    mqtt_port: int
+    mqtt_tls: bool = False
+
+
+class DataDir:
+    """The directory and the names within it.
+
+    Args:
+        path: Created (0700) where it does not exist.
+
+    Raises:
+        StorageError: It cannot be created or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        with atomic.storage_errors(self.path):
+            self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            if not self.path.is_dir() or not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(None, "no permission to write here")
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.path / "hub.db"
+
+    @property
+    def broker(self) -> Path:
+        """What the broker's child process reads and writes."""
+        return self.path / "broker"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the directory for the length of the block. The kernel lets go when the process ends, however it ends.
+
+        Raises:
+            DataLockedError: Another process owns it.
+        """
+        with atomic.storage_errors(self.path / "lock"):
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as cause:
+                raise DataLockedError(
+                    "another hub uses this data directory", where=str(self.path), hint="stop it, or choose another --data"
+                ) from cause
+            yield
+        finally:
+            os.close(descriptor)
+
+    def secret(self, name: str) -> str:
+        """A random secret kept in a file of this name (0600), made at first use."""
+        path = self.path / name
+        kept = _read_private(path)
+        if kept:
+            return kept
+        fresh = secrets.token_urlsafe(_TOKEN_BYTES)
+        atomic.write_bytes(path, fresh.encode() + b"\n", mode=PRIVATE_FILE)
+        return fresh
+
+    def read_token(self) -> str | None:
+        """The administrator's token, or None where no hub has run yet."""
+        return _read_private(self.path / "token") or None
+
+    def write_settings(self, settings: Settings) -> None:
+        """Keep how this run was started."""
+        atomic.write_bytes(self.path / "hub.json", canonical(settings), mode=PRIVATE_FILE)
+
+    def read_settings(self) -> Settings | None:
+        """How the last run was started, or None where there was none."""
+        path = self.path / "hub.json"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as cause:
+            raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+        return decode(content, Settings, where=str(path), error=StorageError)
+
+
+def _read_private(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as cause:
+        raise StorageError(f"cannot be read: {cause}", where=str(path)) from cause

@@ -1,0 +1,64 @@
+"""Giving a device what it connects with: an account at the broker and a configuration file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge_hub.api import Credentials
+from edge_hub.broker.accounts import hash_password, new_password
+from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.store import Store
+from edge_sdk import atomic
+from edge_sdk.mqtt import DeviceId
+
+
+async def enrol(store: Store, device: DeviceId, *, host: str, port: int, tls: bool, again: bool) -> Credentials:
+    """Make a password, keep its hash, and return the one copy of it.
+
+    Raises:
+        EnrolledError: The device has one, and `again` is false.
+    """
+    password = new_password()
+    await store.enrol(device, hash_password(password), now=time.time(), again=again)
+    return Credentials(
+        device=str(device), host=host, port=port, tls=tls, username=str(device), password=password
+    )
+
+
+def device_configuration(credentials: Credentials, models: Mapping[str, str]) -> str:
+    """The TOML that `edge daemon run --config` takes."""
+    device = DeviceId.parse(credentials.device)
+    lines = [
+        f"# Of {device}, written by `edge hub enroll`. Holds a password: keep it 0600.",
+        "[device]",
+        f"tenant = {_quoted(device.tenant)}",
+        f"name = {_quoted(device.device)}",
+        "",
+        "[mqtt]",
+        f"host = {_quoted(credentials.host)}",
+        f"port = {credentials.port}",
+        f"username = {_quoted(credentials.username)}",
+        f"password = {_quoted(credentials.password)}",
+        *(["tls = true"] if credentials.tls else []),
+        "",
+        "[models]",
+        *(f"{_quoted(name)} = {_quoted(path)}" for name, path in models.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_configuration(path: Path, text: str) -> None:
+    """Write it whole, readable for its owner only.
+
+    Raises:
+        StorageError: It could not be written.
+    """
+    atomic.write_bytes(path, text.encode(), mode=PRIVATE_FILE)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -1,0 +1,100 @@
+"""What can go wrong in the hub, named for what was found."""
+
+from __future__ import annotations
+
+from edge_sdk.errors import CommandError, StorageError, TransportError, UsageError
+
+
+class BrokerError(TransportError):
+    """The broker could not be started, or does not behave as one."""
+
+    code = "broker"
+
+
+class BrokerMissingError(BrokerError):
+    """No broker is installed that could be started here."""
+
+    code = "broker-missing"
+
+
+class BrokerUnreachableError(BrokerError):
+    """Nothing answers MQTT at the broker's address."""
+
+    code = "broker-unreachable"
+
+
+class BrokerRefusedError(BrokerError):
+    """The broker answers, and refuses the hub's user name or password."""
+
+    code = "broker-refused"
+
+
+class UnsafeListenError(UsageError):
+    """A port would be open to the network without encryption."""
+
+    code = "unsafe-listen"
+
+
+class DataLockedError(StorageError):
+    """Another process uses the data directory."""
+
+    code = "data-locked"
+
+
+class StoreError(StorageError):
+    """The database refuses to write or read: full disk, damage, another format."""
+
+    code = "store"
+
+
+class HubUnreachableError(TransportError):
+    """No hub answers at the address."""
+
+    code = "hub-unreachable"
+
+
+class TokenRefusedError(TransportError):
+    """The hub answers, and refuses the token."""
+
+    code = "token-refused"
+
+
+class AnswerError(TransportError):
+    """The hub answered with an error; its code is kept in `answer`."""
+
+    code = "hub-answer"
+
+    def __init__(self, what: str, *, answer: str, status: int, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.answer = answer
+        self.status = status
+
+
+class UnknownDeviceError(CommandError):
+    """No device of this name was enrolled or heard of."""
+
+    code = "unknown-device"
+
+
+class UnknownCommandError(CommandError):
+    """No command has this id."""
+
+    code = "unknown-command"
+
+
+class EnrolledError(CommandError):
+    """The device has credentials already."""
+
+    code = "already-enrolled"
+
+
+class VersionConflictError(CommandError):
+    """The desired document was changed by somebody else meanwhile."""
+
+    code = "version-conflict"
+
+
+class CommandFailedError(CommandError):
+    """A device refused a command, or did not answer in time."""
+
+    code = "command-failed"

@@ -1,0 +1,199 @@
+"""From the broker into the store: decode, batch, commit, and only then acknowledge.
+
+A message waits in a bounded queue; a batch of them is one transaction; the devices are told which numbers are
+durable; then the broker is told that each was taken. Where the store refuses, nothing is acknowledged: the batch is
+tried again until it is stored, the queue fills, and the broker keeps the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_hub.link import RECEIVE_MAXIMUM
+from edge_hub.store import Store
+from edge_hub.store.records import Arrival, Committed, Malformed
+from edge_sdk.errors import StorageError, WireError
+from edge_sdk.mqtt import MAX_UP_BYTES, Ack, DeviceId, Down, DownEnvelope, Up, down_topic, pack, parse_up_topic, unpack_up
+from edge_sdk.wire import Token, new_token
+
+_log = logging.getLogger(__name__)
+
+BATCH_MESSAGES = 500
+BATCH_BYTES = 8 * 1024 * 1024
+# A batch closes when it is full, after this long, or once nothing more has come for the shorter while: a broker that
+# allows few messages on the way must not wait for us while we wait for it.
+BATCH_S = 0.05
+QUIET_S = 0.005
+ACK_EXPIRES_S = 300.0
+_FIRST_BACKOFF_S = 0.5
+_LAST_BACKOFF_S = 10.0
+_SAID_EVERY_S = 30.0
+
+Publish = Callable[..., Awaitable[bool]]
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What can still be read of an envelope whose body is refused: enough to have it forgotten."""
+
+    boot: Token
+    seq: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A message in the queue, and who waits for its being stored."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    received: float
+    stored: asyncio.Future[None]
+
+
+class Ingest:
+    """The way in.
+
+    Args:
+        store: Where it goes.
+        publish: `Link.publish`.
+        after: Awaited with what each batch changed.
+    """
+
+    def __init__(self, *, store: Store, publish: Publish, after: Callable[[Committed], Awaitable[None]]) -> None:
+        self.trouble: str | None = None
+        self.batches = 0
+        self._store = store
+        self._publish = publish
+        self._after = after
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(2 * RECEIVE_MAXIMUM)
+        self._batch: list[_Waiting] = []
+        self._said_at = -_SAID_EVERY_S
+
+    @property
+    def waiting(self) -> int:
+        """Messages not stored yet."""
+        return self._queue.qsize() + len(self._batch)
+
+    async def take(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - `link.Handler`
+        """Return once the message is durable, or refused for good."""
+        stored = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Waiting(topic, payload, retained, time.time(), stored))
+        await stored
+
+    async def run(self) -> None:
+        """Store what comes, until cancelled."""
+        while True:
+            await self._gather()
+            messages = [_read(waiting) for waiting in self._batch]
+            committed = await self._commit(messages)
+            self.batches += 1
+            await self._acknowledge(committed)
+            await self._after(committed)
+            self._release()
+
+    async def drain(self) -> None:
+        """Store what is in the queue, once, after `run` was cancelled and no more comes."""
+        self._batch += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        try:
+            if self._batch:
+                await self._store.commit([_read(waiting) for waiting in self._batch])
+        except StorageError as error:
+            _log.warning("%d messages are not stored: %s; their devices send them again", len(self._batch), error)
+        finally:
+            self._release()
+
+    async def _gather(self) -> None:
+        """Fill the batch. What is in it when this is cancelled stays in it."""
+        if not self._batch:
+            self._batch.append(await self._queue.get())
+        closes = time.monotonic() + BATCH_S
+        size_bytes = sum(len(waiting.payload) for waiting in self._batch)
+        while len(self._batch) < BATCH_MESSAGES and size_bytes < BATCH_BYTES:
+            if self._queue.empty():
+                await asyncio.sleep(min(QUIET_S, max(closes - time.monotonic(), 0)))
+                if self._queue.empty():
+                    return
+            if time.monotonic() >= closes:
+                return
+            waiting = self._queue.get_nowait()
+            size_bytes += len(waiting.payload)
+            self._batch.append(waiting)
+
+    async def _commit(self, messages: list[Arrival | Malformed]) -> Committed:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            try:
+                committed = await self._store.commit(messages)
+            except StorageError as error:
+                self.trouble = str(error)
+                if time.monotonic() - self._said_at > _SAID_EVERY_S:
+                    self._said_at = time.monotonic()
+                    _log.error("nothing is acknowledged: %s", error)  # noqa: TRY400 - it says all there is
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
+                continue
+            if self.trouble is not None:
+                _log.warning("the store takes messages again")
+                self.trouble = None
+            return committed
+
+    async def _acknowledge(self, committed: Committed) -> None:
+        now = time.time()
+        for (device, boot), ranges in committed.acks.items():
+            envelope = DownEnvelope(id=new_token(), sent=now, body=Ack(boot=boot, ranges=ranges))
+            topic = down_topic(device, Down.ACK)
+            if not await self._publish(topic, pack(envelope), expires_in_s=ACK_EXPIRES_S):
+                return  # without a connection; the devices send again, and are told then
+
+    def _release(self) -> None:
+        batch, self._batch = self._batch, []
+        for waiting in batch:
+            if not waiting.stored.done():
+                waiting.stored.set_result(None)
+
+
+def _read(waiting: _Waiting) -> Arrival | Malformed:
+    device: DeviceId | None = None
+    try:
+        device, kind = parse_up_topic(waiting.topic)
+        envelope = unpack_up(kind, waiting.payload, where=waiting.topic)
+        if not envelope.seq and kind not in {Up.BIRTH, Up.STATE}:
+            raise WireError("a message that is spooled carries no number", where=waiting.topic)
+        if kind is Up.REPLY and envelope.reply_to is None:
+            raise WireError("a reply that names no command", where=waiting.topic)
+    except WireError as error:
+        header = _header(waiting.payload) if device is not None else None
+        return Malformed(
+            topic=waiting.topic,
+            payload=waiting.payload,
+            problem=str(error),
+            received=waiting.received,
+            device=device,
+            boot=header.boot if header else None,
+            seq=header.seq if header else 0,
+        )
+    return Arrival(
+        device=device,
+        kind=kind,
+        envelope=envelope,
+        payload=waiting.payload,
+        received=waiting.received,
+        retained=waiting.retained,
+    )
+
+
+def _header(payload: bytes) -> _Header | None:
+    if len(payload) > MAX_UP_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(payload, type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

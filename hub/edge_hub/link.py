@@ -1,0 +1,289 @@
+"""The hub's own MQTT connection: kept up for ever, acknowledging a message only when its handler has returned.
+
+gmqtt does the protocol. Connecting anew is ours: its own way gives up on refusals that pass (a broker whose password
+file is just being replaced) and hangs where a broker closes before it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gmqtt import Client, MQTTConnectError, Subscription
+from gmqtt.mqtt.constants import MQTTv50, MQTTv311
+from gmqtt.storage import PersistentStorage
+
+from edge_hub.address import Endpoint
+from edge_hub.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
+from edge_sdk.mqtt import ROOT, Up
+
+_log = logging.getLogger(__name__)
+# The library reports each lost connection several times over; what matters is logged here, once.
+_library_log = logging.getLogger(f"{__name__}.gmqtt")
+_library_log.setLevel(logging.CRITICAL)
+logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
+
+SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
+_CONNECT_S = 10.0
+_DISCONNECT_S = 3.0
+_PUBLISH_S = 10.0
+_KEEPALIVE_S = 30
+_FIRST_BACKOFF_S = 0.2
+_LAST_BACKOFF_S = 15.0
+# As many as one batch of the ingest: the broker keeps the rest, and sends on as we acknowledge.
+RECEIVE_MAXIMUM = 1000
+_SESSION_EXPIRY_S = 14 * 86_400
+_MAX_EXPIRY_S = 0xFFFF_FFFF
+# MQTT 3.1.1 code 4 and 5, MQTT 5 codes 134 and 135: user name or password, not authorised.
+_REFUSALS = frozenset({4, 5, 134, 135})
+
+# Takes topic, payload, and whether the broker had kept the message.
+Handler = Callable[[str, bytes, bool], Awaitable[None]]
+
+
+class Link:
+    """One connection at a time, until `run` is cancelled.
+
+    Args:
+        endpoint: The broker.
+        client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
+        on_message: Awaited for each message; the broker is told that it was taken only when this has returned.
+        on_up: Awaited in a task of its own after each connection.
+    """
+
+    def __init__(
+        self, *, endpoint: Endpoint, client_id: str, on_message: Handler, on_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.connections = 0
+        self._endpoint = endpoint
+        self._client_id = client_id
+        self._on_message = on_message
+        self._on_up = on_up
+        self._session: _Session | None = None
+        self._version = MQTTv50
+        self._first: asyncio.Future[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Connected and subscribed."""
+        return self._session is not None and not self._session.lost.is_set()
+
+    async def connected_once(self) -> None:
+        """Return when the first connection stands.
+
+        Raises:
+            BrokerRefusedError: The broker refuses the user name or password.
+            BrokerUnreachableError: It could not be reached.
+        """
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_future()
+        if not self.up:
+            await self._first
+
+    async def run(self) -> None:
+        """Connect, and connect again, for ever."""
+        backoff_s = _FIRST_BACKOFF_S
+        said = ""
+        while True:
+            try:
+                session = await self._connect()
+            except BrokerError as error:
+                if self._first is not None and not self._first.done():
+                    self._first.set_exception(error)
+                if str(error) != said:
+                    _log.warning("%s; trying again until it answers", error)
+                    said = str(error)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
+                continue
+            self._session = session
+            self.connections += 1
+            if self.connections > 1:
+                _log.warning("connected to the broker again")
+            backoff_s, said = _FIRST_BACKOFF_S, ""
+            if self._first is not None and not self._first.done():
+                self._first.set_result(None)
+            greeting = asyncio.create_task(self._on_up(), name="link-up")  # type: ignore[arg-type]
+            try:
+                await session.lost.wait()
+                _log.warning("the connection to the broker is lost")
+            finally:
+                self._session = None
+                greeting.cancel()
+                await asyncio.gather(greeting, return_exceptions=True)
+                await session.close()
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, expires_in_s: float | None = None) -> bool:
+        """Hand a message to the broker with QoS 1; waits while too many are on the way.
+
+        Returns:
+            Whether there was a connection to write it to. It may still be lost with that connection.
+        """
+        session = self._session
+        if session is None or session.lost.is_set():
+            return False
+        return await session.publish(topic, payload, retain=retain, expires_in_s=expires_in_s)
+
+    async def _connect(self) -> _Session:
+        session = _Session(self._client_id, self._on_message)
+        try:
+            await session.connect(self._endpoint, self._version)
+        except BrokerError as error:
+            await session.close()
+            if not isinstance(error, BrokerRefusedError):
+                # A broker of MQTT 3.1.1 only says so by a code, or by hanging up: try the other next time.
+                self._version = MQTTv311 if self._version == MQTTv50 else MQTTv50
+            raise
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+
+class _Session:
+    """One connection, from its birth to its loss."""
+
+    def __init__(self, client_id: str, on_message: Handler) -> None:
+        self.lost = asyncio.Event()
+        self._handler = on_message
+        self._subscribed = asyncio.Event()
+        self._granted: tuple[int, ...] = ()
+        self._outbox = _Outbox()
+        self._client = _Client(
+            client_id,
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            persistent_storage=self._outbox,
+            logger=_library_log,
+            session_expiry_interval=_SESSION_EXPIRY_S,
+            receive_maximum=RECEIVE_MAXIMUM,
+        )
+        self._client.on_message = self._take
+        self._client.on_disconnect = lambda *_: self.lost.set()
+        self._client.on_subscribe = self._on_subscribe
+
+    async def connect(self, endpoint: Endpoint, version: int) -> None:
+        """Connect and subscribe.
+
+        Raises:
+            BrokerError: It did not come to that.
+        """
+        where = str(endpoint.address)
+        if endpoint.username is not None:
+            self._client.set_auth_credentials(endpoint.username, endpoint.password)
+        secure = ssl.create_default_context() if endpoint.tls else False
+        connecting = asyncio.ensure_future(
+            self._client.connect(
+                endpoint.address.host, endpoint.address.port, ssl=secure, keepalive=_KEEPALIVE_S, version=version
+            )
+        )
+        try:
+            await self._unless_lost(connecting)
+            self._outbox.limit = max(self._client.inflight_limit, 1)
+            self._client.subscribe([Subscription(topic, qos=1) for topic in SUBSCRIPTIONS])
+            await self._unless_lost(asyncio.ensure_future(self._subscribed.wait()))
+        except MQTTConnectError as cause:
+            refused = getattr(cause, "_code", 0) in _REFUSALS
+            kind = BrokerRefusedError if refused else BrokerUnreachableError
+            hint = "check user name and password" if refused else "check the broker's log"
+            raise kind(f"the broker refuses the hub: {cause}", where=where, hint=hint) from cause
+        except (OSError, asyncio.TimeoutError) as cause:
+            what = str(cause) or f"no answer within {_CONNECT_S:.0f} s"
+            raise BrokerUnreachableError(
+                f"no MQTT broker answers: {what}", where=where, hint="does it run, and is the address right?"
+            ) from cause
+        if any(code >= 0x80 for code in self._granted):  # noqa: PLR2004 - MQTT 5, 3.9.3: failures
+            raise BrokerRefusedError(
+                "the broker does not let the hub subscribe", where=where, hint=f"allow it {ROOT}/#"
+            )
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool, expires_in_s: float | None) -> bool:
+        """Write it, once there is room on the way."""
+        # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
+        if self._outbox.full:
+            try:
+                await self._unless_lost(asyncio.ensure_future(self._outbox.room()), _PUBLISH_S)
+            except (OSError, asyncio.TimeoutError):
+                return False
+        properties: dict[str, Any] = {}
+        if expires_in_s is not None:
+            properties["message_expiry_interval"] = min(max(int(expires_in_s), 1), _MAX_EXPIRY_S)
+        try:
+            self._client.publish(topic, payload, qos=1, retain=retain, **properties)
+        except OverflowError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Say goodbye, and let go."""
+        self.lost.set()
+        with contextlib.suppress(Exception):  # whatever the library makes of a dead connection, it is over
+            await asyncio.wait_for(self._client.disconnect(), _DISCONNECT_S)
+
+    async def _take(self, _client: Client, topic: str | bytes, payload: bytes, _qos: int, properties: dict[str, Any]) -> int:
+        # A topic that is no UTF-8 comes as bytes.
+        name = topic if isinstance(topic, str) else ascii(topic)
+        await self._handler(name, payload, bool(properties.get("retain")))
+        return 0
+
+    def _on_subscribe(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
+        self._granted = granted
+        self._subscribed.set()
+
+    async def _unless_lost(self, task: asyncio.Future[Any], patience_s: float = _CONNECT_S) -> None:
+        """Await the task, but not beyond the connection or the patience."""
+        lost = asyncio.ensure_future(self.lost.wait())
+        try:
+            await asyncio.wait((task, lost), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            elif lost.done():
+                raise ConnectionResetError("it hung up")
+            else:
+                raise asyncio.TimeoutError
+        finally:
+            for each in (task, lost):
+                each.cancel()
+            await asyncio.gather(task, lost, return_exceptions=True)
+
+
+class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
+    """gmqtt's client without its own way of connecting again."""
+
+    async def reconnect(self, delay: bool = False) -> None:  # noqa: FBT002 - the library's signature
+        """Never: `Link.run` does it."""
+
+    @property
+    def inflight_limit(self) -> int:
+        """How many may be on the way to the broker."""
+        return int(self._package_handler.id_generator._max) - 2  # noqa: SLF001 - it has no public name
+
+
+class _Outbox(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
+    """What is on the way to the broker, with a door that opens when there is room."""
+
+    limit = 65_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = asyncio.Event()
+
+    def remove_message_by_mid(self, mid: int) -> None:
+        super().remove_message_by_mid(mid)
+        self._left.set()
+
+    @property
+    def full(self) -> bool:
+        """One more must wait."""
+        return len(self._messages) >= self.limit
+
+    async def room(self) -> None:
+        """Return when one more may go."""
+        while self.full:
+            self._left.clear()
+            await self._left.wait()
+

@@ -1,0 +1,16 @@
+"""Numbers to inclusive ranges: what an acknowledgement carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def to_ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """The numbers as ascending inclusive ranges that neither overlap nor touch."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return tuple(found)

@@ -1,0 +1,106 @@
+"""Rows of the SQLite store to records."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TypeVar
+
+import msgspec
+
+from edge_hub.errors import StoreError
+from edge_hub.store.records import (
+    CommandRecord,
+    CommandState,
+    DesiredRecord,
+    DeviceRecord,
+    EventRecord,
+    QuarantinedRecord,
+)
+from edge_sdk.mqtt import Birth, Command, Desired, DeviceId, Event, Reply, Sample, State
+
+T = TypeVar("T")
+
+_birth = msgspec.json.Decoder(Birth)
+_state = msgspec.json.Decoder(State)
+_sample = msgspec.json.Decoder(Sample)
+_event = msgspec.json.Decoder(Event)
+_command: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_reply = msgspec.json.Decoder(Reply)
+_desired = msgspec.json.Decoder(Desired)
+
+
+def device_id(row: sqlite3.Row) -> DeviceId:
+    """Of a row with `tenant` and `name`."""
+    return DeviceId(tenant=row["tenant"], device=row["name"])
+
+
+def device_record(row: sqlite3.Row) -> DeviceRecord:
+    """Of a whole row of `devices`."""
+    return DeviceRecord(
+        device=device_id(row),
+        enrolled=row["enrolled"],
+        first_seen=row["first_seen"],
+        last_seen=row["last_seen"],
+        online=bool(row["online"]),
+        boot=row["boot"],
+        birth=_maybe(_birth, row["birth"]),
+        state=_maybe(_state, row["state"]),
+        sample=_maybe(_sample, row["sample"]),
+        messages=row["messages"],
+        duplicates=row["duplicates"],
+        desired_version=row["desired_version"],
+    )
+
+
+def event_record(row: sqlite3.Row) -> EventRecord:
+    """Of a row of `events` joined with its device's names."""
+    return EventRecord(id=row["id"], device=device_id(row), received=row["received"], event=_must(_event, row["body"]))
+
+
+def command_record(row: sqlite3.Row, device: DeviceId) -> CommandRecord:
+    """Of a whole row of `commands`."""
+    return CommandRecord(
+        id=row["id"],
+        device=device,
+        command=_must(_command, row["body"]),
+        sent=row["sent"],
+        expires=row["expires"],
+        state=CommandState(row["state"]),
+        published=row["published"],
+        finished=row["finished"],
+        reply=_maybe(_reply, row["reply"]),
+        late=bool(row["late"]),
+    )
+
+
+def desired_record(row: sqlite3.Row) -> DesiredRecord:
+    """Of a row of `devices` that has a desired document."""
+    return DesiredRecord(
+        device=device_id(row),
+        desired=_must(_desired, row["desired"]),
+        sent=row["desired_sent"],
+        message=row["desired_message"],
+    )
+
+
+def quarantined_record(row: sqlite3.Row) -> QuarantinedRecord:
+    """Of a whole row of `quarantine`."""
+    return QuarantinedRecord(
+        id=row["id"],
+        topic=row["topic"],
+        problem=row["problem"],
+        received=row["received"],
+        size_bytes=row["size_bytes"],
+        payload=row["payload"],
+    )
+
+
+def _maybe(decoder: msgspec.json.Decoder[T], body: bytes | None) -> T | None:
+    return None if body is None else _must(decoder, body)
+
+
+def _must(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as cause:
+        raise StoreError(f"a stored document cannot be read: {cause}", hint="was another version here?") from cause

@@ -1,0 +1,104 @@
+"""The tables of the SQLite store, format 1.
+
+Log and events only grow at their end; what is known now is in `devices`. A boot is a number so that the unique key of
+the log stays small and grows at its end too.
+"""
+
+from __future__ import annotations
+
+FORMAT = 1
+APPLICATION_ID = 0x45444745  # "EDGE", so that `file` and we recognise the database
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    # An acknowledged message must survive a power cut, not just a crash: NORMAL would lose the last commits.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA temp_store = MEMORY",
+)
+
+TABLES = """
+CREATE TABLE devices (
+    id INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    password TEXT,                       -- hash; NULL where it was never enrolled
+    enrolled REAL,
+    first_seen REAL,
+    last_seen REAL,
+    online INTEGER NOT NULL DEFAULT 0,
+    boot TEXT,                           -- the current one, by its birth
+    birth_sent REAL NOT NULL DEFAULT 0,
+    birth BLOB,
+    state_boot TEXT,
+    state_sent REAL NOT NULL DEFAULT 0,
+    state BLOB,
+    sample_boot TEXT,
+    sample_seq INTEGER NOT NULL DEFAULT 0,
+    sample_at REAL NOT NULL DEFAULT 0,
+    sample BLOB,
+    messages INTEGER NOT NULL DEFAULT 0,
+    duplicates INTEGER NOT NULL DEFAULT 0,
+    desired_version INTEGER NOT NULL DEFAULT 0,
+    desired_sent REAL,
+    desired_message TEXT,
+    desired BLOB,
+    UNIQUE (tenant, name)
+);
+CREATE TABLE boots (
+    id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL REFERENCES devices (id),
+    boot TEXT NOT NULL,
+    born INTEGER NOT NULL DEFAULT 0,     -- a birth of it was seen
+    UNIQUE (device, boot)
+);
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY,
+    boot INTEGER NOT NULL REFERENCES boots (id),
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    message TEXT NOT NULL,
+    sent REAL NOT NULL,
+    received REAL NOT NULL,
+    payload BLOB NOT NULL,
+    UNIQUE (boot, seq)
+);
+CREATE TABLE trimmed (                   -- what retention took from the log: numbers that must not count again
+    boot INTEGER NOT NULL REFERENCES boots (id),
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (boot, first)
+) WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device INTEGER NOT NULL REFERENCES devices (id),
+    received REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX events_by_device ON events (device, id);
+CREATE TABLE commands (
+    id TEXT PRIMARY KEY,
+    device INTEGER NOT NULL REFERENCES devices (id),
+    sent REAL NOT NULL,
+    expires REAL NOT NULL,
+    body BLOB NOT NULL,
+    state TEXT NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0,
+    finished REAL,
+    reply BLOB,
+    late INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX commands_by_device ON commands (device, sent);
+CREATE INDEX commands_pending ON commands (state, expires) WHERE state = 'pending';
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    received REAL NOT NULL,
+    topic TEXT NOT NULL,
+    problem TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""

@@ -1,0 +1,371 @@
+"""The store in one SQLite file.
+
+Two connections, each with a thread of its own: one writes, one reads, so that a page of the API never waits for a
+commit. `Store` says what the methods promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._intake import Intake
+from edge_hub.store._retention import trim, used_bytes
+from edge_hub.store._rows import (
+    command_record,
+    desired_record,
+    device_id,
+    device_record,
+    event_record,
+    quarantined_record,
+)
+from edge_hub.store._schema import APPLICATION_ID, FORMAT, PRAGMAS, TABLES
+from edge_hub.store.records import (
+    Arrival,
+    CommandRecord,
+    Committed,
+    DesiredRecord,
+    DeviceRecord,
+    EventRecord,
+    Malformed,
+    QuarantinedRecord,
+    Retention,
+    Totals,
+)
+from edge_sdk.mqtt import Desired, DeviceId
+from edge_sdk.preference import Preference
+from edge_sdk.wire import encode, new_token
+
+T = TypeVar("T")
+
+_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
+_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
+
+
+class SqliteStore:
+    """A `Store`.
+
+    Args:
+        path: The file; made (0600) where it does not exist.
+
+    Raises:
+        StoreError: It cannot be opened, is damaged, or is no database of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _as_store_errors(path):
+            self._writing = _open(path)
+            try:
+                _prepare(self._writing, path)
+                path.chmod(PRIVATE_FILE)
+                self._reading = _open(path)
+                self._reading.execute("PRAGMA query_only = TRUE")
+            except BaseException:
+                self._writing.close()
+                raise
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
+
+    async def close(self) -> None:
+        """Finish what is under way and close the file."""
+        self._writer.shutdown(wait=True)
+        self._reader.shutdown(wait=True)
+        self._reading.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._writing.execute("PRAGMA optimize")
+        self._writing.close()
+
+    # -------------------------------------------------------------------------------------------------- messages
+
+    async def commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
+        """Store messages in the order given, each (device, boot, seq) once."""
+        return await self._write(lambda connection: Intake(connection).store(batch))
+
+    async def events(
+        self, *, device: DeviceId | None = None, after: int | None = None, before: int | None = None, limit: int = 100
+    ) -> tuple[EventRecord, ...]:
+        """Events in ascending order of id: the first ones after `after`, else the last ones (before `before`)."""
+        ascending = after is not None
+        edge = after if after is not None else before if before is not None else 2**62
+
+        def read(connection: sqlite3.Connection) -> tuple[EventRecord, ...]:
+            where, order = ("e.id > ?", "ASC") if ascending else ("e.id < ?", "DESC")
+            values: list[object] = [edge]
+            if device is not None:
+                where += " AND e.device = (SELECT id FROM devices WHERE tenant = ? AND name = ?)"
+                values += [device.tenant, device.device]
+            rows = connection.execute(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT ?", (*values, limit))
+            found = tuple(event_record(row) for row in rows)
+            return found if ascending else found[::-1]
+
+        return await self._read(read)
+
+    async def quarantined(self, *, limit: int = 100) -> tuple[QuarantinedRecord, ...]:
+        """The last refused messages, the newest first."""
+        sql = "SELECT * FROM quarantine ORDER BY id DESC LIMIT ?"
+        return await self._read(lambda c: tuple(quarantined_record(row) for row in c.execute(sql, (limit,))))
+
+    # --------------------------------------------------------------------------------------------------- devices
+
+    async def devices(self) -> tuple[DeviceRecord, ...]:
+        """All devices enrolled or heard of, by name."""
+        sql = "SELECT * FROM devices ORDER BY tenant, name"
+        return await self._read(lambda c: tuple(device_record(row) for row in c.execute(sql)))
+
+    async def device(self, device: DeviceId) -> DeviceRecord | None:
+        """One device."""
+
+        def read(connection: sqlite3.Connection) -> DeviceRecord | None:
+            row = _device_row(connection, device)
+            return None if row is None else device_record(row)
+
+        return await self._read(read)
+
+    async def enrol(self, device: DeviceId, password_hash: str, *, now: float, again: bool) -> None:
+        """Keep a device's credentials."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            row = _device_row(connection, device)
+            if row is not None and row["password"] is not None and not again:
+                raise EnrolledError(
+                    "this device has credentials already",
+                    where=str(device),
+                    hint="give it new ones with --again; the old ones end then",
+                )
+            connection.execute(
+                "INSERT INTO devices (tenant, name, password, enrolled) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name)"
+                " DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled",
+                (device.tenant, device.device, password_hash, now),
+            )
+
+        await self._write(write)
+
+    async def accounts(self) -> dict[str, str]:
+        """Password hash by `tenant/device`, of all enrolled devices."""
+        sql = "SELECT tenant, name, password FROM devices WHERE password IS NOT NULL"
+        return await self._read(lambda c: {str(device_id(row)): row["password"] for row in c.execute(sql)})
+
+    # -------------------------------------------------------------------------------------------------- commands
+
+    async def add_commands(self, commands: Sequence[CommandRecord]) -> None:
+        """Keep pending commands, all or none."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for command in commands:
+                row = _must_device_row(connection, command.device)
+                connection.execute(
+                    "INSERT INTO commands (id, device, sent, expires, body, state) VALUES (?, ?, ?, ?, ?, 'pending')",
+                    (command.id, row["id"], command.sent, command.expires, encode(command.command)),
+                )
+
+        await self._write(write)
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """One command."""
+        found = await self._commands("WHERE c.id = ?", (command_id,))
+        return found[0] if found else None
+
+    async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
+        """A device's last commands, the newest first."""
+        return await self._commands(
+            "WHERE d.tenant = ? AND d.name = ? ORDER BY c.sent DESC LIMIT ?", (device.tenant, device.device, limit)
+        )
+
+    async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
+        """Commands without a final state, the oldest first; of one device, or only those never published."""
+        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
+        return await self._commands(
+            "WHERE c.state = 'pending' AND (? IS NULL OR (d.tenant = ? AND d.name = ?)) AND (NOT ? OR c.published = 0)"
+            " ORDER BY c.sent, c.id",
+            (tenant, tenant, name, unsent),
+        )
+
+    async def published(self, command_id: str) -> None:
+        """A command was sent once more."""
+        await self._write(
+            lambda c: c.execute("UPDATE commands SET published = published + 1 WHERE id = ?", (command_id,))
+        )
+
+    async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
+        """Call pending commands expired whose time ended `grace_s` ago; returns them."""
+
+        def write(connection: sqlite3.Connection) -> tuple[CommandRecord, ...]:
+            over = connection.execute(
+                f"{_COMMANDS} WHERE c.state = 'pending' AND c.expires < ?", (now - grace_s,)
+            ).fetchall()
+            done = []
+            for found in over:
+                row = connection.execute(
+                    "UPDATE commands SET state = 'expired', finished = ? WHERE id = ? RETURNING *", (now, found["id"])
+                ).fetchone()
+                done.append(command_record(row, device_id(found)))
+            return tuple(done)
+
+        return await self._write(write)
+
+    async def _commands(self, where: str, values: tuple[object, ...]) -> tuple[CommandRecord, ...]:
+        return await self._read(
+            lambda c: tuple(command_record(row, device_id(row)) for row in c.execute(f"{_COMMANDS} {where}", values))
+        )
+
+    # --------------------------------------------------------------------------------------------------- desired
+
+    async def put_desired(
+        self,
+        device: DeviceId,
+        *,
+        preferences: dict[str, Preference],
+        pins: dict[str, str | None],
+        expected_version: int | None,
+        now: float,
+    ) -> DesiredRecord:
+        """Replace the desired document; its version becomes one more than the last."""
+
+        def write(connection: sqlite3.Connection) -> DesiredRecord:
+            row = _must_device_row(connection, device)
+            present = row["desired_version"]
+            if expected_version is not None and expected_version != present:
+                raise VersionConflictError(
+                    f"the desired document has version {present}, not {expected_version}",
+                    where=str(device),
+                    hint="read it again, and change that",
+                )
+            record = DesiredRecord(
+                device=device,
+                desired=Desired(version=present + 1, preferences=preferences, pins=pins),
+                sent=now,
+                message=new_token(),
+            )
+            connection.execute(
+                "UPDATE devices SET desired_version = ?, desired_sent = ?, desired_message = ?, desired = ? WHERE id = ?",
+                (present + 1, now, record.message, encode(record.desired), row["id"]),
+            )
+            return record
+
+        return await self._write(write)
+
+    async def desired(self, device: DeviceId) -> DesiredRecord | None:
+        """A device's desired document."""
+
+        def read(connection: sqlite3.Connection) -> DesiredRecord | None:
+            row = _device_row(connection, device)
+            return None if row is None or row["desired"] is None else desired_record(row)
+
+        return await self._read(read)
+
+    async def all_desired(self) -> tuple[DesiredRecord, ...]:
+        """Every desired document."""
+        sql = "SELECT * FROM devices WHERE desired IS NOT NULL"
+        return await self._read(lambda c: tuple(desired_record(row) for row in c.execute(sql)))
+
+    # ---------------------------------------------------------------------------------------------------- upkeep
+
+    async def totals(self) -> Totals:
+        """Counts."""
+
+        def read(connection: sqlite3.Connection) -> Totals:
+            sums = connection.execute(
+                "SELECT count(*), total(online), total(messages), total(duplicates) FROM devices"
+            ).fetchone()
+            malformed = connection.execute("SELECT value FROM counters WHERE name = 'malformed'").fetchone()
+            events = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+            return Totals(
+                devices=sums[0],
+                online=int(sums[1]),
+                messages=int(sums[2]),
+                duplicates=int(sums[3]),
+                malformed=malformed[0] if malformed else 0,
+                events=events[0] if events else 0,
+                commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
+                size_bytes=used_bytes(connection),
+            )
+
+        return await self._read(read)
+
+    async def trim(self, retention: Retention, *, now: float) -> int:
+        """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
+        return await self._write(lambda connection: trim(connection, retention, now=now))
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            with _as_store_errors(self._path):
+                return work(self._reading)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._writing
+        with _as_store_errors(self._path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk may have rolled back already
+                    connection.execute("ROLLBACK")
+                raise
+        return result
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # Each connection belongs to one thread at a time: this one while opening, its own afterwards.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.row_factory = sqlite3.Row
+    try:
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner = connection.execute("PRAGMA application_id").fetchone()[0]
+    if found == 0 and owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        connection.executescript(
+            f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+        )
+    elif owner != APPLICATION_ID:
+        raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
+    elif found != FORMAT:
+        raise StoreError(
+            f"a database of format {found}, this version reads {FORMAT}", where=str(path), hint="use the version that wrote it"
+        )
+
+
+@contextlib.contextmanager
+def _as_store_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as cause:
+        raise StoreError(
+            f"the database refuses: {cause}", where=str(path), hint="is the disk full, or the file damaged?"
+        ) from cause
+
+
+def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:
+    sql = "SELECT * FROM devices WHERE tenant = ? AND name = ?"
+    row: sqlite3.Row | None = connection.execute(sql, (device.tenant, device.device)).fetchone()
+    return row
+
+
+def _must_device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row:
+    row = _device_row(connection, device)
+    if row is None:
+        raise UnknownDeviceError(
+            "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
+        )
+    return row

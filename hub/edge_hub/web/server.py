@@ -1,0 +1,77 @@
+"""uvicorn as one part of the hub: on a socket that is bound already, with signals left to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from edge_hub.web.app import build_app
+from edge_sdk.errors import TransportError
+
+if TYPE_CHECKING:
+    from edge_hub.service import Hub
+
+_POLL_S = 0.01
+_READY_S = 10.0
+_GRACEFUL_S = 3
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to the hub."""
+        yield
+
+
+class Server:
+    """Serves the API of a hub on a listening socket."""
+
+    def __init__(self, hub: Hub, listener: socket.socket) -> None:
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._listener = listener
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                build_app(hub, self._stopping),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                h11_max_incomplete_event_size=32 * 1024,
+                limit_concurrency=1000,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=_GRACEFUL_S,
+                http="h11",
+                ws="none",
+            )
+        )
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        try:
+            await self._server.serve(sockets=[self._listener])
+        finally:
+            self._ended.set()
+
+    async def ready(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            TransportError: It does not come up.
+        """
+        for _ in range(int(_READY_S / _POLL_S)):
+            if self._server.started:
+                return
+            await asyncio.sleep(_POLL_S)
+        raise TransportError("the HTTP API does not come up")
+
+    async def stop(self) -> None:
+        """Answer what was asked, end the streams, close."""
+        self._stopping.set()
+        self._server.should_exit = True
+        await self._ended.wait()
