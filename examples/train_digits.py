@@ -96,7 +96,7 @@ class Jittered(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no t
         self._order = self._rng.permutation(n)
 
 
-def conv(x: Any, channels: int, *, stride: int = 1, relu: bool = True) -> Any:  # noqa: ANN401  # a Keras tensor
+def conv(x: Any, channels: int, *, stride: int = 1, relu: bool = True) -> Any:  # a Keras tensor
     """Convolve 3x3 and normalise; ReLU6 bounds the range that int8 must cover."""
     x = layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
