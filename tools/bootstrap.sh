@@ -82,20 +82,22 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
     fi
 fi
 
-# uv resolves and installs several times faster than pip; where it has no wheel, pip does the same work.
-if "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt uv >&2; then
-    installer="$venv/bin/uv pip install --python $venv/bin/python"
-else
-    installer="$venv/bin/python -m pip install -q"
-fi
-
 case $what in
     demo) extras=demo ;;
     test) extras=dev ;;
     *) die "unknown: $what" ;;
 esac
 say "bootstrap: installing adaptive-edge-sdk[$extras] into $venv (the first time takes a few minutes)"
-# shellcheck disable=SC2086 # the installer is a command with arguments
-UV_PYTHON_DOWNLOADS=never $installer -q -c constraints.txt -e ".[$extras]" >&2 || die "the installation failed, see above"
+# uv resolves and installs several times faster than pip. Where it cannot be had, or does not get through (it trusts other
+# certificates than pip and reads other settings), pip does the same work.
+pip="$venv/bin/python -m pip --disable-pip-version-check"
+with_uv() {
+    $pip install -q -c constraints.txt uv >&2 || return 1
+    UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip install --python "$venv/bin/python" -q -c constraints.txt -e ".[$extras]" >&2
+}
+if ! with_uv; then
+    say "bootstrap: uv did not manage, pip tries"
+    $pip install -q -c constraints.txt -e ".[$extras]" >&2 || die "the installation failed, see above"
+fi
 rm -f "$venv/.$what-"*
 : > "$stamp"
