@@ -1,8 +1,8 @@
 """How full the batteries are, and whether the mains carries the board.
 
 The kernel's power_supply class (micro-volts, -amperes, -watt-hours; Documentation/ABI/testing/sysfs-class-power).
-Several batteries count as one, weighted by the energy they hold when full. Batteries of mice and pens
-(`scope` = Device) and absent ones are left out.
+Several batteries count as one, weighted by the energy they hold when full. What belongs to a mouse, a pen or a tablet
+(`scope` = Device: its battery and its charger) and batteries that are not there are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Charge, Unavailable
 
 _SUPPLIES = "sys/class/power_supply"
+_STORES = ("Battery", "UPS")
 _FULL = 100.0
 
 
@@ -38,8 +39,9 @@ class Battery:
         why: Unavailable | None = None
         for name in self._files.names(_SUPPLIES):
             folder = f"{_SUPPLIES}/{name}"
-            kind = self._files.text(f"{folder}/type")
-            if kind == "Battery":
+            if self._files.text(f"{folder}/scope") == "Device":
+                continue
+            if self._files.text(f"{folder}/type") in _STORES:
                 found = self._battery(folder)
                 if isinstance(found, _Battery):
                     batteries.append(found)
@@ -56,8 +58,8 @@ class Battery:
         return Charge(percent=_together(batteries), charging=_charging([b.status for b in batteries], mains))
 
     def _battery(self, folder: str) -> _Battery | Unavailable | None:
-        """One battery; None when it does not power the board."""
-        if self._files.text(f"{folder}/scope") == "Device" or self._files.text(f"{folder}/present") == "0":
+        """One battery; None when its bay is empty."""
+        if self._files.text(f"{folder}/present") == "0":
             return None
         status = self._files.text(f"{folder}/status")
         full_uwh = self._full_uwh(folder)
@@ -94,9 +96,13 @@ def _together(batteries: list[_Battery]) -> float:
 
 
 def _charging(statuses: list[str], mains: list[bool]) -> bool | None:
-    """Whether the mains carries the board. A battery that drains although a weak supply is there is not charging."""
+    """Whether the mains carries the board.
+
+    A battery that drains although a weak supply is there is not charging. One that is full says so for a while after
+    the plug was pulled, so there the mains is asked first.
+    """
     if "Discharging" in statuses:
         return "Charging" in statuses and any(mains)
-    if "Charging" in statuses or "Full" in statuses:
+    if "Charging" in statuses:
         return True
-    return any(mains) if mains else None
+    return any(mains) if mains else (True if "Full" in statuses else None)

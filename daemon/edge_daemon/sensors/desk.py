@@ -115,6 +115,6 @@ class _Clerk(threading.Thread):
 def _read(sensor: Sensor) -> Reading:
     try:
         return sensor.read()
-    except Exception as cause:  # this is the sensors' task runner: one broken plug-in shall not blind the daemon
+    except Exception as cause:  # noqa: BLE001 - the sensors' task runner: one broken plug-in shall not blind the daemon
         _log.exception("sensor %s failed", sensor.name)
         return Unavailable(f"failed: {type(cause).__name__}")

@@ -1,4 +1,8 @@
-"""How busy the processor is, and how much memory is left."""
+"""How busy the processor is, and how much memory is left.
+
+In a container the memory that counts is the container's: its control group (version 2) shows as the root of
+`/sys/fs/cgroup`, where the machine's own root has no `memory.max`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ _FIELDS = 8  # user nice system idle iowait irq softirq steal; guest time is wit
 _IDLE = (3, 4)
 _FEW_JIFFIES = 5  # an interval of less says nothing
 _KIB_PER_MIB = 1024
+_BYTES_PER_MIB = 1024 * 1024
 _MAX_MIB = 2**40
+_GROUP = "sys/fs/cgroup"
 
 
 class CpuLoad:
@@ -50,7 +56,7 @@ class CpuLoad:
 
 
 class MainMemory:
-    """Memory available to a new process, as the kernel estimates it."""
+    """Memory available to a new process, as the kernel estimates it, and no more than the container may have."""
 
     name = "memory"
 
@@ -67,5 +73,16 @@ class MainMemory:
             if key == "MemAvailable":
                 words = value.split()
                 if words and words[0].isdecimal() and int(words[0]) // _KIB_PER_MIB <= _MAX_MIB:
-                    return Memory(available_mb=int(words[0]) // _KIB_PER_MIB)
+                    return Memory(available_mb=min(int(words[0]) // _KIB_PER_MIB, self._left_to_group_mb()))
         return Unavailable("proc/meminfo: no MemAvailable")
+
+    def _left_to_group_mb(self) -> int:
+        """Of the control group's limit; file pages not used lately count as free, for the kernel drops them first."""
+        limit = self._files.number(f"{_GROUP}/memory.max", low=0)  # the word `max` is no number: no limit
+        used = self._files.number(f"{_GROUP}/memory.current", low=0)
+        if isinstance(limit, Unavailable) or isinstance(used, Unavailable):
+            return _MAX_MIB
+        text = self._files.text(f"{_GROUP}/memory.stat")
+        lines = () if isinstance(text, Unavailable) else (line.split() for line in text.splitlines())
+        stale = next((w[1] for w in lines if len(w) == 2 and w[0] == "inactive_file" and w[1].isdecimal()), "0")  # noqa: PLR2004 - a name and a number
+        return int(max(0.0, limit - used + min(float(stale), used))) // _BYTES_PER_MIB

@@ -33,8 +33,13 @@ def tcp_round_trip_ms(fd: int) -> float | Unavailable:
     if option is None:
         return Unavailable("this system has no TCP_INFO")
     try:
-        copy = socket.socket(fileno=os.dup(fd))
+        spare = os.dup(fd)
     except OSError as cause:
+        return Unavailable(f"no socket: {cause.strerror}")
+    try:
+        copy = socket.socket(fileno=spare)
+    except OSError as cause:
+        os.close(spare)
         return Unavailable(f"no socket: {cause.strerror}")
     try:
         info = copy.getsockopt(socket.IPPROTO_TCP, option, _ASKED_BYTES)

@@ -30,17 +30,31 @@ class BoardPower:
 
     def read(self) -> Power | Unavailable:
         """What is drawn now."""
-        rails = list(self._rails())
-        whole = [watts for label, watts in rails if label in _WHOLE_BOARD]
-        watts = whole[0] if whole else sum(watts for _, watts in rails)
-        if not rails:
-            found = self._chip_watts() or self._battery_watts()
-            if found is None:
-                return Unavailable("no chip that measures the board's power")
-            watts = found
+        watts = self._rails_watts()
+        if watts is None:
+            watts = self._chip_watts()
+        if watts is None:
+            watts = self._battery_watts()
+        if watts is None:
+            return Unavailable("no chip that measures the board's power")
+        if isinstance(watts, Unavailable):
+            return watts
         return Power(watts=watts) if 0 <= watts <= _MAX_WATTS else Unavailable(f"{watts:.3g} W is out of range")
 
-    def _rails(self) -> Iterator[tuple[str, float]]:
+    def _rails_watts(self) -> float | Unavailable | None:
+        """Of the rail that feeds all, else the sum; a rail that can't be read makes a sum worthless."""
+        total: float | None = None
+        broken: Unavailable | None = None
+        for label, watts in self._rails():
+            if isinstance(watts, Unavailable):
+                broken = broken or watts
+            elif label in _WHOLE_BOARD:
+                return watts
+            else:
+                total = (total or 0.0) + watts
+        return broken or total
+
+    def _rails(self) -> Iterator[tuple[str, float | Unavailable]]:
         for device in self._files.names(_I2C):
             name = self._files.text(f"{_I2C}/{device}/name")
             if isinstance(name, Unavailable) or "ina3221" not in name:
@@ -51,24 +65,27 @@ class BoardPower:
                 if node.startswith("iio:device"):
                     yield from self._iio_rails(f"{_I2C}/{device}/{node}")
 
-    def _hwmon_rails(self, chip: str) -> Iterator[tuple[str, float]]:
+    def _hwmon_rails(self, chip: str) -> Iterator[tuple[str, float | Unavailable]]:
         for channel in range(1, _MAX_CHANNELS):
             label = self._files.text(f"{chip}/in{channel}_label")
             if isinstance(label, Unavailable) or label == "NC" or channel == _SUM_CHANNEL:
                 continue
             milli_volts = self._files.number(f"{chip}/in{channel}_input", low=0)
             milli_amperes = self._files.number(f"{chip}/curr{channel}_input", low=0)
-            if isinstance(milli_volts, float) and isinstance(milli_amperes, float):
+            if isinstance(milli_volts, Unavailable):
+                yield label, milli_volts
+            elif isinstance(milli_amperes, Unavailable):
+                yield label, milli_amperes
+            else:
                 yield label, milli_volts * milli_amperes / 1e6
 
-    def _iio_rails(self, node: str) -> Iterator[tuple[str, float]]:
+    def _iio_rails(self, node: str) -> Iterator[tuple[str, float | Unavailable]]:
         for channel in range(_MAX_CHANNELS):
             label = self._files.text(f"{node}/rail_name_{channel}")
             if isinstance(label, Unavailable) or label == "NC":
                 continue
             milli_watts = self._files.number(f"{node}/in_power{channel}_input", low=0)
-            if isinstance(milli_watts, float):
-                yield label, milli_watts / 1e3
+            yield label, milli_watts if isinstance(milli_watts, Unavailable) else milli_watts / 1e3
 
     def _chip_watts(self) -> float | None:
         for chip in self._files.names(_CHIPS):
@@ -84,7 +101,10 @@ class BoardPower:
         found = []
         for name in self._files.names(_SUPPLIES):
             folder = f"{_SUPPLIES}/{name}"
-            if self._files.text(f"{folder}/status") != "Discharging":
+            if (
+                self._files.text(f"{folder}/status") != "Discharging"
+                or self._files.text(f"{folder}/scope") == "Device"  # of a mouse or a pen
+            ):
                 continue
             micro_watts = self._files.number(f"{folder}/power_now")
             if isinstance(micro_watts, Unavailable):

@@ -108,11 +108,12 @@ class SensorSuite:
         load_pct = load.percent if isinstance(load, Load) else None
         available_mb = memory.available_mb if isinstance(memory, Memory) else None
         rtt_ms = trips.smoothed_ms if isinstance(trips, Trips) else None
+        no_battery = Unavailable("no battery, only mains") if isinstance(charge, Charge) else charge
         told = (
             ("temp_c", temp_c, heat),
             ("temp_limit_c", temp_limit_c, Unavailable("no profile, and no passive trip point to read")),
             ("throttle", signals if isinstance(signals, Signals) else None, signals),
-            ("battery_pct", battery_pct, charge),
+            ("battery_pct", battery_pct, no_battery),
             ("charging", charging, charge),
             ("power_w", power_w, power),
             ("load_pct", load_pct, load),
@@ -139,4 +140,6 @@ class SensorSuite:
 
 
 def _why(reading: object) -> str:
-    return reading.reason[:_MAX_REASON] if isinstance(reading, Unavailable) else "the board does not tell"
+    if not isinstance(reading, Unavailable):
+        return "the board does not tell"
+    return reading.reason.encode("utf-8", "replace")[:_MAX_REASON].decode("utf-8", "replace")  # names may be no UTF-8

@@ -1,0 +1,194 @@
+"""Recorded boards: what the files of real ones say, written below a temporary root.
+
+Zones, rails and readings are those of public recordings (a Jetson Nano under L4T 32, an Orin Nano under JetPack 6, the
+kernel's drivers and device trees of the others); no board was touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+PI4 = {
+    "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
+    "proc/device-tree/compatible": "raspberrypi,4-model-b\0brcm,bcm2711\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "61824\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_type": "critical\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_temp": "110000\n",
+    "sys/class/hwmon/hwmon0/name": "cpu_thermal\n",
+    "sys/class/hwmon/hwmon0/temp1_input": "61824\n",
+    "sys/class/hwmon/hwmon1/name": "rpi_volt\n",
+    "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "1800000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": "1800000\n",
+}
+PI5 = {
+    "proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "62400\n",
+    "sys/class/thermal/cooling_device0/type": "pwm-fan\n",
+    "sys/class/thermal/cooling_device0/cur_state": "2\n",
+    "sys/class/thermal/cooling_device0/max_state": "4\n",
+    "sys/class/hwmon/hwmon0/name": "cpu_thermal\n",
+    "sys/class/hwmon/hwmon0/temp1_input": "62400\n",
+    "sys/class/hwmon/hwmon1/name": "rp1_adc\n",
+    "sys/class/hwmon/hwmon1/temp1_input": "51234\n",
+    "sys/class/hwmon/hwmon3/name": "rpi_volt\n",
+    "sys/class/hwmon/hwmon3/in0_lcrit_alarm": "0\n",
+    "sys/class/hwmon/hwmon3/in0_label": "core\n",
+    "sys/class/hwmon/hwmon3/in0_input": "880\n",
+}
+JETSON_NANO = {
+    "proc/device-tree/model": "NVIDIA Jetson Nano Developer Kit\0",
+    "proc/device-tree/compatible": "nvidia,jetson-nano\0nvidia,tegra210\0",
+    "sys/class/thermal/thermal_zone0/type": "AO-therm\n",
+    "sys/class/thermal/thermal_zone0/temp": "45000\n",
+    "sys/class/thermal/thermal_zone1/type": "CPU-therm\n",
+    "sys/class/thermal/thermal_zone1/temp": "40500\n",
+    "sys/class/thermal/thermal_zone2/type": "GPU-therm\n",
+    "sys/class/thermal/thermal_zone2/temp": "40000\n",
+    "sys/class/thermal/thermal_zone3/type": "PLL-therm\n",
+    "sys/class/thermal/thermal_zone3/temp": "37000\n",
+    "sys/class/thermal/thermal_zone4/type": "PMIC-Die\n",
+    "sys/class/thermal/thermal_zone4/temp": "100000\n",
+    "sys/class/thermal/thermal_zone5/type": "thermal-fan-est\n",
+    "sys/class/thermal/thermal_zone5/temp": "40250\n",
+    "sys/bus/i2c/devices/6-0040/name": "ina3221x\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/rail_name_0": "POM_5V_IN\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/in_power0_input": "1750\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/rail_name_1": "POM_5V_GPU\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/in_power1_input": "0\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/rail_name_2": "POM_5V_CPU\n",
+    "sys/bus/i2c/devices/6-0040/iio:device0/in_power2_input": "366\n",
+}
+ORIN_NANO = {
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "49312\n",
+    "sys/class/thermal/thermal_zone1/type": "gpu-thermal\n",
+    "sys/class/thermal/thermal_zone1/temp": "48500\n",
+    "sys/class/thermal/thermal_zone2/type": "cv0-thermal\n",
+    "sys/class/thermal/thermal_zone2/temp": "",  # switched off
+    "sys/class/thermal/thermal_zone3/type": "cv1-thermal\n",
+    "sys/class/thermal/thermal_zone3/temp": "-256000\n",  # as older kernels say it
+    "sys/class/thermal/thermal_zone5/type": "soc0-thermal\n",
+    "sys/class/thermal/thermal_zone5/temp": "47093\n",
+    "sys/class/thermal/thermal_zone8/type": "tj-thermal\n",
+    "sys/class/thermal/thermal_zone8/temp": "",
+    "sys/class/hwmon/hwmon0/name": "nvme\n",  # all that psutil would show
+    "sys/class/hwmon/hwmon0/temp1_input": "71850\n",
+    "sys/bus/i2c/devices/1-0040/name": "ina3221\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/name": "ina3221\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in1_label": "VDD_IN\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in1_input": "5080\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input": "1120\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_crit": "7784\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_crit_alarm": "0\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in2_label": "VDD_CPU_GPU_CV\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in2_input": "5072\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr2_input": "304\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in3_label": "VDD_SOC\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in3_input": "5072\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr3_input": "288\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_label": "sum of shunt voltages\n",
+    "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_input": "9\n",
+}
+CORAL_DEV = {
+    "proc/device-tree/compatible": "google,imx8mq-phanbell\0fsl,imx8mq\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "63000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_temp": "75000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_type": "passive\n",
+    "sys/class/thermal/thermal_zone0/trip_point_1_temp": "80000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_1_type": "passive\n",
+    "sys/class/thermal/thermal_zone0/trip_point_2_temp": "90000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_2_type": "critical\n",
+    "sys/class/thermal/thermal_zone0/trip_point_3_temp": "65000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_3_type": "active\n",
+    "sys/class/thermal/cooling_device0/type": "thermal-cpufreq-0\n",
+    "sys/class/thermal/cooling_device0/cur_state": "0\n",
+    "sys/class/thermal/cooling_device1/type": "gpio_fan\n",
+    "sys/class/thermal/cooling_device1/cur_state": "1\n",
+    "sys/class/apex/apex_0/temp": "51050\n",
+    "sys/class/apex/apex_0/trip_point0_temp": "84800\n",
+    "sys/class/apex/apex_0/trip_point1_temp": "89800\n",
+}
+PISUGAR = {
+    "sys/class/power_supply/BAT0/type": "Battery\n",
+    "sys/class/power_supply/BAT0/status": "Discharging\n",
+    "sys/class/power_supply/BAT0/capacity": "87\n",
+    "sys/class/power_supply/BAT0/voltage_now": "4012000\n",
+    "sys/class/power_supply/AC0/online": "0\n",  # it has no type
+}
+# Two batteries of 24 and 48 Wh, the small one idle, the large one drains; a mouse, a tablet with its own charger.
+LAPTOP = {
+    "sys/class/thermal/thermal_zone0/type": "acpitz\n",
+    "sys/class/thermal/thermal_zone0/temp": "20000\n",  # a constant on many
+    "sys/class/thermal/thermal_zone1/type": "x86_pkg_temp\n",
+    "sys/class/thermal/thermal_zone1/temp": "54000\n",
+    "sys/class/thermal/thermal_zone1/trip_point_0_type": "passive\n",
+    "sys/class/thermal/thermal_zone1/trip_point_0_temp": "0\n",  # a placeholder
+    "sys/class/power_supply/AC/type": "Mains\n",
+    "sys/class/power_supply/AC/online": "0\n",
+    "sys/class/power_supply/BAT0/type": "Battery\n",
+    "sys/class/power_supply/BAT0/scope": "System\n",
+    "sys/class/power_supply/BAT0/present": "1\n",
+    "sys/class/power_supply/BAT0/status": "Unknown\n",
+    "sys/class/power_supply/BAT0/capacity": "90\n",
+    "sys/class/power_supply/BAT0/energy_full": "24000000\n",
+    "sys/class/power_supply/BAT0/power_now": "0\n",
+    "sys/class/power_supply/BAT1/type": "Battery\n",
+    "sys/class/power_supply/BAT1/present": "1\n",
+    "sys/class/power_supply/BAT1/status": "Discharging\n",
+    "sys/class/power_supply/BAT1/energy_now": "14400000\n",
+    "sys/class/power_supply/BAT1/energy_full": "48000000\n",
+    "sys/class/power_supply/BAT1/power_now": "7250000\n",
+    "sys/class/power_supply/hidpp_battery_0/type": "Battery\n",
+    "sys/class/power_supply/hidpp_battery_0/scope": "Device\n",
+    "sys/class/power_supply/hidpp_battery_0/status": "Discharging\n",
+    "sys/class/power_supply/hidpp_battery_0/capacity": "5\n",
+    "sys/class/power_supply/wacom_ac_0/type": "Mains\n",
+    "sys/class/power_supply/wacom_ac_0/scope": "Device\n",
+    "sys/class/power_supply/wacom_ac_0/online": "1\n",
+}
+RECORDED: Mapping[str, Mapping[str, str]] = {
+    "pi4": PI4,
+    "pi5": PI5,
+    "jetson-nano": JETSON_NANO,
+    "orin-nano": ORIN_NANO,
+    "coral-dev": CORAL_DEV,
+    "pisugar": PISUGAR,
+    "laptop": LAPTOP,
+}
+
+
+class Board:
+    """A tree that can be written to while sensors read it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, path: str, text: str) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Callable[..., Board]:
+    """Make a recorded board: `board("pi4")`, with files changed (`{"path": "text"}`) or left out (`{"path": None}`)."""
+
+    def make(name: str | None = None, changes: Mapping[str, str | None] | None = None) -> Board:
+        made = Board(tmp_path)
+        for path, text in {**(RECORDED[name] if name else {}), **(changes or {})}.items():
+            if text is not None:
+                made.write(path, text)
+        return made
+
+    return make

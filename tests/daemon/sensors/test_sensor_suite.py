@@ -1,0 +1,307 @@
+"""All that is sensed as one value: from recorded boards, a played one, this machine, and through broken sensors."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_daemon.sensors.desk import Desk
+from edge_daemon.sensors.network import RoundTrip, Trips, tcp_round_trip_ms
+from edge_daemon.sensors.reading import Heat, Load, Reading, Unavailable
+from edge_daemon.sensors.suite import SENSORS, SensorSuite
+from edge_lab.played import PlayedBoard, PlayedConditions
+from edge_sdk import profile
+from edge_sdk.mqtt import Conditions, Throttle
+
+pytestmark = pytest.mark.device
+
+Make = Callable[..., Any]
+OPTIONAL = (
+    "temp_c",
+    "temp_limit_c",
+    "battery_pct",
+    "charging",
+    "power_w",
+    "load_pct",
+    "memory_available_mb",
+    "rtt_ms",
+)
+RECORDED = ("pi4", "pi5", "jetson-nano", "orin-nano", "coral-dev", "pisugar", "laptop")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def check(conditions: Conditions) -> None:
+    """Every value that is missing has its reason, no other has one, and all of it can travel."""
+    none = {name for name in OPTIONAL if getattr(conditions, name) is None}
+    assert none <= set(conditions.missing) <= none | {"throttle"}
+    assert all(conditions.missing.values())
+    assert msgspec.json.decode(msgspec.json.encode(conditions), type=Conditions) == conditions
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_missing_value_of_a_recorded_board_has_its_reason(board: Make, name: str) -> None:
+    with SensorSuite(board(name).root) as suite:
+        check(suite.read())
+
+
+def test_a_raspberry_pi_with_its_profile(board: Make) -> None:
+    made = board("pi4", {"sys/class/hwmon/hwmon1/in0_lcrit_alarm": "1\n"})
+    with SensorSuite(made.root, profile.load("rpi4")) as suite:
+        conditions = suite.read()
+    assert conditions.temp_c == 61.824
+    assert conditions.temp_limit_c == 75
+    assert conditions.throttle is Throttle.POWER
+    assert conditions.missing["battery_pct"] == "no battery in sys/class/power_supply"
+
+
+def test_without_a_profile_the_limit_is_the_boards_own_passive_trip_point(board: Make) -> None:
+    with SensorSuite(board("coral-dev").root) as suite:
+        assert suite.read().temp_limit_c == 75.0
+
+
+def test_an_empty_tree_is_all_reasons(tmp_path: Path) -> None:
+    with SensorSuite(tmp_path) as suite:
+        conditions = suite.read()
+    check(conditions)
+    assert set(conditions.missing) == {*OPTIONAL, "throttle"}
+
+
+def test_the_machine_this_runs_on_is_read() -> None:
+    with SensorSuite() as suite:
+        suite.read()
+        conditions = suite.read()
+    check(conditions)
+    assert conditions.memory_available_mb is not None
+
+
+def test_names_that_are_no_utf_8_can_still_be_told(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/sys/class/power_supply/BAT\xff"
+    os.makedirs(folder)  # noqa: PTH103 - pathlib takes no bytes
+    with open(folder + b"/type", "wb") as file:  # noqa: PTH123 - as above
+        file.write(b"Battery\n")
+    with SensorSuite(tmp_path) as suite:
+        check(suite.read())
+
+
+def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make) -> None:
+    made = board("pi4")
+    for file in made.root.rglob("*"):
+        if file.is_file():
+            file.unlink()
+            os.mkfifo(file)
+    begun = time.monotonic()
+    with SensorSuite(made.root) as suite:
+        check(suite.read())
+    assert time.monotonic() - begun < 5
+
+
+# ----------------------------------------------------------------------------------------------- the played board
+
+
+def test_a_played_board_is_read_as_it_is_played(tmp_path: Path) -> None:
+    calm = PlayedConditions(temp_c=45.0, battery_pct=80.0, charging=False, rtt_ms=1.0)
+    made = PlayedBoard(tmp_path, calm)
+    with SensorSuite(tmp_path, profile.load("rpi4")) as suite:
+        first = suite.read()
+        made.show(PlayedConditions(temp_c=74.5, battery_pct=9.0, charging=True, rtt_ms=200.0))
+        second = suite.read()
+    check(second)
+    assert (first.temp_c, first.battery_pct, first.charging, first.temp_limit_c) == (45.0, 80.0, False, 75)
+    assert (second.temp_c, second.battery_pct, second.charging) == (74.5, 9.0, True)
+    assert first.memory_available_mb is not None  # a link to the machine's own
+
+
+def test_a_played_board_that_is_read_while_it_is_written_never_shows_half_a_value(tmp_path: Path) -> None:
+    def conditions(step: int) -> PlayedConditions:
+        return PlayedConditions(
+            temp_c=10.0 + step % 90, battery_pct=float(step % 101), charging=bool(step % 2), rtt_ms=0
+        )
+
+    made = PlayedBoard(tmp_path, conditions(0))
+    done = threading.Event()
+
+    def play() -> None:
+        step = 0
+        while not done.is_set():
+            step += 1
+            made.show(conditions(step))
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        with SensorSuite(tmp_path) as suite:
+            for _ in range(100):
+                seen = suite.read()
+                assert seen.temp_c is not None
+                assert seen.temp_c >= 10
+                assert seen.battery_pct is not None
+                assert seen.charging is not None
+    finally:
+        done.set()
+        player.join()
+
+
+# ------------------------------------------------------------------------------------------------- broken sensors
+
+
+class Fixed:
+    """A sensor that always says the same."""
+
+    def __init__(self, name: str, reading: Reading) -> None:
+        self.name = name
+        self._reading = reading
+
+    def read(self) -> Reading:
+        return self._reading
+
+
+class Hanging:
+    """A sensor whose driver does not let go until it is told to."""
+
+    name = "power"
+
+    def __init__(self) -> None:
+        self.entered, self.let_go = threading.Event(), threading.Event()
+
+    def read(self) -> Reading:
+        self.entered.set()
+        self.let_go.wait(30)
+        return Unavailable("let go")
+
+
+class Broken:
+    """A plug-in that breaks the contract."""
+
+    name = "battery"
+
+    def read(self) -> Reading:
+        raise ZeroDivisionError
+
+
+HOT = Heat(temp_c=50.0, where="cpu")
+
+
+def test_a_sensor_that_raises_is_a_reason_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk([Broken(), Fixed("load", Load(percent=1.0))], Clock())
+    answers = desk.answers(10)
+    desk.close()
+    assert answers == {"battery": Unavailable("failed: ZeroDivisionError"), "load": Load(percent=1.0)}
+    assert "sensor battery failed" in caplog.text
+
+
+def test_a_driver_that_hangs_holds_nobody_and_the_others_go_on_without_it(caplog: pytest.LogCaptureFixture) -> None:
+    clock, hanging = Clock(), Hanging()
+    desk = Desk([Fixed("temperature", HOT), hanging, Fixed("load", Load(percent=2.0))], clock)
+    try:
+        first = desk.answers(0.05)
+        assert hanging.entered.wait(10)
+        assert first["power"] == Unavailable("has not answered yet")
+        clock.now_s += 3
+        second = desk.answers(10)
+        assert second["temperature"] == HOT
+        assert second["load"] == Load(percent=2.0)
+        assert "sensor power hangs" in caplog.text
+        clock.now_s += 3
+        assert desk.answers(10)["load"] == Load(percent=2.0)  # and it is not asked again while it hangs
+        hanging.let_go.set()
+        deadline = time.monotonic() + 10
+        while desk.answers(1)["power"] != Unavailable("let go"):
+            assert time.monotonic() < deadline
+    finally:
+        hanging.let_go.set()
+        desk.close()
+        for thread in threading.enumerate():
+            if thread.name == "edge-sensors":
+                thread.join(10)
+
+
+def test_an_answer_older_than_five_seconds_is_none() -> None:
+    clock, hanging = Clock(), Hanging()
+    desk = Desk([Fixed("temperature", HOT), hanging], clock)
+    try:
+        desk.answers(0.05)
+        assert hanging.entered.wait(10)
+        clock.now_s += 1.9
+        assert desk.answers(0)["temperature"] == HOT
+        desk._answers["temperature"] = (clock.now_s - 6, HOT)
+        assert desk.answers(0)["temperature"] == Unavailable("does not answer for 6 s")
+    finally:
+        hanging.let_go.set()
+        desk.close()
+
+
+def test_a_registry_without_some_sensor_says_so(tmp_path: Path) -> None:
+    few = {name: make for name, make in SENSORS.items() if name != "battery"}
+    with SensorSuite(tmp_path, sensors=few) as suite:
+        assert suite.read().missing["battery_pct"] == "no such sensor is registered"
+
+
+# -------------------------------------------------------------------------------------------------------- network
+
+
+def test_the_kernels_round_trip_of_a_real_connection_is_told_and_the_socket_still_works() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=10) as client,
+        server.accept()[0] as peer,
+    ):
+        for _ in range(20):
+            client.sendall(b"?")
+            assert peer.recv(1) == b"?"
+            peer.sendall(b"!")
+            assert client.recv(1) == b"!"
+        rtt_ms = tcp_round_trip_ms(client.fileno())
+        assert isinstance(rtt_ms, float)
+        assert 0 < rtt_ms < 1000
+        client.sendall(b".")
+        assert peer.recv(1) == b"."
+
+
+def test_what_is_no_connection_has_no_round_trip(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        assert isinstance(tcp_round_trip_ms(file.fileno()), Unavailable)
+    with socket.socket() as unconnected:
+        assert isinstance(tcp_round_trip_ms(unconnected.fileno()), Unavailable)
+    one, other = socket.socketpair()
+    with one, other:
+        assert isinstance(tcp_round_trip_ms(one.fileno()), Unavailable)
+    assert isinstance(tcp_round_trip_ms(10_000), Unavailable)
+
+
+def test_round_trips_are_smoothed_and_go_stale_and_are_forgotten() -> None:
+    clock = Clock()
+    trip = RoundTrip(clock)
+    assert trip.read() == Unavailable("no connection to a hub")
+    trip.feed(10.0)
+    trip.feed(50.0)
+    assert trip.read() == Trips(smoothed_ms=20.0, last_ms=50.0, min_ms=10.0, at_s=clock.now_s)
+    for nonsense in (float("nan"), -1.0, float("inf"), 1e12):
+        trip.feed(nonsense)
+    assert isinstance(trip.read(), Trips)
+    clock.now_s += 30.1
+    assert trip.read() == Unavailable("stale")
+    trip.feed(5.0)
+    assert isinstance(trip.read(), Trips)
+    trip.forget()
+    assert isinstance(trip.read(), Unavailable)
+
+
+def test_the_round_trip_is_part_of_the_conditions(tmp_path: Path) -> None:
+    with SensorSuite(tmp_path) as suite:
+        suite.round_trip.feed(12.5)
+        assert suite.read().rtt_ms == 12.5
