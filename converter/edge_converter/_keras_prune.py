@@ -105,7 +105,9 @@ def prune(
     _mask(kernels, masks, sparsity)
     _recalibrate(model, x, order)
     zeros = sum(int(np.count_nonzero(kernel.numpy() == 0)) for kernel in kernels)
-    return Pruned(sparsity=zeros / sum(int(np.prod(kernel.shape)) for kernel in kernels), layers=len(kernels), steps=steps)
+    return Pruned(
+        sparsity=zeros / sum(int(np.prod(kernel.shape)) for kernel in kernels), layers=len(kernels), steps=steps
+    )
 
 
 def _kernels(model: Any) -> list[Any]:
@@ -128,7 +130,6 @@ def _trainer(model: Any, kernels: list[Any], masks: list[Any], steps: int, *, fr
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=from_logits)
 
-    @tf.function(reduce_retracing=True)
     def train(x: Any, targets: Any) -> None:
         with tf.GradientTape() as tape:
             loss = loss_of(targets, model(x, training=True))
@@ -138,7 +139,7 @@ def _trainer(model: Any, kernels: list[Any], masks: list[Any], steps: int, *, fr
         for kernel, mask in zip(kernels, masks, strict=True):
             kernel.assign(kernel * mask)
 
-    return train
+    return tf.function(train, reduce_retracing=True)
 
 
 def _mask(kernels: list[Any], masks: list[Any], sparsity: float) -> None:

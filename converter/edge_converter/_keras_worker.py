@@ -99,7 +99,9 @@ def _prune(question: wire.Prune, answers: IO[bytes]) -> wire.Done:
         raise _refused("unsupported", str(error)) from error
     except Exception as error:  # a layer's own code runs here
         traceback.print_exc()
-        raise _refused("unsupported", f"cannot be fine-tuned: {_first_line(error)}", "--prune 0 leaves it out") from error
+        raise _refused(
+            "unsupported", f"cannot be fine-tuned: {_first_line(error)}", "--prune 0 leaves it out"
+        ) from error
     _write(tf.lite.TFLiteConverter.from_keras_model(model), question.into)
     return wire.Done(sparsity=pruned.sparsity, layers=pruned.layers, steps=pruned.steps)
 

@@ -84,17 +84,16 @@ def make(
     for number, file in enumerate(files):
         given = _given(file, alone=alone)
         made.append(given)
-        ranges: dict[int, dict[str, Any]] = {}
+        ranges: dict[str, Any] | None = None
         for precision in _derived(given, file, precisions):
             id_ = _id(file, precision, alone=alone)
-            bits = quantize.needs_ranges(precision)
             try:
-                if bits is not None and bits not in ranges:
-                    ranges[bits] = quantize.calibrate(
-                        file.path, calibration.samples, calibration.rows, bits=bits, threads=calibration.threads
+                if ranges is None and quantize.needs_ranges(precision):
+                    ranges = quantize.calibrate(
+                        file.path, calibration.samples, calibration.rows, threads=calibration.threads
                     )
                 into = folder / f"{number}-{precision.value}.tflite"
-                result = quantize.quantize(file.path, precision, into, ranges=ranges.get(bits or 0))
+                result = quantize.quantize(file.path, precision, into, ranges=ranges)
             except QuantizationError as error:
                 refused.append(Refused(id=id_, reason=error.what))
                 continue

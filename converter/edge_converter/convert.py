@@ -11,14 +11,13 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_converter import candidates, fronts, graph, judge, latency, report, sources
 from edge_converter import data as labelled
 from edge_converter.candidates import Calibration, Candidate, FloatFile
 from edge_converter.data import Samples, Split
-from edge_converter.errors import DataError
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
@@ -27,11 +26,9 @@ from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import (
-    FORMAT,
     EvidenceFile,
     Latency,
     Manifest,
-    Precision,
     Quality,
     Target,
     TensorSpec,
@@ -89,15 +86,12 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         with float_files(models, folder, request, watch) as (floats, prune):
             family = _family(models, floats, request, watch)
             pruned = prune(_pruning(family, request)) if request.prune else []
-        made, unmade = candidates.make(
-            [*floats, *pruned], request.precisions, family.calibration, folder, watch
-        )
+        made, unmade = candidates.make([*floats, *pruned], request.precisions, family.calibration, folder, watch)
         verdict = judge.judge(
             made,
             family.samples,
             family.parts.count,
             max_drop=request.max_drop,
-            threads=request.threads,
             progress=watch,
         )
         _doubt(verdict, family.outputs[0].shape[1], watch)
@@ -105,7 +99,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
         chosen = [_front(board, variants, verdict, measured, watch) for board in boards]
         manifest = Manifest(
-            format=FORMAT,
+            format=1,
             name=name,
             version=version,
             created=_now(),
@@ -125,7 +119,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             request.output,
             manifest,
             {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)},
-            evidence=EvidenceFile(format=FORMAT, latency=latencies),
+            evidence=EvidenceFile(format=1, latency=latencies),
             report=report.render(manifest, latencies, boards=boards, notes=watch.notes, request=request),
         )
     return ConvertResult(

@@ -115,7 +115,7 @@ def split(samples: Samples, *, apart: bool, steer: bool) -> Split:
     digests = samples.digests()
     if len(digests) < MIN_SAMPLES:
         raise DataError(
-            f"holds {len(digests)} samples, and at least {MIN_SAMPLES} are needed to tell a good variant from a bad one",
+            f"holds {len(digests)} samples; at least {MIN_SAMPLES} are needed to tell a good variant from a bad one",
             where=samples.where,
         )
     if apart:
@@ -136,7 +136,7 @@ def split(samples: Samples, *, apart: bool, steer: bool) -> Split:
 
 
 def _normalised(raw: NDArray[np.generic], preprocessing: Preprocessing) -> Floats:
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
     values: Floats = raw.astype(np.float32)
     return values if not mean.any() and (std == 1).all() else (values - mean) / std
 
@@ -145,7 +145,9 @@ def _check_preprocessing(preprocessing: Preprocessing, shape: tuple[int, ...]) -
     channels = shape[-1] if shape else 1
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) not in {1, channels}:
-            raise DataError(f"{len(values)} values of {name} for {channels} channels", hint="give one, or one a channel")
+            raise DataError(
+                f"{len(values)} values of {name} for {channels} channels", hint="give one, or one a channel"
+            )
     if any(value == 0 for value in preprocessing.std):
         raise DataError("a std of 0 divides by zero")
 
@@ -176,7 +178,9 @@ class _Arrays:
         if len(self._x) != len(self.labels):
             raise DataError(f"holds {len(self._x)} samples and {len(self.labels)} labels", where=self.where)
         if len(self._x) and self._x.shape[1:] != shape:
-            raise DataError(f"its samples are {list(self._x.shape[1:])}, the model takes {list(shape)}", where=self.where)
+            raise DataError(
+                f"its samples are {list(self._x.shape[1:])}, the model takes {list(shape)}", where=self.where
+            )
         self._check_finite()
 
     def digests(self) -> list[bytes]:
@@ -189,7 +193,7 @@ class _Arrays:
         if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "fiub":  # noqa: PLR2004 - rows and columns
             if not ((y != 0).sum(axis=1) == 1).all():
                 raise DataError("the rows of y are not one-hot", where=self.where)
-            return y.argmax(axis=1).astype(np.int64)
+            return np.asarray(y.argmax(axis=1), np.int64)
         flat = y.reshape(-1)
         if flat.dtype.kind not in "fiub" or (flat.dtype.kind == "f" and not (flat == np.floor(flat)).all()):
             raise DataError(f"y holds {flat.dtype}, not whole numbers", where=self.where, hint="label by class number")
@@ -224,13 +228,7 @@ class _ImageFolder:
         self.classes, self.labels = _class_numbers([label for _, label in labelled])
 
     def digests(self) -> list[bytes]:
-        found = []
-        for file in self._files:
-            try:
-                found.append(hashlib.sha256(file.read_bytes()).digest())
-            except OSError as cause:
-                raise DataError(f"cannot be read: {cause.strerror}", where=str(file)) from cause
-        return found
+        return [_file_digest(file) for file in self._files]
 
     def read(self, rows: Integers) -> Floats:
         return _normalised(np.stack([self._pixels(self._files[row]) for row in rows]), self.preprocessing)
@@ -245,13 +243,15 @@ class _ImageFolder:
                     image.convert(self._mode).resize((width, height), Image.Resampling.BILINEAR), np.uint8
                 )
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
-            raise DataError("is no readable image", where=str(file), hint=f"remove it or repair it ({cause})") from cause
+            raise DataError(
+                "is no readable image", where=str(file), hint=f"remove it or repair it ({cause})"
+            ) from cause
         return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels  # noqa: PLR2004 - grey images lack the channel
 
     def _from_table(self, table: Path) -> list[tuple[Path, str]]:
         try:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                lines = list(csv.reader(file))
+            with table.open(encoding="utf-8-sig", newline="") as stream:
+                lines = list(csv.reader(stream))
         except (OSError, UnicodeDecodeError, csv.Error) as cause:
             raise DataError(f"cannot be read: {cause}", where=str(table)) from cause
         if not lines or [cell.strip() for cell in lines[0]] != ["file", "label"]:
@@ -284,6 +284,13 @@ class _ImageFolder:
                 hint="labels.csv has the header file,label",
             )
         return labelled
+
+
+def _file_digest(file: Path) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as cause:
+        raise DataError(f"cannot be read: {cause.strerror}", where=str(file)) from cause
 
 
 def _class_numbers(labels: Sequence[str]) -> tuple[tuple[str, ...], Integers]:

@@ -1,5 +1,7 @@
-"""Which variants are worth having on a board: none other is at least as accurate, as fast and as small, and better in
-one of the three. Size is counted as it travels, compressed: it is where a pruned variant differs from its twin.
+"""Which variants are worth having on a board.
+
+None other is at least as accurate, as fast and as small, and better in one of the three. Size is counted as it
+travels, compressed: it is where a pruned variant differs from its twin.
 
 A board's latency is predicted from the work in the graph (`edge_sdk.predict`), with its band; this machine's own
 measurements rank variants only for the profile this machine is an example of, since the order differs by processor.

@@ -38,15 +38,12 @@ def judge(
     rows: Integers,
     *,
     max_drop: float,
-    threads: int,
     progress: Progress,
 ) -> Verdict:
     """Evaluate every candidate, and refuse those that lost more than `max_drop` points to compression."""
     labels = samples.labels[rows]
     progress.stage("evaluate", len(candidates) * len(rows))
-    answers = {
-        c.id: evaluate.answers(c.path, samples, rows, threads=threads, advance=progress.advance) for c in candidates
-    }
+    answers = {c.id: evaluate.answers(c.path, samples, rows, advance=progress.advance) for c in candidates}
     reference = _reference(candidates, answers, labels)
     own = {c.source: c for c in candidates if c.given and c.precision is Precision.FP32}
     kept: list[tuple[Candidate, Quality]] = []

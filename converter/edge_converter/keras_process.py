@@ -6,6 +6,7 @@ leaks memory with each conversion, and can take its process down with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -24,6 +25,9 @@ from edge_converter import _keras_wire as wire
 from edge_converter.errors import KerasProcessError, SourceError, UnsupportedModelError
 from edge_converter.sources import Framework
 from edge_sdk.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _END_S = 5.0
 _MAX_LINE_BYTES = 1 << 16
@@ -56,7 +60,7 @@ class KerasProcess:
         self._deadline_s = deadline_s
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-    def __enter__(self) -> KerasProcess:
+    def __enter__(self) -> Self:
         with self._messages.open("wb") as messages:
             # A session of its own: Ctrl-C reaches this process alone, which then ends the child in order. The child
             # ends by itself when its stdin closes, so not even `kill -9` of this process leaves it behind.
@@ -118,9 +122,7 @@ class KerasProcess:
             KerasProcessError: The process died or took too long.
         """
         self._ask(
-            wire.Prune(
-                path=str(path.absolute()), arrays=str(arrays), into=str(into), sparsity=sparsity, seed=seed
-            )
+            wire.Prune(path=str(path.absolute()), arrays=str(arrays), into=str(into), sparsity=sparsity, seed=seed)
         )
         return self._await("prune", str(path), advance, wire.Done)
 
@@ -175,10 +177,8 @@ class KerasProcess:
         """Ask it to go, then make it; its whole session, whatever it may have started."""
         child = self._child
         if child.stdin is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 child.stdin.close()
-            except BrokenPipeError:
-                pass
         for sign in (None, signal.SIGTERM, signal.SIGKILL):
             if sign is not None and child.poll() is None:
                 os.killpg(child.pid, sign)

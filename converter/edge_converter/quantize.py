@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,16 @@ class Quantized:
     compression: Pass
 
 
-def calibrate(source: Path, samples: Samples, rows: Integers, *, bits: int, threads: int) -> dict[str, Any]:
-    """The ranges of all activations over these samples, for a static recipe.
+def calibrate(source: Path, samples: Samples, rows: Integers, *, threads: int) -> dict[str, Any]:
+    """The ranges of all activations over these samples, for the static formats: they are the same for 8 and 16 bits.
 
     Raises:
         QuantizationError: The quantizer failed.
     """
     with _quiet(source, "calibrate"):
-        from litert_quantizer import quantizer
-
         content = flatbuffer.prepare(source.read_bytes(), where=str(source))
-        tool = quantizer.Quantizer(content)
-        _static(tool, bits)
+        tool = _tool(content)
+        _static(tool, 8)
         signature = flatbuffer.parse(content, where=str(source)).signatureDefs[0]
         name = bytes(signature.inputs[0].name).decode()
         one_by_one = [{name: samples.read(rows[i : i + 1])} for i in range(len(rows))]
@@ -75,9 +73,7 @@ def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str
         QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
     """
     with _quiet(source, precision.value):
-        from litert_quantizer import quantizer
-
-        tool = quantizer.Quantizer(flatbuffer.prepare(source.read_bytes(), where=str(source)))
+        tool = _tool(flatbuffer.prepare(source.read_bytes(), where=str(source)))
         parameters = _RECIPES[precision](tool)
         content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
     into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
@@ -93,12 +89,18 @@ def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str
     )
 
 
-def needs_ranges(precision: Precision) -> int | None:
-    """The bits of the activations whose ranges must be known, or None for formats that need none."""
-    return {Precision.INT8: 8, Precision.INT16X8: 16}.get(precision)
+def needs_ranges(precision: Precision) -> bool:
+    """Whether the ranges of the activations must be known beforehand."""
+    return precision in {Precision.INT8, Precision.INT16X8}
 
 
-def _fp16(tool: Any) -> dict[str, str | int]:
+def _tool(content: bytes) -> Any:
+    from litert_quantizer import quantizer
+
+    return quantizer.Quantizer(content)
+
+
+def _fp16(tool: Any) -> dict[str, bool | int | float | str]:
     from litert_quantizer import algorithm_manager, qtyping
 
     tool.update_quantization_recipe(
@@ -114,7 +116,7 @@ def _fp16(tool: Any) -> dict[str, str | int]:
     return {"algorithm": "float_casting"}
 
 
-def _dynamic(tool: Any) -> dict[str, str | int]:
+def _dynamic(tool: Any) -> dict[str, bool | int | float | str]:
     from litert_quantizer import qtyping
 
     ops = qtyping.TFLOperationName
@@ -124,19 +126,17 @@ def _dynamic(tool: Any) -> dict[str, str | int]:
     return {"algorithm": "min_max", "convolutions": "channelwise", "dense": "tensorwise"}
 
 
-def _static(tool: Any, bits: int) -> dict[str, str | int]:
+def _static(tool: Any, bits: int) -> dict[str, bool | int | float | str]:
     from litert_quantizer import algorithm_manager, qtyping
 
     ops = qtyping.TFLOperationName
     tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8)
     for border in (ops.INPUT, ops.OUTPUT):  # apps give and take float, whatever is inside
-        tool.update_quantization_recipe(
-            ".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
-        )
+        tool.update_quantization_recipe(".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
     return {"algorithm": "min_max", "weights": "channelwise", "activation_bits": bits}
 
 
-_RECIPES = {
+_RECIPES: dict[Precision, Callable[[Any], dict[str, bool | int | float | str]]] = {
     Precision.FP16: _fp16,
     Precision.DYNAMIC: _dynamic,
     Precision.INT8: lambda tool: _static(tool, 8),

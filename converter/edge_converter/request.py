@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class ConvertRequest:
         precisions: Number formats to make; fp32 is always made, as the reference.
         preprocessing: Applied to every sample before it reaches the model.
         seed: For everything random.
-        threads: For interpreters: calibration, evaluation and the measured latencies.
+        threads: Of the interpreters that calibrate and whose latencies are measured.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
     """
 
@@ -46,7 +46,7 @@ class ConvertRequest:
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
     precisions: tuple[Precision, ...] = ALL_PRECISIONS
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
     threads: int = 1
     keras_deadline_s: float = 1800.0

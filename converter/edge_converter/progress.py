@@ -1,0 +1,114 @@
+"""How far a conversion is, on stderr: bars on a terminal, one line a stage elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from edge_sdk.cli.output import say
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+    from typing_extensions import Self
+
+    from edge_converter.request import Progress
+
+
+class Lines:
+    """A line when a stage begins and for each note: what a log should hold."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held."""
+
+    def stage(self, what: str, total: int) -> None:
+        """Say that it begins."""
+        say(f"edge: {what} ({total} steps)" if total else f"edge: {what}")
+
+    def advance(self, steps: int) -> None:
+        """Lines say no more than that a stage has begun."""
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        say(f"edge: note: {text}")
+
+
+class Bars:
+    """One bar a stage; they stay on the terminal when they are full.
+
+    While they are drawn, what libraries print on stderr of their own (XNNPACK greets every process) goes nowhere: it
+    would tear the bars. Errors come as exceptions and are printed afterwards.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", justify="left"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(file=self._terminal),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        self._bars.stop()
+        sys.stderr.flush()
+        os.dup2(self._terminal.fileno(), sys.stderr.fileno())
+        self._terminal.close()
+
+    def stage(self, what: str, total: int) -> None:
+        """Fill the bar that stands, and begin another."""
+        from rich.markup import escape
+
+        self._finish()
+        self._task = self._bars.add_task(escape(what), total=total or None)
+
+    def advance(self, steps: int) -> None:
+        """Lengthen the bar."""
+        if self._task is not None:
+            self._bars.advance(self._task, steps)
+
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        from rich.text import Text
+
+        self._bars.console.print(Text(f"note: {text}", style="yellow"))
+
+    def _finish(self) -> None:
+        """The next stage has begun, so this one is done, whatever it counted."""
+        if self._task is not None:
+            task = self._bars.tasks[self._task]
+            total = task.total or task.completed or 1
+            self._bars.update(self._task, total=total, completed=total)
+
+
+def chosen() -> Bars | Lines:
+    """Bars where a person watches."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def _check(bars: Bars, lines: Lines) -> tuple[Progress, Progress]:
+    """Both are what the converter asks for; mypy holds this."""
+    return bars, lines
