@@ -8,11 +8,11 @@ from edge_daemon.policy.choose import (
     Yielded,
     allowed_share,
     battery_share,
+    full_ms,
     headroom_c,
     thermal_share,
     throttle_share,
 )
-from edge_daemon.policy.choose import costliest_ms as _costliest_ms
 from edge_daemon.policy.estimate import expected_ms, p95_ms
 from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
 from edge_sdk.mqtt import Because
@@ -36,7 +36,7 @@ def broken(state: PolicyState, model: ModelRecord, variant: VariantRecord) -> st
     )
     code, share = min(shares, key=lambda item: item[1])
     wish, p95 = model.preference, p95_ms(state, model, variant)
-    over = variant.latency_ms > share * _costliest_ms(model)
+    over = variant.latency_ms > share * full_ms(model)
     if share == 0 and over:
         return code
     if wish.max_latency_ms is not None and p95 > wish.max_latency_ms:
@@ -144,7 +144,9 @@ def _sensed(code: str, state: PolicyState, model: ModelRecord) -> str:
 
 
 def _allowed(share: float) -> str:
-    return f"at most {share * 100:.3g} % of the costliest variant's time" if share > 0 else "the cheapest variant only"
+    return (
+        f"at most {share * 100:.3g} % of the time the best quality takes" if share > 0 else "the cheapest variant only"
+    )
 
 
 def _ms(value: float) -> str:

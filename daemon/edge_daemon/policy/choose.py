@@ -71,9 +71,14 @@ def allowed_share(state: PolicyState, model: ModelRecord) -> float:
     return min(thermal_share(model), battery_share(state), throttle_share(state))
 
 
-def costliest_ms(model: ModelRecord) -> float:
-    """What shares are shares of."""
-    return max(variant.latency_ms for variant in model.variants)
+def full_ms(model: ModelRecord) -> float:
+    """What shares are shares of: the time that the best quality takes at least.
+
+    Best is what is as good as the best within the dead-band. The costliest variant would be a poor yardstick: one that
+    is twenty times slower and no better (16-bit activations on the reference kernels) would make every share ample.
+    """
+    enough = max(variant.quality for variant in model.variants) - tables.DEAD_BAND[Mode.ACCURACY]
+    return min(variant.latency_ms for variant in model.variants if variant.quality >= enough)
 
 
 def headroom_c(state: PolicyState, model: ModelRecord) -> tuple[float, float] | None:
@@ -105,7 +110,7 @@ def choose(
         if yielded is Yielded.ACCURACY:
             mode = Mode.ACCURACY
     if share < 1 or yielded is Yielded.TIME:
-        most_ms = 0.0 if yielded is Yielded.TIME else share * costliest_ms(model)
+        most_ms = 0.0 if yielded is Yielded.TIME else share * full_ms(model)
         least_ms = min(variant.latency_ms for variant in pool)
         if least_ms > most_ms:
             if share > 0 and yielded is Yielded.NOTHING and len(pool) < len(usable):

@@ -146,7 +146,8 @@ class PolicyState:
         battery: The band of charge, see `tables.BATTERY`.
         throttle: The worst signal of the last seconds.
         throttle_s: When it was last as bad as that.
-        temp_seen_s: When a temperature was last read; so for the battery.
+        temp_seen_s: When a temperature was last read; so for battery and round trip.
+        drained_s: When the charger was last away.
         log_slowdown: Learned logarithm of observed over expected latency, shared by all variants of all models.
     """
 
@@ -163,6 +164,8 @@ class PolicyState:
     throttle_s: float = 0.0
     temp_seen_s: float = 0.0
     battery_seen_s: float = 0.0
+    rtt_seen_s: float = 0.0
+    drained_s: float = 0.0
     log_slowdown: float = 0.0
 
     def model(self, name: str) -> ModelRecord | None:

@@ -6,10 +6,11 @@ A decision changes for one of three reasons:
 - **urgent**: the running variant breaks a constraint and a cheaper one does not: at once;
 - **voluntary**: another variant is better by more than the dead-band: at most once per dwell.
 
-A variant that was left by itself may not come back within one dwell, whatever the reason, so nothing flaps A-B-A
-inside a dwell; only somebody's word or a failed activation overrides that. Events between ticks happen at the last
-tick's time as far as elapsed dwells go, and start new ones at the next tick, so a dwell is never shorter than it says.
-Whatever an event names that does not exist changes nothing.
+A variant that was left urgently, or that failed, may not come back within one dwell; only somebody's word overrides
+that. So each variant is left urgently at most once per dwell, and the switches are bounded however the input flaps. One
+that was left voluntarily is not barred: it may be the only one that keeps a limit a second later. Events between ticks
+happen at the last tick's time as far as elapsed dwells go, and start new ones at the next tick, so a dwell is never
+shorter than it says. Whatever an event names that does not exist changes nothing.
 """
 
 from __future__ import annotations
@@ -94,11 +95,18 @@ def _ticked(state: PolicyState, tick: Tick) -> PolicyState:
     now_s = state.now_s + passed_s if 0 < passed_s < float("inf") else state.now_s  # NaN and steps back do not count
     senses = sense(tick.conditions)
     temp_seen_s = state.temp_seen_s if senses.temp_c is None else now_s
+    rtt_seen_s = state.rtt_seen_s if senses.rtt_ms is None else now_s
+    if senses.rtt_ms is None and now_s - rtt_seen_s <= tables.SENSOR_HOLD_S:
+        senses = replace(senses, rtt_ms=state.senses.rtt_ms)
     battery, battery_seen_s = state.battery, state.battery_seen_s
-    if senses.charging or (senses.battery_pct is None and now_s - battery_seen_s > tables.SENSOR_HOLD_S):
-        battery, battery_seen_s = 0, now_s
+    drained_s = state.drained_s if senses.charging else now_s
+    if senses.charging:
+        battery_seen_s = now_s
+        battery = battery if now_s - drained_s < tables.CHARGER_CLEAR_S else 0
     elif senses.battery_pct is not None:
         battery, battery_seen_s = tables.follow(tables.BATTERY, battery, senses.battery_pct), now_s
+    elif now_s - battery_seen_s > tables.SENSOR_HOLD_S:
+        battery, battery_seen_s = 0, now_s
     throttle, throttle_s = state.throttle, state.throttle_s
     milder = tables.THROTTLE_RANK[senses.throttle] < tables.THROTTLE_RANK[throttle]
     if not milder or now_s - throttle_s > tables.THROTTLE_CLEAR_S:
@@ -109,7 +117,7 @@ def _ticked(state: PolicyState, tick: Tick) -> PolicyState:
         apps=state.apps,
         paused=state.paused,
         now_s=now_s,
-        seen_s=tick.now_s if passed_s == passed_s else state.seen_s,  # noqa: PLR0124 - false for NaN
+        seen_s=tick.now_s if abs(tick.now_s) < float("inf") else state.seen_s,  # false for NaN
         at=wall(tick.at, state.at),
         senses=senses,
         battery=battery,
@@ -117,6 +125,8 @@ def _ticked(state: PolicyState, tick: Tick) -> PolicyState:
         throttle_s=throttle_s,
         temp_seen_s=temp_seen_s,
         battery_seen_s=battery_seen_s,
+        rtt_seen_s=rtt_seen_s,
+        drained_s=drained_s,
         log_slowdown=state.log_slowdown,
     )
     models = tuple(_stamped(_warmed(ticked, model), now_s) for model in state.models)
@@ -291,18 +301,30 @@ def _decide(
     else:
         usable = _usable(state, model, current, heed_bars=word is None)
     choice = choose(state, model, usable, current)
-    code = _code(state, model, choice, current, word)
+    urgent = word is None and _is_urgent(choice, current)
+    code = _code(state, model, choice, current, word, urgent=urgent)
     if code is None:
         settled = model.measured and choice.variant is current
         return _with_model(state, replace(model, measured=False) if settled else model), ()
     reason = because(code, state, model, choice, current=current)
-    left = () if word is not None or current is None else _bars(state, model, current.id, ticked=ticked)
+    left = _bars(state, model, current, ticked=ticked) if urgent else () if word is not None else model.left
     model = replace(model, bound=_bound(state, model, usable, choice.variant), left=left)
     return _switch(state, model, choice.variant, reason, ticked=ticked)
 
 
+def _is_urgent(choice: Choice, current: VariantRecord | None) -> bool:
+    """The running variant breaks a constraint, and the choice is cheaper."""
+    return current is not None and not choice.keeps and choice.variant.latency_ms < current.latency_ms
+
+
 def _code(
-    state: PolicyState, model: ModelRecord, choice: Choice, current: VariantRecord | None, word: str | None
+    state: PolicyState,
+    model: ModelRecord,
+    choice: Choice,
+    current: VariantRecord | None,
+    word: str | None,
+    *,
+    urgent: bool,
 ) -> str | None:
     """Under which code to switch to the choice now; None is not to."""
     if current is None:
@@ -311,7 +333,7 @@ def _code(
         return None if choice.variant is current and word == "preference" else word
     if choice.variant is current:
         return None
-    if not choice.keeps and choice.variant.latency_ms < current.latency_ms:
+    if urgent:
         return broken(state, model, current) or "preference"
     if _waited(state, model) and (choice.gain or not choice.keeps):
         return _voluntary(state, model, choice, current)
@@ -321,14 +343,18 @@ def _code(
 def _fall_back(
     state: PolicyState, model: ModelRecord, failed: VariantRecord, why: str
 ) -> tuple[PolicyState, Instructions]:
-    """The assigned variant could not be loaded: what last worked runs on, whatever its bars."""
-    others = [v for v in model.variants if v.id != failed.id]
-    others = [v for v in others if _lasts(state, v)] or others
+    """The assigned variant could not be loaded: what last worked runs on, if it keeps the limits.
+
+    Bars do not count here. Where all others are in quarantine the decision stands: to try them in turn, as fast as they
+    fail, would help nobody.
+    """
+    others = [v for v in model.variants if v.id != failed.id and _lasts(state, v)]
     if not others:
         return _with_model(state, model), ()
-    choice = choose(state, model, others, None)
     proven = model.variant(model.proven)
-    if proven is not None and proven in others:
+    proven = proven if proven in others else None
+    choice = choose(state, model, others, proven)
+    if proven is not None and choice.keeps:
         choice = replace(choice, variant=proven, runner_up=None)
     reason = because("failure", state, model, choice, current=failed, detail=why)
     return _switch(state, replace(model, bound="failure"), choice.variant, reason)
@@ -382,9 +408,11 @@ def _waited(state: PolicyState, model: ModelRecord) -> bool:
     return model.switched_s is not None and state.now_s - model.switched_s >= tables.DWELL_S
 
 
-def _bars(state: PolicyState, model: ModelRecord, leaving: str, *, ticked: bool) -> tuple[Left, ...]:
-    kept = tuple(item for item in model.left if item.variant != leaving and _holds(state, item))
-    return (*kept, Left(variant=leaving, at_s=state.now_s if ticked else None))
+def _bars(state: PolicyState, model: ModelRecord, leaving: VariantRecord | None, *, ticked: bool) -> tuple[Left, ...]:
+    if leaving is None:
+        return model.left
+    kept = tuple(item for item in model.left if item.variant != leaving.id and _holds(state, item))
+    return (*kept, Left(variant=leaving.id, at_s=state.now_s if ticked else None))
 
 
 def _voluntary(state: PolicyState, model: ModelRecord, choice: Choice, current: VariantRecord) -> str:

@@ -1,8 +1,8 @@
 """The policy's numbers: thresholds in pairs, what each band allows, dwells and gains.
 
 A band is entered at one threshold and left at another, so that a value resting on a threshold changes nothing. What a
-band allows is a share of the time that the model's costliest variant takes: at constant power, time is energy and
-heat. `docs/explanation/policy.md` says why each number is what it is.
+band allows is a share of the time that the best quality takes (`full_ms` in `edge_daemon.policy.choose`): at constant
+power, time is energy and heat. `docs/explanation/policy.md` says why each number is what it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Band:
     Attributes:
         enter: At or below this it is entered.
         leave: At or above this it is left.
-        share: Of the costliest variant's time that is allowed; 0 allows the cheapest only.
+        share: Of the time that the best quality takes; 0 allows the cheapest variant only.
     """
 
     name: str
@@ -56,6 +56,7 @@ THROTTLE_RANK = {throttle: rank for rank, throttle in enumerate(Throttle)}
 
 DWELL_S = 8.0  # between voluntary switches, and before a variant that was left is returned to
 THROTTLE_CLEAR_S = 10.0  # throttle bits flicker: a milder signal counts once the worse one is this long gone
+CHARGER_CLEAR_S = 5.0  # a loose plug flickers too: charge stops counting once the charger has been there this long
 SENSOR_HOLD_S = 600.0  # a silent sensor keeps its band this long, then lets go
 
 # A variant not running must promise a tenth less than the limit; the running one must only keep it.
