@@ -37,7 +37,7 @@ from edge_sdk.manifest import (
 from edge_sdk.profile import Profile
 
 _ZSTD_LEVEL = 19
-_NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*))?(?:\.edge)?\Z")
+_NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 # Below this share of a guess's accuracy the labels or the preprocessing are more likely wrong than the model.
 _SUSPICIOUS = 2.0
@@ -86,7 +86,8 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         with float_files(models, folder, request, watch) as (floats, prune):
             family = _family(models, floats, request, watch)
             pruned = prune(_pruning(family, request)) if request.prune else []
-        made, unmade = candidates.make([*floats, *pruned], request.precisions, family.calibration, folder, watch)
+        files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
+        made, unmade = candidates.make(files, request.precisions, family.calibration, folder, watch)
         verdict = judge.judge(
             made,
             family.samples,
@@ -95,8 +96,11 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             progress=watch,
         )
         _doubt(verdict, family.outputs[0].shape[1], watch)
-        measured = _measure([c for c, _ in verdict.kept], family, request, watch)
+        # The refused are timed as well: the report shows what was given up.
+        timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], family, request, watch)
+        measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
+        refused = tuple(_variant(candidate, one.quality) for candidate, one in verdict.refused if one.quality)
         chosen = [_front(board, variants, verdict, measured, watch) for board in boards]
         manifest = Manifest(
             format=1,
@@ -112,7 +116,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             reference=verdict.reference,
             variants=variants,
             fronts={one.profile: one.ids for one in chosen},
-            refused=(*unmade, *verdict.refused),
+            refused=(*unmade, *(one for _, one in verdict.refused)),
         )
         latencies = (*measured, *(entry for one in chosen for entry in one.predicted))
         bundles.write(
@@ -120,7 +124,14 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             manifest,
             {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)},
             evidence=EvidenceFile(format=1, latency=latencies),
-            report=report.render(manifest, latencies, boards=boards, notes=watch.notes, request=request),
+            report=report.render(
+                manifest,
+                (*timed, *(entry for one in chosen for entry in one.predicted)),
+                refused=refused,
+                boards=boards,
+                notes=watch.notes,
+                request=request,
+            ),
         )
     return ConvertResult(
         bundle=request.output,

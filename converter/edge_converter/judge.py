@@ -25,11 +25,11 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was kept, what was refused, and against what all was counted."""
+    """What was kept, what was refused and why, and against what all was counted."""
 
     reference: str
     kept: tuple[tuple[Candidate, Quality], ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[tuple[Candidate, Refused], ...]
 
 
 def judge(
@@ -47,7 +47,7 @@ def judge(
     reference = _reference(candidates, answers, labels)
     own = {c.source: c for c in candidates if c.given and c.precision is Precision.FP32}
     kept: list[tuple[Candidate, Quality]] = []
-    refused: list[Refused] = []
+    refused: list[tuple[Candidate, Refused]] = []
     for candidate in candidates:
         mine = answers[candidate.id]
         origin = own.get(candidate.source)
@@ -57,7 +57,7 @@ def judge(
                 f"{METRIC} {quality.value:.2f} %: {quality.source_drop:.2f} points below its float file, "
                 f"where at most {max_drop:g} are allowed"
             )
-            refused.append(Refused(id=candidate.id, reason=reason, quality=quality))
+            refused.append((candidate, Refused(id=candidate.id, reason=reason, quality=quality)))
         else:
             kept.append((candidate, quality))
     return Verdict(reference=reference.id, kept=tuple(kept), refused=tuple(refused))

@@ -68,6 +68,8 @@ def probe(paths: Sequence[Path]) -> None:
     Raises:
         SourceError: The runtime refuses one, or dies of it.
     """
+    if not paths:
+        return
     arguments = [sys.executable, "-m", "edge_converter._probe", *map(str, paths)]
     try:
         # What the child prints of its own is one line for each file it has done, then the error.
