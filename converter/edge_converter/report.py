@@ -45,7 +45,7 @@ section.card,.cards>div,figure{background:var(--paper);border:1px solid var(--li
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));gap:14px;margin:18px 0}
 .cards>div{padding:14px 16px}.cards .what{color:var(--faint);font-size:13px}
 .cards .big{font-size:20px;font-weight:600;overflow-wrap:anywhere}.cards p{margin:4px 0 0;font-size:14px}
-figure{margin:14px 0;padding:14px 14px 6px}
+figure{margin:14px 0;padding:14px 14px 6px;overflow-x:auto}figure .chart{min-width:640px}
 figcaption{font-size:14px;color:var(--faint);padding:0 4px 8px;max-width:90ch}
 figcaption b{color:var(--ink)}
 .scroll{overflow-x:auto;background:var(--paper);border:1px solid var(--line);border-radius:10px}
@@ -157,9 +157,14 @@ def _plots(
         else [p.value for p in _PRECISIONS if any(v.precision is p for v in shown)]
     )
     out = {variant.id for variant in refused}
-    kept_values = [variant.quality.value for variant in shown if variant.id not in out]
-    # Half a point is the least worth magnifying; a refused variant far below must not flatten all others.
-    y = chart.around([*kept_values, max(kept_values) - request.max_drop], title=f"{manifest.metric}, %", least=0.5)
+    kept = [variant.quality.value for variant in shown if variant.id not in out]
+    # A refused variant far below must not flatten all others.
+    floor = min(kept) - max(request.max_drop, max(kept) - min(kept))
+    y = chart.around(
+        [*kept, *(v.quality.value for v in refused if v.quality.value >= floor)],
+        title=f"{manifest.metric}, %",
+        least=_CLOSE,
+    )
     y = chart.Axis(title=y.title, low=max(y.low, -1.0), high=min(y.high, 100 + 0.12 * (y.high - y.low)))
 
     def point(variant: Variant, x: float, weight: float) -> chart.Point:
@@ -277,9 +282,8 @@ def _boards(manifest: Manifest, latencies: Sequence[Latency], boards: Sequence[P
             if variant is not None:
                 entry = predicted.get(id_) or (None if predicted else measured.get(id_))
                 rows.append(_board_row(variant, entry))
-    head = "".join(
-        f'<th scope="col">{name}</th>' for name in ("variant", "accuracy", "transfer", "latency", "how known")
-    )
+    names = ("variant", "accuracy", "transfer", "latency")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col" class="text">how known</th>'
     return (
         "<h2>Worth having, board by board</h2><p>On each board the variants that no other beats in accuracy, latency "
         "and size at once, the most accurate first. A prediction comes from the operations in the file and what is "
