@@ -155,7 +155,12 @@ class AppStatus(Wire, frozen=True, kw_only=True):
 
 
 class Status(Wire, frozen=True, kw_only=True):
-    """All that `edge daemon status` shows."""
+    """All that `edge daemon status` shows.
+
+    Attributes:
+        left_out: Configured models that can't be served, and why.
+        trouble: What hinders the daemon now, such as a full disk.
+    """
 
     at: Unix
     started: Unix
@@ -169,6 +174,8 @@ class Status(Wire, frozen=True, kw_only=True):
     hub_text: Text = ""
     spooled: Count = 0
     dropped: Count = 0
+    left_out: dict[Name, Text] = {}
+    trouble: tuple[Text, ...] = ()
 
 
 class Explanation(Wire, frozen=True, kw_only=True):

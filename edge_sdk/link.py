@@ -1,0 +1,182 @@
+"""The line from an app to the daemon on its board: what the app says of itself, and what it is told to run.
+
+Two threads, because one waits: one reports about once a second, the other asks for the next assignment and is answered
+as soon as there is one. Both end with `close`, in bounded time. If the daemon goes away, the app goes on with what it
+runs, and registers anew once somebody answers again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError
+from edge_sdk.local import AppPin, AppReport, Assignment, Done, LocalClient, Register, Registered
+from edge_sdk.preference import Preference
+
+_log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 1.0
+_WAIT_S = 25.0  # of one question for the next assignment
+_ANSWER_S = 5.0  # of the daemon, beyond what it was asked to wait
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 10.0
+_JOIN_S = 2.0
+_GOODBYE_S = 1.0
+UNKNOWN_APP = "unknown-app"
+
+
+class DaemonLink:
+    """An app's registration with the daemon, kept up.
+
+    Args:
+        socket: Of the daemon; None takes the usual place.
+        model: The daemon's name for the model, or None.
+        manifest: SHA-256 of the bundle's manifest, or None.
+        preference: What the app wants.
+        name: What the app calls itself.
+
+    Raises:
+        DaemonUnreachableError: Nobody answers on the socket.
+        CommandError: The daemon does not serve the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket: str | os.PathLike[str] | None,
+        model: str | None,
+        manifest: str | None,
+        preference: Preference | None,
+        name: str,
+    ) -> None:
+        self._register = Register(
+            model=model, manifest=manifest, name=name[:200], pid=os.getpid(), preference=preference
+        )
+        self._reporting = LocalClient(socket, timeout_s=_ANSWER_S)
+        self._waiting = LocalClient(self._reporting.path, timeout_s=_ANSWER_S)
+        self._speak = threading.Lock()  # one request at a time on `_reporting`
+        self._stopped = threading.Event()
+        self._due = threading.Event()
+        self._threads: tuple[threading.Thread, ...] = ()
+        self.registered = self._join()
+        self._serial = 0
+
+    def start(self, report: Callable[[], AppReport], apply: Callable[[Assignment], None]) -> None:
+        """Begin to report, and to be told.
+
+        Args:
+            report: What happened since it was last called.
+            apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time.
+        """
+        self._report, self._apply = report, apply
+        self._applying = threading.Lock()
+        self._threads = tuple(
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._run_reports, "edge-report"), (self._run_assignments, "edge-assignment"))
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def hurry(self) -> None:
+        """Report now and not in a second: a call was late, or the variant has changed."""
+        self._due.set()
+
+    def say(self, report: AppReport) -> Assignment:
+        """Report once, out of turn.
+
+        Raises:
+            EdgeError: The daemon does not answer, or refuses.
+        """
+        return self._call("POST", "report", Assignment, report)
+
+    def pin(self, variant: str | None) -> Assignment:
+        """Pin a variant for this app, or take the pin back.
+
+        Raises:
+            PinnedError: The operator or the hub has pinned another.
+            UnknownVariantError: The model has no such variant there.
+            DaemonUnreachableError: Nobody answers.
+        """
+        return self._call("POST", "pin", Assignment, AppPin(variant=variant))
+
+    def close(self) -> None:
+        """Say goodbye and end the threads."""
+        self.abandon()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_JOIN_S)
+        try:
+            with self._speak:
+                self._reporting.call("DELETE", f"/v1/apps/{self.registered.app}", Done, timeout_s=_GOODBYE_S)
+        except EdgeError as error:
+            _log.debug("no goodbye: %s", error)
+        self._reporting.close()
+        if not any(thread.is_alive() for thread in self._threads):
+            self._waiting.close()
+
+    def abandon(self) -> None:
+        """Let the threads end by themselves, for an app that forgot to close its model."""
+        self._stopped.set()
+        self._due.set()
+        self._waiting.interrupt()
+
+    def _join(self) -> Registered:
+        return self._reporting.call("POST", "/v1/apps", Registered, self._register)
+
+    def _call(self, method: str, what: str, kind: type[Assignment], body: object) -> Assignment:
+        with self._speak:
+            try:
+                return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, body)
+            except CommandError as error:
+                if error.code != UNKNOWN_APP or self._stopped.is_set():
+                    raise
+            except DaemonUnreachableError:
+                if self._stopped.is_set():
+                    raise
+                # It may have been restarted, and the connection with it: that is found out by asking once more.
+            self.registered = self._join()
+            self._serial = 0
+            return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, body)
+
+    def _run_reports(self) -> None:
+        retry_s = _FIRST_RETRY_S
+        pause_s = REPORT_EVERY_S
+        is_heard = True
+        while not self._stopped.is_set():
+            self._due.wait(pause_s)
+            self._due.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                self._follow(self.say(self._report()))
+            except EdgeError as error:
+                if is_heard:
+                    _log.warning("the daemon does not hear this app, which goes on as it is: %s", error)
+                is_heard, pause_s, retry_s = False, retry_s, min(2 * retry_s, _LONGEST_RETRY_S)
+                continue
+            if not is_heard:
+                _log.info("the daemon hears this app again")
+            is_heard, pause_s, retry_s = True, REPORT_EVERY_S, _FIRST_RETRY_S
+
+    def _run_assignments(self) -> None:
+        while not self._stopped.is_set():
+            app = self.registered.app
+            path = f"/v1/apps/{app}/assignment?after={self._serial}&wait_s={_WAIT_S:g}"
+            try:
+                assignment = self._waiting.call("GET", path, Assignment, timeout_s=_WAIT_S + _ANSWER_S)
+            except EdgeError:
+                # The reports find out what is wrong, and register anew; here there is nothing to do but wait for it.
+                self._stopped.wait(_FIRST_RETRY_S)
+                continue
+            if app == self.registered.app:
+                self._follow(assignment)
+
+    def _follow(self, assignment: Assignment) -> None:
+        with self._applying:
+            if self._stopped.is_set() or assignment.serial < self._serial:
+                return
+            self._serial = assignment.serial
+            self._apply(assignment)
