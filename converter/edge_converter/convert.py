@@ -39,8 +39,8 @@ from edge_sdk.profile import Profile
 _ZSTD_LEVEL = 19
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-# Below this share of a guess's accuracy the labels or the preprocessing are more likely wrong than the model.
-_SUSPICIOUS = 2.0
+# Of the way from a guess to always right: below it labels or preprocessing are more likely wrong than the model.
+_SUSPICIOUS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,9 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     _check_output(request.output)
     boards = tuple(profiles.load(id_) for id_ in dict.fromkeys(request.profiles))
     models = sources.identify(request.models)
-    labelled.check_readable(request.data)
+    for path in (request.data, request.calibration, request.train):
+        if path is not None:
+            labelled.check_readable(path)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
         folder = Path(temporary)
         with float_files(models, folder, request, watch) as (floats, prune):
@@ -101,7 +103,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
         refused = tuple(_variant(candidate, one.quality) for candidate, one in verdict.refused if one.quality)
-        chosen = [_front(board, variants, verdict, measured, watch) for board in boards]
+        chosen = [_front(board, variants, verdict, watch) for board in boards]
         manifest = Manifest(
             format=1,
             name=name,
@@ -228,9 +230,10 @@ def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
 
 def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:
     value = next(quality.value for candidate, quality in verdict.kept if candidate.id == verdict.reference)
-    if value < _SUSPICIOUS * 100.0 / classes:
+    guess = 100.0 / classes
+    if value < guess + _SUSPICIOUS * (100.0 - guess):
         progress.note(
-            f"the float model answers only {value:.1f} % right, and guessing {100.0 / classes:.1f} %: "
+            f"{verdict.reference} answers only {value:.1f} % right, and guessing {guess:.1f} %: "
             "do the labels and the preprocessing (--mean, --std, --resize) fit the model?"
         )
 
@@ -269,7 +272,6 @@ def _front(
     board: Profile,
     variants: Sequence[Variant],
     verdict: Verdict,
-    measured: Sequence[Latency],
     progress: Progress,
 ) -> fronts.Front:
     accelerators = [delegate.value for delegate in board.variants.delegates if delegate.value != "cpu"]
@@ -279,7 +281,7 @@ def _front(
             "vendor's compiler"
         )
     graphs = {candidate.id: candidate.graph for candidate, _ in verdict.kept}
-    return fronts.front(board, variants, graphs, {entry.variant: entry for entry in measured})
+    return fronts.front(board, variants, graphs)
 
 
 def _now() -> float:

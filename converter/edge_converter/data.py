@@ -87,11 +87,17 @@ def open_samples(path: Path, *, shape: tuple[int, ...], preprocessing: Preproces
 
 
 def check_labels(samples: Samples, outputs: int) -> None:
-    """Every label is one of the model's outputs.
+    """Every label is one of the model's outputs, and where classes have names, each output has one.
 
     Raises:
-        DataError: One is not.
+        DataError: It is not so.
     """
+    if samples.classes and len(samples.classes) != outputs:
+        raise DataError(
+            f"names {len(samples.classes)} classes, and the model has {outputs} outputs",
+            where=samples.where,
+            hint=f"label by number, 0 to {outputs - 1}, where not every class occurs",
+        )
     wrong = np.flatnonzero((samples.labels < 0) | (samples.labels >= outputs))
     if wrong.size:
         raise DataError(
@@ -309,7 +315,7 @@ def check_readable(path: Path) -> None:
         DataError: There is nothing at the path.
     """
     if not path.exists():
-        raise DataError("is not there", where=str(path), hint="--data takes an .npz file or a folder of images")
+        raise DataError("is not there", where=str(path), hint="data is an .npz file or a folder of images")
 
 
 def first_by_content(samples: Samples, most: int) -> Integers:

@@ -3,14 +3,14 @@
 None other is at least as accurate, as fast and as small, and better in one of the three. Size is counted as it
 travels, compressed: it is where a pruned variant differs from its twin.
 
-A board's latency is predicted from the work in the graph (`edge_sdk.predict`), with its band; this machine's own
-measurements rank variants only for the profile this machine is an example of, since the order differs by processor.
+A board's latency is predicted from the work in the graph (`edge_sdk.predict`), with its band. What was measured while
+converting never decides, not even for a profile this machine is an example of: a busy moment would change the manifest,
+which is to repeat byte for byte. Measurements are evidence beside it, and it is by them that a device decides.
 """
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Front:
     Attributes:
         profile: The board's id.
         ids: The most accurate first.
-        predicted: Latencies the choice rests on, where they are predictions.
+        predicted: The latencies the choice rests on; empty where the board has no latency model.
     """
 
     profile: str
@@ -35,26 +35,19 @@ class Front:
     predicted: tuple[Latency, ...]
 
 
-def front(
-    profile: Profile, variants: Sequence[Variant], graphs: Mapping[str, Graph], measured: Mapping[str, Latency]
-) -> Front:
+def front(profile: Profile, variants: Sequence[Variant], graphs: Mapping[str, Graph]) -> Front:
     """The Pareto front of quality, latency and size on this board.
 
     Args:
         profile: The board.
         variants: All that are in the bundle.
         graphs: Of the variants, by id.
-        measured: Latencies on this machine, by id.
     """
     wanted = {*profile.variants.precisions, *profile.variants.accuracy_only}
     candidates = [v for v in variants if v.precision in wanted] or list(variants)
-    predicted: dict[str, Latency] = {}
-    if platform.machine() in profile.machine:
-        latency_ms = {v.id: measured[v.id].median_ms for v in candidates}
-    else:
-        predicted = _predict(profile, candidates, graphs)
-        # Without a latency model accuracy and size decide alone: equal latencies never decide.
-        latency_ms = {v.id: predicted[v.id].median_ms if v.id in predicted else math.inf for v in candidates}
+    predicted = _predict(profile, candidates, graphs)
+    # Without a latency model accuracy and size decide alone: equal latencies never decide.
+    latency_ms = {v.id: predicted[v.id].median_ms if v.id in predicted else math.inf for v in candidates}
     fast = [v for v in candidates if v.precision not in profile.variants.accuracy_only]
     best = max((v.quality.value for v in fast), default=-math.inf)
     kept = [v for v in candidates if v in fast or v.quality.value > best]

@@ -6,6 +6,7 @@ Complete in itself: no script, font or image comes from elsewhere, and it names 
 from __future__ import annotations
 
 import html
+import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -276,12 +277,12 @@ def _boards(manifest: Manifest, latencies: Sequence[Latency], boards: Sequence[P
             for entry in latencies
             if entry.origin is Origin.PREDICTED and entry.profile == board.id
         }
+        here = measured if platform.machine() in board.machine else {}
         rows.append(f'<tr class="group"><td colspan="5">{_text(board.name)} ({_text(board.id)})</td></tr>')
         for id_ in manifest.fronts.get(board.id, ()):
             variant = manifest.variant(id_)
             if variant is not None:
-                entry = predicted.get(id_) or (None if predicted else measured.get(id_))
-                rows.append(_board_row(variant, entry))
+                rows.append(_board_row(variant, predicted.get(id_), here.get(id_)))
     names = ("variant", "accuracy", "transfer", "latency")
     head = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col" class="text">how known</th>'
     return (
@@ -292,21 +293,21 @@ def _boards(manifest: Manifest, latencies: Sequence[Latency], boards: Sequence[P
     )
 
 
-def _board_row(variant: Variant, entry: Latency | None) -> str:
-    if entry is None:
-        known, how = "-", "no latency model for this board"
-    elif entry.origin is Origin.PREDICTED:
-        band = entry.band or 1.0
-        known = f"{_ms(entry.median_ms)}"
-        words = f"expected between {_ms(entry.median_ms / band)} and {_ms(entry.median_ms * band)}"
-        how = f'<span class="chip predicted">predicted</span> {_text(words)}, {_count(entry.threads, "thread")}'
-    else:
-        known = f"{_ms(entry.median_ms)}"
-        how = f'<span class="chip measured">measured here</span> {_count(entry.threads, "thread")}'
-    return (
-        f"<tr><td>{_text(variant.id)}</td><td>{variant.quality.value:.2f} %</td>"
-        f'<td>{_size(variant.transfer_bytes)}</td><td>{_text(known)}</td><td class="text">{how}</td></tr>'
-    )
+def _board_row(variant: Variant, predicted: Latency | None, measured: Latency | None) -> str:
+    """One variant; `measured` is given where this machine is one of those the profile is about."""
+    how = []
+    if measured is not None:
+        how.append(f'<span class="chip measured">measured here</span> {_count(measured.threads, "thread")}')
+    if predicted is not None:
+        band = predicted.band or 1.0
+        span = f"{_ms(predicted.median_ms / band)} to {_ms(predicted.median_ms * band)}"
+        words = f"{span}, {_count(predicted.threads, 'thread')}"
+        how.append(f'<span class="chip predicted">predicted</span> {_text(words)}')
+    best = measured or predicted
+    cells = f"<td>{variant.quality.value:.2f} %</td><td>{_size(variant.transfer_bytes)}</td>"
+    cells += f"<td>{_text(_ms(best.median_ms if best else None))}</td>"
+    why = "; ".join(how) or "no latency model for this board"
+    return f'<tr><td>{_text(variant.id)}</td>{cells}<td class="text">{why}</td></tr>'
 
 
 def _refusals(manifest: Manifest, request: ConvertRequest) -> str:

@@ -113,9 +113,11 @@ def check_family(graphs: Sequence[tuple[SourceModel, Graph]]) -> tuple[tuple[Ten
         raise UnsupportedModelError(
             f"gives {list(shape)}, not one score a class", where=where, hint="classifiers with two classes or more"
         )
-    if -1 in inputs[0].shape[1:] or not inputs[0].shape:
+    if inputs[0].dtype != "float32":
+        raise UnsupportedModelError(f"takes {inputs[0].dtype}", where=where, hint="models that take float32 are judged")
+    if -1 in inputs[0].shape[1:] or inputs[0].shape[:1] != (-1,):
         raise UnsupportedModelError(
-            f"takes {list(inputs[0].shape)}", where=where, hint="export it with every size but the batch fixed"
+            f"takes {list(inputs[0].shape)}", where=where, hint="export it with every size fixed and batch 1 or free"
         )
     return inputs, outputs
 
