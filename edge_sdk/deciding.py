@@ -79,9 +79,12 @@ class Chooser:
         """Take in a window of calls, or none if there were too few; `active` may have changed."""
         known = self._learned(window)
         best = known._best()  # noqa: SLF001 - the same class
-        if best == known.active or now_s - known.changed_s < DWELL_S:
+        is_there = any(v.id == known.active for v in known.variants)
+        if best == known.active or (is_there and now_s - known.changed_s < DWELL_S):
             return known
-        if known._fits(known.active):  # noqa: SLF001
+        if not is_there:
+            pass  # it cannot be loaded here: nothing to weigh
+        elif known._fits(known.active):  # noqa: SLF001
             if known._gain(best) < _GAIN:  # noqa: SLF001
                 return known
         elif known.late < LATE_WINDOWS:
@@ -147,7 +150,7 @@ class Chooser:
         everything = {c.id: c for c in self._candidates()}
         best_quality = max(c.quality for c in everything.values())
         worth = {x: merit(c, self.preference.mode, best_quality) for x, c in everything.items()}
-        if self.active not in everything or worth[self.active] == -math.inf:
+        if worth[self.active] == -math.inf:
             return math.inf
         return worth[id_] - worth[self.active]
 
