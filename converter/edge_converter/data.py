@@ -168,7 +168,7 @@ class _Arrays:
         if preprocessing.resize is not None:
             raise DataError("arrays are not resized", where=self.where, hint="--resize is for folders of images")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 have = ", ".join(archive.files) or "nothing"
                 if not {"x", "y"} <= set(archive.files):
                     raise DataError(f"needs the arrays x and y, and holds {have}", where=self.where)

@@ -1,0 +1,308 @@
+"""Bad input: one clear line, the documented exit status, and what stood before stands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_sdk.bundle import Bundle
+
+TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The files below a folder by their content."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def refused(edge: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a conversion that must fail, twice: beside nothing and onto a bundle; returns the line it says."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+
+    def run(*words: object, status: int = 2) -> str:
+        fresh, standing = tmp_path / "out" / "fresh.edge", tmp_path / "out" / "standing.edge"
+        fresh.parent.mkdir(exist_ok=True)
+        shutil.rmtree(standing, ignore_errors=True)
+        shutil.copytree(_standing(edge, tmp_path), standing)
+        before = contents(standing)
+        lines = set()
+        for out in (fresh, standing):
+            done = edge("convert", *words, "-o", out)
+            assert done.status == status, done.err
+            assert done.out == ""
+            assert "Traceback" not in done.err
+            assert done.line.startswith("edge: ")
+            lines.add(done.line.replace(str(out), "OUT"))
+        assert not fresh.exists()
+        assert contents(standing) == before
+        assert sorted(p.name for p in fresh.parent.iterdir()) == ["standing.edge"]
+        assert list(scratch.iterdir()) == []
+        (line,) = lines
+        return line
+
+    return run
+
+
+def _standing(edge: Callable[..., Any], tmp_path: Path) -> Path:
+    """A bundle that stands before."""
+    place = tmp_path / "kept" / "standing.edge"
+    if not place.exists():
+        x = np.random.default_rng(3).normal(0, 1, (20, 4)).astype(np.float32)
+        data = tmp_path / "standing.npz"
+        np.savez(data, x=x, y=np.zeros(20, np.int64))
+        model = TINY / "dense_fp32.tflite"
+        assert edge("convert", model, "--data", data, "--precision", "fp32", "-o", place).status == 0
+    return place
+
+
+# ------------------------------------------------------------------------------------------------------- models
+
+
+def test_a_missing_model(refused: Callable[..., str], points: Path, tmp_path: Path) -> None:
+    line = refused(tmp_path / "absent.tflite", "--data", points)
+    assert "absent.tflite: cannot be read: No such file or directory" in line
+    assert line.endswith("[source-model]")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9], ids=["head", "tail"])
+def test_a_truncated_tflite(refused: Callable[..., str], points: Path, tiny: Path, share: float) -> None:
+    content = tiny.read_bytes()
+    tiny.write_bytes(content[: int(share * len(content))])
+    line = refused(tiny, "--data", points)
+    assert str(tiny) in line
+    assert line.endswith("[source-model]")
+
+
+def test_a_tflite_of_noise(refused: Callable[..., str], points: Path, tiny: Path) -> None:
+    noise = np.random.default_rng(0).bytes(4096)
+    tiny.write_bytes(noise[:4] + b"TFL3" + noise[8:])
+    line = refused(tiny, "--data", points)
+    assert str(tiny) in line
+    assert line.endswith("[source-model]")
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".keras", ".h5"])
+def test_a_file_that_does_not_begin_as_its_name_says(
+    refused: Callable[..., str], points: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"<html>404 Not Found</html>")
+    line = refused(path, "--data", points)
+    assert f"{path}: is damaged: it does not begin as a {suffix} file does" in line
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model"])
+def test_a_file_of_another_kind(refused: Callable[..., str], points: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"something else")
+    line = refused(path, "--data", points)
+    assert "is no model this converter reads" in line
+    assert "it reads .keras, .h5, .tflite and SavedModel directories" in line
+
+
+def test_a_directory_that_is_no_saved_model(refused: Callable[..., str], points: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "is a directory without saved_model.pb" in refused(tmp_path / "folder", "--data", points)
+
+
+def test_an_operator_the_runtime_does_not_have(refused: Callable[..., str], points: Path) -> None:
+    line = refused(TINY / "custom_op.tflite", "--data", points)
+    assert "custom_op.tflite: " in line
+    assert "ethos-u" in line
+
+
+def test_a_model_that_is_no_classifier(refused: Callable[..., str], points: Path) -> None:
+    assert "has 2 inputs and 2 outputs" in refused(TINY / "two_by_two.tflite", "--data", points)
+    assert refused(TINY / "tokens.tflite", "--data", points).endswith("[unsupported-model]")
+
+
+def test_two_models_that_answer_different_questions(
+    refused: Callable[..., str], points: Path, tiny: Path, convolutions: Path
+) -> None:
+    line = refused(tiny, convolutions, "--data", points)
+    assert "small is [-1, 8, 8, 1] float32 -> [-1, 10] float32 and tiny is [-1, 4] float32 -> [-1, 3] float32" in line
+    assert line.endswith("[signature-mismatch]")
+
+
+def test_the_same_model_twice(refused: Callable[..., str], points: Path, tiny: Path) -> None:
+    assert f"{tiny}: is given twice" in refused(tiny, tiny, "--data", points)
+
+
+# --------------------------------------------------------------------------------------------------------- data
+
+
+def arrays(tmp_path: Path, **named: object) -> Path:
+    path = tmp_path / "bad.npz"
+    np.savez(path, **{name: np.asarray(value) for name, value in named.items()})
+    return path
+
+
+X = np.random.default_rng(5).normal(0, 1, (40, 4)).astype(np.float32)
+Y = np.zeros(40, np.int64)
+WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"x": X[:0], "y": Y[:0]}, "holds no samples"),
+        ({"x": X[:5], "y": Y[:5]}, "holds 5 samples; at least 10 are needed"),
+        ({"x": np.ones((40, 4)), "y": Y}, "holds nothing but copies of a few samples"),
+        ({"x": X, "y": Y + 3}, "label 3 of sample 0 is none of the model's 3 outputs; labels go from 0 to 2"),
+        ({"x": X, "y": Y - 1}, "label -1 of sample 0 is none"),
+        ({"x": X, "y": Y[:-1]}, "holds 40 samples and 39 labels"),
+        ({"x": X[:, :3], "y": Y}, "its samples are [3], the model takes [4]"),
+        ({"x": WITH_NAN, "y": Y}, "sample 10 holds NaN or infinity"),
+        ({"x": X, "y": Y + 0.5}, "y holds float64, not whole numbers"),
+        ({"x": X, "y": Y.astype("U3")}, "y holds <U3, not whole numbers"),
+        ({"x": X.astype("U9"), "y": Y}, "x holds <U9, not numbers"),
+        ({"x": X, "y": np.ones((40, 3))}, "the rows of y are not one-hot"),
+        ({"x": X}, "needs the arrays x and y, and holds x"),
+        ({"images": X, "labels": Y}, "needs the arrays x and y, and holds images, labels"),
+        ({"x": X, "y": Y, "classes": ["cat", "dog"]}, "names 2 classes, and the model has 3 outputs"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else "",
+)
+def test_bad_arrays(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path, named: dict[str, object], says: str
+) -> None:
+    path = arrays(tmp_path, **named)
+    line = refused(tiny, "--data", path)
+    assert says in line
+    assert str(path) in line
+    assert line.endswith("[data]")
+
+
+def test_pickled_arrays_are_not_loaded(refused: Callable[..., str], tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, x=np.array([{"a": 1}] * 20, dtype=object), y=Y[:20])
+    assert "is no readable .npz file" in refused(tiny, "--data", path)
+
+
+def test_a_truncated_archive(refused: Callable[..., str], tiny: Path, points: Path) -> None:
+    points.write_bytes(points.read_bytes()[:-100])
+    assert f"{points}: is no readable .npz file" in refused(tiny, "--data", points)
+
+
+@pytest.mark.parametrize("option", ["--data", "--calibration", "--train"])
+def test_missing_data(refused: Callable[..., str], tiny: Path, points: Path, tmp_path: Path, option: str) -> None:
+    words = [] if option == "--data" else ["--data", points]
+    assert "absent.npz: is not there" in refused(tiny, *words, option, tmp_path / "absent.npz")
+
+
+def test_a_mean_for_each_of_the_wrong_number_of_channels(refused: Callable[..., str], tiny: Path, points: Path) -> None:
+    assert "2 values of mean for 4 channels" in refused(tiny, "--data", points, "--mean", "1,2")
+    assert "a std of 0 divides by zero" in refused(tiny, "--data", points, "--std", "0")
+
+
+# ----------------------------------------------------------------------------------------------------- the rest
+
+
+def test_an_unknown_board(refused: Callable[..., str], tiny: Path, points: Path) -> None:
+    line = refused(tiny, "--data", points, "--profile", "rpi44")
+    assert "no profile 'rpi44'; there are " in line
+    assert "rpi4, " in line
+    assert line.endswith("[unknown-profile]")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-drop", "nan"),
+        ("--max-drop", "-1"),
+        ("--prune", "1"),
+        ("--prune", "inf"),
+        ("--threads", "0"),
+        ("--threads", "1.5"),
+        ("--seed", "-1"),
+        ("--resize", "0x4"),
+        ("--mean", "1,,2"),
+        ("--precision", "int7"),
+        ("--name", "../evil"),
+        ("--version", "a/b"),
+    ],
+    ids="=".join,
+)
+def test_an_option_out_of_bounds(refused: Callable[..., str], tiny: Path, points: Path, words: tuple[str, str]) -> None:
+    assert refused(tiny, "--data", points, *words).endswith("[usage]")
+
+
+def test_an_output_that_is_a_file(edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path) -> None:
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    done = edge("convert", tiny, "--data", points, "-o", out)
+    assert done.status == 2
+    assert f"{out}: is a file; a bundle is a directory" in done.line
+    assert out.read_text() == "mine"
+
+
+def test_an_output_that_is_a_directory_of_something_else(
+    edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "one.jpg").write_bytes(b"mine")
+    done = edge("convert", tiny, "--data", points, "-o", out)
+    assert done.status == 2
+    assert "is a directory that holds no bundle" in done.line
+    assert contents(out).keys() == {"one.jpg"}
+
+
+def test_a_bundle_with_a_file_of_the_user_in_it_is_left_alone(
+    edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.edge"
+    assert edge("convert", tiny, "--data", points, "--precision", "fp32", "-o", out).status == 0
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    done = edge("convert", tiny, "--data", points, "--precision", "fp32", "-o", out)
+    assert done.status in {1, 2}
+    assert "no bundle" in done.line
+    assert contents(out) == before
+
+
+def test_a_full_disk_while_the_bundle_is_written(tiny: Path, points: Path, tmp_path: Path) -> None:
+    # Files may grow to 5 kB: the models fit, the report does not. Which error the kernel gives then (EFBIG for
+    # ENOSPC) is the only difference to a full disk.
+    out, scratch = tmp_path / "out" / "a.edge", tmp_path / "scratch"
+    out.parent.mkdir()
+    scratch.mkdir()
+    base = ["convert", str(tiny), "--data", str(points), "--precision", "fp16", "-o", str(out)]
+    whole = "import sys; from edge_sdk.cli import main; sys.exit(main(sys.argv[1:]))"
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)); " + whole
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *base],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+
+    for stands in (False, True):
+        before = contents(out.parent)
+        done = run(limited)
+        assert done.returncode == 1, done.stderr
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith(f"edge: {out}: cannot be written: File too large; free some space")
+        assert line.endswith("[storage]")
+        assert contents(out.parent) == before
+        assert list(scratch.iterdir()) == []
+        if not stands:
+            assert run(whole).returncode == 0
+    Bundle(out)
