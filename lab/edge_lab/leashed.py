@@ -6,6 +6,7 @@ reaped, and the kernel ends it when we die (`_leash`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from edge_lab.errors import PartDiedError
 _LEASH = Path(__file__).with_name("_leash.py")
 _POLL_S = 0.02
 _REAP_S = 5.0
+_ORPHANS_S = 2.0
 _TAIL_LINES = 4
 _TAIL_BYTES = 8192
 
@@ -32,6 +34,7 @@ class Leashed:
         argv: The command.
         log: Where its stderr goes, and its stdout where `piped` is not set; appended to.
         env: Its environment; ours where None.
+        cwd: Its working directory; one without Python files, since `python -m` looks there first.
         piped: Its stdout is read by the caller through `stdout`.
         shown: Its stderr goes to ours and not to the log, for progress bars.
     """
@@ -43,6 +46,7 @@ class Leashed:
         *,
         log: Path,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
         piped: bool = False,
         shown: bool = False,
     ) -> None:
@@ -55,6 +59,7 @@ class Leashed:
                 stdout=subprocess.PIPE if piped else sink,
                 stderr=None if shown else sink,
                 env=None if env is None else dict(env),
+                cwd=cwd,
                 start_new_session=True,
             )
         self.pid = self._popen.pid
@@ -100,15 +105,25 @@ class Leashed:
         return "its log ends: " + " | ".join(kept) if kept else "it logged nothing"
 
     def stop(self, *, grace_s: float, patient: Callable[[], bool] = lambda: True) -> None:
-        """Ask it to end, kill its group when it does not within `grace_s` or `patient` turns false, reap it."""
+        """Ask it to end, kill it when it does not within `grace_s` or `patient` turns false, and reap it.
+
+        What it had started ends with it, whatever session that is in.
+        """
         if self._popen.returncode is None:
+            offspring = _descendants(self.pid)
             if self.status is None:
                 os.kill(self.pid, signal.SIGTERM)
             deadline = time.monotonic() + grace_s
             while self.status is None and time.monotonic() < deadline and patient():
                 time.sleep(_POLL_S)
+            offspring |= _descendants(self.pid)
             os.killpg(self.pid, signal.SIGKILL)
+            _end(offspring)
         self._reap()
+
+    def children(self) -> list[int]:
+        """The ids of the processes it started and that still run."""
+        return [pid for pid, (parent, _) in _processes().items() if parent == self.pid]
 
     def kill(self) -> None:
         """SIGKILL this one process, as the kernel's out-of-memory killer would: its children are not asked."""
@@ -120,6 +135,47 @@ class Leashed:
         self._popen.wait(_REAP_S)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
+
+
+def _processes() -> dict[int, tuple[int, int]]:
+    """Parent and start time (ticks since boot) of each process that is no zombie."""
+    found: dict[int, tuple[int, int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        except OSError:  # gone between the listing and the reading
+            continue
+        if fields[0] != "Z":
+            found[int(folder.name)] = (int(fields[1]), int(fields[19]))  # proc(5): fields 4 and 22
+    return found
+
+
+def _descendants(pid: int) -> set[tuple[int, int]]:
+    """Number and start time of all that descend from a process: a number alone may be somebody else's by now."""
+    processes = _processes()
+    found: set[tuple[int, int]] = set()
+    parents = {pid}
+    while parents:
+        parents = {child for child, (parent, _) in processes.items() if parent in parents}
+        found |= {(child, processes[child][1]) for child in parents}
+    return found
+
+
+def _end(orphans: set[tuple[int, int]]) -> None:
+    """Let these end by themselves for a moment, as what has lost its parent does, then kill what is left."""
+    for number in (0, signal.SIGKILL):
+        deadline = time.monotonic() + _ORPHANS_S
+        left = _running(orphans)
+        for pid, _ in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)  # 0 does nothing
+        while left and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            left = _running(left)
+
+
+def _running(these: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    return these and {(pid, began) for pid, (_, began) in _processes().items()} & these
 
 
 def wait_for(

@@ -52,9 +52,11 @@ class PlayedBoard:
     Args:
         root: An empty directory of the caller's.
         conditions: Shown at first.
+        limit_c: Where the played zone says that the kernel would slow the processor down; what a daemon keeps below,
+            unless the board's profile names a limit.
     """
 
-    def __init__(self, root: Path, conditions: PlayedConditions) -> None:
+    def __init__(self, root: Path, conditions: PlayedConditions, *, limit_c: float) -> None:
         self.root = root
         self._shown: dict[str, str] = {}
         for name in _REAL:
@@ -64,6 +66,8 @@ class PlayedBoard:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(real)
         self._write(f"{_ZONE}/type", "cpu-thermal")
+        self._write(f"{_ZONE}/trip_point_0_type", "passive")
+        self._write(f"{_ZONE}/trip_point_0_temp", str(round(limit_c * 1000)))
         self._write(f"{_BATTERY}/type", "Battery")
         self._write(f"{_BATTERY}/present", "1")
         self._write(f"{_BATTERY}/scope", "System")

@@ -129,6 +129,16 @@ class Story:
             found.append(answer)
         return Work.of(found)
 
+    def active_by_app(self) -> str | None:
+        """What gave the app's last answer."""
+        return self.answers[-1].variant if self.answers else None
+
+    def active_by_hub(self) -> str | None:
+        """What runs, as far as the hub was told."""
+        if self.switches:
+            return self.switches[-1].new
+        return self.active_by_app()
+
     def by_variant(self) -> dict[str, Work]:
         """The answers of each variant that gave any, the one with the most first."""
         told: dict[str, list[Answer]] = {}

@@ -124,7 +124,9 @@ def _conditions(moment: Moment | None, width: int) -> Table:
 def _answers(story: Story, width: int) -> Table:
     work, recent = story.work(), story.recent()
     active = story.moments[-1].active if story.moments else None
-    table = _table(width, ("the app runs", 5), ("median", 2), ("answers", 2), ("failed", 2), ("right", 2), ("hub has", 5))
+    table = _table(
+        width, ("the app runs", 5), ("median", 2), ("answers", 2), ("failed", 2), ("right", 2), ("hub has", 5)
+    )
     table.add_row(
         f"[bold green]{active or '-'}[/]",
         _number(recent.p50_ms, " ms", 1),
