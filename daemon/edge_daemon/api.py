@@ -87,6 +87,7 @@ class Api:
 
     def __init__(
         self,
+        *,
         catalogue: Catalogue,
         apps: Apps,
         switcher: Switcher,
@@ -200,9 +201,7 @@ class Api:
         else:
             await self._switcher.feed(joined)
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)
-        return Registered(
-            app=app.id, model=served.name, bundle=str(served.bundle.path), assignment=self._assigned(app)
-        )
+        return Registered(app=app.id, model=served.name, bundle=str(served.bundle.path), assignment=self._assigned(app))
 
     def _model_of(self, body: Register) -> Served:
         if body.model is not None:

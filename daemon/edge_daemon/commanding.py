@@ -248,7 +248,7 @@ class Commanding:
         if outcome.then is not None:
             outcome.then()
 
-    def _outcome(self, command: Command) -> _Outcome:
+    def _outcome(self, command: Command) -> _Outcome:  # noqa: PLR0911 - one for each command
         """What a command is to do.
 
         Raises:
@@ -407,7 +407,5 @@ def _refusal(code: str, text: str) -> Reply:
 
 
 def _merged(settings: Settings, command: Configure) -> Settings:
-    return Settings(
-        telemetry_every_s=settings.telemetry_every_s if command.telemetry_every_s is None else command.telemetry_every_s,
-        sample_every_s=settings.sample_every_s if command.sample_every_s is None else command.sample_every_s,
-    )
+    asked = {"telemetry_every_s": command.telemetry_every_s, "sample_every_s": command.sample_every_s}
+    return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})

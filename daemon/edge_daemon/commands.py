@@ -1,7 +1,110 @@
-"""What this package contributes to the program `edge`."""
+"""What this package contributes to the program `edge`: names and arguments; what they do is in `edge_daemon.cli`."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+from collections.abc import Callable
+
 from edge_sdk.cli.command import Command
 
-COMMANDS: tuple[Command, ...] = ()
+_MODES = ("accuracy", "balanced", "speed", "battery")
+
+
+def _takes_socket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--socket", metavar="PATH", help="of the daemon, else EDGE_DAEMON_SOCKET, else the usual place")
+
+
+def _takes_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML, else EDGE_DAEMON_CONFIG, else /etc/edge/daemon.toml, else all defaults"
+    )
+    parser.add_argument("--socket", metavar="PATH", help="where to serve the local API; wins over the configuration")
+
+
+def _takes_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="only of this one")
+    _takes_socket(parser)
+
+
+def _takes_prefer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mode", metavar="MODE", choices=_MODES, help="one of " + ", ".join(_MODES))
+    parser.add_argument("--model", metavar="MODEL", help="of this one only, else of all")
+    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="the median of a call stays below")
+    parser.add_argument("--deadline-ms", metavar="MS", type=float, help="19 of 20 calls stay below")
+    parser.add_argument("--min-accuracy", metavar="PCT", type=float, help="nothing worse than this, in percent")
+    parser.add_argument("--max-temp-c", metavar="C", type=float, help="the board stays below")
+    _takes_socket(parser)
+
+
+def _takes_pin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="the daemon's name for it")
+    parser.add_argument("variant", metavar="VARIANT", help="its id; 'edge daemon status' shows what there is")
+    _takes_socket(parser)
+
+
+def _takes_unpin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="this one, else all")
+    _takes_socket(parser)
+
+
+def _takes_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--every", metavar="S", type=float, default=1.0, help="seconds between two lines (default 1)")
+    _takes_socket(parser)
+
+
+def _later(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function of `edge_daemon.cli`, imported when it is called."""
+
+    def run(args: argparse.Namespace) -> int:
+        function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module("edge_daemon.cli"), name)
+        return function(args)
+
+    return run
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        path=("daemon", "run"),
+        summary="run the daemon here until it is stopped",
+        configure=_takes_run,
+        run=_later("run"),
+        has_json=False,
+    ),
+    Command(
+        path=("daemon", "status"),
+        summary="what it senses, which variants run, how it stands with the hub",
+        configure=_takes_socket,
+        run=_later("status"),
+    ),
+    Command(
+        path=("daemon", "explain"),
+        summary="the last decisions and why they fell as they did",
+        configure=_takes_explain,
+        run=_later("explain"),
+    ),
+    Command(
+        path=("daemon", "prefer"),
+        summary="say what is wanted of a model, or of all",
+        configure=_takes_prefer,
+        run=_later("prefer"),
+    ),
+    Command(
+        path=("daemon", "pin"),
+        summary="run this variant whatever the conditions, until unpinned",
+        configure=_takes_pin,
+        run=_later("pin"),
+    ),
+    Command(
+        path=("daemon", "unpin"),
+        summary="let the policy decide again",
+        configure=_takes_unpin,
+        run=_later("unpin"),
+    ),
+    Command(
+        path=("daemon", "watch"),
+        summary="a line a second: conditions and what runs, until interrupted",
+        configure=_takes_watch,
+        run=_later("watch"),
+    ),
+)

@@ -48,7 +48,7 @@ class ModelSection(Wire, frozen=True, kw_only=True):
 
 
 class TlsSection(Wire, frozen=True, kw_only=True):
-    """`[mqtt.tls]`: present means encrypted."""
+    """`[mqtt.tls]`, or `tls = true`: encrypted, and checked against this authority or the system's."""
 
     ca: PathText | None = None
     cert: PathText | None = None
@@ -63,7 +63,7 @@ class MqttSection(Wire, frozen=True, kw_only=True):
     username: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Meta(max_length=1024)] | None = None
     password_file: PathText | None = None
-    tls: TlsSection | None = None
+    tls: bool | TlsSection = False
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     will_delay_s: Annotated[int, Meta(ge=0, le=3600)] = 10
     probe_every_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
@@ -73,7 +73,14 @@ class MqttSection(Wire, frozen=True, kw_only=True):
         """The port given, else MQTT's own: 8883 with TLS, 1883 without."""
         if self.port is not None:
             return self.port
-        return 8883 if self.tls is not None else 1883
+        return 8883 if self.encryption is not None else 1883
+
+    @property
+    def encryption(self) -> TlsSection | None:
+        """How it is encrypted; None if it is not."""
+        if isinstance(self.tls, TlsSection):
+            return self.tls
+        return TlsSection() if self.tls else None
 
 
 class StateSection(Wire, frozen=True, kw_only=True):
@@ -217,7 +224,8 @@ def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
         )
     if mqtt.password is not None and mqtt.password_file is not None:
         raise ConfigError("mqtt.password and mqtt.password_file exclude each other", where=str(path))
-    if mqtt.tls is not None and (mqtt.tls.cert is None) != (mqtt.tls.key is None):
+    tls = mqtt.encryption
+    if tls is not None and (tls.cert is None) != (tls.key is None):
         raise ConfigError("mqtt.tls.cert and mqtt.tls.key go together", where=str(path))
 
 
@@ -234,7 +242,7 @@ def _resolved(config: Config, base: Path) -> Config:
     mqtt = config.mqtt
     if mqtt is not None:
         tls = mqtt.tls
-        if tls is not None:
+        if isinstance(tls, TlsSection):
             tls = replace(tls, ca=optional(tls.ca), cert=optional(tls.cert), key=optional(tls.key))
         mqtt = replace(mqtt, password_file=optional(mqtt.password_file), tls=tls)
     return replace(

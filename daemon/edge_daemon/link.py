@@ -269,15 +269,13 @@ class Link:
         self._dismissal = reason
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._tell(Arrived(topic=message.topic, payload=message.payload, retained=message.retain))
+        self._tell(Arrived(topic=message.topic, payload=bytes(message.payload), retained=message.retain))
 
     def _on_publish(self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Any) -> None:
         if reason.value >= _FAILURE:
             self._tell(Denied(text=f"the broker does not take what we publish: {reason}"))
 
-    def _on_subscribe(
-        self, _client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Any
-    ) -> None:
+    def _on_subscribe(self, _client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         if self._probe is not None and self._probe[0] == mid:
             self._tell(Echoed(rtt_ms=(time.monotonic() - self._probe[1]) * 1000))
             self._probe = None
@@ -312,7 +310,7 @@ class Link:
     def _session(self) -> dict[str, Any]:
         if not self._mqtt5:
             return {}
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho types it partly
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = MAX_DOWN_BYTES + _ROOM_FOR_HEADERS
         return {"clean_start": False, "properties": properties}
@@ -320,7 +318,7 @@ class Link:
     def _will_properties(self) -> Properties | None:
         if not self._mqtt5:
             return None
-        properties = Properties(PacketTypes.WILLMESSAGE)
+        properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]  # paho types it partly
         properties.WillDelayInterval = self._address.will.delay_s
         return properties
 

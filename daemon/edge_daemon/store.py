@@ -2,7 +2,8 @@
 
 A command's effect (the policy's state) and its reply (a row of the spool) are committed at once, so that a crash at
 any moment leaves either both or neither. WAL with `synchronous=FULL`: what was committed is on the disk. A file that
-turns out damaged is moved aside and a fresh one begun: a device with a bad SD card goes on working.
+turns out damaged is moved aside and a fresh one begun, and where none can be kept at all (a full disk at the start)
+memory has to do: a device with a bad SD card goes on working.
 
 The store belongs to the thread that made it; the daemon reaches it through its lane "store" (`edge_daemon.lanes`).
 """
@@ -17,6 +18,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edge_daemon.errors import StateInUseError
 from edge_daemon.memory import CommandMemory
@@ -65,6 +67,9 @@ class Store:
         boot: This start of the daemon; what is spooled is numbered within it.
         limits: Of the spool.
 
+    Attributes:
+        trouble: Why state cannot be kept now; None while it can. May be read from any thread.
+
     Raises:
         StateInUseError: Another daemon holds the directory.
         StorageError: The directory cannot be made or written.
@@ -73,6 +78,8 @@ class Store:
     def __init__(self, directory: Path, *, boot: str, limits: Limits) -> None:
         self.path = directory / FILE
         self.quarantined: Path | None = None
+        self.trouble: str | None = None
+        self._in_memory: str | None = None
         self._lock = _hold(directory)
         try:
             self._connection = self._open()
@@ -92,6 +99,24 @@ class Store:
         with _storage_errors(self.path):
             found = self._connection.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
         return None if found is None else bytes(found[0])
+
+    def waiting(self, limit: int) -> list[int]:
+        """The rows of the spool to send first.
+
+        Raises:
+            StorageError: The disk is broken.
+        """
+        with _storage_errors(self.path):
+            return self.spool.head(limit)
+
+    def payloads(self, rows: Sequence[int]) -> list[Stored]:
+        """What is to be sent of these rows; a row that is gone is left out.
+
+        Raises:
+            StorageError: The disk is broken.
+        """
+        with _storage_errors(self.path):
+            return self.spool.payloads(rows)
 
     def commit(
         self,
@@ -165,30 +190,36 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _storage_errors(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
-                    self._connection.execute("ROLLBACK")
-                self.spool.recount()
-                raise
+        try:
+            with _storage_errors(self.path):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                        self._connection.execute("ROLLBACK")
+                    self.spool.recount()
+                    raise
+        except StorageError as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = self._in_memory
 
     def _open(self) -> sqlite3.Connection:
         with _storage_errors(self.path):
             try:
                 return _connect(self.path)
-            except sqlite3.OperationalError:
-                raise  # no permission, no space: the file may be well
+            except sqlite3.OperationalError as error:  # no space: the file may be well
+                self.trouble = self._in_memory = f"{self.path}: state cannot be kept: {error}; memory has to do"
+                return _connect(":memory:")
             except sqlite3.DatabaseError as error:
                 self.quarantined = _move_aside(self.path)
                 log.warning("%s is damaged (%s): moved to %s, beginning anew", self.path, error, self.quarantined.name)
                 return _connect(self.path)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
     """Open, check and prepare the file.
 
     Raises:
@@ -200,11 +231,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    path.chmod(0o600)
+    if isinstance(path, Path):
+        path.chmod(0o600)
     return connection
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
+    # The directory is ours alone. Without sharing, the index of the log is in memory instead of in a mapped file, which
+    # a full disk could not hold.
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA journal_size_limit=1048576")

@@ -157,12 +157,10 @@ class Switcher:
         """
         higher = {PinnedBy.APP: {PinnedBy.OPERATOR, PinnedBy.HUB}, PinnedBy.OPERATOR: {PinnedBy.HUB}}.get(by, set())
         for record in self._state.models:
-            if model in (None, record.name) and record.pinned_by in higher:
+            hand = record.pinned_by
+            if hand is not None and hand in higher and model in (None, record.name):
                 raise PinnedError(
-                    f"{record.name} is pinned to {record.pin} by the {record.pinned_by.value}"
-                    if record.pinned_by is not None
-                    else "pinned",
-                    hint="it is for them to unpin it",
+                    f"{record.name} is pinned to {record.pin} by the {hand.value}", hint="it is for them to unpin it"
                 )
 
     def models(self) -> dict[str, ModelState]:

@@ -14,7 +14,7 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edge_daemon.clock import Clock
 from edge_daemon.config import MqttSection, password
@@ -159,7 +159,7 @@ class Uplink:
                 end = await self._connection(mqtt5=mqtt5)
             except ConfigError as error:
                 end = End(how=Ended.REFUSED, text=str(error), connected=False)
-            if self._stopping or end.how is Ended.CLOSED:
+            if end.how is Ended.CLOSED:  # as `close` wants it
                 return
             if end.how is Ended.OLD_BROKER:
                 mqtt5 = False
@@ -175,14 +175,18 @@ class Uplink:
         """One connection from begin to end."""
         loop = asyncio.get_running_loop()
         address = await self._store_lane.run(self._address)
-        link = Link(address, mqtt5=mqtt5, tell=lambda news: loop.call_soon_threadsafe(self._hear, link, news))
+
+        def tell(news: News) -> None:
+            loop.call_soon_threadsafe(self._hear, link, news)
+
+        link = Link(address, mqtt5=mqtt5, tell=tell)
         self._link = link
         self._outbox.forget()
         running = asyncio.ensure_future(self._lane.run(link.run))
         try:
             while not running.done():
                 if self.status == "connected" and not self._stopping:
-                    await self._send_due(link)
+                    await self._send_what_is_due(link)
                 await self._idle(running)
             return running.result()
         except BaseException:
@@ -200,8 +204,9 @@ class Uplink:
         if self._state_wanted:
             patience_s = min(patience_s, STATE_EVERY_S)
         working = asyncio.ensure_future(self._work.wait())
+        first: set[asyncio.Future[Any]] = {running, working}
         try:
-            await asyncio.wait({running, working}, timeout=max(0.05, patience_s), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, timeout=max(0.05, patience_s), return_when=asyncio.FIRST_COMPLETED)
         finally:
             working.cancel()
         self._work.clear()
@@ -279,16 +284,22 @@ class Uplink:
 
     # ---------------------------------------------------------------------------------- sending
 
+    async def _send_what_is_due(self, link: Link) -> None:
+        try:
+            await self._send_due(link)
+        except StorageError as error:  # the connection is well: what comes from the hub is still to be read
+            self._complain(f"what waits for the hub cannot be read: {error}")
+
     async def _send_due(self, link: Link) -> None:
         now_s = self._clock.monotonic()
         if self._state_wanted and now_s - self._state_sent_s >= STATE_EVERY_S:
             self._state_wanted, self._state_sent_s = False, now_s
             link.publish(*self._retained(Up.STATE, self._state()), retain=True)
-        head = await self._store_lane.run(lambda: self._store.spool.head(self._outbox.window))
+        head = await self._store_lane.run(lambda: self._store.waiting(self._outbox.window))
         due = self._outbox.due(head, now_s)
         if not due:
             return
-        for one in await self._store_lane.run(lambda: self._store.spool.payloads(due)):
+        for one in await self._store_lane.run(lambda: self._store.payloads(due)):
             link.publish(up_topic(self._device, one.kind), one.payload)
         self._outbox.sent(due, now_s)
 
@@ -327,15 +338,16 @@ def _tls(section: MqttSection) -> ssl.SSLContext | None:
     Raises:
         ConfigError: A file is missing or is no certificate or key.
     """
-    if section.tls is None:
+    tls = section.encryption
+    if tls is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=section.tls.ca)
+        context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if section.tls.cert is not None and section.tls.key is not None:
-            context.load_cert_chain(Path(section.tls.cert), Path(section.tls.key))
+        if tls.cert is not None and tls.key is not None:
+            context.load_cert_chain(Path(tls.cert), Path(tls.key))
     except (OSError, ssl.SSLError) as cause:
-        raise ConfigError(f"mqtt.tls can't be used: {cause}", where=section.tls.ca or "mqtt.tls") from cause
+        raise ConfigError(f"mqtt.tls can't be used: {cause}", where=tls.ca or "mqtt.tls") from cause
     return context
 
 

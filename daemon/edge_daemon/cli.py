@@ -1,0 +1,186 @@
+"""What the commands `edge daemon ...` do: run the daemon, or ask one that runs and print its answer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.cli.output import emit, table
+from edge_sdk.errors import UsageError
+from edge_sdk.local import Done, Explanation, LocalClient, PinRequest, PreferRequest, Status, UnpinRequest
+from edge_sdk.mqtt import Conditions, ModelState
+from edge_sdk.preference import Preference
+from edge_sdk.wire import encode
+
+_MIN_WATCH_S = 0.1
+
+
+def run(args: argparse.Namespace) -> int:
+    """Be the daemon until a signal ends it."""
+    from edge_daemon import config, logs, service
+
+    logs.configure("info")
+    loaded = config.load(config.find(args.config))
+    logs.configure("debug" if args.debug else loaded.log.level)
+    service.run(loaded, socket=Path(args.socket) if args.socket else None)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print how the daemon and the board are."""
+    with LocalClient(args.socket) as client:
+        answer = client.call("GET", "/v1/status", Status)
+    emit(args, answer, lambda: "\n".join(_status_lines(answer)))
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Print the last decisions, newest first."""
+    query = "?" + urllib.parse.urlencode({"model": args.model}) if args.model else ""
+    with LocalClient(args.socket) as client:
+        answer = client.call("GET", f"/v1/explain{query}", Explanation)
+
+    def text() -> str:
+        rows = [(_when(d.at), d.model, d.variant, d.because.code, d.because.text) for d in answer.decisions]
+        return table(("when", "model", "variant", "bound by", "because"), rows) if rows else "nothing is decided yet"
+
+    emit(args, answer, text)
+    return 0
+
+
+def prefer(args: argparse.Namespace) -> int:
+    """Say what is wanted."""
+    asked = {
+        "mode": args.mode,
+        "max_latency_ms": args.max_latency_ms,
+        "deadline_ms": args.deadline_ms,
+        "min_accuracy": args.min_accuracy,
+        "max_temp_c": args.max_temp_c,
+    }
+    try:
+        preference = msgspec.convert({name: value for name, value in asked.items() if value is not None}, Preference)
+    except msgspec.ValidationError as cause:
+        raise UsageError(str(cause), where="edge daemon prefer") from cause
+    return _order(args, "/v1/prefer", PreferRequest(model=args.model, preference=preference))
+
+
+def pin(args: argparse.Namespace) -> int:
+    """Pin a variant, as the operator."""
+    return _order(args, "/v1/pin", PinRequest(model=args.model, variant=args.variant))
+
+
+def unpin(args: argparse.Namespace) -> int:
+    """Take the operator's pin back."""
+    return _order(args, "/v1/unpin", UnpinRequest(model=args.model))
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Print a line each time, until interrupted."""
+    if not args.every >= _MIN_WATCH_S:
+        raise UsageError(f"--every {args.every} is too often", hint=f"give at least {_MIN_WATCH_S} seconds")
+    with LocalClient(args.socket) as client:
+        while True:
+            answer = client.call("GET", "/v1/status", Status)
+            if args.json:  # one object a line, for whoever reads along
+                sys.stdout.write(encode(answer).decode() + "\n")
+                sys.stdout.flush()
+            else:
+                emit(args, answer, lambda answer=answer: _watch_line(answer))  # type: ignore[misc]  # of this turn
+            time.sleep(args.every)
+
+
+def _order(args: argparse.Namespace, path: str, body: PreferRequest | PinRequest | UnpinRequest) -> int:
+    with LocalClient(args.socket) as client:
+        answer = client.call("POST", path, Done, body)
+    emit(args, answer, lambda: answer.text)
+    return 0
+
+
+def _status_lines(answer: Status) -> Iterator[str]:
+    board = answer.board or "this machine"
+    yield f"{answer.software} on {board}, profile {answer.profile or 'unknown'}, since {_when(answer.started)}"
+    yield f"hub: {answer.hub}" + (f" ({answer.hub_text})" if answer.hub_text else "")
+    yield f"     {answer.spooled} messages wait for it, {answer.dropped} were dropped"
+    for trouble in answer.trouble:
+        yield f"trouble: {trouble}"
+    yield ""
+    yield f"senses: {', '.join(_sensed(answer.conditions)) or 'nothing'}"
+    for name, why in sorted(answer.conditions.missing.items()):
+        yield f"        no {name}: {why}"
+    yield ""
+    if answer.models:
+        header = ("model", "runs", "decided", "pinned by", "wanted", "apps", "because")
+        yield table(header, [_model_row(name, model) for name, model in sorted(answer.models.items())])
+    else:
+        yield "no models: list bundles under [models] in the configuration"
+    for name, why in sorted(answer.left_out.items()):
+        yield f"left out: {name}: {why}"
+    if answer.apps:
+        yield ""
+        rows = [
+            (
+                app.name or app.app[:8],
+                str(app.pid),
+                app.model,
+                app.active or "-",
+                _ms(app.p50_ms),
+                _ms(app.p95_ms),
+                str(app.calls),
+            )
+            for app in answer.apps
+        ]
+        yield table(("app", "pid", "model", "runs", "p50 ms", "p95 ms", "calls"), rows, right=frozenset({1, 4, 5, 6}))
+
+
+def _model_row(name: str, model: ModelState) -> tuple[str, ...]:
+    decision = model.decision
+    return (
+        name,
+        model.active or "-",
+        "-" if decision is None else decision.variant,
+        (model.pinned_by or "-") + (", paused" if model.paused else ""),
+        model.preference.mode.value,
+        str(model.apps),
+        "-" if decision is None else decision.because.text,
+    )
+
+
+def _sensed(conditions: Conditions) -> Iterator[str]:
+    """What is known of the conditions, in words."""
+    if conditions.played:
+        yield "PLAYED values"
+    if conditions.temp_c is not None:
+        limit = "" if conditions.temp_limit_c is None else f" of {conditions.temp_limit_c:.0f}"
+        yield f"{conditions.temp_c:.1f}{limit} C"
+    if conditions.battery_pct is not None:
+        yield f"battery {conditions.battery_pct:.0f} %"
+    if conditions.charging is not None:
+        yield "on mains" if conditions.charging else "on battery"
+    if conditions.power_w is not None:
+        yield f"{conditions.power_w:.1f} W"
+    if conditions.load_pct is not None:
+        yield f"load {conditions.load_pct:.0f} %"
+    if conditions.memory_available_mb is not None:
+        yield f"{conditions.memory_available_mb} MB free"
+    if conditions.rtt_ms is not None:
+        yield f"round trip {conditions.rtt_ms:.1f} ms"
+    yield f"throttling: {conditions.throttle.value}"
+
+
+def _watch_line(answer: Status) -> str:
+    models = [f"{name}: {model.active or '-'}" for name, model in sorted(answer.models.items())]
+    return "  ".join([_when(answer.at), ", ".join(_sensed(answer.conditions)), *models, f"hub {answer.hub}"])
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
