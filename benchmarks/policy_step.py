@@ -3,8 +3,8 @@
     python benchmarks/policy_step.py [--steps N] [--json]
 
 Three models of eight variants, six apps, fifty decisions of history each; a working day in which charge, heat, network
-and latencies move. Ticks (one a second on a device) and reports (one a second and app) are timed apart. The clock is the
-process's own CPU clock, so that a neighbour's work on the machine does not count.
+and latencies move. Ticks (one a second on a device) and reports (one a second and app) are timed apart. The clock is
+the process's own CPU clock, so that a neighbour's work on the machine does not count.
 """
 
 from __future__ import annotations
