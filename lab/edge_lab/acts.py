@@ -49,6 +49,7 @@ class Act:
 
     Attributes:
         title: For people, without a final stop.
+        short: The same in a word or two, for a plot.
         lasts_s: In a play of `LENGTH_S`.
         becomes: The conditions at its end.
         ramp: The share of the act that it takes to get there.
@@ -56,6 +57,7 @@ class Act:
     """
 
     title: str
+    short: str
     lasts_s: float
     becomes: PlayedConditions
     ramp: float = 0.6
@@ -76,13 +78,14 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
     slowed = replace(cooled, rtt_ms=_SLOW_RTT_MS, battery_pct=65.0)
     quick = replace(slowed, rtt_ms=0.0, battery_pct=70.0)
     return calm, (
-        Act(title="On mains and cool", lasts_s=7, becomes=calm),
-        Act(title="The battery drains to 6 %", lasts_s=11, becomes=drained, ramp=0.8),
-        Act(title="The charger is back", lasts_s=10, becomes=charged),
-        Act(title="The sun heats the board to its limit", lasts_s=9, becomes=hot, ramp=0.7),
-        Act(title="It cools down", lasts_s=11, becomes=cooled, ramp=0.2),
+        Act(title="On mains and cool", short="mains", lasts_s=7, becomes=calm),
+        Act(title="The battery drains to 6 %", short="battery drains", lasts_s=11, becomes=drained, ramp=0.8),
+        Act(title="The charger is back", short="charger", lasts_s=10, becomes=charged),
+        Act(title="The sun heats the board to its limit", short="heat", lasts_s=9, becomes=hot, ramp=0.7),
+        Act(title="It cools down", short="cooling", lasts_s=11, becomes=cooled, ramp=0.2),
         Act(
             title="Answers must be at the hub in time, and the network slows",
+            short="slow network",
             lasts_s=9,
             becomes=slowed,
             ramp=0.3,
@@ -90,6 +93,7 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
         ),
         Act(
             title="The network is fast again, the user wants speed",
+            short="speed",
             lasts_s=5,
             becomes=quick,
             ramp=0.1,
@@ -97,18 +101,21 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
         ),
         Act(
             title="The hub pins a variant",
+            short="pin",
             lasts_s=4,
             becomes=quick,
             says=lambda facts: (Pin(model=facts.model, variant=_other(facts)),),
         ),
         Act(
             title="The hub unpins it and asks why",
+            short="unpin",
             lasts_s=4,
             becomes=quick,
             says=lambda facts: (Unpin(model=facts.model), Explain(model=facts.model)),
         ),
         Act(
             title="The user wants accuracy again",
+            short="accuracy",
             lasts_s=5,
             becomes=quick,
             says=lambda facts: (Prefer(model=facts.model, preference=FIRST_WISH), Report()),

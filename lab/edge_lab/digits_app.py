@@ -79,7 +79,7 @@ def _classify(name: str, socket: str, data: Path, period_s: float, stopped: Call
 
     with np.load(data) as held_out:
         images, labels = held_out["x"], held_out["y"]
-    with EdgeModel(name, socket=socket) as model:
+    with EdgeModel(name, socket=socket, name="edge demo") as model:
         model(images[:1])
         _print(Ready(ready=True))
         count = 0

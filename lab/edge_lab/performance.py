@@ -92,6 +92,7 @@ class Performance:
         with SensorSuite() as real:
             began_s, conditions = 0.0, self._start
             for act in self._acts:
+                story.acts.append((watch.now_s(), act.short, act.title))
                 self._say(act, story, watch)
                 while (at_s := watch.now_s()) < began_s + act.lasts_s:
                     share = (at_s - began_s) / (act.lasts_s * act.ramp)

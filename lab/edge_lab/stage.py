@@ -25,6 +25,7 @@ from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_lab.slow_link import SlowLink
 from edge_sdk.errors import EdgeError, TransportError, WireError
 from edge_sdk.local import LocalClient, Status
+from edge_sdk.preference import Mode
 from edge_sdk.wire import decode
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Stage:
         work: A private, empty directory with a short path (a unix socket lies in it).
         bundle: What the device serves as `digits`.
         data: The held-out digits, an `.npz` file.
+        wish: The preference the device is configured with.
         rate: Calls a second at most.
         wait: Sleeps; may raise to end everything.
         patient: Turns false when the user wants out at once.
@@ -94,7 +96,8 @@ class Stage:
         bundle: Path,
         data: Path,
         wait: Callable[[float], None],
-        rate: float = 20.0,
+        wish: Mode = Mode.ACCURACY,
+        rate: float = 25.0,
         patient: Callable[[], bool] = lambda: True,
     ) -> None:
         self.work = work.absolute()
@@ -109,6 +112,7 @@ class Stage:
         self.answers: list[Answer] = []
         self._bundle = bundle.absolute()
         self._data = data.absolute()
+        self._wish = wish
         self._rate = rate
         self._wait = wait
         self._patient = patient
@@ -214,7 +218,8 @@ class Stage:
         by_link, count = re.subn(r"(?m)^port = \d+$", port, enrolled)
         if count != 1:
             raise LabError("the enrolled configuration names no port", where=str(written))
-        models = f'[models]\n{MODEL} = "{self._bundle}"\n'
+        wish = f'{{ mode = "{self._wish.value}" }}'
+        models = f'[models]\n{MODEL} = {{ bundle = "{self._bundle}", preference = {wish} }}\n'
         configuration = self.work / "device.toml"
         configuration.touch(0o600)
         configuration.write_text(by_link + models + _OF_THE_PLAY, encoding="utf-8")

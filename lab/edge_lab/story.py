@@ -99,6 +99,7 @@ class Story:
     Attributes:
         began: Wall clock of the play's first moment.
         length_s: How long it is to be.
+        acts: When each begins, its short name and its title.
         commands: By the order sent; replaced by its successor when the reply has come.
         hub_devices: Devices the hub has online.
         hub_messages: Numbered messages the hub has stored.
@@ -106,6 +107,7 @@ class Story:
 
     began: float
     length_s: float
+    acts: list[tuple[float, str, str]] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     switches: Sequence[Switch] = ()
