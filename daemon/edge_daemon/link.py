@@ -148,6 +148,7 @@ class Link:
         self._tell = tell
         self._outgoing: collections.deque[_Outgoing] = collections.deque()
         self._closing = False
+        self._unacknowledged = 0
         self._connected = False
         self._refusal: ReasonCode | None = None
         self._dismissal: ReasonCode | None = None
@@ -190,20 +191,24 @@ class Link:
         except (OSError, ValueError) as cause:  # ssl.SSLError is an OSError; ValueError is a name that is no name
             return End(how=Ended.UNREACHABLE, text=str(cause) or type(cause).__name__, connected=False)
         began_s = time.monotonic()
-        goodbye_s: float | None = None
+        farewell_s: float | None = None
         while (sock := self._client.socket()) is not None:
             now_s = time.monotonic()
             if not self._connected and now_s - began_s > CONNECT_S:
                 return End(how=Ended.UNREACHABLE, text="the broker does not answer CONNECT", connected=False)
-            if self._closing and not self._client.want_write() and not self._outgoing:
-                if goodbye_s is None:
-                    self._client.disconnect()
-                    goodbye_s = now_s + GOODBYE_S
-                elif now_s > goodbye_s:
-                    break
+            if self._closing and farewell_s is None:
+                farewell_s = now_s + GOODBYE_S
+            if farewell_s is not None and (self._is_quiet() or now_s > farewell_s):
+                self._client.disconnect()
+                break
             self._wait(sock)
             self._work()
         return self._end()
+
+    def _is_quiet(self) -> bool:
+        """All is sent and acknowledged. To hang up with PUBACKs unread would reset the connection, and the broker might
+        lose what it has not read yet: the goodbye."""
+        return not self._outgoing and not self._unacknowledged and not self._client.want_write()
 
     def _wait(self, sock: Any) -> None:
         """Until the socket or the pipe has something, at most a second."""
@@ -226,6 +231,7 @@ class Link:
             while self._outgoing:
                 out = self._outgoing.popleft()
                 self._client.publish(out.topic, out.payload, qos=_QOS, retain=out.retain)
+                self._unacknowledged += 1
             self._send_probe()
         elif self._closing:
             self._outgoing.clear()
@@ -272,6 +278,7 @@ class Link:
         self._tell(Arrived(topic=message.topic, payload=bytes(message.payload), retained=message.retain))
 
     def _on_publish(self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Any) -> None:
+        self._unacknowledged -= 1
         if reason.value >= _FAILURE:
             self._tell(Denied(text=f"the broker does not take what we publish: {reason}"))
 

@@ -55,7 +55,8 @@ _RECORD_EVERY_S: Final = 0.5  # windows begin at 1 s
 _STEP_S: Final = 2.0  # a wall clock that is further off than a slow tick explains was set by somebody
 _ALIVE_S: Final = 30.0  # without a tick for so long the daemon is no longer working, whatever else it does
 _BIRTH_ROOM: Final = 16 * 1024
-_SECOND_SIGNAL: Final = 128
+_ECHO_S: Final = 1.0  # one Ctrl-C or timeout(1) may reach us twice: by the group, and from whoever started us
+_SIGNALLED: Final = 128
 
 
 class Service:
@@ -405,15 +406,17 @@ async def _run(config: Config, socket: Path | None) -> None:
     service = Service(config, socket=socket)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
-    heard: list[int] = []
+    first_s: list[float] = []
 
     def hear(number: int) -> None:
-        heard.append(number)
-        if len(heard) > 1:
-            log.warning("%s again: ending at once", signal.Signals(number).name)
-            os._exit(_SECOND_SIGNAL + number)
-        log.info("%s: stopping", signal.Signals(number).name)
-        service.stop()
+        name = signal.Signals(number).name
+        if not first_s:
+            first_s.append(loop.time())
+            log.info("%s: stopping", name)
+            service.stop()
+        elif loop.time() - first_s[0] > _ECHO_S:
+            log.warning("%s again: ending at once", name)
+            os._exit(_SIGNALLED + number)
 
     for number in signals:
         loop.add_signal_handler(number, hear, number)

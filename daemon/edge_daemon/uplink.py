@@ -100,6 +100,7 @@ class Uplink:
         self._outbox = Outbox()
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
         self._work = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._state_wanted = True
         self._state_sent_s = -STATE_EVERY_S
         self._link: Link | None = None
@@ -291,6 +292,10 @@ class Uplink:
             self._complain(f"what waits for the hub cannot be read: {error}")
 
     async def _send_due(self, link: Link) -> None:
+        async with self._sending:  # or what is due would be found twice
+            await self._send(link)
+
+    async def _send(self, link: Link) -> None:
         now_s = self._clock.monotonic()
         if self._state_wanted and now_s - self._state_sent_s >= STATE_EVERY_S:
             self._state_wanted, self._state_sent_s = False, now_s
