@@ -115,7 +115,7 @@ def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make) -> None:
 
 def test_a_played_board_is_read_as_it_is_played(tmp_path: Path) -> None:
     calm = PlayedConditions(temp_c=45.0, battery_pct=80.0, charging=False, rtt_ms=1.0)
-    made = PlayedBoard(tmp_path, calm)
+    made = PlayedBoard(tmp_path, calm, limit_c=72.0)
     with SensorSuite(tmp_path, profile.load("rpi4")) as suite:
         first = suite.read()
         made.show(PlayedConditions(temp_c=74.5, battery_pct=9.0, charging=True, rtt_ms=200.0))
@@ -124,6 +124,9 @@ def test_a_played_board_is_read_as_it_is_played(tmp_path: Path) -> None:
     assert (first.temp_c, first.battery_pct, first.charging, first.temp_limit_c) == (45.0, 80.0, False, 75)
     assert (second.temp_c, second.battery_pct, second.charging) == (74.5, 9.0, True)
     assert first.memory_available_mb is not None  # a link to the machine's own
+    assert (first.throttle, second.throttle) == (Throttle.NONE, Throttle.THERMAL)  # 72 is its passive trip point
+    with SensorSuite(tmp_path) as suite:
+        assert suite.read().temp_limit_c == 72.0
 
 
 def test_a_played_board_that_is_read_while_it_is_written_never_shows_half_a_value(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_a_played_board_that_is_read_while_it_is_written_never_shows_half_a_valu
             temp_c=10.0 + step % 90, battery_pct=float(step % 101), charging=bool(step % 2), rtt_ms=0
         )
 
-    made = PlayedBoard(tmp_path, conditions(0))
+    made = PlayedBoard(tmp_path, conditions(0), limit_c=75.0)
     done = threading.Event()
 
     def play() -> None:
