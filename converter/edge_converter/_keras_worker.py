@@ -20,8 +20,8 @@ import msgspec
 from edge_converter import _keras_wire as wire
 
 # The converter names what it cannot do in a paragraph; these find the sentence.
-_FLEX = re.compile(r"(?:TF Select ops|Flex ops):\s*([^\n]+)")
-_CUSTOM = re.compile(r"(?:Custom ops|custom ops):\s*([^\n]+)")
+_FLEX = re.compile(r"^(?:TF Select ops|Flex ops):\s*([^\n]+)", re.MULTILINE)
+_CUSTOM = re.compile(r"^Custom ops:\s*([^\n]+)", re.MULTILINE)
 _UNKNOWN_LAYER = re.compile(r"[Cc]ould not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[:'\s]+(\w+)")
 _REASON_CHARS = 300
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -47,7 +47,7 @@ class KerasProcess:
     """A child process with TensorFlow in it, for as long as the block lasts.
 
     Args:
-        folder: Where its messages are kept for an error's text.
+        folder: Where its messages are kept for an error's text, and what TensorFlow leaves in temporary files.
         deadline_s: For each thing it is asked.
 
     Raises:
@@ -56,9 +56,12 @@ class KerasProcess:
     """
 
     def __init__(self, folder: Path, *, deadline_s: float) -> None:
+        self._folder = folder
         self._messages = folder / "keras.log"
         self._deadline_s = deadline_s
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # A daemon thread, so that a signal between its start and the lines that end it cannot keep this process.
+        self._reader = threading.Thread(target=self._read, name="keras-answers", daemon=True)
 
     def __enter__(self) -> Self:
         with self._messages.open("wb") as messages:
@@ -69,12 +72,12 @@ class KerasProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=messages,
-                env={**os.environ, **_QUIET},
+                # TensorFlow writes the code it generates into temporary files and forgets them.
+                env={**os.environ, **_QUIET, "TMPDIR": str(self._folder)},
                 start_new_session=True,
             )
-        self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), name="keras-answers")
-        self._reader.start()
         try:
+            self._reader.start()
             self._await("import TensorFlow", "the TensorFlow process", lambda _: None, wire.Ready)
         except BaseException:
             self._end()
@@ -168,8 +171,9 @@ class KerasProcess:
             hint="SIGKILL is most often the kernel out of memory: free some, or convert one model at a time",
         )
 
-    def _read(self, stdout: IO[bytes]) -> None:
-        while line := stdout.readline(_MAX_LINE_BYTES):
+    def _read(self) -> None:
+        stdout = self._child.stdout
+        while stdout is not None and (line := stdout.readline(_MAX_LINE_BYTES)):
             self._answers.put(line)
         self._answers.put(None)
 
@@ -187,7 +191,8 @@ class KerasProcess:
                 break
             except subprocess.TimeoutExpired:
                 continue
-        self._reader.join(_END_S)
+        if self._reader.is_alive():
+            self._reader.join(_END_S)
         if child.stdout is not None:
             child.stdout.close()
 
