@@ -9,8 +9,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from edge_sdk.errors import AddressInUseError, TransportError, UsageError
 from edge_hub.errors import UnsafeListenError
+from edge_sdk.errors import AddressInUseError, TransportError, UsageError
 
 MQTT_PORT = 1883
 MQTTS_PORT = 8883
@@ -130,7 +130,7 @@ def bind(address: Address, *, what: str, hint: str) -> socket.socket:
         raise TransportError(
             f"{what} cannot listen: {cause.strerror or cause}", where=str(address), hint="check the address"
         ) from cause
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    listener.setblocking(False)
     return listener
 
 

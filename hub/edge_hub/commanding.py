@@ -43,9 +43,7 @@ class Commander:
         clock: Seconds since 1970.
     """
 
-    def __init__(
-        self, *, store: Store, publish: Publish, feed: Feed, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, store: Store, publish: Publish, feed: Feed, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._publish = publish
         self._feed = feed
@@ -53,7 +51,9 @@ class Commander:
         self._born: asyncio.Queue[DeviceId] = asyncio.Queue()
         self._ended = asyncio.Event()
 
-    async def send(self, devices: Sequence[DeviceId], command: Command, *, expires_s: float) -> tuple[CommandRecord, ...]:
+    async def send(
+        self, devices: Sequence[DeviceId], command: Command, *, expires_s: float
+    ) -> tuple[CommandRecord, ...]:
         """Store and send a command to each device.
 
         Raises:

@@ -1,7 +1,173 @@
-"""What this package contributes to the program `edge`."""
+"""What this package contributes to the program `edge`. What it does is imported when it runs."""
 
 from __future__ import annotations
 
+import argparse
+
 from edge_sdk.cli.command import Command
 
-COMMANDS: tuple[Command, ...] = ()
+_MODES = ("accuracy", "balanced", "speed", "battery")
+
+
+def _client(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
+    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
+
+
+def _configure_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="everything it keeps (default ./hub)")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="of the HTTP API (default 127.0.0.1:8080)"
+    )
+    parser.add_argument(
+        "--mqtt",
+        metavar="HOST:PORT",
+        default="127.0.0.1:1883",
+        help="of the broker it starts, as devices reach it (default 127.0.0.1:1883)",
+    )
+    parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--embedded", action="store_true", help="start the embedded broker: this machine only, no access control"
+    )
+    parser.add_argument(
+        "--insecure-listen",
+        action="store_true",
+        help="listen beyond this machine although nothing is encrypted, for a network you trust",
+    )
+    parser.add_argument(
+        "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
+    )
+    parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
+    parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info", help="how much is said")
+
+
+def _configure_enroll(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="TENANT/DEVICE", help="who it is")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the daemon's configuration to write")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="NAME=BUNDLE",
+        help="a model and where its bundle lies on the device; may be repeated",
+    )
+    parser.add_argument("--again", action="store_true", help="replace the credentials it has")
+    _client(parser)
+
+
+def _configure_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="TENANT/DEVICE")
+    _client(parser)
+
+
+def _configure_send(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas")
+    verbs = parser.add_subparsers(metavar="COMMAND", dest="order", required=True)
+
+    def verb(name: str, summary: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=summary, description=summary)
+        _client(one)
+        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        one.add_argument(
+            "--timeout", type=float, default=30.0, metavar="S", help="the device may take this long (default 30)"
+        )
+        one.add_argument("--no-wait", action="store_true", help="do not wait for the reply")
+        return one
+
+    prefer = verb("prefer", "say what is wanted")
+    prefer.add_argument("mode", choices=_MODES)
+    prefer.add_argument("--model", help="of this model alone")
+    prefer.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one inference")
+    prefer.add_argument("--deadline-ms", type=float, metavar="MS", help="until the answer is at the hub")
+    prefer.add_argument("--min-accuracy", type=float, metavar="PCT", help="of the variant, as measured")
+    prefer.add_argument("--max-temp-c", type=float, metavar="C", help="of the board")
+    pin = verb("pin", "run one variant until unpinned")
+    pin.add_argument("model")
+    pin.add_argument("variant")
+    unpin = verb("unpin", "let the policy decide again")
+    unpin.add_argument("model", nargs="?")
+    verb("pause", "stop switching")
+    verb("resume", "switch again")
+    measure = verb("measure", "time variants on the device")
+    measure.add_argument("model")
+    measure.add_argument("variant", nargs="?")
+    verb("report", "answer with the state")
+    explain = verb("explain", "answer with the last decisions and why")
+    explain.add_argument("model", nargs="?")
+    configure = verb("configure", "change settings while the daemon runs")
+    configure.add_argument("--telemetry-every-s", type=float, metavar="S")
+    configure.add_argument("--sample-every-s", type=float, metavar="S")
+
+
+def _configure_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--after", type=int, metavar="ID", help="begin with the events after this one")
+    _client(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.run(args)
+
+
+def _enroll(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.enroll(args)
+
+
+def _devices(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.devices(args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.show(args)
+
+
+def _send(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.send(args)
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.watch(args)
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        path=("hub", "run"),
+        summary="run a hub: broker, store, HTTP API",
+        configure=_configure_run,
+        run=_run,
+        has_json=False,
+    ),
+    Command(
+        path=("hub", "enroll"),
+        summary="give a device credentials, and write the configuration its daemon takes",
+        configure=_configure_enroll,
+        run=_enroll,
+    ),
+    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_client, run=_devices),
+    Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),
+    Command(
+        path=("hub", "send"),
+        summary="send a command to devices and print the replies",
+        configure=_configure_send,
+        run=_send,
+        has_json=False,
+    ),
+    Command(
+        path=("hub", "watch"),
+        summary="events and replies as they come, until interrupted",
+        configure=_configure_watch,
+        run=_watch,
+    ),
+)

@@ -79,7 +79,9 @@ class DataDir:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as cause:
                 raise DataLockedError(
-                    "another hub uses this data directory", where=str(self.path), hint="stop it, or choose another --data"
+                    "another hub uses this data directory",
+                    where=str(self.path),
+                    hint="stop it, or choose another --data",
                 ) from cause
             yield
         finally:

@@ -22,9 +22,7 @@ async def enrol(store: Store, device: DeviceId, *, host: str, port: int, tls: bo
     """
     password = new_password()
     await store.enrol(device, hash_password(password), now=time.time(), again=again)
-    return Credentials(
-        device=str(device), host=host, port=port, tls=tls, username=str(device), password=password
-    )
+    return Credentials(device=str(device), host=host, port=port, tls=tls, username=str(device), password=password)
 
 
 def device_configuration(credentials: Credentials, models: Mapping[str, str]) -> str:

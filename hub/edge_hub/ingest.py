@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,19 @@ from edge_hub.link import RECEIVE_MAXIMUM
 from edge_hub.store import Store
 from edge_hub.store.records import Arrival, Committed, Malformed
 from edge_sdk.errors import StorageError, WireError
-from edge_sdk.mqtt import MAX_UP_BYTES, Ack, DeviceId, Down, DownEnvelope, Up, down_topic, pack, parse_up_topic, unpack_up
+from edge_sdk.mqtt import (
+    MAX_UP_BYTES,
+    Ack,
+    DeviceId,
+    Down,
+    DownEnvelope,
+    Up,
+    UpEnvelope,
+    down_topic,
+    pack,
+    parse_up_topic,
+    unpack_up,
+)
 from edge_sdk.wire import Token, new_token
 
 _log = logging.getLogger(__name__)
@@ -82,7 +94,7 @@ class Ingest:
         """Messages not stored yet."""
         return self._queue.qsize() + len(self._batch)
 
-    async def take(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - `link.Handler`
+    async def take(self, topic: str, payload: bytes, retained: bool) -> None:
         """Return once the message is durable, or refused for good."""
         stored = asyncio.get_running_loop().create_future()
         await self._queue.put(_Waiting(topic, payload, retained, time.time(), stored))
@@ -136,7 +148,7 @@ class Ingest:
                 self.trouble = str(error)
                 if time.monotonic() - self._said_at > _SAID_EVERY_S:
                     self._said_at = time.monotonic()
-                    _log.error("nothing is acknowledged: %s", error)  # noqa: TRY400 - it says all there is
+                    _log.error("nothing is acknowledged: %s", error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
                 continue
@@ -160,15 +172,24 @@ class Ingest:
                 waiting.stored.set_result(None)
 
 
+def _check(kind: Up, envelope: UpEnvelope[Any], *, where: str) -> None:
+    """What the types of `edge_sdk.mqtt` cannot say.
+
+    Raises:
+        WireError: It does not hold.
+    """
+    if not envelope.seq and kind not in {Up.BIRTH, Up.STATE}:
+        raise WireError("a message that is spooled carries no number", where=where)
+    if kind is Up.REPLY and envelope.reply_to is None:
+        raise WireError("a reply that names no command", where=where)
+
+
 def _read(waiting: _Waiting) -> Arrival | Malformed:
     device: DeviceId | None = None
     try:
         device, kind = parse_up_topic(waiting.topic)
         envelope = unpack_up(kind, waiting.payload, where=waiting.topic)
-        if not envelope.seq and kind not in {Up.BIRTH, Up.STATE}:
-            raise WireError("a message that is spooled carries no number", where=waiting.topic)
-        if kind is Up.REPLY and envelope.reply_to is None:
-            raise WireError("a reply that names no command", where=waiting.topic)
+        _check(kind, envelope, where=waiting.topic)
     except WireError as error:
         header = _header(waiting.payload) if device is not None else None
         return Malformed(

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from gmqtt import Client, MQTTConnectError, Subscription
@@ -56,7 +56,7 @@ class Link:
     """
 
     def __init__(
-        self, *, endpoint: Endpoint, client_id: str, on_message: Handler, on_up: Callable[[], Awaitable[None]]
+        self, *, endpoint: Endpoint, client_id: str, on_message: Handler, on_up: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         self.connections = 0
         self._endpoint = endpoint
@@ -107,7 +107,7 @@ class Link:
             backoff_s, said = _FIRST_BACKOFF_S, ""
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
-            greeting = asyncio.create_task(self._on_up(), name="link-up")  # type: ignore[arg-type]
+            greeting: asyncio.Task[None] = asyncio.create_task(self._on_up(), name="link-up")
             try:
                 await session.lost.wait()
                 _log.warning("the connection to the broker is lost")
@@ -117,7 +117,9 @@ class Link:
                 await asyncio.gather(greeting, return_exceptions=True)
                 await session.close()
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, expires_in_s: float | None = None) -> bool:
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, expires_in_s: float | None = None
+    ) -> bool:
         """Hand a message to the broker with QoS 1; waits while too many are on the way.
 
         Returns:
@@ -224,7 +226,9 @@ class _Session:
         with contextlib.suppress(Exception):  # whatever the library makes of a dead connection, it is over
             await asyncio.wait_for(self._client.disconnect(), _DISCONNECT_S)
 
-    async def _take(self, _client: Client, topic: str | bytes, payload: bytes, _qos: int, properties: dict[str, Any]) -> int:
+    async def _take(
+        self, _client: Client, topic: str | bytes, payload: bytes, _qos: int, properties: dict[str, Any]
+    ) -> int:
         # A topic that is no UTF-8 comes as bytes.
         name = topic if isinstance(topic, str) else ascii(topic)
         await self._handler(name, payload, bool(properties.get("retain")))
@@ -254,7 +258,7 @@ class _Session:
 class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
     """gmqtt's client without its own way of connecting again."""
 
-    async def reconnect(self, delay: bool = False) -> None:  # noqa: FBT002 - the library's signature
+    async def reconnect(self, delay: bool = False) -> None:
         """Never: `Link.run` does it."""
 
     @property
@@ -286,4 +290,3 @@ class _Outbox(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
         while self.full:
             self._left.clear()
             await self._left.wait()
-

@@ -114,7 +114,7 @@ class Hub:
             name, close = self._closing.pop()
             try:
                 await asyncio.wait_for(close(), _STOP_STEP_S)
-            except Exception as error:  # the next step must come whatever this one says
+            except Exception as error:  # noqa: BLE001 - the next step must come whatever this one says
                 _log.warning("stopping the %s: %r", name, error)
         self._lock.close()
 
@@ -140,8 +140,9 @@ class Hub:
         self.link = Link(
             endpoint=self.broker.endpoint,
             client_id=_client_id(data),
-            on_message=lambda *message: self.ingest.take(*message),
-            on_up=lambda: self.commander.greet(),
+            # Both are made below: they publish through this link.
+            on_message=lambda *message: self.ingest.take(*message),  # noqa: PLW0108
+            on_up=lambda: self.commander.greet(),  # noqa: PLW0108
         )
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
@@ -234,7 +235,7 @@ class Hub:
     async def _retention(self) -> None:
         while True:
             try:
-                while await self.store.trim(self.config.retention, now=time.time()):
+                while await self.store.trim(self.config.retention, now=time.time()):  # noqa: ASYNC110 - nothing to wait for
                     await asyncio.sleep(0.01)  # let messages through in between
                 self._trouble = None
             except StoreError as error:

@@ -100,7 +100,7 @@ async def _until_open(port: int) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
+        except OSError:  # noqa: PERF203 - that is what the loop is for
             await asyncio.sleep(0.02)
         else:
             writer.close()

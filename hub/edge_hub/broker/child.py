@@ -200,7 +200,7 @@ class Child:
                 try:
                     await self._start_once_or_healed()
                 except EdgeError as error:
-                    _log.error("%s; trying again in %.1f s", error, backoff_s)  # noqa: TRY400 - it says all there is
+                    _log.error("%s; trying again in %.1f s", error, backoff_s)
                     continue
                 _log.warning("%s runs again", self._name)
                 break
@@ -268,7 +268,7 @@ async def _answers(address: Address) -> bool:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        probe.setblocking(False)
         try:
             await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probe, (host, address.port)), 1.0)
         except (OSError, asyncio.TimeoutError):

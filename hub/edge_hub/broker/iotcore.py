@@ -17,6 +17,12 @@ from edge_hub.datadir import PRIVATE_DIRECTORY
 from edge_hub.errors import BrokerMissingError, UnsafeListenError
 from edge_sdk import atomic
 
+# Not `-m`, which would look for modules in the current directory first.
+_PROGRAM = (
+    "import sys; sys.path[:] = [p for p in sys.path if p not in ('', '.')]; "
+    "from edge_hub.broker._iotcore_child import main; main()"
+)
+
 
 class IotCore:
     """A `BrokerBackend` that runs rumqttd in a child process.
@@ -54,8 +60,7 @@ class IotCore:
                 # -P is of 3.11: keep the working directory, where another `iotcore` may lie, off the path by hand.
                 sys.executable,
                 "-c",
-                "import sys; sys.path[:] = [p for p in sys.path if p not in ('', '.')]; "
-                "from edge_hub.broker._iotcore_child import main; main()",
+                _PROGRAM,
                 address.host,
                 str(address.port),
                 str(directory),

@@ -173,7 +173,9 @@ def _require_mosquitto() -> str:
         raise BrokerMissingError("mosquitto is not installed", hint=hint)
     try:
         # It knows no --version; -h prints it in the first line and ends with status 3 or 0, by version.
-        said = subprocess.run([program, "-h"], capture_output=True, timeout=10, check=False).stdout.decode("utf-8", "replace")
+        said = subprocess.run([program, "-h"], capture_output=True, timeout=10, check=False).stdout.decode(
+            "utf-8", "replace"
+        )
     except (OSError, subprocess.TimeoutExpired) as cause:
         raise BrokerError(f"mosquitto cannot be run: {cause}", where=program, hint=hint) from cause
     found = re.search(r"mosquitto version (\d+)\.(\d+)", said)

@@ -229,7 +229,8 @@ class Intake:
         if not self._malformed:
             return
         self._connection.execute(
-            "INSERT INTO counters VALUES ('malformed', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            "INSERT INTO counters VALUES ('malformed', ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
             (self._malformed,),
         )
         self._connection.execute(

@@ -245,7 +245,8 @@ class SqliteStore:
                 message=new_token(),
             )
             connection.execute(
-                "UPDATE devices SET desired_version = ?, desired_sent = ?, desired_message = ?, desired = ? WHERE id = ?",
+                "UPDATE devices SET desired_version = ?, desired_sent = ?, desired_message = ?, desired = ? "
+                "WHERE id = ?",
                 (present + 1, now, record.message, encode(record.desired), row["id"]),
             )
             return record
@@ -342,7 +343,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
     elif found != FORMAT:
         raise StoreError(
-            f"a database of format {found}, this version reads {FORMAT}", where=str(path), hint="use the version that wrote it"
+            f"a database of format {found}, this version reads {FORMAT}",
+            where=str(path),
+            hint="use the version that wrote it",
         )
 
 

@@ -1,0 +1,415 @@
+"""`edge hub ...`: what each verb does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_hub.address import Address, Endpoint
+from edge_hub.api import CommandView, DeviceDetail, DeviceList, DeviceView, EventView
+from edge_hub.client import HubClient
+from edge_hub.enrolment import device_configuration, write_configuration
+from edge_hub.errors import CommandFailedError, HubUnreachableError
+from edge_sdk.cli.output import emit, say, table
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import (
+    Command,
+    Configure,
+    DeviceId,
+    Explain,
+    Measure,
+    Pause,
+    Pin,
+    Prefer,
+    Report,
+    Resume,
+    State,
+    Unpin,
+)
+from edge_sdk.wire import decode
+
+_BROKER_VARIABLE = "EDGE_HUB_BROKER"
+_SECOND_SIGNAL = 128
+_BYTES_PER_MB = 1_000_000
+_RECONNECT_S = 2.0
+_STREAM = "the hub's stream"
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+
+# ------------------------------------------------------------------------------------------------------------- run
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a hub until SIGINT or SIGTERM."""
+    from edge_hub.service import HubConfig
+    from edge_hub.store.records import Retention
+
+    logging.basicConfig(
+        level=args.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )
+    broker = args.broker or os.environ.get(_BROKER_VARIABLE)
+    if not (args.keep_days > 0 and args.keep_mb > 0):
+        raise UsageError("--keep-days and --keep-mb must be more than 0")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    config = HubConfig(
+        data=Path(args.data),
+        listen=Address.parse(args.listen),
+        mqtt=Address.parse(args.mqtt),
+        broker=None if broker is None else Endpoint.parse(broker),
+        embedded=args.embedded,
+        insecure_listen=args.insecure_listen,
+        retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
+    )
+    return asyncio.run(_serve(config))
+
+
+async def _serve(config: Any) -> int:
+    from edge_hub.service import Hub
+
+    hub = Hub(config)
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    heard: list[int] = []
+
+    def hear(number: int) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            os._exit(_SECOND_SIGNAL + number)
+        ending.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, hear, number)
+    told = asyncio.ensure_future(ending.wait())
+    starting = asyncio.ensure_future(hub.start())
+    try:
+        await asyncio.wait({told, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return 0
+        starting.result()
+        say(f"edge: the hub is at {hub.url}, devices connect to {hub.broker.for_devices} ({hub.broker.kind})")
+        failing = asyncio.ensure_future(hub.failure())
+        await asyncio.wait({told, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+        failing.cancel()
+        await asyncio.wait({failing})
+    finally:
+        told.cancel()
+        await asyncio.wait({told})
+        await hub.stop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------- enroll
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """The result of `edge hub enroll --json`; the password is in the file alone."""
+
+    device: str
+    file: str
+    broker: str
+    models: dict[str, str]
+
+
+def enroll(args: argparse.Namespace) -> int:
+    """Give a device credentials and write its configuration; the file is checked before the hub is asked."""
+    device = DeviceId.parse(args.device)
+    models = dict(_model(text) for text in args.models)
+    path = Path(args.output)
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError("cannot be written", where=str(path), hint="name a file in a directory that exists")
+    with _client(args) as client:
+        credentials = client.enrol(device, again=args.again)
+    write_configuration(path, device_configuration(credentials, models))
+    result = Enrolled(
+        device=str(device), file=str(path), broker=f"{credentials.host}:{credentials.port}", models=models
+    )
+    emit(
+        args,
+        result,
+        lambda: (
+            f"{device} is enrolled. Copy {path} to the board, list its models under [models], then there:\n"
+            f"    edge daemon run --config {path.name}"
+        ),
+    )
+    return 0
+
+
+def _model(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (equals and name and path):
+        raise UsageError(f"{text[:80]!r} is not NAME=BUNDLE", hint="such as digits=/opt/models/digits-1.edge")
+    return name, path
+
+
+# ------------------------------------------------------------------------------------------------------------ look
+
+
+def devices(args: argparse.Namespace) -> int:
+    """The fleet as a table."""
+    with _client(args) as client:
+        found = client.devices()
+    emit(args, DeviceList(devices=found), lambda: _fleet(found))
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """One device."""
+    with _client(args) as client:
+        found = client.device(DeviceId.parse(args.device))
+    emit(args, found, lambda: _detail(found))
+    return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Events and replies as they come; comes back by itself after a restart of the hub."""
+    last = args.after
+    is_json = bool(getattr(args, "json", False))
+    with _client(args) as client:
+        client.health()  # a wrong token or address ends it at once; later troubles are waited out
+        while True:
+            try:
+                for topic, body in client.news(after=last):
+                    last = _print_news(topic, body, last, is_json=is_json)
+            except HubUnreachableError as error:
+                say(f"edge: {error}; trying again")
+            time.sleep(_RECONNECT_S)
+
+
+def _print_news(topic: str, body: bytes, last: int | None, *, is_json: bool) -> int | None:
+    """Print an event or a reply; returns the id of the last event."""
+    if topic == "event":
+        event = decode(body, EventView, where=_STREAM, max_bytes=len(body))
+        last, line = event.id, _event_line(event)
+    elif topic == "command":
+        line = _command_line(decode(body, CommandView, where=_STREAM, max_bytes=len(body)))
+    else:
+        return last
+    if is_json:
+        line = msgspec.json.encode({"topic": topic, "body": msgspec.Raw(body)}).decode()
+    sys.stdout.write("".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line) + "\n")
+    sys.stdout.flush()
+    return last
+
+
+# ------------------------------------------------------------------------------------------------------------ send
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """The result of `edge hub send --json`."""
+
+    commands: tuple[CommandView, ...]
+
+
+def send(args: argparse.Namespace) -> int:
+    """Send a command to devices, and wait for each one's reply."""
+    named = [DeviceId.parse(name) for name in args.devices.split(",") if name]
+    if not named:
+        raise UsageError("no device is named")
+    command = _command(args)
+    timeout_s = args.timeout
+    if not 1 <= timeout_s <= _DAY_S:
+        raise UsageError("--timeout is from 1 to 86400 seconds")
+    with _client(args) as client:
+        ids = client.send(named, command, expires_s=timeout_s)
+        wait_s = 0.0 if args.no_wait else timeout_s
+        found = _replies(client, list(ids.values()), wait_s)
+    emit(args, Sent(commands=found), lambda: "\n".join(_command_text(one) for one in found))
+    if args.no_wait:
+        return 0
+    failed = [one for one in found if one.state != "done"]
+    if failed:
+        raise CommandFailedError(
+            f"{len(failed)} of {len(found)} not done" if len(found) > 1 else f"{failed[0].state}{_why(failed[0])}",
+            where=failed[0].device,
+        )
+    return 0
+
+
+def _replies(client: HubClient, ids: Sequence[str], wait_s: float) -> tuple[CommandView, ...]:
+    deadline = time.monotonic() + wait_s
+    found = []
+    for id_ in ids:
+        view = client.command(id_)
+        while view.state == "pending" and (left_s := deadline - time.monotonic()) > 0:
+            view = client.command(id_, wait_s=min(left_s, 20.0))
+        found.append(view)
+    return tuple(found)
+
+
+def _command(args: argparse.Namespace) -> Command:
+    try:
+        return _ORDERS[args.order](args)
+    except msgspec.ValidationError as cause:
+        raise UsageError(f"{args.order}: {cause}") from cause
+
+
+def _prefer(args: argparse.Namespace) -> Command:
+    limits = ("max_latency_ms", "deadline_ms", "min_accuracy", "max_temp_c")
+    wanted = {"mode": args.mode} | {name: getattr(args, name) for name in limits if getattr(args, name) is not None}
+    return msgspec.convert({"model": args.model, "preference": wanted}, Prefer)
+
+
+def _plain(kind: type[Any], *names: str) -> Callable[[argparse.Namespace], Command]:
+    def make(args: argparse.Namespace) -> Command:
+        command: Command = msgspec.convert({name: getattr(args, name) for name in names}, kind)
+        return command
+
+    return make
+
+
+_ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
+    "prefer": _prefer,
+    "pin": _plain(Pin, "model", "variant"),
+    "unpin": _plain(Unpin, "model"),
+    "pause": _plain(Pause),
+    "resume": _plain(Resume),
+    "measure": _plain(Measure, "model", "variant"),
+    "report": _plain(Report),
+    "explain": _plain(Explain, "model"),
+    "configure": _plain(Configure, "telemetry_every_s", "sample_every_s"),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+
+def _client(args: argparse.Namespace) -> HubClient:
+    return HubClient.of(url=args.hub, data=Path(args.data))
+
+
+def _fleet(found: Sequence[DeviceView]) -> str:
+    if not found:
+        return "no devices yet; 'edge hub enroll TENANT/DEVICE -o device.toml' makes one"
+    header = ("device", "is", "seen", "profile", "runs", "because", "temp", "battery", "messages")
+    return table(header, [_row(one) for one in found], right=frozenset({6, 7, 8}))
+
+
+def _row(one: DeviceView) -> tuple[str, ...]:
+    state = one.state
+    conditions = None if state is None else state.conditions
+    return (
+        one.device,
+        "online" if one.online else "offline",
+        _ago(one.last_seen),
+        (one.birth.profile if one.birth else None) or "-",
+        _active(state),
+        _codes(state),
+        "-" if conditions is None or conditions.temp_c is None else f"{conditions.temp_c:.0f} °C",
+        "-" if conditions is None or conditions.battery_pct is None else f"{conditions.battery_pct:.0f} %",
+        str(one.messages),
+    )
+
+
+def _active(state: State | None) -> str:
+    if state is None or not state.models:
+        return "-"
+    return ", ".join(f"{name}: {model.active or '-'}" for name, model in state.models.items())
+
+
+def _codes(state: State | None) -> str:
+    if state is None:
+        return "-"
+    found = [model.decision.because.code for model in state.models.values() if model.decision is not None]
+    return ", ".join(dict.fromkeys(found)) or "-"
+
+
+def _detail(found: DeviceDetail) -> str:
+    one = found.device
+    birth, state = one.birth, one.state
+    parts = [
+        f"{one.device}: {_presence(one)}, {one.messages} messages ({one.duplicates} came twice)",
+    ]
+    if birth is not None and birth.online:
+        parts.append(f"{birth.board or 'unknown board'}, profile {birth.profile or 'none'}, {birth.software or ''}")
+    if state is not None:
+        parts.append(_conditions(state))
+        parts += [_model_text(name, model) for name, model in state.models.items()]
+    if found.events:
+        parts.append("Events, the newest last:\n" + "\n".join(_event_line(event) for event in found.events[-10:]))
+    if found.commands:
+        lines = [_command_line(command, result=False) for command in reversed(found.commands[:10])]
+        parts.append("Commands, the newest last:\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _conditions(state: State) -> str:
+    seen = state.conditions
+    told = [
+        None if seen.temp_c is None else f"{seen.temp_c:.1f} °C",
+        None if seen.battery_pct is None else f"battery {seen.battery_pct:.0f} %",
+        None if seen.load_pct is None else f"load {seen.load_pct:.0f} %",
+        None if seen.rtt_ms is None else f"round trip {seen.rtt_ms:.0f} ms",
+        None if seen.memory_available_mb is None else f"{seen.memory_available_mb} MB free",
+        f"throttled: {seen.throttle.value}" if seen.throttle.value != "none" else None,
+    ]
+    text = ", ".join(part for part in told if part)
+    return ("played conditions: " if seen.played else "conditions: ") + (text or "nothing is sensed")
+
+
+def _model_text(name: str, model: Any) -> str:
+    why = "" if model.decision is None else f", because {model.decision.because.text}"
+    pin = f", pinned by the {model.pinned_by}" if model.pinned else ""
+    return f"{name} runs {model.active or 'nothing'}{pin}{why} (wants {model.preference.mode.value})"
+
+
+def _event_line(event: EventView) -> str:
+    body = event.event
+    what = f"{body.old} -> {body.new}" if body.new is not None else ""
+    why = f"({body.because.code}) {body.because.text}" if body.because is not None else body.text or ""
+    return "  ".join(part for part in (_clock(body.at), event.device, body.kind, body.model or "", what, why) if part)
+
+
+def _command_line(command: CommandView, *, result: bool = True) -> str:
+    return f"{_clock(command.sent)}  {_command_text(command, result=result)}"
+
+
+def _command_text(command: CommandView, *, result: bool = True) -> str:
+    name = type(command.command).__struct_config__.tag
+    took = "" if command.finished is None else f" after {max(0.0, command.finished - command.sent):.2f} s"
+    body = ""
+    if result and command.reply is not None and command.reply.result is not None:
+        body = "\n" + msgspec.json.format(msgspec.json.encode(command.reply.result), indent=2).decode()
+    return f"{command.device}  {name}: {command.state}{took}{_why(command)}{body}"
+
+
+def _why(command: CommandView) -> str:
+    if command.reply is None:
+        return ""
+    parts = [part for part in (command.reply.text, command.reply.code and f"[{command.reply.code}]") if part]
+    return f", {' '.join(parts)}" if parts else ""
+
+
+def _presence(one: DeviceView) -> str:
+    return f"{'online' if one.online else 'offline'}, seen {_ago(one.last_seen)}"
+
+
+def _ago(at: float | None) -> str:
+    if at is None:
+        return "never"
+    past_s = max(0.0, time.time() - at)
+    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if past_s >= unit_s:
+            return f"{past_s / unit_s:.0f} {unit} ago"
+    return f"{past_s:.0f} s ago"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
