@@ -206,8 +206,11 @@ class Link:
         return self._end()
 
     def _is_quiet(self) -> bool:
-        """All is sent and acknowledged. To hang up with PUBACKs unread would reset the connection, and the broker might
-        lose what it has not read yet: the goodbye."""
+        """All is sent and acknowledged.
+
+        To hang up with PUBACKs unread would reset the connection, and the broker might lose what it has not read yet:
+        the goodbye.
+        """
         return not self._outgoing and not self._unacknowledged and not self._client.want_write()
 
     def _wait(self, sock: Any) -> None:

@@ -159,7 +159,10 @@ class Uplink:
             try:
                 end = await self._connection(mqtt5=mqtt5)
             except ConfigError as error:
-                end = End(how=Ended.REFUSED, text=str(error), connected=False)
+                attempt += 1
+                self._tell("refused", str(error))
+                await asyncio.sleep(_pause_s(Ended.REFUSED, attempt))
+                continue
             if end.how is Ended.CLOSED:  # as `close` wants it
                 return
             if end.how is Ended.OLD_BROKER:
@@ -241,21 +244,21 @@ class Uplink:
         where = f"{self._section.host}:{self._section.effective_port}"
         match end.how:
             case Ended.REFUSED:
-                self.status = "refused"
-                text = f"{where} refuses {self._username()}: {end.text}; check user name and password under [mqtt]"
+                why = f"refuses {self._username()}: {end.text}; check user name and password under [mqtt]"
+                self._tell("refused", f"{where} {why}")
             case Ended.TAKEN_OVER:
-                self.status = "refused"
-                text = f"another client connected to {where} as {self._device}; is this device's name used twice?"
+                why = f"another client connected to {where} as {self._device}; is this device's name used twice?"
+                self._tell("refused", why)
             case Ended.UNREACHABLE:
-                self.status = "connecting"
-                text = f"{where} can't be reached: {end.text}; working on without a hub"
+                self._tell("connecting", f"{where} can't be reached: {end.text}; working on without a hub")
             case _:
-                self.status = "connecting"
-                text = f"the connection to {where} ended: {end.text}"
-        self.text = text[:1000]
-        if text != self._said:
-            self._said = text
-            log.warning("%s", text)
+                self._tell("connecting", f"the connection to {where} ended: {end.text}")
+
+    def _tell(self, status: HubStatus, text: str) -> None:
+        self.status, self.text = status, text[:1000]
+        if self.text != self._said:
+            self._said = self.text
+            log.warning("%s", self.text)
 
     def _complain(self, text: str) -> None:
         held_back = self._complaint.allows(self._clock.monotonic())
