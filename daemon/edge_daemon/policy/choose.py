@@ -52,7 +52,7 @@ class Choice:
 
 
 def thermal_share(model: ModelRecord) -> float:
-    """What heat allows, of the costliest variant's time."""
+    """What heat allows, as a share of `full_ms`."""
     return tables.share(tables.THERMAL, model.thermal)
 
 

@@ -3,8 +3,8 @@
 A window's median is explained by three factors: what the variant takes on a calm device (`log_bias`, per variant), how
 much everything is slowed down just now (`log_slowdown`, shared by all variants, as in ALERT, USENIX ATC'20), and noise.
 The shared factor is what lets contention felt by one variant speak for all. A surprise is split between the two: of a
-variant seen for the first time most is its own, of one seen often nearly all is the moment's. (With a smaller share, two
-variants whose evidence is three times too fast are returned to over and over: 52 switches in five minutes of a
+variant seen for the first time most is its own, of one seen often nearly all is the moment's. (With a smaller share,
+two variants whose evidence is three times too fast are returned to over and over: 52 switches in five minutes of a
 simulation of this module, against 6.) Residuals are clipped, so one absurd window cannot throw an estimate.
 """
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from edge_daemon.policy import tables
 from edge_daemon.policy.types import Assign, ModelFacts, PinnedBy, VariantFacts
 from edge_sdk.mqtt import Because, Conditions, Decision, Throttle
 from edge_sdk.preference import Preference
@@ -231,7 +232,7 @@ def load(payload: bytes) -> PolicyState | None:
         state = msgspec.json.decode(payload, type=PolicyState)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return state if state.version == VERSION else None
+    return state if state.version == VERSION and _holds_together(state) else None
 
 
 def sense(conditions: Conditions) -> Senses:
@@ -256,6 +257,21 @@ def wall(at: float, before: float) -> float:
 def sane_ms(value: float | None) -> float | None:
     """A latency one can learn from, or None."""
     return value if value is not None and _FASTEST_MS <= value <= _SLOWEST_MS else None
+
+
+def _holds_together(state: PolicyState) -> bool:
+    """No band beyond the tables, no dwell or quarantine that would never end."""
+    return (
+        0 <= state.battery <= len(tables.BATTERY)
+        and max(state.throttle_s, state.temp_seen_s, state.battery_seen_s, state.rtt_seen_s, state.drained_s)
+        <= state.now_s
+        and all(
+            0 <= model.thermal <= len(tables.THERMAL)
+            and max([model.switched_s or 0.0, *(left.at_s or 0.0 for left in model.left)]) <= state.now_s
+            and all((v.out_until_s or 0.0) <= state.now_s + tables.QUARANTINE_MAX_S for v in model.variants)
+            for model in state.models
+        )
+    )
 
 
 def _finite(value: float | None) -> float | None:

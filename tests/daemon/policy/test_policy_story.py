@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +231,19 @@ def test_contention_felt_by_one_variant_speaks_for_all_and_passes() -> None:
     assert device.seconds(10) == "xl"
 
 
+def test_evidence_that_is_three_times_too_fast_is_seen_through_without_flapping() -> None:
+    device = Device(preference=Preference(mode=Mode.ACCURACY, max_latency_ms=250.0))
+    takes_ms = {**TAKES_MS, "xl": 480.0, "l": 240.0}
+    late = 0
+    for _ in range(300):
+        late += takes_ms[device.active] >= 240
+        device.reports(takes_ms[device.active])
+        device.seconds(1)
+    assert device.active == "m"
+    assert len(device.switches) <= 10
+    assert late <= 12
+
+
 def test_a_measurement_on_the_machine_replaces_the_prediction() -> None:
     device = Device(preference=Preference(mode=Mode.ACCURACY, max_latency_ms=100.0))
     assert device.active == "m"
@@ -356,6 +371,25 @@ def test_a_restart_carries_on_and_forgets_nothing_that_was_learned() -> None:
 )
 def test_a_damaged_state_is_none(payload: bytes) -> None:
     assert load(payload) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"battery": 9},
+        {"battery": -1},
+        {"drained_s": 1e9},
+        {"models": {"thermal": 4}},
+        {"models": {"switched_s": 1e9}},
+        {"models": {"left": [{"variant": "xl", "at_s": 1e9}]}},
+    ],
+    ids=str,
+)
+def test_a_state_that_does_not_hold_together_is_none(damage: dict[str, Any]) -> None:
+    kept = json.loads(dump(Device().state))
+    kept["models"][0].update(damage.get("models", {}))
+    kept.update({name: value for name, value in damage.items() if name != "models"})
+    assert load(json.dumps(kept).encode()) is None
 
 
 # ------------------------------------------------------------------------------------------------------ adversity
