@@ -251,7 +251,7 @@ class EdgeModel:
                 break
             except EdgeError as error:
                 trouble = error
-                _log.warning("the daemon's choice %s cannot be loaded: %s", assignment.variant, error)
+                _log.warning("the daemon's choice %s cannot be loaded: %s", assignment.variant, str(error))
                 tried = assignment.variant
                 failure = str(error)[:_MAX_FAILURE]
                 assignment = link.say(AppReport(active=tried, failed_variant=tried, failure=failure))
@@ -287,7 +287,8 @@ class EdgeModel:
                 left = chooser.without(chooser.active)
                 if not left.variants:
                     raise
-                _log.warning("%s cannot be loaded, another one is taken: %s", chooser.active, error)
+                # As text: the error's traceback holds the file open for as long as a handler keeps the record.
+                _log.warning("%s cannot be loaded, another one is taken: %s", chooser.active, str(error))
                 self._forget(chooser.active)
 
     # --------------------------------------------------------------------------------------------- switching
@@ -337,7 +338,7 @@ class EdgeModel:
             self._change(stepped.active)
             self._chooser = stepped
         except DelegateError as error:
-            _log.warning("%s cannot be loaded and is left out: %s", stepped.active, error)
+            _log.warning("%s cannot be loaded and is left out: %s", stepped.active, str(error))
             self._forget(stepped.active)
 
     def _forget(self, id_: str) -> None:
@@ -403,7 +404,7 @@ class EdgeModel:
         except EdgeError as error:
             self._refused = (told.serial, told.variant)
             self._failed = (told.variant, str(error)[:_MAX_FAILURE])
-            _log.warning("%s cannot be loaded, %s goes on: %s", told.variant, self._seat.active, error)
+            _log.warning("%s cannot be loaded, %s goes on: %s", told.variant, self._seat.active, str(error))
         self._hurry()
 
     def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,0 +1,271 @@
+"""`EdgeModel` on real files and real runtimes, without a daemon."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_sdk import EdgeModel
+from edge_sdk.bundle import Bundle
+from edge_sdk.errors import (
+    BlobMismatchError,
+    BundleError,
+    DaemonUnreachableError,
+    DelegateError,
+    DelegateUnavailableError,
+    InputDtypeError,
+    InputNameError,
+    InputShapeError,
+    InputValueError,
+    ModelClosedError,
+    ModelLoadError,
+    UnknownVariantError,
+    UsageError,
+)
+from edge_sdk.preference import Mode, Preference
+
+pytestmark = pytest.mark.device
+
+TINY = Path(__file__).parent.parent / "data" / "tiny"
+ONE = {"inputs": [{"name": "x", "shape": [1, 4], "dtype": "float32"}]}
+IO = ONE | {"outputs": [{"name": "scores", "shape": [1, 3], "dtype": "float32"}]}
+X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
+
+Make = Callable[..., Bundle]
+
+
+@pytest.fixture(autouse=True)
+def _no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGE_DAEMON_SOCKET", str(tmp_path / "no.sock"))
+
+
+def tiny(*names: str) -> dict[str, bytes]:
+    return {name: (TINY / f"{name}.tflite").read_bytes() for name in names}
+
+
+@pytest.fixture
+def dense(make_bundle: Make) -> Path:
+    return make_bundle(contents=tiny("dense_fp32", "dense_int8"), **IO).path
+
+
+@pytest.fixture
+def model(dense: Path) -> Iterator[EdgeModel]:
+    with EdgeModel(dense) as opened:
+        yield opened
+
+
+def test_float_in_and_float_out_whatever_the_variant_is_inside(model: EdgeModel) -> None:
+    answers = {}
+    for variant in model.variants:
+        model.switch(variant)
+        answers[variant] = model(X)
+        assert answers[variant].dtype == np.float32
+        assert answers[variant].shape == (1, 3)
+    np.testing.assert_allclose(answers["dense_fp32"], answers["dense_int8"], atol=0.05)
+
+
+def test_a_sample_alone_a_batch_and_an_empty_batch(model: EdgeModel) -> None:
+    assert model(X[0]).shape == (3,)
+    batch = model(np.repeat(X, 5, axis=0))
+    assert batch.shape == (5, 3)
+    np.testing.assert_array_equal(batch[0], model(X[0]))
+    assert model(np.empty((0, 4), np.float32)).shape == (0, 3)
+
+
+def test_inputs_by_position_by_name_and_as_a_mapping(make_bundle: Make) -> None:
+    two = {
+        "inputs": [{"name": name, "shape": [1, 2], "dtype": "float32"} for name in ("a", "b")],
+        "outputs": [{"name": name, "shape": [1, 2], "dtype": "float32"} for name in ("total", "product")],
+    }
+    a, b = np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 4.0]], np.float32)
+    with EdgeModel(make_bundle(contents=tiny("two_by_two"), **two).path) as model:
+        for answer in (model(a, b), model(b=b, a=a), model({"b": b, "a": a})):
+            np.testing.assert_array_equal(answer["total"], [[4.0, 6.0]])
+            np.testing.assert_array_equal(answer["product"], [[3.0, 8.0]])
+        with pytest.raises(InputNameError, match="'c'"):
+            model(a=a, c=b)
+        with pytest.raises(InputNameError, match="'b' is not given"):
+            model(a=a)
+        with pytest.raises(InputShapeError, match="at once"):
+            model(a, b=b)
+
+
+def test_variants_come_best_first_and_switch_returns_when_the_new_one_answers(model: EdgeModel) -> None:
+    assert model.variants == ("dense_fp32", "dense_int8")
+    model.switch("dense_int8")
+    assert model.active == "dense_int8"
+    model.switch("dense_fp32")
+    assert model.active == "dense_fp32"
+
+
+def test_a_preference_decides_where_nobody_else_does(dense: Path) -> None:
+    with EdgeModel(dense, preference=Preference(mode=Mode.ACCURACY)) as model:
+        assert model.active == "dense_fp32"
+
+
+def test_a_pin_is_given_back(dense: Path) -> None:
+    with EdgeModel(dense, preference=Preference(mode=Mode.ACCURACY)) as model:
+        model.switch("dense_int8")
+        assert model.active == "dense_int8"
+        model.switch(None)
+        assert model.active in model.variants  # from here on the policy decides, in its own time
+
+
+def test_the_static_choice_starts_no_thread(dense: Path) -> None:
+    before = threading.active_count()
+    with EdgeModel(dense, variant="dense_int8") as model:
+        assert threading.active_count() == before
+        assert model.active == "dense_int8"
+
+
+def test_no_call_is_lost_while_variants_are_switched_under_several_threads(model: EdgeModel) -> None:
+    done = threading.Event()
+    answers: list[list[float]] = [[], [], []]
+    expected = {}
+    for variant in model.variants:
+        model.switch(variant)
+        expected[variant] = model(X)
+
+    def work(mine: list[float]) -> None:
+        while not done.is_set():
+            answer = model(X)
+            mine.append(min(float(np.abs(answer - one).max()) for one in expected.values()))
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in answers]
+    for thread in threads:
+        thread.start()
+    for turn in range(40):
+        model.switch(model.variants[turn % 2])
+    done.set()
+    for thread in threads:
+        thread.join(20.0)
+    assert all(answers)
+    assert max(max(mine) for mine in answers) < 1e-6
+
+
+def test_with_tight_memory_a_switch_reports_its_gap(dense: Path) -> None:
+    with EdgeModel(dense, memory="tight") as model:
+        model.switch("dense_int8")
+        model.switch("dense_fp32")
+        assert model.gap_ms is not None
+        assert model.gap_ms > 0
+        assert model(X).shape == (1, 3)
+
+
+@pytest.mark.parametrize("memory", ["ample", "tight"])
+def test_a_variant_that_cannot_be_loaded_leaves_the_old_one(make_bundle: Make, memory: str) -> None:
+    path = make_bundle(contents=tiny("dense_fp32", "newer_op"), **IO).path
+    with EdgeModel(path, memory=memory, preference=Preference(mode=Mode.ACCURACY)) as model:
+        with pytest.raises(ModelLoadError):
+            model.switch("newer_op")
+        assert model.active == "dense_fp32"
+        assert model(X).shape == (1, 3)
+
+
+def test_a_first_choice_that_cannot_be_loaded_gives_way_to_the_next(make_bundle: Make) -> None:
+    path = make_bundle(contents=tiny("custom_op", "dense_int8"), **IO).path
+    with EdgeModel(path, preference=Preference(mode=Mode.ACCURACY)) as model:
+        assert model.active == "dense_int8"
+        assert model.variants == ("dense_int8",)
+
+
+def test_where_no_variant_loads_the_reason_is_told(make_bundle: Make) -> None:
+    with pytest.raises(DelegateError):
+        EdgeModel(make_bundle(contents=tiny("custom_op"), **IO).path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (np.zeros((2, 2, 2), np.float32), InputShapeError),
+        (np.zeros((1, 5), np.float32), InputShapeError),
+        (np.zeros((1, 4), np.complex64), InputDtypeError),
+        (np.array([["a", "b", "c", "d"]]), InputDtypeError),
+        ([[1, 2], [3]], InputShapeError),
+    ],
+)
+def test_what_the_model_does_not_take_is_refused_with_its_name(
+    model: EdgeModel, bad: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="x"):
+        model(bad)
+
+
+def test_nan_is_refused_where_integers_compute(model: EdgeModel) -> None:
+    nan = np.full((1, 4), np.nan, np.float32)
+    model.switch("dense_int8")
+    with pytest.raises(InputValueError):
+        model(nan)
+    model.switch("dense_fp32")
+    assert np.isnan(model(nan)).any()
+
+
+def test_bad_arguments_are_named(dense: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownVariantError, match="dense_fp32"):
+        EdgeModel(dense, variant="int4")
+    with pytest.raises(UsageError, match="threads"):
+        EdgeModel(dense, threads=0)
+    with pytest.raises(UsageError, match="memory"):
+        EdgeModel(dense, memory="little")  # type: ignore[arg-type]
+    with pytest.raises(DelegateUnavailableError, match="gpu"):
+        EdgeModel(dense, delegate="gpu")
+    with pytest.raises(BundleError):
+        EdgeModel(tmp_path / "nothing.edge")
+    with pytest.raises(DaemonUnreachableError, match="no daemon serves"):
+        EdgeModel("digits")
+
+
+def test_switching_to_an_unknown_variant_names_those_there_are(model: EdgeModel) -> None:
+    with pytest.raises(UnknownVariantError, match="dense_int8"):
+        model.switch("int4")
+
+
+def test_a_tampered_blob_is_never_loaded(dense: Path) -> None:
+    for blob in (dense / "blobs" / "sha256").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BlobMismatchError):
+        EdgeModel(dense)
+
+
+def test_after_close_everything_says_so(dense: Path) -> None:
+    model = EdgeModel(dense)
+    model.close()
+    model.close()
+    with pytest.raises(ModelClosedError):
+        model(X)
+    with pytest.raises(ModelClosedError):
+        model.switch("dense_int8")
+
+
+def test_a_forgotten_model_is_collected_and_its_thread_ends(dense: Path) -> None:
+    model = EdgeModel(dense)
+    (thread,) = [each for each in threading.enumerate() if each.name == "edge-deciding"]
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_to_open_its_own(model: EdgeModel) -> None:
+    model(X)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            model(X)
+        except ModelClosedError as error:
+            status = 0 if "fork" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert model(X).shape == (1, 3)
