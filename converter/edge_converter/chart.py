@@ -203,7 +203,7 @@ def timeline(
         description: Likewise, what there is to see.
         events: (seconds, what happened): a line through all tracks, numbered as a list beside the drawing would be.
     """
-    left, right, gap, top = 150.0, _WIDTH - 18, 14.0, 26.0 if events else 8.0
+    left, right, gap, top = 180.0, _WIDTH - 18, 14.0, 26.0 if events else 8.0
     axis = Axis(title="seconds", low=0.0, high=max(end_s, 1e-3))
 
     def at(second: float) -> float:
@@ -331,7 +331,7 @@ def _overlap(one: Box, other: Box) -> bool:
 def _strip(track: Track, at: Callable[[float], float], frame: Box) -> Iterator[str]:
     left, top, right, bottom = frame
     tall = bottom - top
-    yield f'<text x="{left - 10:.1f}" y="{top + 14:.1f}" text-anchor="end">{_text(track.label)}</text>'
+    yield f'<text x="4" y="{top + tall / 2 + 4:.1f}">{_text(track.label)}</text>'
     for span in track.spans:
         x0, x1 = at(span.start_s), at(span.end_s)
         yield (
@@ -355,7 +355,7 @@ def _line(track: Track, values: Sequence[float], at: Callable[[float], float], f
         return bottom - axis.share(value) * (bottom - top)
 
     for value in sorted({min(values), max(values)}):
-        yield f'<text class="faint" x="{left - 10:.1f}" y="{up(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+        yield f'<text class="faint" x="{left - 10:.1f}" y="{up(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
     if track.limit is not None:
         y = up(track.limit)
         yield f'<line class="limit" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'

@@ -21,7 +21,7 @@ FIRST_WISH = Preference(mode=Mode.ACCURACY)
 _COOL_C = 30.0  # below the limit
 _BEYOND_C = 1.0
 _SLOW_RTT_MS = 80.0
-_ROOM = 0.6
+_DEADLINE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +78,13 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
     slowed = replace(cooled, rtt_ms=_SLOW_RTT_MS, battery_pct=65.0)
     quick = replace(slowed, rtt_ms=0.0, battery_pct=70.0)
     return calm, (
-        Act(title="On mains and cool", short="mains", lasts_s=7, becomes=calm),
-        Act(title="The battery drains to 6 %", short="battery drains", lasts_s=11, becomes=drained, ramp=0.8),
+        Act(title="On mains and cool", short="mains", lasts_s=6, becomes=calm),
+        Act(title="The battery drains to 6 %", short="battery drains", lasts_s=10, becomes=drained, ramp=0.8),
         Act(title="The charger is back", short="charger", lasts_s=10, becomes=charged),
         Act(title="The sun heats the board to its limit", short="heat", lasts_s=9, becomes=hot, ramp=0.7),
-        Act(title="It cools down", short="cooling", lasts_s=11, becomes=cooled, ramp=0.2),
+        Act(title="It cools down", short="cooling", lasts_s=10, becomes=cooled, ramp=0.2),
         Act(
-            title="Answers must be at the hub in time, and the network slows",
+            title="Answers must be at the hub in time, and the network gets slow",
             short="slow network",
             lasts_s=9,
             becomes=slowed,
@@ -102,21 +102,21 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
         Act(
             title="The hub pins a variant",
             short="pin",
-            lasts_s=4,
+            lasts_s=5,
             becomes=quick,
             says=lambda facts: (Pin(model=facts.model, variant=_other(facts)),),
         ),
         Act(
             title="The hub unpins it and asks why",
             short="unpin",
-            lasts_s=4,
+            lasts_s=5,
             becomes=quick,
             says=lambda facts: (Unpin(model=facts.model), Explain(model=facts.model)),
         ),
         Act(
             title="The user wants accuracy again",
             short="accuracy",
-            lasts_s=5,
+            lasts_s=6,
             becomes=quick,
             says=lambda facts: (Prefer(model=facts.model, preference=FIRST_WISH), Report()),
         ),
@@ -130,8 +130,11 @@ def scaled(acts: Sequence[Act], seconds: float) -> tuple[Act, ...]:
 
 
 def _deadline(facts: Facts) -> Preference:
-    """A deadline with room, on the slow network, for about half of what the most accurate variant takes."""
-    deadline_ms = facts.rtt_ms + _SLOW_RTT_MS + _ROOM * facts.slow_ms
+    """A deadline that any variant keeps while the network is fast, and none once it is slow; the cheapest comes nearest.
+
+    Between fast and slow lies more than a round trip varies by itself; what one variant saves over another is less.
+    """
+    deadline_ms = facts.rtt_ms + _DEADLINE_SHARE * _SLOW_RTT_MS + facts.slow_ms
     return Preference(mode=Mode.ACCURACY, deadline_ms=round(deadline_ms, 1))
 
 

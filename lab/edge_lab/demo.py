@@ -125,9 +125,9 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
     command += [word for profile in PROFILES for word in ("--profile", profile)]
     command += [word for precision in PRECISIONS for word in ("--precision", precision)]
     command += ["-o", str(target)]
-    converting = Leashed(
-        "conversion", command, log=work / "convert.log", env=environment(scratch), cwd=scratch, shown=True
-    )
+    # In a session of its own it cannot ask the terminal how wide it is.
+    env = environment(scratch) | {"COLUMNS": str(shutil.get_terminal_size().columns)}
+    converting = Leashed("conversion", command, log=work / "convert.log", env=env, cwd=scratch, shown=True)
     try:
         while converting.status is None:
             interrupts.wait(_POLL_S)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_lab.story import Story, Switch
-from edge_lab.view import arrow, outcome
+from edge_lab.view import arrow, cause_of, outcome
 from edge_sdk.cli.output import table
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin
 
@@ -125,7 +125,7 @@ def as_text(result: Outcome) -> str:
 
 
 def _switches(switches: Sequence[Switch]) -> str:
-    rows = [(f"{each.at_s:.1f} s", arrow(each), each.code, each.text.partition(": ")[0]) for each in switches]
+    rows = [(f"{each.at_s:.1f} s", arrow(each), each.code, cause_of(each)) for each in switches]
     return table(("at", "switch", "bound by", "because"), rows, right=frozenset({0}))
 
 

@@ -46,7 +46,7 @@ th.n,td.n{text-align:right;white-space:nowrap}td.v{white-space:nowrap}
 .chip{display:inline-block;padding:0 8px;border-radius:99px;font-size:12px;border:1px solid currentColor;
 white-space:nowrap}
 .played{color:var(--warm)}.done{color:var(--good)}.bad{color:var(--bad)}.sub{color:var(--faint);font-size:13px}
-code{font-size:13px}
+code{font-size:13px}a{color:var(--s0)}.scroll+.sub{margin-top:8px}
 @media print{body{background:none}figure,.scroll{break-inside:avoid}}
 """
 )
@@ -281,8 +281,8 @@ def _beside(story: Story) -> str:
         rows.append((_text(name), f"{_text(sensed)}{chip}", _text(real)))
     return (
         "<h2>Beside it: the real machine</h2><p>The daemon read its sensors from a played board. The same code "
-        "read this machine's own sensors at the same time. The round trip is measured on a connection that really was slowed."
-        "</p>" + _table(("", "what the daemon sensed", "what this machine's sensors said"), rows)
+        "read this machine's own sensors at the same time. The round trip is measured on a connection that really "
+        "was slowed.</p>" + _table(("", "what the daemon sensed", "what this machine's sensors said"), rows)
     )
 
 
@@ -291,8 +291,8 @@ def _facts(result: Outcome) -> str:
     machine = measured.machine if measured else "this machine"
     return (
         f'<p class="sub">Made by <code>edge demo</code> {_text(__version__)} on {_text(machine)}, in '
-        f"{result.seconds:.0f} s with the conversion for {_text(', '.join(result.profiles))}. Latencies are this machine's; "
-        "on a board the daemon learns the board's own.</p>"
+        f"{result.seconds:.0f} s with the conversion for {_text(', '.join(result.profiles))}. Latencies are this "
+        "machine's; on a board the daemon learns the board's own.</p>"
     )
 
 

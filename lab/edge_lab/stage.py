@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 DEVICE = "demo/board-1"
 MODEL = "digits"
 EDGE = (sys.executable, "-m", "edge_sdk.cli")
-# Where the played board's zone is limited, and how it is before anybody plays.
-LIMIT_C = 85.0
-CALM = PlayedConditions(temp_c=LIMIT_C - 30, battery_pct=100.0, charging=True, rtt_ms=0.0)
+# Where the played board would throttle (the daemon's own limit is its profile's), and how it is before anybody plays.
+LIMIT_C = 95.0
+CALM = PlayedConditions(temp_c=55.0, battery_pct=100.0, charging=True, rtt_ms=0.0)
 _UP_S = 30.0
 _ENROLL_S = 20.0
 _APP_S = 60.0

@@ -143,7 +143,7 @@ def _switches(switches: Sequence[Switch], width: int) -> Table:
 
     table = _table(width, ("at s", 1), ("switches, as the hub has them", 5), ("because", 8))
     for switch in switches:
-        cause = f"[cyan]{switch.code}[/] [dim]{escape(_cause(switch))}[/]"
+        cause = f"[cyan]{switch.code}[/] [dim]{escape(cause_of(switch).removeprefix(switch.code + ' '))}[/]"
         table.add_row(f"{switch.at_s:.1f}", arrow(switch), cause)
     return table
 
@@ -181,9 +181,9 @@ def outcome(command: CommandSent) -> str:
     return f"{command.status}{took}" if command.status == "done" else f"{command.status}{took}, {command.text}"
 
 
-def _cause(switch: Switch) -> str:
+def cause_of(switch: Switch) -> str:
     """The first half of the sentence: the rest repeats the variants."""
-    return switch.text.partition(": ")[0]
+    return switch.text.partition(f": {switch.new} at ")[0]
 
 
 def _number(value: float | None, unit: str, digits: int = 0) -> str:
