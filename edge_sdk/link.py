@@ -61,8 +61,12 @@ class DaemonLink:
         self._stopped = threading.Event()
         self._due = threading.Event()
         self._threads: tuple[threading.Thread, ...] = ()
-        self.registered = self._join()
         self._serial = 0
+        try:
+            self.registered = self._join()
+        except BaseException:
+            self._reporting.close()
+            raise
 
     def start(self, report: Callable[[], AppReport], apply: Callable[[Assignment], None]) -> None:
         """Begin to report, and to be told.

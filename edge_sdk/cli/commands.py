@@ -37,12 +37,38 @@ def _show_profile(args: argparse.Namespace) -> int:
     return profiles.show(args)
 
 
+def _configure_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a directory, or the name of a model that a daemon serves")
+    parser.add_argument("--data", required=True, metavar="FILE", help="an .npz file with x and, for the accuracy, y")
+    parser.add_argument("--variant", metavar="ID", help="run this one and no other")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import run
+
+    return run.run(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("inspect",),
         summary="what is in a bundle: its variants, what they are worth and how fast they are",
         configure=_takes_bundle,
         run=_inspect,
+    ),
+    Command(
+        path=("run",),
+        summary="labelled data through a bundle, as an app would run it",
+        configure=_configure_run,
+        run=_run,
     ),
     Command(
         path=("profiles", "list"),
