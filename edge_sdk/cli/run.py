@@ -94,8 +94,10 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files") or "x" not in file.files:
+        # Opened here: numpy leaves a file open in which it finds no archive.
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray) or "x" not in file.files:
                 raise UsageError("holds no array named x", where=str(path), hint="numpy.savez(PATH, x=..., y=...)")
             x = file["x"]
             y = file["y"] if "y" in file.files else None
