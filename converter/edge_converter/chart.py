@@ -94,7 +94,8 @@ class Axis:
             every = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
             found = [value for value in every if self.low <= value <= self.high]
             few = [value for value in found if f"{value:e}"[0] == "1"]
-            return few if len(found) > 10 and len(few) > 1 else found  # noqa: PLR2004 - what fits side by side
+            if len(found) > 1:
+                return few if len(found) > 10 and len(few) > 1 else found  # noqa: PLR2004 - what fits side by side
         step = _round_step((self.high - self.low) / 6)
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]

@@ -238,8 +238,11 @@ def _parameters(model: Any) -> int:
 def _activations(model: Any) -> int:
     graph = model.subgraphs[0]
     total = 0
+    unpacked: set[int] = set()
     for operator in graph.operators:
-        moving = [i for i in operator.inputs if i >= 0 and not _constant(model, i)]
-        if moving:  # else it unpacks weights, once, when the model is loaded
+        moving = [int(i) for i in operator.inputs if i >= 0 and not _constant(model, i) and int(i) not in unpacked]
+        if moving:
             total += sum(_elements(graph.tensors[i]) for i in (*moving, *operator.outputs))
+        else:  # it unpacks weights, once, when the model is loaded
+            unpacked.update(int(i) for i in operator.outputs)
     return total
