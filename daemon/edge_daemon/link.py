@@ -275,7 +275,8 @@ class Link:
         self._tell(Connected())
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        self._dismissal = reason
+        if self._dismissal is None:  # the broker's word comes first, then what paho makes of the closed socket
+            self._dismissal = reason
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._tell(Arrived(topic=message.topic, payload=bytes(message.payload), retained=message.retain))

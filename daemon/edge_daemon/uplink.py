@@ -46,6 +46,7 @@ STATE_EVERY_S: Final = 1.0  # a burst of changes is one state
 _BACKOFF_S: Final = (1.0, 60.0)  # the broker can't be reached
 _REFUSED_S: Final = (5.0, 300.0)  # it refuses us: only a person can mend that
 _STEADY_S: Final = 30.0  # a connection that held this long was a good one
+_SUSPICIOUS: Final = 3  # connections in a row that did not hold
 _INBOX: Final = 200
 _LOG_EVERY_S: Final = 60.0
 
@@ -172,7 +173,7 @@ class Uplink:
                 mqtt5 = True  # the broker may have been replaced by a newer one
             held = end.connected and self._clock.monotonic() - began_s >= _STEADY_S
             attempt = 0 if held else attempt + 1
-            self._note(end)
+            self._note(end, attempt)
             await asyncio.sleep(_pause_s(end.how, attempt))
 
     async def _connection(self, *, mqtt5: bool) -> End:
@@ -239,7 +240,7 @@ class Uplink:
         link.publish(*self._retained(Up.BIRTH, self._birth(True)), retain=True)
         self.state_changed()
 
-    def _note(self, end: End) -> None:
+    def _note(self, end: End, attempt: int) -> None:
         """Keep how the connection ended for `edge daemon status`, and log it once, not at every attempt."""
         where = f"{self._section.host}:{self._section.effective_port}"
         match end.how:
@@ -251,6 +252,9 @@ class Uplink:
                 self._tell("refused", why)
             case Ended.UNREACHABLE:
                 self._tell("connecting", f"{where} can't be reached: {end.text}; working on without a hub")
+            case Ended.LOST if attempt >= _SUSPICIOUS:  # mosquitto 2.0.11 does not say that it was taken over
+                why = f"is the name {self._device} used twice, or the network bad?"
+                self._tell("connecting", f"the connection to {where} never lasts: {end.text}; {why}")
             case _:
                 self._tell("connecting", f"the connection to {where} ended: {end.text}")
 
