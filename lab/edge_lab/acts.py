@@ -130,7 +130,7 @@ def scaled(acts: Sequence[Act], seconds: float) -> tuple[Act, ...]:
 
 
 def _deadline(facts: Facts) -> Preference:
-    """A deadline that any variant keeps while the network is fast, and none once it is slow; the cheapest comes nearest.
+    """A deadline that any variant keeps while the network is fast, and none once it is slow: the cheapest is nearest.
 
     Between fast and slow lies more than a round trip varies by itself; what one variant saves over another is less.
     """

@@ -79,6 +79,7 @@ class Stage:
         bundle: What the device serves as `digits`.
         data: The held-out digits, an `.npz` file.
         wish: The preference the device is configured with.
+        embedded: Take the embedded broker even where mosquitto is installed.
         rate: Calls a second at most.
         wait: Sleeps; may raise to end everything.
         patient: Turns false when the user wants out at once.
@@ -97,6 +98,7 @@ class Stage:
         data: Path,
         wait: Callable[[float], None],
         wish: Mode = Mode.ACCURACY,
+        embedded: bool = False,
         rate: float = 25.0,
         patient: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -113,6 +115,7 @@ class Stage:
         self._bundle = bundle.absolute()
         self._data = data.absolute()
         self._wish = wish
+        self._embedded = ("--embedded",) if embedded else ()
         self._rate = rate
         self._wait = wait
         self._patient = patient
@@ -180,7 +183,7 @@ class Stage:
             if not fixed:
                 self._listen, self._mqtt = free_addresses(2)
             ports = ("--listen", _text(self._listen), "--mqtt", _text(self._mqtt))
-            hub = self._start("hub", *EDGE, "hub", "run", "--data", str(self.hub_data), *ports)
+            hub = self._start("hub", *EDGE, "hub", "run", "--data", str(self.hub_data), *ports, *self._embedded)
             try:
                 wait_for(self._hub_answers, what="the hub", limit_s=_UP_S, needs=[hub], wait=self._wait)
             except PartDiedError as error:
