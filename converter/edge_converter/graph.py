@@ -127,9 +127,10 @@ def read(path: Path) -> Graph:
             hint="export one signature without control flow",
         )
     graph = model.subgraphs[0]
+    names = _signature_names(model)
     return Graph(
-        inputs=tuple(_spec(graph.tensors[i]) for i in graph.inputs),
-        outputs=tuple(_spec(graph.tensors[i]) for i in graph.outputs),
+        inputs=tuple(_spec(graph.tensors[i], names.get(int(i))) for i in graph.inputs),
+        outputs=tuple(_spec(graph.tensors[i], names.get(int(i))) for i in graph.outputs),
         weighted=tuple(_weighted(model)),
         operators=dict(Counter(flatbuffer.op_name(model, operator) for operator in graph.operators)),
         parameters=_parameters(model),
@@ -147,12 +148,20 @@ def _kind(op: WeightedOp) -> str:
     return "conv1x1_macs" if op.pointwise else "conv_macs"
 
 
-def _spec(tensor: Any) -> TensorSpec:
+def _signature_names(model: Any) -> dict[int, str]:
+    """What an app calls the inputs and outputs, by tensor: from the file's one signature, as the engine does."""
+    signatures = model.signatureDefs or []
+    if len(signatures) != 1:
+        return {}
+    return {int(entry.tensorIndex): _text(entry.name) for entry in (*signatures[0].inputs, *signatures[0].outputs)}
+
+
+def _spec(tensor: Any, name: str | None) -> TensorSpec:
     kind = flatbuffer.TYPE_NAMES[tensor.type]
     scaled = tensor.quantization is not None and tensor.quantization.scale is not None
     shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
     return TensorSpec(
-        name=_text(tensor.name),
+        name=_text(tensor.name) if name is None else name,
         shape=tuple(int(size) for size in (shape if shape is not None else ())),
         dtype="float32" if scaled and kind in _QUANTIZED else kind,
     )

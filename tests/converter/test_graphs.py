@@ -8,6 +8,7 @@ import pytest
 
 from edge_converter import flatbuffer, graph
 from edge_converter.errors import SourceError, UnsupportedModelError
+from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
@@ -46,6 +47,13 @@ def test_quantized_borders_are_float_to_an_app() -> None:
 def test_layers_in_another_format_are_named() -> None:
     (line,) = graph.read(TINY / "dense_fp32.tflite").exceptions(Precision.INT8)
     assert line == "FULLY_CONNECTED logits: float32 activations, float32 weights"
+
+
+def test_borders_have_the_names_an_engine_gives_them(convolutions: Path) -> None:
+    found = graph.read(convolutions)
+    with Engine(convolutions) as engine:
+        assert [spec.name for spec in found.inputs] == [spec.name for spec in engine.inputs]
+        assert [spec.name for spec in found.outputs] == [spec.name for spec in engine.outputs]
 
 
 def test_a_free_batch_is_free() -> None:
