@@ -1,0 +1,247 @@
+"""What the tests of the hub are played on: a hub with its real broker, and devices that are real MQTT clients."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from daemon_stage import EDGE, PATIENCE_S, clean_environment, end, free_port, until
+
+from edge_hub.client import HubClient
+from edge_sdk import mqtt
+from edge_sdk.mqtt import DeviceId, Down, DownEnvelope, Up, UpEnvelope
+from edge_sdk.wire import new_token
+
+T = TypeVar("T")
+
+CAM = DeviceId(tenant="acme", device="cam1")
+OTHER = DeviceId(tenant="acme", device="cam2")
+
+
+class HubProcess:
+    """`edge hub run` in a directory of the test's, on ports of its own.
+
+    Args:
+        directory: Of its data and log.
+        options: Further arguments.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.data = directory / "hub"
+        self.log = directory / "hub.log"
+        self.http, self.mqtt = free_port(), free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def token(self) -> str:
+        return (self.data / "token").read_text().strip()
+
+    def start(self, *, ready: bool = True) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(*EDGE, "hub", "run", "--data", str(self.data)),
+                    *("--listen", f"127.0.0.1:{self.http}", "--mqtt", f"127.0.0.1:{self.mqtt}", *self._options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=clean_environment(self.directory),
+                cwd=self.directory,
+            )
+        if ready:
+            until(self._answers, "the hub")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; its exit status."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(how)
+        return self.wait()
+
+    def kill(self) -> None:
+        """Kill it without a word; its broker must go with it."""
+        self.stop(signal.SIGKILL)
+        until(lambda: not listens(self.mqtt), "the broker to end with its hub")
+
+    def wait(self) -> int:
+        """Its exit status, once it ended by itself."""
+        assert self._process is not None
+        status = self._process.wait(PATIENCE_S)
+        self._process = None
+        return status
+
+    @contextlib.contextmanager
+    def client(self, *, token: str | None = None) -> Iterator[HubClient]:
+        with HubClient(f"http://127.0.0.1:{self.http}", token or self.token) as client:
+            yield client
+
+    def enrol(self, device: DeviceId = CAM) -> str:
+        """Its password."""
+        with self.client() as client:
+            return client.enrol(device, again=False).password
+
+    def messages(self, device: DeviceId = CAM) -> int:
+        with self.client() as client:
+            return client.device(device).device.messages
+
+    def broker_pid(self) -> int:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        found = [int(pid) for pid in children if "mosquitto" in Path(f"/proc/{pid}/comm").read_text()]
+        (pid,) = found
+        return pid
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.said
+        return listens(self.http)
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+class FakeDevice:
+    """A device's side of the protocol, by hand: it sends what it is told to and notes what comes down.
+
+    Args:
+        port: Of the broker.
+        password: From the enrolment.
+        device: Who it is.
+        topics: What it subscribes to; None takes what is its own.
+    """
+
+    def __init__(
+        self, port: int, password: str | None, device: DeviceId = CAM, *, topics: tuple[str, ...] | None = None
+    ) -> None:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+        self.device = device
+        self.boot = new_token()
+        self.seq = 0
+        self.acked: set[int] = set()
+        self.commands: list[DownEnvelope[Any]] = []
+        self.desired: list[DownEnvelope[Any]] = []
+        self.strangers: list[str] = []
+        self.refused: str | None = None
+        self.denied: list[str] = []
+        self._changed = threading.Condition()
+        self._topics = topics or tuple(mqtt.down_topic(device, kind) for kind in Down)
+        self._subscribed = False
+        client = self._client = Client(
+            CallbackAPIVersion.VERSION2, client_id=str(device), protocol=MQTTProtocolVersion.MQTTv5
+        )
+        if password is not None:
+            client.username_pw_set(str(device), password)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.reconnect_delay_set(1, 1)
+        client.connect("127.0.0.1", port, keepalive=10)
+        client.loop_start()
+        self.when(lambda: self._subscribed or self.refused, "the subscription")
+
+    def close(self) -> None:
+        end(self._client)
+
+    def when(self, look: Callable[[], T | None], what: str) -> T:
+        deadline = time.monotonic() + PATIENCE_S
+        with self._changed:
+            while True:
+                found = look()
+                if found:
+                    return found
+                assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S:.0f} s"
+                self._changed.wait(0.2)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
+
+    def send(self, kind: Up, body: Any, *, reply_to: str | None = None, seq: int | None = None) -> int:
+        """Send a numbered message, or one again by its number; returns the number."""
+        if seq is None:
+            self.seq += 1
+            seq = self.seq
+        envelope = UpEnvelope(id=new_token(), boot=self.boot, seq=seq, sent=time.time(), reply_to=reply_to, body=body)
+        self.publish(mqtt.up_topic(self.device, kind), mqtt.pack(envelope))
+        return seq
+
+    def born(self, *, online: bool = True, boot: str | None = None) -> None:
+        envelope = UpEnvelope(
+            id=new_token(), boot=boot or self.boot, seq=0, sent=time.time(), body=mqtt.Birth(online=online)
+        )
+        self.publish(mqtt.up_topic(self.device, Up.BIRTH), mqtt.pack(envelope), retain=True)
+
+    def happens(self, text: str) -> int:
+        """Send an event; returns its number."""
+        return self.send(Up.EVENT, mqtt.Event(at=time.time(), kind="sensor", text=text))
+
+    def confirmed(self, seq: int) -> None:
+        self.when(lambda: seq in self.acked, f"the acknowledgement of {seq}")
+
+    def command(self, number: int = 1) -> DownEnvelope[Any]:
+        """The command that came as this one."""
+        return self.when(lambda: self.commands[number - 1] if len(self.commands) >= number else None, "a command")
+
+    def reply(self, command: str, status: mqtt.ReplyStatus = mqtt.ReplyStatus.DONE, **more: Any) -> int:
+        return self.send(Up.REPLY, mqtt.Reply(status=status, **more), reply_to=command)
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            with self._changed:
+                self.refused = str(reason)
+                self._changed.notify_all()
+            return
+        client.subscribe([(topic, 1) for topic in self._topics])
+
+    def _on_subscribe(self, *_: Any) -> None:
+        with self._changed:
+            self._subscribed = True
+            self._changed.notify_all()
+
+    def _on_publish(self, _client: Any, _data: Any, _mid: int, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            with self._changed:
+                self.denied.append(str(reason))
+                self._changed.notify_all()
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        kinds = {mqtt.down_topic(self.device, kind): kind for kind in Down}
+        kind = kinds.get(message.topic)
+        with self._changed:
+            if kind is None:
+                self.strangers.append(message.topic)
+            else:
+                envelope = mqtt.unpack_down(kind, message.payload)
+                if kind is Down.ACK and envelope.body.boot == self.boot:
+                    for first, last in envelope.body.ranges:
+                        self.acked.update(range(first, last + 1))
+                elif kind is Down.CMD:
+                    self.commands.append(envelope)
+                elif kind is Down.DESIRED:
+                    self.desired.append(envelope)
+            self._changed.notify_all()
