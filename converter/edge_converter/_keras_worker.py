@@ -23,6 +23,7 @@ from edge_converter import _keras_wire as wire
 _FLEX = re.compile(r"^(?:TF Select ops|Flex ops):\s*([^\n]+)", re.MULTILINE)
 _CUSTOM = re.compile(r"^Custom ops:\s*([^\n]+)", re.MULTILINE)
 _UNKNOWN_LAYER = re.compile(r"[Cc]ould not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[:'\s]+(\w+)")
+_UNREADABLE_LAYER = re.compile(r"Error when deserializing class '([^']+)'")
 _REASON_CHARS = 300
 
 
@@ -66,10 +67,7 @@ def _convert(question: wire.Convert) -> wire.Done:
     if question.framework == "keras":
         converter = tf.lite.TFLiteConverter.from_keras_model(_load(question.path))
     else:
-        try:
-            converter = tf.lite.TFLiteConverter.from_saved_model(question.path)
-        except Exception as error:  # the loader raises whatever the protobuf and the file system raise
-            raise _refused("source", f"is no whole SavedModel: {_first_line(error)}") from error
+        converter = _saved_model(question.path)
     _write(converter, question.into)
     return wire.Done()
 
@@ -106,11 +104,37 @@ def _prune(question: wire.Prune, answers: IO[bytes]) -> wire.Done:
     return wire.Done(sparsity=pruned.sparsity, layers=pruned.layers, steps=pruned.steps)
 
 
+def _saved_model(path: str) -> Any:
+    """A converter of a SavedModel directory.
+
+    Beside the network one may hold the optimizer it was trained with, and one of Keras 2 cannot be loaded where only
+    Keras 3 is ("_UserObject has no attribute add_slot"). The older loader reads the network alone.
+    """
+    import tensorflow as tf
+
+    try:
+        return tf.lite.TFLiteConverter.from_saved_model(path)
+    except Exception as error:  # noqa: BLE001 - the loaders raise whatever the protobuf and the file system raise
+        traceback.print_exc()
+        try:
+            return tf.compat.v1.lite.TFLiteConverter.from_saved_model(path, signature_key="serving_default")
+        except Exception:  # noqa: BLE001 - the same loader's, and the first error says more
+            raise _refused("source", f"is no whole SavedModel: {_first_line(error)}") from error
+
+
 def _load(path: str) -> Any:
     import keras
 
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]  # Keras has no types
+        """Keras 2 wrote `groups` into every file with such a layer, always 1, and Keras 3 stumbles over it."""
+
+        def __init__(self, *args: Any, groups: int = 1, **keywords: Any) -> None:
+            del groups
+            super().__init__(*args, **keywords)
+
+    known = {} if path.endswith(".keras") else {"DepthwiseConv2D": DepthwiseConv2D}
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, custom_objects=known)
     except Exception as error:  # a zip, an HDF5 file, JSON and every layer's own code are read here
         traceback.print_exc()
         unknown = _UNKNOWN_LAYER.search(str(error))
@@ -118,6 +142,10 @@ def _load(path: str) -> Any:
             name = next(group for group in unknown.groups() if group)
             hint = "export it as a SavedModel or .tflite, where the layer's class is not needed"
             raise _refused("unsupported", f"holds {name}, which Keras does not know", hint) from error
+        unreadable = _UNREADABLE_LAYER.search(str(error))
+        if unreadable:
+            what = f"holds a {unreadable[1]} layer that Keras {keras.__version__} cannot read"
+            raise _refused("unsupported", what, "export it as a SavedModel or .tflite where it was trained") from error
         hint = "save it again with model.save()"
         raise _refused("source", f"is damaged or no Keras model: {_first_line(error)}", hint) from error
 

@@ -35,7 +35,7 @@ SMALL = digits.models(".keras")[0]
 
 # What is asked of TensorFlow to make the sources: run in a process of its own.
 SOURCES = """
-import sys, pathlib, keras
+import json, sys, pathlib, keras
 given, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 model = keras.models.load_model(given, compile=False)
 model.save(folder / "small.h5")
@@ -52,6 +52,16 @@ keras.Model(image, keras.layers.Dense(10)(OnlyHere()(flat))).save(folder / "cust
 keras.Model(image, keras.layers.Dense(10)(keras.ops.erfinv(flat))).save(folder / "operator.keras")
 pool = keras.layers.GlobalAveragePooling2D()(image)
 keras.Model(image, keras.layers.Dense(10)(pool)).save(folder / "few.keras")
+
+# As Keras 2 wrote it, and with a setting that no Keras knows.
+import h5py
+mobile = keras.layers.DepthwiseConv2D(3)(image)
+for name, key, value in (("depthwise.h5", "groups", 1), ("strange.h5", "flavour", "mint")):
+    keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(mobile))).save(folder / name)
+    with h5py.File(folder / name, "r+") as file:
+        config = file.attrs["model_config"]
+        assert '"depth_multiplier": 1' in config
+        file.attrs["model_config"] = config.replace('"depth_multiplier": 1', f'"{key}": {json.dumps(value)}')
 """
 
 
@@ -218,6 +228,40 @@ def test_a_layer_nobody_here_knows(process: KerasProcess, exports: Path, tmp_pat
     with pytest.raises(UnsupportedModelError, match="OnlyHere, which Keras does not know") as caught:
         process.convert(exports / "custom.keras", Framework.KERAS, tmp_path / "out.tflite")
     assert caught.value.exit_status == 2
+
+
+def test_a_depthwise_layer_as_keras_2_wrote_it(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    process.convert(exports / "depthwise.h5", Framework.KERAS, tmp_path / "out.tflite")
+    assert graph.read(tmp_path / "out.tflite").operators["DEPTHWISE_CONV_2D"] == 1
+
+
+def test_a_layer_whose_settings_nobody_knows(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"holds a DepthwiseConv2D layer that Keras .* cannot read"):
+        process.convert(exports / "strange.h5", Framework.KERAS, tmp_path / "out.tflite")
+
+
+@pytest.mark.reference_data
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("pretrainedResnet.h5", 12.5), ("vww_96.h5", 7.5), ("str_ww_ref_model.h5", 0.83), ("kws_ref_model", 2.7)],
+)
+def test_models_trained_by_others_years_ago(
+    process: KerasProcess, reference_data: Path, tmp_path: Path, name: str, millions: float
+) -> None:
+    path = reference_data / "models_and_labels" / "mlperf_tiny" / name
+    process.convert(path, Framework.SAVED_MODEL if path.is_dir() else Framework.KERAS, tmp_path / "out.tflite")
+    found = graph.read(tmp_path / "out.tflite")
+    assert found.precision is Precision.FP32
+    assert found.cost.macs / 1e6 == pytest.approx(millions, rel=0.1)
+
+
+def test_the_same_seed_prunes_to_the_same_file(process: KerasProcess, tmp_path: Path) -> None:
+    images, labels = digits.training()
+    np.savez(tmp_path / "train.npz", x=images[:64], y=labels[:64])
+    made = [tmp_path / "one.tflite", tmp_path / "other.tflite"]
+    for into in made:
+        process.prune(SMALL, tmp_path / "train.npz", into, sparsity=0.5, seed=3, advance=lambda _: None)
+    assert made[0].read_bytes() == made[1].read_bytes()
 
 
 def test_an_operator_tflite_does_not_have(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
