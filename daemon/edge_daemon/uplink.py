@@ -279,7 +279,9 @@ class Uplink:
         return Address(
             host=section.host,
             port=section.effective_port,
-            client_id=str(self._device),
+            # Not our name as it is: rumqttd refuses a client id with a slash. (mosquitto as the hub runs it takes the
+            # user name for it anyway.)
+            client_id=f"{self._device.tenant}:{self._device.device}",
             username=self._username(),
             password=password(section),
             tls=_tls(section),

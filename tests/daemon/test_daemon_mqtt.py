@@ -347,7 +347,8 @@ def test_another_client_with_our_name_is_suspected(board: DaemonProcess, broker:
 
     board.start()
     hub.birth()
-    twin = Client(CallbackAPIVersion.VERSION2, client_id=str(DEVICE), protocol=MQTTProtocolVersion.MQTTv5)
+    client_id = f"{DEVICE.tenant}:{DEVICE.device}"
+    twin = Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
     twin.username_pw_set(str(DEVICE), PASSWORD)
     twin.connect("127.0.0.1", broker.port)
     twin.loop_start()
