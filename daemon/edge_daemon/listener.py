@@ -32,6 +32,7 @@ MAX_HEADER_BYTES = 16 * 1024
 REQUEST_S = 10.0  # from a request's first byte to its last
 IDLE_S = 75.0  # between two requests; apps report every second
 ANSWER_S = 10.0  # for a peer that does not read
+LAST_ANSWER_S = 1.0  # for what is still asked when the daemon ends
 _CHUNK = 64 * 1024
 
 
@@ -71,6 +72,8 @@ class Listener:
         self._group = None if group is None else group_id(group)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._busy: set[asyncio.Task[None]] = set()  # those that answer a request
+        self._ending = False
 
     async def open(self) -> None:
         """Listen. A socket that a dead daemon left is replaced.
@@ -98,14 +101,19 @@ class Listener:
         self._inode = self.path.stat().st_ino
 
     async def close(self) -> None:
-        """Stop listening, end the connections, remove the socket."""
+        """Stop listening, let requests under way be answered for a moment, end all connections, remove the socket."""
         if self._server is None:
             return
         self._server.close()
+        self._ending = True
+        for task in self._connections - self._busy:
+            task.cancel()
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=LAST_ANSWER_S)
         for task in self._connections:
             task.cancel()
         if self._connections:
-            await asyncio.wait(self._connections, timeout=2.0)
+            await asyncio.wait(self._connections, timeout=LAST_ANSWER_S)
         with contextlib.suppress(OSError):
             if self.path.stat().st_ino == self._inode:  # not the socket of a daemon that came after us
                 self.path.unlink()
@@ -128,16 +136,19 @@ class Listener:
         assert task is not None  # noqa: S101 - asyncio calls us in one
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._converse(task, reader, writer)
         except (ConnectionError, asyncio.TimeoutError, TimeoutError):
-            pass  # the peer went away or dawdled; it is its own affair
+            writer.transport.abort()  # the peer went away or dawdled; what it did not read is its own loss
         except asyncio.CancelledError:
-            pass  # we are closing; asyncio would log a cancelled connection as an error
+            writer.transport.abort()  # we are closing; asyncio would log a cancelled connection as an error
         finally:
             self._connections.discard(task)
+            self._busy.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         peer = peer_of(writer.get_extra_info("socket"))
         try:
@@ -161,10 +172,12 @@ class Listener:
                 return
             if request is None:
                 return
+            self._busy.add(task)
             response = await self._answer_or_hangup(request, connection, reader)
             if response is None:
                 return
-            await _answer(connection, writer, response)
+            await _answer(connection, writer, response, last=self._ending)
+            self._busy.discard(task)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()

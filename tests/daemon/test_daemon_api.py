@@ -1,0 +1,287 @@
+"""The local API of a daemon that runs: apps, operators, and what they are told when they ask for the impossible."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from daemon_stage import DaemonProcess, reporting, serving, until
+
+from edge_sdk.bundle import Bundle
+from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
+from edge_sdk.local import (
+    AppPin,
+    AppReport,
+    Assignment,
+    Done,
+    Explanation,
+    LocalClient,
+    PinRequest,
+    PreferRequest,
+    Register,
+    Registered,
+    UnpinRequest,
+    _UnixConnection,
+)
+from edge_sdk.preference import Mode, Preference
+
+pytestmark = [pytest.mark.device, pytest.mark.timeout(90)]
+
+MakeDaemon = Callable[..., DaemonProcess]
+
+
+@pytest.fixture
+def board(daemon: MakeDaemon, digits: Bundle) -> DaemonProcess:
+    board = daemon(serving(digits.path))
+    board.start()
+    return board
+
+
+@pytest.fixture
+def client(board: DaemonProcess):
+    with LocalClient(board.socket) as client:
+        yield client
+
+
+def register(client: LocalClient, **fields: Any) -> Registered:
+    return client.call("POST", "/v1/apps", Registered, Register(**{"model": "digits", "name": "test", **fields}))
+
+
+def report(client: LocalClient, app: Registered, active: str, **fields: Any) -> Assignment:
+    body = AppReport(active=active, **{"calls": 10, "p50_ms": 1.0, "p95_ms": 2.0, **fields})
+    return client.call("POST", f"/v1/apps/{app.app}/report", Assignment, body)
+
+
+def order(client: LocalClient, verb: str, body: Any) -> str:
+    return client.call("POST", f"/v1/{verb}", Done, body).text
+
+
+def test_an_app_is_told_what_to_run_and_shown_with_what_it_runs(
+    board: DaemonProcess, client: LocalClient, digits: Bundle
+) -> None:
+    app = register(client, pid=1)
+    assert app.model == "digits"
+    assert app.bundle == str(digits.path)
+    assert app.assignment.variant == "exact"
+    assert app.assignment.because.code == "start"
+    assert report(client, app, "exact") == app.assignment
+    status = board.status()
+    assert [(a.name, a.pid, a.active, a.calls, a.p50_ms) for a in status.apps] == [
+        ("test", os.getpid(), "exact", 10, 1.0)
+    ]
+    assert status.models["digits"].active == "exact"
+    assert client.call("DELETE", f"/v1/apps/{app.app}", Done).text == "goodbye"
+    assert board.status().apps == ()
+
+
+def test_an_app_is_found_by_the_content_of_its_bundle(client: LocalClient, digits: Bundle) -> None:
+    assert register(client, model=None, manifest=digits.manifest_sha256).model == "digits"
+    for asked in (
+        {"model": None, "manifest": "0" * 64},
+        {"model": "digits", "manifest": "0" * 64},
+        {"model": "x"},
+        {"model": None},
+    ):
+        with pytest.raises(CommandError) as caught:
+            register(client, **asked)
+        assert caught.value.code == "unknown-model"
+
+
+def test_a_change_reaches_an_app_that_waits_for_it_at_once(board: DaemonProcess, client: LocalClient) -> None:
+    app = register(client)
+    report(client, app, app.assignment.variant)
+    found: list[Assignment] = []
+
+    def wait() -> None:
+        with LocalClient(board.socket) as waiting:
+            query = f"?after={app.assignment.serial}&wait_s=30"
+            found.append(waiting.call("GET", f"/v1/apps/{app.app}/assignment{query}", Assignment, timeout_s=40))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert order(client, "pin", PinRequest(model="digits", variant="quick")) == "digits is pinned to quick"
+    thread.join(10)
+    assert time.monotonic() - began < 5
+    assert [(a.variant, a.pinned_by, a.serial) for a in found] == [("quick", "operator", app.assignment.serial + 1)]
+
+
+def test_waiting_ends_when_its_time_is_over(client: LocalClient) -> None:
+    app = register(client)
+    began = time.monotonic()
+    path = f"/v1/apps/{app.app}/assignment?after={app.assignment.serial}&wait_s=0.3"
+    assert client.call("GET", path, Assignment) == app.assignment
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_who_waits_is_answered_when_the_daemon_ends(board: DaemonProcess, client: LocalClient) -> None:
+    app = register(client)
+    answers: list[Assignment | EdgeError] = []
+
+    def wait() -> None:
+        with LocalClient(board.socket) as waiting:
+            path = f"/v1/apps/{app.app}/assignment?after={app.assignment.serial}&wait_s=60"
+            try:
+                answers.append(waiting.call("GET", path, Assignment, timeout_s=70))
+            except EdgeError as error:
+                answers.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    assert board.stop() == 0
+    thread.join(10)
+    assert answers == [app.assignment]
+
+
+def test_words_count_by_rank(client: LocalClient) -> None:
+    app = register(client)
+    pinned = client.call("POST", f"/v1/apps/{app.app}/pin", Assignment, AppPin(variant="quick"))
+    assert (pinned.variant, pinned.pinned_by) == ("quick", "app")
+    order(client, "pin", PinRequest(model="digits", variant="exact"))
+    told = report(client, app, "quick")
+    assert (told.variant, told.pinned_by) == ("exact", "operator")
+    with pytest.raises(PinnedError, match="operator"):
+        client.call("POST", f"/v1/apps/{app.app}/pin", Assignment, AppPin(variant="quick"))
+    order(client, "unpin", UnpinRequest())
+    told = report(client, app, "exact")
+    assert (told.variant, told.pinned_by) == ("quick", "app")
+    freed = client.call("POST", f"/v1/apps/{app.app}/pin", Assignment, AppPin(variant=None))
+    assert freed.pinned_by is None
+
+
+def test_the_first_preference_of_an_app_counts_where_nobody_set_one(board: DaemonProcess, client: LocalClient) -> None:
+    register(client, preference=Preference(mode=Mode.SPEED))
+    assert board.status().models["digits"].preference.mode is Mode.SPEED
+    order(client, "prefer", PreferRequest(preference=Preference(mode=Mode.ACCURACY)))
+    register(client, preference=Preference(mode=Mode.BATTERY))
+    assert board.status().models["digits"].preference.mode is Mode.ACCURACY
+
+
+def test_orders_outlive_a_kill(board: DaemonProcess) -> None:
+    with LocalClient(board.socket) as client:
+        order(client, "pin", PinRequest(model="digits", variant="quick"))
+        order(
+            client, "prefer", PreferRequest(model="digits", preference=Preference(mode=Mode.BATTERY, max_latency_ms=40))
+        )
+    board.kill()
+    board.start()
+    model = board.status().models["digits"]
+    assert (model.pinned, model.pinned_by) == ("quick", "operator")
+    assert model.preference == Preference(mode=Mode.BATTERY, max_latency_ms=40)
+
+
+def test_decisions_are_explained_newest_first(client: LocalClient) -> None:
+    order(client, "prefer", PreferRequest(preference=Preference(mode=Mode.SPEED)))
+    order(client, "pin", PinRequest(model="digits", variant="exact"))
+    decisions = client.call("GET", "/v1/explain?model=digits", Explanation).decisions
+    assert [d.because.code for d in decisions] == ["pin", "preference", "start"]
+    assert all(d.because.text for d in decisions)
+
+
+def test_a_variant_that_does_not_load_is_left_out_and_the_app_told_another(
+    board: DaemonProcess, client: LocalClient
+) -> None:
+    order(client, "prefer", PreferRequest(preference=Preference(mode=Mode.ACCURACY)))
+    app = register(client)
+    told = app.assignment
+    for _ in range(5):
+        told = report(client, app, "quick", failed_variant="exact", failure="no room")
+    assert told.variant == "quick"
+    assert "could not load exact: no room" in board.said
+
+
+def test_an_app_whose_process_died_is_forgotten(board: DaemonProcess) -> None:
+    code = (
+        "import sys, time; from edge_sdk.local import *;"
+        "c = LocalClient(sys.argv[1]);"
+        "c.call('POST', '/v1/apps', Registered, Register(model='digits')); print('in', flush=True); time.sleep(60)"
+    )
+    app = subprocess.Popen([sys.executable, "-c", code, str(board.socket)], stdout=subprocess.PIPE)
+    assert app.stdout is not None
+    with app.stdout:
+        assert app.stdout.readline() == b"in\n"
+        assert [a.pid for a in board.status().apps] == [app.pid]
+        app.send_signal(signal.SIGKILL)
+        app.wait(10)
+    until(lambda: board.status().apps == (), "the app to be forgotten")
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "error"),
+    [
+        ("pin", PinRequest(model="digits", variant="nope"), UnknownVariantError),
+        ("pin", PinRequest(model="letters", variant="exact"), CommandError),
+        ("unpin", UnpinRequest(model="letters"), CommandError),
+        ("prefer", {"preference": {"mode": "fastest"}}, WireError),
+        ("prefer", {"preference": {"mode": "speed"}, "modle": "digits"}, WireError),
+        ("pin", ["digits", "exact"], WireError),
+    ],
+)
+def test_an_impossible_order_is_refused(client: LocalClient, verb: str, body: Any, error: type[EdgeError]) -> None:
+    with pytest.raises(error) as caught:
+        order(client, verb, body)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/v1/nothing", None, HTTPStatus.NOT_FOUND, b"bad-request"),
+        ("GET", "/", None, HTTPStatus.NOT_FOUND, b"bad-request"),
+        ("PUT", "/v1/status", b"{}", HTTPStatus.METHOD_NOT_ALLOWED, b"bad-request"),
+        ("POST", "/v1/pin", b"{", HTTPStatus.BAD_REQUEST, b"malformed"),
+        ("POST", "/v1/pin", b"\xff", HTTPStatus.BAD_REQUEST, b"malformed"),
+        ("POST", "/v1/pin", b"[" * 100_000, HTTPStatus.BAD_REQUEST, b"malformed"),
+        ("POST", "/v1/pin", None, HTTPStatus.BAD_REQUEST, b"malformed"),
+        ("POST", "/v1/apps/none/report", b"{}", HTTPStatus.NOT_FOUND, b"unknown-app"),
+        ("GET", "/v1/explain?model=letters", None, HTTPStatus.NOT_FOUND, b"unknown-model"),
+    ],
+)
+def test_a_request_that_makes_no_sense_gets_a_status_and_a_code(  # noqa: PLR0917 - the columns of the table
+    board: DaemonProcess, method: str, path: str, body: bytes | None, status: int, code: bytes
+) -> None:
+    connection = _UnixConnection(board.socket, 10.0)
+    connection.request(method, path, body)
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    assert response.status == status
+    assert code in text
+    assert board.status().models
+
+
+@pytest.mark.parametrize("query", ["after=x", "after=-1", "wait_s=nan", "wait_s=-1", "after=99999999999999999999"])
+def test_a_number_that_is_none_is_refused(client: LocalClient, query: str) -> None:
+    app = register(client)
+    with pytest.raises(WireError):
+        client.call("GET", f"/v1/apps/{app.app}/assignment?{query}", Assignment)
+
+
+def test_a_daemon_that_reports_to_nobody_keeps_nothing_for_anybody(board: DaemonProcess) -> None:
+    with LocalClient(board.socket) as client:
+        order(client, "pin", PinRequest(model="digits", variant="quick"))
+    status = board.status()
+    assert (status.hub, status.spooled, status.dropped) == ("none", 0, 0)
+    assert board.stop() == 0
+    with pytest.raises(DaemonUnreachableError, match="edge daemon run"):
+        board.status()
+
+
+def test_an_operators_order_is_told_to_the_hub(daemon: MakeDaemon, digits: Bundle) -> None:
+    pytest.importorskip("paho")
+    board = daemon(reporting(1) + serving(digits.path))  # nobody listens there: it stays in the spool
+    board.start()
+    before = board.status().spooled
+    with LocalClient(board.socket) as client:
+        order(client, "pin", PinRequest(model="digits", variant="quick"))
+    assert board.status().spooled > before

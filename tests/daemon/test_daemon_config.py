@@ -1,0 +1,163 @@
+"""The configuration file: what is taken, what is refused and in which words."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from edge_daemon import config
+from edge_daemon.config import Config, find, load, password, state_directory
+from edge_sdk.errors import ConfigError
+from edge_sdk.preference import Mode, Preference
+
+pytestmark = pytest.mark.device
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "daemon.toml"
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def test_an_empty_file_is_all_defaults(write) -> None:
+    loaded = load(write(""))
+    assert loaded.device_id() is None
+    assert loaded.bundles() == {}
+    assert loaded.policy.tick_s == 1.0
+    assert load(None) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[telemetry]\nsample_evry_s = 5", "sample_evry_s"),
+        ("[telemtry]\n", "telemtry"),
+        ("[models.digits]\nbundle = 'x'\nprefrence = {}", "prefrence"),
+        ("[mqtt]\nhost = 'h'\npasword = 'x'", "pasword"),
+        ("[models.digits]\nbundle = 'x'\npreference = {max_latency = 5}", "max_latency"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(write, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        load(write(text))
+    assert "daemon.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[telemetry]\nsample_every_s = nan",
+        "[telemetry]\nsample_every_s = inf",
+        "[telemetry]\nsample_every_s = 0",
+        "[telemetry]\nspool_max_mb = -1",
+        "[policy]\ntick_s = 0.0001",
+        "[mqtt]\nhost = ''",
+        "[mqtt]\nhost = 'h'\nport = 0",
+        "[mqtt]\nhost = 'h'\nport = 65536",
+        "[log]\nlevel = 'loud'",
+        "[models]\n'../etc' = 'x'",
+        "[models]\n'a\\n' = 'x'",
+        "[models]\ndigits = ''",
+        "[device]\nname = 'a/b'",
+        "[sensors]\nplayed = 1",
+        "not toml",
+        "a = 1\na = 2",
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(write, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load(write(text))
+
+
+def test_relative_paths_are_relative_to_the_file(write, tmp_path: Path) -> None:
+    text = (
+        "[models]\na = 'a.edge'\n[models.b]\nbundle = '/opt/b.edge'\n[state]\ndirectory = 's'\n[api]\nsocket = 'x.sock'"
+    )
+    loaded = load(write(text))
+    assert loaded.bundles()["a"].bundle == str(tmp_path / "a.edge")
+    assert loaded.bundles()["b"].bundle == "/opt/b.edge"
+    assert loaded.state.directory == str(tmp_path / "s")
+    assert loaded.api.socket == str(tmp_path / "x.sock")
+
+
+def test_a_model_may_carry_its_preference(write) -> None:
+    text = "[models.digits]\nbundle = 'x'\npreference = {mode = 'battery', max_latency_ms = 50}"
+    assert load(write(text)).bundles()["digits"].preference == Preference(mode=Mode.BATTERY, max_latency_ms=50)
+
+
+def test_a_broker_needs_a_name_to_report_under(write) -> None:
+    with pytest.raises(ConfigError, match=r"device\.tenant or device\.name.*enroll"):
+        load(write("[mqtt]\nhost = 'h'"))
+
+
+WHO = "[device]\ntenant = 't'\nname = 'd'\n"
+
+
+@pytest.mark.parametrize(
+    ("tls", "port"), [("", 1883), ("tls = true", 8883), ("tls = false", 1883), ("tls = {ca = 'ca.pem'}", 8883)]
+)
+def test_the_port_follows_from_the_encryption(write, tmp_path: Path, tls: str, port: int) -> None:
+    mqtt = load(write(f"{WHO}[mqtt]\nhost = 'h'\n{tls}")).mqtt
+    assert mqtt is not None
+    assert mqtt.effective_port == port
+    assert (mqtt.encryption is not None) == (port == 8883)
+    if "ca.pem" in tls:
+        assert mqtt.encryption is not None
+        assert mqtt.encryption.ca == str(tmp_path / "ca.pem")
+
+
+def test_what_excludes_each_other_is_refused(write) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load(write(f"{WHO}[mqtt]\nhost = 'h'\npassword = 'a'\npassword_file = 'b'"))
+    with pytest.raises(ConfigError, match="go together"):
+        load(write(f"{WHO}[mqtt]\nhost = 'h'\ntls = {{cert = 'c'}}"))
+
+
+def test_the_password_may_lie_in_a_file_of_its_own(write, tmp_path: Path) -> None:
+    mqtt = load(write(f"{WHO}[mqtt]\nhost = 'h'\npassword_file = 'secret'")).mqtt
+    assert mqtt is not None
+    with pytest.raises(ConfigError, match="password_file cannot be read"):
+        password(mqtt)
+    secret = tmp_path / "secret"
+    secret.write_text("\n")
+    secret.chmod(0o600)
+    with pytest.raises(ConfigError, match="no password in its first line"):
+        password(mqtt)
+    secret.write_text("of the device\nnot this\n")
+    assert password(mqtt) == "of the device"
+
+
+def test_a_password_that_everybody_can_read_is_complained_about(write, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(f"{WHO}[mqtt]\nhost = 'h'\npassword = 'hush'")
+    path.chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        load(path)
+    assert "chmod o-r" in caplog.text
+    assert "hush" not in caplog.text
+
+
+def test_the_file_is_named_by_option_variable_or_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tmp_path / "system.toml"
+    monkeypatch.setattr(config, "SYSTEM_CONFIG", system)
+    monkeypatch.delenv(config.CONFIG_VARIABLE, raising=False)
+    assert find() is None
+    system.touch()
+    assert find() == system
+    monkeypatch.setenv(config.CONFIG_VARIABLE, "/variable")
+    assert find() == Path("/variable")
+    assert find("/given") == Path("/given")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "absent.toml")
+
+
+def test_state_lies_where_systemd_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edge-test:/other")
+    assert state_directory(Config()) == Path("/var/lib/edge-test")

@@ -1,0 +1,291 @@
+"""The small parts of the daemon, each for itself: outbox, recorder, remarks, clock, lanes, tasks, log, notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_daemon import logs, notify, tasks
+from edge_daemon.clock import Steps, SystemClock
+from edge_daemon.errors import NotAllowedError
+from edge_daemon.lanes import Lane
+from edge_daemon.logs import Seldom
+from edge_daemon.outbox import RESEND_MAX_S, Outbox
+from edge_daemon.peers import Peer, admit, group_id, peer_of
+from edge_daemon.recorder import Recorder
+from edge_daemon.remarks import Remarks
+from edge_daemon.tasks import TaskOwner
+from edge_sdk.errors import ConfigError, StorageError
+from edge_sdk.local import AppReport
+from edge_sdk.mqtt import Conditions, Throttle
+
+pytestmark = pytest.mark.device
+
+
+class SetClock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.monotonic_s = 100.0
+        self.wall_s = 1.7e9
+
+    def monotonic(self) -> float:
+        return self.monotonic_s
+
+    def wall(self) -> float:
+        return self.wall_s
+
+
+class TestOutbox:
+    def test_a_row_is_sent_once_and_again_when_it_is_not_confirmed_in_time(self) -> None:
+        outbox = Outbox(resend_s=10.0)
+        assert outbox.due([1, 2], 0.0) == [1, 2]
+        outbox.sent([1, 2], 0.0)
+        assert outbox.due([1, 2, 3], 5.0) == [3]
+        outbox.sent([3], 5.0)
+        assert outbox.next_s(5.0) == 5.0
+        assert outbox.due([1, 2, 3], 10.0) == [1, 2]
+
+    def test_a_hub_that_is_silent_is_asked_ever_less_often(self) -> None:
+        outbox, now, gaps = Outbox(resend_s=10.0), 0.0, []
+        outbox.due([1], now)
+        outbox.sent([1], now)
+        for _ in range(6):
+            gap = outbox.next_s(now)
+            now += gap
+            gaps.append(gap)
+            assert outbox.due([1], now) == [1]
+            outbox.sent([1], now)
+        assert gaps == sorted(gaps)
+        assert gaps[-1] == RESEND_MAX_S
+        outbox.heard()
+        assert outbox.next_s(now) == 10.0
+
+    def test_a_new_connection_starts_anew(self) -> None:
+        outbox = Outbox()
+        outbox.sent(outbox.due([1], 0.0), 0.0)
+        assert outbox.due([1], 1.0) == []
+        outbox.forget()
+        assert outbox.due([1], 1.0) == [1]
+
+
+class TestRecorder:
+    def test_a_window_holds_what_apps_did_in_it(self) -> None:
+        recorder = Recorder(sample_every_s=5.0, telemetry_every_s=10.0, now_s=0.0)
+        recorder.saw("m", AppReport(active="a", calls=10, late=1, p50_ms=1.0, p95_ms=2.0))
+        recorder.saw("m", AppReport(active="a", calls=90, failed=2, p50_ms=3.0, p95_ms=9.0))
+        assert not recorder.sample(4.9, 104.9, Conditions(), {"m": "a", "n": None})
+        assert recorder.sample(5.0, 105.0, Conditions(), {"m": "a", "n": None})
+        assert recorder.batch(5.0) is None
+        recorder.sample(10.0, 110.0, Conditions(), {"m": "a"})
+        batch = recorder.batch(10.0)
+        assert batch is not None
+        first, second = batch.samples
+        stats = first.models["m"]
+        assert (stats.calls, stats.late, stats.failed, stats.p50_ms, stats.p95_ms) == (100, 1, 2, 3.0, 9.0)
+        assert first.models["n"].variant is None
+        assert second.models["m"].calls == 0
+        assert second.models["m"].p50_ms is None
+        assert recorder.batch(10.0, all_of_it=True) is None
+
+    def test_quantiles_are_of_the_variant_that_ended_the_window(self) -> None:
+        recorder = Recorder(sample_every_s=1.0, telemetry_every_s=1.0, now_s=0.0)
+        recorder.saw("m", AppReport(active="slow", calls=10, p50_ms=50.0))
+        recorder.saw("m", AppReport(active="fast", calls=1, p50_ms=1.0))
+        recorder.sample(1.0, 1.0, Conditions(), {"m": "fast"})
+        batch = recorder.batch(1.0)
+        assert batch is not None
+        stats = batch.samples[0].models["m"]
+        assert (stats.variant, stats.p50_ms, stats.calls) == ("fast", 1.0, 11)
+
+    def test_a_batch_is_never_larger_than_the_protocol_takes(self) -> None:
+        recorder = Recorder(sample_every_s=1.0, telemetry_every_s=1e5, now_s=0.0)
+        for second in range(1, 700):
+            recorder.sample(float(second), float(second), Conditions(), {})
+        sizes = []
+        while (batch := recorder.batch(700.0, all_of_it=True)) is not None:
+            sizes.append(len(batch.samples))
+        assert sizes == [600, 99]
+
+
+class TestRemarks:
+    def test_throttling_is_told_when_it_changes(self) -> None:
+        remarks = Remarks()
+        assert remarks.of(Conditions(), 0.0, 1.0) == []
+        told = remarks.of(Conditions(throttle=Throttle.THERMAL), 1.0, 2.0)
+        assert [(e.kind, e.text) for e in told] == [("throttle", "thermal (before: none)")]
+        assert remarks.of(Conditions(throttle=Throttle.THERMAL), 2.0, 3.0) == []
+
+    def test_a_sensor_that_flaps_is_told_once_a_minute(self) -> None:
+        remarks, here, gone = Remarks(), Conditions(), Conditions(missing={"temp_c": "no zone", "rtt_ms": "no hub"})
+        remarks.of(here, 0.0, 0.0)
+        told = [remark for s in range(1, 60) for remark in remarks.of(gone if s % 2 else here, s, s)]
+        assert [e.text for e in told] == ["temp_c is gone: no zone"]
+        told = [remark for s in range(60, 200) for remark in remarks.of(here, s, s)]
+        assert [e.text for e in told] == ["temp_c is back"]
+
+    def test_what_a_board_does_not_have_is_no_event(self) -> None:
+        remarks = Remarks()
+        assert remarks.of(Conditions(missing={"battery_pct": "none"}), 0.0, 0.0) == []
+
+
+def test_a_clock_that_is_set_is_noticed() -> None:
+    clock = SetClock()
+    steps = Steps(clock)
+    clock.monotonic_s += 10
+    clock.wall_s += 10
+    assert abs(steps.since()) < 1e-6
+    clock.monotonic_s += 10
+    clock.wall_s += 3610
+    assert steps.since() == pytest.approx(3600)
+    clock.monotonic_s += 10
+    clock.wall_s -= 90
+    assert steps.since() == pytest.approx(-100)
+    assert SystemClock().wall() > 0
+    assert SystemClock().monotonic() <= SystemClock().monotonic()
+
+
+class TestLanes:
+    def test_calls_are_done_in_order_in_one_thread_and_errors_come_back(self) -> None:
+        async def scene() -> None:
+            lane, seen = Lane("test"), []
+            names = await asyncio.gather(
+                *(lane.run(lambda n=n: seen.append(n) or threading.current_thread().name) for n in range(20))
+            )
+            assert seen == list(range(20))
+            assert set(names) == {"edge-test"}
+
+            def fail() -> None:
+                raise StorageError("full")
+
+            with pytest.raises(StorageError):
+                await lane.run(fail)
+            assert lane.close(5.0)
+
+        asyncio.run(scene())
+
+    def test_a_lane_that_hangs_does_not_hold_up_the_end(self) -> None:
+        async def scene() -> None:
+            lane, release = Lane("test"), threading.Event()
+            hanging = asyncio.ensure_future(lane.run(release.wait))
+            await asyncio.sleep(0)
+            assert not lane.close(0.05)
+            release.set()
+            await hanging
+
+        asyncio.run(scene())
+
+
+class TestTasks:
+    def test_a_vital_task_that_fails_is_told_and_another_begins_anew(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(tasks, "RESTART_AFTER_S", 0.01)
+
+        async def scene() -> None:
+            owner, runs, steady = TaskOwner(), [], asyncio.Event()
+
+            async def stumbling() -> None:
+                runs.append(1)
+                if len(runs) < 3:
+                    raise ValueError("again")
+                steady.set()
+                await asyncio.sleep(3600)
+
+            async def vital() -> None:
+                raise KeyError("lost")
+
+            owner.spawn("stumbling", stumbling, vital=False)
+            await asyncio.wait_for(steady.wait(), 5)
+            assert not owner.failed.is_set()
+            owner.spawn("vital", vital)
+            await asyncio.wait_for(owner.failed.wait(), 5)
+            assert isinstance(owner.failure, KeyError)
+            await owner.stop_all(5)
+
+        asyncio.run(scene())
+        assert "vital failed; the daemon stops" in caplog.text
+
+    def test_a_task_that_does_not_end_is_left_after_the_limit(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def scene() -> None:
+            owner, release = TaskOwner(), asyncio.Event()
+
+            async def stubborn() -> None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
+                await release.wait()
+
+            owner.spawn("stubborn", stubborn)
+            await asyncio.sleep(0)
+            await owner.stop("stubborn", 0.05)
+            release.set()
+            await asyncio.sleep(0.05)
+
+        asyncio.run(scene())
+        assert "stubborn did not end" in caplog.text
+
+
+class TestNotify:
+    def test_systemd_hears_each_word_and_silence_is_no_error(
+        self, short_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+        assert not notify.notify("READY=1")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+            listening.bind(str(short_path / "notify"))
+            listening.settimeout(5)
+            monkeypatch.setenv("NOTIFY_SOCKET", str(short_path / "notify"))
+            assert notify.notify("READY=1")
+            assert listening.recv(100) == b"READY=1"
+        assert not notify.notify("WATCHDOG=1"), "nobody listens any more"
+
+    def test_the_watchdog_is_fed_only_by_whom_it_concerns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        for text, seconds in (("30000000", 30.0), ("", None), ("0", None), ("soon", None)):
+            monkeypatch.setenv("WATCHDOG_USEC", text)
+            assert notify.watchdog_s() == seconds
+        monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+        monkeypatch.setenv("WATCHDOG_PID", "1")
+        assert notify.watchdog_s() is None
+
+
+class TestLog:
+    def test_repeats_are_held_back_and_counted(self) -> None:
+        seldom = Seldom(60.0)
+        assert seldom.allows(0.0) == 0
+        assert [seldom.allows(float(s)) for s in range(1, 10)] == [None] * 9
+        assert seldom.allows(60.0) == 9
+
+    def test_under_the_journal_each_line_has_its_priority(self) -> None:
+        record = logging.LogRecord("x", logging.WARNING, "f", 1, "two\nlines", None, None)
+        assert logs._Line(journal=True).format(record) == "<4>two\n<4>    lines"
+        assert logs._Line(journal=False).format(record).endswith("warning two\n    lines")
+
+
+class TestPeers:
+    def test_the_kernel_says_who_it_is(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        with ours, theirs:
+            assert peer_of(ours) == Peer(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+
+    def test_only_the_own_user_root_and_the_group_may_speak(self) -> None:
+        stranger = Peer(pid=1, uid=4_000_000, gid=4_000_001)
+        admit(Peer(pid=1, uid=0, gid=0), None)
+        admit(Peer(pid=1, uid=os.geteuid(), gid=4_000_001), None)
+        admit(stranger, 4_000_001)
+        for group in (None, 4_000_002):
+            with pytest.raises(NotAllowedError, match=r"\[api\] group"):
+                admit(stranger, group)
+
+    def test_a_group_that_does_not_exist_is_a_mistake_in_the_configuration(self) -> None:
+        assert group_id(grp.getgrgid(0).gr_name) == 0
+        with pytest.raises(ConfigError, match="no group"):
+            group_id("no-such-group-here")
