@@ -29,7 +29,7 @@ class Lines:
 
     def stage(self, what: str, total: int) -> None:
         """Say that it begins."""
-        say(f"edge: {what} ({total} steps)" if total else f"edge: {what}")
+        say(f"edge: {what}, {total} step{'' if total == 1 else 's'}" if total else f"edge: {what}")
 
     def advance(self, steps: int) -> None:
         """Lines say no more than that a stage has begun."""
@@ -50,7 +50,7 @@ class Bars:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
+        self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", justify="left"),

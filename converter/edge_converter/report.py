@@ -126,7 +126,11 @@ def _highlights(manifest: Manifest, times: Mapping[str, Latency]) -> str:
     fastest = min(close, key=lambda v: (times[v.id].median_ms if v.id in times else 0, v.id))
     smallest = min(close, key=lambda v: (v.transfer_bytes, v.id))
     base_ms = times[reference.id].median_ms if reference.id in times else None
-    faster = f", {_factor(base_ms / times[fastest.id].median_ms)} the reference's speed" if base_ms else ""
+    faster = (
+        f", {_factor(base_ms / times[fastest.id].median_ms)} the reference's speed"
+        if base_ms and fastest is not reference
+        else ""
+    )
     share = f", {100 * smallest.transfer_bytes / max(1, reference.transfer_bytes):.0f} % of the reference"
     cards = [
         ("Reference: the most accurate float model", reference, f"{_ms(base_ms)}, {_size(reference.transfer_bytes)}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_lab import digits
 from edge_sdk.bundle import Bundle
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
@@ -272,6 +274,30 @@ def test_a_bundle_with_a_file_of_the_user_in_it_is_left_alone(
     assert done.status in {1, 2}
     assert "no bundle" in done.line
     assert contents(out) == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_while_samples_are_answered(
+    few_digits: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    words = ["convert", str(digits.models()[2]), "--data", str(few_digits), "-o", str(tmp_path / "out.edge")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_sdk.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    ) as running:
+        assert running.stderr is not None
+        said = next(line for line in running.stderr if line.startswith("edge: evaluate"))
+        running.send_signal(number)
+        _, rest = running.communicate(timeout=60)
+    assert running.returncode == status, said + rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "out.edge").exists()
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_full_disk_while_the_bundle_is_written(tiny: Path, points: Path, tmp_path: Path) -> None:

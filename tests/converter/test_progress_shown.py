@@ -16,7 +16,7 @@ def test_lines_go_to_stderr_and_the_table_to_stdout(
 ) -> None:
     done = edge("convert", tiny, "--data", points, "--profile", "jetson-orin-nano", "-o", tmp_path / "a.edge")
     for stage in ("quantize", "evaluate", "time"):
-        assert f"edge: {stage} (" in done.err  # type: ignore[attr-defined]
+        assert f"edge: {stage}, " in done.err  # type: ignore[attr-defined]
     assert "edge: " not in done.out  # type: ignore[attr-defined]
     assert "fp32 (reference)" in done.out  # type: ignore[attr-defined]
     assert "jetson-orin-nano" in done.out  # type: ignore[attr-defined]
