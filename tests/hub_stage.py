@@ -16,6 +16,7 @@ from daemon_stage import EDGE, PATIENCE_S, clean_environment, end, free_port, un
 
 from edge_hub.client import HubClient
 from edge_sdk import mqtt
+from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId, Down, DownEnvelope, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
@@ -113,7 +114,9 @@ class HubProcess:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.said
-        return listens(self.http)
+        with contextlib.suppress(EdgeError, FileNotFoundError), self.client() as client:
+            return client.health().ok
+        return False
 
 
 def listens(port: int) -> bool:
@@ -134,7 +137,12 @@ class FakeDevice:
     """
 
     def __init__(
-        self, port: int, password: str | None, device: DeviceId = CAM, *, topics: tuple[str, ...] | None = None
+        self,
+        port: int,
+        password: str | None,
+        device: DeviceId = CAM,
+        *,
+        topics: tuple[str, ...] | None = None,
     ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -152,7 +160,9 @@ class FakeDevice:
         self._topics = topics or tuple(mqtt.down_topic(device, kind) for kind in Down)
         self._subscribed = False
         client = self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=str(device), protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{device.tenant}:{device.device}",
+            protocol=MQTTProtocolVersion.MQTTv5,
         )
         if password is not None:
             client.username_pw_set(str(device), password)

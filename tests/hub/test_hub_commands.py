@@ -1,0 +1,240 @@
+"""Commands end exactly once, whatever the device and the hub go through; desired documents have one version each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
+from hub_stage import CAM, FakeDevice, HubProcess
+
+from edge_hub.api import CommandView, DesiredRequest, DesiredView
+from edge_hub.errors import AnswerError
+from edge_sdk.mqtt import Pause, Pin, ReplyStatus, Report
+from edge_sdk.preference import Mode, Preference
+
+pytestmark = pytest.mark.broker
+
+Device = Callable[..., FakeDevice]
+
+
+def edge(hub: HubProcess, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `edge hub ...` as a person would."""
+    return subprocess.run(
+        [*EDGE, "hub", *words, "--data", str(hub.data)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE_S,
+        env=clean_environment(hub.directory),
+        cwd=hub.directory,
+    )
+
+
+def finished(hub: HubProcess, id_: str) -> CommandView:
+    def look() -> CommandView | None:
+        with hub.client() as client:
+            found = client.command(id_, wait_s=1.0)
+        return found if found.state != "pending" else None
+
+    return until(look, "the end of the command")
+
+
+def order(hub: HubProcess, command: Any = None, *, expires_s: float = 60.0) -> str:
+    with hub.client() as client:
+        return client.send([CAM], command or Report(), expires_s=expires_s)[str(CAM)]
+
+
+def test_a_reply_ends_a_command(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    id_ = order(hub, Pin(model="digits", variant="int8"))
+    command = cam.command()
+    assert command.id == id_
+    assert command.body == Pin(model="digits", variant="int8")
+    cam.reply(id_, text="pinned")
+    found = finished(hub, id_)
+    assert found.state == "done"
+    assert found.reply is not None
+    assert found.reply.text == "pinned"
+
+
+def test_the_first_reply_stands(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    id_ = order(hub)
+    cam.confirmed(cam.reply(cam.command().id, ReplyStatus.REFUSED, code="pinned", text="no"))
+    cam.confirmed(cam.reply(id_, ReplyStatus.DONE))
+    found = finished(hub, id_)
+    assert (found.state, found.reply and found.reply.code) == ("refused", "pinned")
+
+
+def test_a_command_waits_for_a_device_that_is_away_and_for_a_hub_that_restarts(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    cam.close()
+    id_ = order(hub)
+    hub.kill()
+    hub.start()
+    cam = device()
+    cam.born()
+    assert cam.command().id == id_
+    cam.reply(id_)
+    assert finished(hub, id_).state == "done"
+
+
+def test_a_command_is_sent_again_to_a_device_that_is_born_without_having_answered(
+    hub: HubProcess, device: Device
+) -> None:
+    cam = device()
+    id_ = order(hub)
+    cam.command()
+    cam.born(boot="1" * 32)
+    assert cam.command(2).id == id_
+
+
+def test_what_nobody_answers_expires_once(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    id_ = order(hub, expires_s=1.0)
+    cam.command()
+    until(lambda: finished(hub, id_), "the expiry")
+    assert finished(hub, id_).state == "expired"
+    cam.confirmed(cam.reply(id_))
+    late = finished(hub, id_)
+    assert (late.state, late.late) == ("expired", True)
+
+
+def test_a_reply_to_nothing_is_kept_and_harms_nobody(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    cam.confirmed(cam.reply("a" * 32))
+    with hub.client() as client:
+        assert client.health().ok
+
+
+def test_desired_documents_count_up_and_conflicts_are_refused(hub: HubProcess, device: Device) -> None:
+    cam = device()
+
+    def put(**more: Any) -> DesiredView:
+        request = DesiredRequest(preferences={"digits": Preference(mode=Mode.SPEED)}, **more)
+        with hub.client() as client:
+            return client._ask("PUT", f"/api/v1/devices/{CAM}/desired", DesiredView, request)
+
+    assert put().desired.version == 1
+    assert put(if_version=1).desired.version == 2
+    with pytest.raises(AnswerError) as caught:
+        put(if_version=1)
+    assert caught.value.code == "version-conflict"
+    cam.when(lambda: any(e.body.version == 2 for e in cam.desired), "the document")
+
+
+def test_send_prints_the_reply_and_its_exit_status_tells(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    talking = subprocess.Popen(
+        [*EDGE, "hub", "send", str(CAM), "prefer", "speed", "--deadline-ms", "50", "--data", str(hub.data), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(hub.directory),
+    )
+    command = cam.command()
+    assert command.body.preference == Preference(mode=Mode.SPEED, deadline_ms=50.0)
+    cam.reply(command.id, text="as you like")
+    out, _ = talking.communicate(timeout=PATIENCE_S)
+    assert talking.returncode == 0
+    (told,) = json.loads(out)["commands"]
+    assert (told["state"], told["reply"]["text"]) == ("done", "as you like")
+
+
+def test_a_refused_command_fails_in_one_line(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    talking = subprocess.Popen(
+        [*EDGE, "hub", "send", str(CAM), "pause", "--data", str(hub.data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(hub.directory),
+    )
+    command = cam.command()
+    assert command.body == Pause()
+    cam.reply(command.id, ReplyStatus.REFUSED, code="busy", text="not now")
+    _, err = talking.communicate(timeout=PATIENCE_S)
+    assert talking.returncode == 1
+    (line,) = err.splitlines()
+    assert "not now" in line
+    assert "[command-failed]" in line
+
+
+def test_one_command_to_several_devices_needs_them_all_to_be_known(hub: HubProcess, device: Device) -> None:
+    device()
+    told = edge(hub, "send", f"{CAM},acme/nobody", "report", "--no-wait")
+    assert told.returncode == 1
+    assert "[unknown-device]" in told.stderr
+    with hub.client() as client:
+        assert client.device(CAM).commands == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("send", "acme", "report"),
+        ("send", str(CAM), "dance"),
+        ("send", str(CAM), "prefer", "speed", "--deadline-ms", "nan"),
+        ("send", str(CAM), "prefer", "speed", "--min-accuracy", "101"),
+        ("send", str(CAM), "configure", "--sample-every-s", "0"),
+        ("send", str(CAM), "report", "--timeout", "0"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused_before_it_is_sent(hub: HubProcess, words: tuple[str, ...]) -> None:
+    told = edge(hub, *words)
+    assert told.returncode in {1, 2}
+    assert len([line for line in told.stderr.splitlines() if line.startswith("edge: ")]) == 1
+    assert "Traceback" not in told.stderr
+
+
+def test_show_and_devices_tell_of_a_device(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    cam.born()
+    cam.confirmed(cam.happens("\x1b[31mred"))
+    listed = edge(hub, "devices")
+    assert listed.returncode == 0
+    assert "acme/cam1  online" in listed.stdout
+    shown = edge(hub, "show", str(CAM))
+    assert "\x1b" not in shown.stdout  # a device must not steer the terminal of who looks at it
+    assert "red" in shown.stdout
+    assert json.loads(edge(hub, "show", str(CAM), "--json").stdout)["device"]["device"] == str(CAM)
+    assert edge(hub, "show", "acme/nobody").returncode == 1
+
+
+def test_watch_tells_what_happens_and_ends_when_interrupted(hub: HubProcess, device: Device) -> None:
+    import signal
+
+    cam = device()
+    cam.confirmed(cam.happens("long ago"))
+    watching = subprocess.Popen(
+        [*EDGE, "hub", "watch", "--after", "0", "--data", str(hub.data), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(hub.directory),
+    )
+    assert watching.stdout is not None
+    first = json.loads(watching.stdout.readline())
+    assert first["body"]["event"]["text"] == "long ago"
+    cam.happens("just now")
+    second = json.loads(watching.stdout.readline())
+    assert (second["topic"], second["body"]["event"]["text"]) == ("event", "just now")
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=PATIENCE_S)
+    assert watching.returncode == 130
+    assert err.splitlines()[-1] == "edge: interrupted"
+
+
+def test_sent_commands_are_kept_in_order(hub: HubProcess, device: Device) -> None:
+    cam = device()
+    ids = [order(hub) for _ in range(5)]
+    for number, id_ in enumerate(ids, start=1):
+        assert cam.command(number).id == id_
+        cam.reply(id_)
+    for id_ in ids:
+        assert finished(hub, id_).finished is not None
+    with hub.client() as client:
+        assert [one.id for one in client.device(CAM).commands] == ids[::-1]
