@@ -79,13 +79,13 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
     quick = replace(slowed, rtt_ms=0.0, battery_pct=70.0)
     return calm, (
         Act(title="On mains and cool", short="mains", lasts_s=6, becomes=calm),
-        Act(title="The battery drains to 6 %", short="battery drains", lasts_s=10, becomes=drained, ramp=0.8),
+        Act(title="The battery drains to 6 %", short="battery", lasts_s=10, becomes=drained, ramp=0.8),
         Act(title="The charger is back", short="charger", lasts_s=10, becomes=charged),
         Act(title="The sun heats the board to its limit", short="heat", lasts_s=9, becomes=hot, ramp=0.7),
         Act(title="It cools down", short="cooling", lasts_s=10, becomes=cooled, ramp=0.2),
         Act(
             title="Answers must be at the hub in time, and the network gets slow",
-            short="slow network",
+            short="network",
             lasts_s=9,
             becomes=slowed,
             ramp=0.3,

@@ -24,7 +24,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where bundle and page are put (default demo)"
     )
     parser.add_argument(
-        "--keras", action="store_true", help="convert from the .keras files; needs TensorFlow and some minutes more"
+        "--keras", action="store_true", help="convert from the .keras files; through TensorFlow; takes a minute more"
     )
     parser.add_argument("--keep", action="store_true", help="keep logs and databases, and say where they are")
 

@@ -120,11 +120,12 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
     target = work / BUNDLE
     folder = digits.directory()
     command = [*EDGE, "convert", *map(str, digits.models(".keras" if options.keras else ".tflite"))]
-    # Judged on what the family has never seen; calibrated and fine-tuned on what it was trained on.
+    # Judged on what the family has never seen, calibrated on what it was trained on.
     command += ["--data", str(folder / "digits_test.npz"), "--calibration", str(folder / "digits_train.npz")]
     command += [word for profile in PROFILES for word in ("--profile", profile)]
     command += [word for precision in PRECISIONS for word in ("--precision", precision)]
-    command += ["-o", str(target)]
+    # To prune is to fine-tune: minutes of training that `edge convert` is for.
+    command += ["--prune", "0", "-o", str(target)]
     # In a session of its own it cannot ask the terminal how wide it is.
     env = environment(scratch) | {"COLUMNS": str(shutil.get_terminal_size().columns)}
     converting = Leashed("conversion", command, log=work / "convert.log", env=env, cwd=scratch, shown=True)

@@ -46,7 +46,8 @@ th.n,td.n{text-align:right;white-space:nowrap}td.v{white-space:nowrap}
 .chip{display:inline-block;padding:0 8px;border-radius:99px;font-size:12px;border:1px solid currentColor;
 white-space:nowrap}
 .played{color:var(--warm)}.done{color:var(--good)}.bad{color:var(--bad)}.sub{color:var(--faint);font-size:13px}
-code{font-size:13px}a{color:var(--s0)}.scroll+.sub{margin-top:8px}
+code{font-size:13px}.key{font-size:13px;padding:0 4px;max-width:none}.key span{margin-right:14px;white-space:nowrap}
+i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px;opacity:.6}a{color:var(--s0)}.scroll+.sub{margin-top:8px}
 @media print{body{background:none}figure,.scroll{break-inside:avoid}}
 """
 )
@@ -98,7 +99,7 @@ def _cards(result: Outcome) -> str:
         ("digits classified", f"{work.answers:,}", f"{work.failed} calls failed"),
         ("right", f"{work.accuracy or 0:.1f} %", "over all variants that ran"),
         ("switches", str(len(story.switches)), f"for {reasons} reasons"),
-        ("commands replied", f"{replied} of {len(story.commands)}", "each exactly once, over MQTT"),
+        ("commands replied", f"{replied} of {len(story.commands)}", "each once, over MQTT"),
         ("messages at the hub", str(story.hub_messages), f"by {result.broker}"),
     )
     return (
@@ -127,10 +128,20 @@ def _figure(story: Story) -> str:
     )
     acts = "; ".join(f"<b>{_text(short)}</b> {_text(_lower(title))}" for _, short, title in story.acts)
     return (
-        f"<figure>{drawn}<figcaption>A line with a number is a switch, as in the table below; the dashed level in "
-        f"the temperature is the limit. Latency: the median of each half second. Right: of the last {_OVER} answers. "
+        f'<figure>{drawn}<p class="key">{_key(colours)}</p><figcaption>'
+        f"A line with a number is a switch, as in the table below; the dashed level in the "
+        f"temperature is the limit. Latency: the median of each half second. Right: of the last {_OVER} answers. "
         f"The acts: {acts}.</figcaption></figure>"
     )
+
+
+def _key(colours: dict[str, int]) -> str:
+    """The variants by their colours: a short stretch has no room for its name."""
+    return " ".join(f"<span>{_swatch(number)}{_text(name)}</span>" for name, number in colours.items())
+
+
+def _swatch(number: int) -> str:
+    return f'<i style="background:var(--s{number % chart.SERIES})"></i>'
 
 
 def _tracks(story: Story, colours: dict[str, int], end_s: float) -> Iterable[chart.Track]:
@@ -237,11 +248,11 @@ def _commands(story: Story) -> str:
 
 def _variants(result: Outcome) -> str:
     rows = []
-    for name, work in result.story.by_variant().items():
+    for number, (name, work) in enumerate(result.story.by_variant().items()):
         variant = result.manifest.variant(name)
         rows.append(
             (
-                f"<b>{_text(name)}</b>",
+                f"{_swatch(number)}<b>{_text(name)}</b>",
                 f"{work.answers:,}",
                 f"{work.p50_ms:.3g} ms" if work.p50_ms is not None else "-",
                 f"{work.p95_ms:.3g} ms" if work.p95_ms is not None else "-",
