@@ -113,6 +113,6 @@ def test_bad_arguments_are_named(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="experimental_op_resolver_type"):
         Interpreter(str(bundle), experimental_op_resolver_type=1)
     broken = tmp_path / "broken.tflite"
-    broken.write_bytes(b"TFL3" * 4)
+    broken.write_bytes(b"not a model at all")
     with pytest.raises(ModelLoadError):
         Interpreter(str(broken)).allocate_tensors()
