@@ -7,6 +7,7 @@ acted upon at the next wait, so that whatever was begun is taken down in order.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -38,6 +39,8 @@ _CONVERT_GRACE_S = 5.0
 # A unix socket's path has 107 bytes at most (unix(7)); ours lies below this directory.
 _LONGEST_PATH = 80
 _SHOW_CURSOR = "\x1b[?25h"
+_PASSING, _KEPT = "edge-demo-", "edge-kept-"
+_ABANDONED_AFTER_S = 60  # the lock is taken a moment after the directory is made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +149,29 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
 def _workplace(*, keep: bool) -> Iterator[Path]:
     """A private directory whose path is short; removed at the end unless it is to be kept."""
     usual = tempfile.gettempdir()
-    parent = usual if len(os.fsencode(usual)) <= _LONGEST_PATH else "/tmp"  # noqa: S108 - mkdtemp makes it ours alone
+    parent = Path(usual if len(os.fsencode(usual)) <= _LONGEST_PATH else "/tmp")  # noqa: S108 - mkdtemp makes it ours alone
+    _sweep(parent)
     with atomic.storage_errors(parent):
-        work = Path(tempfile.mkdtemp(prefix="edge-demo-", dir=parent))
+        work = Path(tempfile.mkdtemp(prefix=_KEPT if keep else _PASSING, dir=parent))
+    in_use = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        fcntl.flock(in_use, fcntl.LOCK_EX)  # until we end, however we do
         yield work
     finally:
+        os.close(in_use)
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what demonstrations have left that were killed with SIGKILL: nobody holds the lock any more."""
+    for old in parent.glob(f"{_PASSING}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.fstat(descriptor)
+                if found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_AFTER_S:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(old, ignore_errors=True)
+            finally:
+                os.close(descriptor)
