@@ -105,7 +105,7 @@ def _order(args: argparse.Namespace, path: str, body: PreferRequest | PinRequest
 def _status_lines(answer: Status) -> Iterator[str]:
     board = answer.board or "this machine"
     yield f"{answer.software} on {board}, profile {answer.profile or 'unknown'}, since {_when(answer.started)}"
-    yield f"hub: {answer.hub}" + (f" ({answer.hub_text})" if answer.hub_text else "")
+    yield f"hub: {answer.hub}" + (f"; {answer.hub_text}" if answer.hub_text else "")
     yield f"     {answer.spooled} messages wait for it, {answer.dropped} were dropped"
     for trouble in answer.trouble:
         yield f"trouble: {trouble}"

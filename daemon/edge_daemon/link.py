@@ -17,11 +17,13 @@ import enum
 import os
 import selectors
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from paho.mqtt import MQTTException
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -37,6 +39,8 @@ SESSION_EXPIRY_S: Final = 3600  # commands wait at the broker for a device that 
 PROBE_TIMEOUT_S: Final = 30.0
 _QOS: Final = 1
 _ROOM_FOR_HEADERS: Final = 4096
+# What paho's parser lets through of its own accidents when the bytes are no MQTT.
+_NOT_MQTT: Final = (ValueError, LookupError, TypeError, struct.error, MQTTException)
 _FAILURE: Final = 0x80  # MQTT 5, 2.4: reason codes from here are failures
 
 
@@ -201,8 +205,11 @@ class Link:
             if farewell_s is not None and (self._is_quiet() or now_s > farewell_s):
                 self._client.disconnect()
                 break
-            self._wait(sock)
-            self._work()
+            try:
+                self._wait(sock)
+                self._work()
+            except _NOT_MQTT as cause:
+                return End(how=Ended.LOST, text=f"what came is no MQTT: {cause}", connected=self._connected)
         return self._end()
 
     def _is_quiet(self) -> bool:

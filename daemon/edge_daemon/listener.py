@@ -7,6 +7,7 @@ request may take to arrive, how large it may be. A request whose sender goes awa
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import http
 import logging
@@ -27,12 +28,14 @@ from edge_sdk.wire import encode
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 450  # an app has two; 200 apps and a few operators stay below the usual limit of 1024 open files
+MAX_OF_ONE_PROCESS = 64  # so that one that runs wild does not shut the others out
 MAX_HEADER_BYTES = 16 * 1024
 REQUEST_S = 10.0  # from a request's first byte to its last
 IDLE_S = 75.0  # between two requests; apps report every second
 ANSWER_S = 10.0  # for a peer that does not read
 LAST_ANSWER_S = 1.0  # for what is still asked when the daemon ends
+_TOLD = 8  # beyond the limits, so many are told why; further ones are hung up on
 _CHUNK = 64 * 1024
 
 
@@ -72,6 +75,7 @@ class Listener:
         self._group = None if group is None else group_id(group)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._of_process: collections.Counter[int] = collections.Counter()
         self._busy: set[asyncio.Task[None]] = set()  # those that answer a request
         self._ending = False
 
@@ -135,8 +139,14 @@ class Listener:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio calls us in one
         self._connections.add(task)
+        peer = peer_of(writer.get_extra_info("socket"))
+        self._of_process[peer.pid] += 1
         try:
-            await self._converse(task, reader, writer)
+            if (
+                len(self._connections) <= MAX_CONNECTIONS + _TOLD
+                and self._of_process[peer.pid] <= MAX_OF_ONE_PROCESS + _TOLD
+            ):
+                await self._converse(task, peer, reader, writer)
         except (ConnectionError, asyncio.TimeoutError, TimeoutError):
             writer.transport.abort()  # the peer went away or dawdled; what it did not read is its own loss
         except asyncio.CancelledError:
@@ -144,15 +154,15 @@ class Listener:
         finally:
             self._connections.discard(task)
             self._busy.discard(task)
+            self._of_process -= collections.Counter({peer.pid: 1})  # and forget it at zero
             writer.close()
 
     async def _converse(
-        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, task: asyncio.Task[None], peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
-        peer = peer_of(writer.get_extra_info("socket"))
         try:
-            if len(self._connections) > MAX_CONNECTIONS:
+            if len(self._connections) > MAX_CONNECTIONS or self._of_process[peer.pid] > MAX_OF_ONE_PROCESS:
                 raise RequestError("too many connections", status=http.HTTPStatus.SERVICE_UNAVAILABLE)
             admit(peer, self._group)
         except TransportError as error:

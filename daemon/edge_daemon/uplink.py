@@ -235,8 +235,8 @@ class Uplink:
 
     def _welcome(self, link: Link) -> None:
         where = f"{self._section.host}:{self._section.effective_port}"
-        self.status, self.text, self._said = "connected", f"connected to {where} as {self._device}", ""
-        log.info("%s", self.text)
+        self.status, self.text, self._said = "connected", f"to {where} as {self._device}", ""
+        log.info("connected %s", self.text)
         link.publish(*self._retained(Up.BIRTH, self._birth(True)), retain=True)
         self.state_changed()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_daemon import listener as listening
-from edge_daemon.listener import MAX_CONNECTIONS, MAX_HEADER_BYTES, Listener, Request, Response
+from edge_daemon.listener import MAX_HEADER_BYTES, MAX_OF_ONE_PROCESS, Listener, Request, Response
 from edge_sdk.errors import AddressInUseError, ConfigError, StorageError
 from edge_sdk.local import MAX_BODY_BYTES
 
@@ -169,10 +169,15 @@ def test_a_peer_that_does_not_read_its_answer_is_given_up(short_path: Path, monk
     asyncio.run(scene())
 
 
-def test_more_connections_than_the_daemon_bears_are_refused(short_path: Path) -> None:
+@pytest.mark.parametrize("bound", ["MAX_CONNECTIONS", "MAX_OF_ONE_PROCESS"])
+def test_more_connections_than_the_daemon_bears_are_refused(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(listening, bound, MAX_OF_ONE_PROCESS // 2)
+
     async def scene() -> None:
         async with serving(short_path / "s") as connect:
-            held = [await connect() for _ in range(MAX_CONNECTIONS)]
+            held = [await connect() for _ in range(MAX_OF_ONE_PROCESS // 2)]
             for reader, writer in held:
                 writer.write(get())
                 assert (await answer(reader))[0] == 200

@@ -1,0 +1,194 @@
+"""The service in this process, where a test can set its clock and break its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("paho")
+
+from daemon_stage import tiny_bundle
+
+from edge_daemon import service as services
+from edge_daemon.clock import SystemClock
+from edge_daemon.config import Config, load
+from edge_daemon.service import Service
+from edge_sdk.errors import InternalError
+from edge_sdk.local import LocalClient, Status
+
+pytestmark = [pytest.mark.device, pytest.mark.timeout(60)]
+
+UNREACHABLE = """
+[device]
+tenant = "t"
+name = "d"
+[mqtt]
+host = "127.0.0.1"
+port = 1
+[state]
+directory = "state"
+[policy]
+tick_s = 0.1
+[telemetry]
+sample_every_s = 1
+telemetry_every_s = 1
+spool_max_age_h = 1
+"""
+
+
+class SteppingClock(SystemClock):
+    """The machine's clock, which a test sets."""
+
+    def __init__(self) -> None:
+        self.offset_s = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.offset_s
+
+
+@pytest.fixture
+def config(short_path: Path, tmp_path: Path) -> Config:
+    tiny_bundle(tmp_path / "digits-1.edge")
+    path = short_path / "daemon.toml"
+    path.write_text(f'{UNREACHABLE}[models]\ndigits = "{tmp_path / "digits-1.edge"}"\n')
+    return load(path)
+
+
+def play(service: Service, socket: Path, scene: Callable[[Callable[[], Awaitable[Status]]], Awaitable[None]]) -> None:
+    """Run the service while the scene lasts."""
+
+    def ask() -> Status:
+        with LocalClient(socket) as client:
+            return client.call("GET", "/v1/status", Status)
+
+    def listening() -> bool:
+        return socket.exists()
+
+    async def status() -> Status:
+        return await asyncio.get_running_loop().run_in_executor(None, ask)
+
+    async def both() -> None:
+        running = asyncio.ensure_future(service.run())
+        try:
+            while not listening():
+                await asyncio.wait({running}, timeout=0.02)
+                if running.done():
+                    break
+            else:
+                await scene(status)
+        finally:
+            service.stop()
+            await running
+
+    asyncio.run(both())
+
+
+async def once(status: Callable[[], Awaitable[Status]], holds: Callable[[Status], bool]) -> Status:
+    for _ in range(400):
+        found = await status()
+        if holds(found):
+            return found
+        await asyncio.sleep(0.05)
+    raise AssertionError(found)
+
+
+def test_a_clock_that_is_set_forward_or_back_loses_nothing(
+    config: Config, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(services, "TIDY_EVERY_S", 0.2)
+    clock = SteppingClock()
+    clock.offset_s = -1.7e9  # a board that begins in 1970
+
+    async def scene(status: Callable[[], Awaitable[Status]]) -> None:
+        before = await once(status, lambda s: s.spooled >= 2)
+        clock.offset_s = 0.0  # it learns the time
+        with caplog.at_level(logging.WARNING):
+            await asyncio.sleep(0.6)
+        after = await once(status, lambda s: s.at > 1.6e9 and s.spooled > before.spooled)
+        assert after.dropped == 0
+        clock.offset_s = -100_000.0
+        await asyncio.sleep(0.6)
+        assert (await once(status, lambda s: s.spooled > after.spooled)).dropped == 0
+
+    play(Service(config, socket=short_path / "s", clock=clock), short_path / "s", scene)
+    assert "the wall clock was set forward by 1700000000 s" in caplog.text
+    assert "the wall clock was set back by 100000 s" in caplog.text
+
+
+def test_a_vital_part_that_fails_ends_the_daemon_in_order(
+    config: Config, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(config, socket=short_path / "s")
+
+    async def scene(_status: Callable[[], Awaitable[Status]]) -> None:
+        def broken() -> None:
+            raise KeyError("a mistake of ours")
+
+        monkeypatch.setattr(service._sensors, "read", broken)
+        await asyncio.wait_for(service._tasks.failed.wait(), 10)
+
+    with pytest.raises(InternalError, match="log says which"):
+        play(service, short_path / "s", scene)
+    assert "policy failed; the daemon stops" in caplog.text
+    assert not (short_path / "s").exists()
+    assert Service(config, socket=short_path / "s")._socket == short_path / "s"
+
+
+def test_a_part_that_is_not_vital_begins_anew(
+    config: Config, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from edge_daemon import tasks
+
+    monkeypatch.setattr(tasks, "RESTART_AFTER_S", 0.1)
+    service = Service(config, socket=short_path / "s")
+    failures = []
+
+    async def scene(status: Callable[[], Awaitable[Status]]) -> None:
+        well = service._recorder.sample
+
+        def broken(*arguments: object) -> bool:
+            failures.append(1)
+            monkeypatch.setattr(service._recorder, "sample", well)
+            raise KeyError("a mistake of ours")
+
+        spooled = (await status()).spooled
+        monkeypatch.setattr(service._recorder, "sample", broken)
+        await once(status, lambda s: bool(failures) and s.spooled > spooled)
+
+    play(service, short_path / "s", scene)
+    assert "telemetry failed; it begins anew" in caplog.text
+
+
+def test_a_part_that_hangs_at_the_end_is_left_behind(
+    config: Config, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(services, "STOP_S", 0.2)
+    service = Service(config, socket=short_path / "s")
+
+    async def scene(_status: Callable[[], Awaitable[Status]]) -> None:
+        async def hang() -> None:
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(service._switcher, "save", hang)
+        service._closing = [(n, hang if n == "policy" else close, limit) for n, close, limit in service._closing]
+
+    play(service, short_path / "s", scene)
+    assert "the policy did not end within" in caplog.text
+
+
+def test_a_start_that_fails_leaves_nothing(config: Config, short_path: Path) -> None:
+    (short_path / "s").write_text("somebody's file")
+    service = Service(config, socket=short_path / "s")
+    with pytest.raises(Exception, match="no socket"):
+        asyncio.run(service.run())
+    (short_path / "s").unlink()
+    again = Service(config, socket=short_path / "s")
+
+    async def scene(status: Callable[[], Awaitable[Status]]) -> None:
+        assert (await status()).models
+
+    play(again, short_path / "s", scene)
