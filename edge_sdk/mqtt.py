@@ -419,14 +419,22 @@ def pack(envelope: UpEnvelope[Any] | DownEnvelope[Any], *, squeeze: bool = False
     return zlib.compress(plain, 6) if squeeze else plain
 
 
+def plain(payload: bytes, *, where: str = "up") -> bytes:
+    """The JSON of a payload that may be compressed.
+
+    Raises:
+        WireError: Too large, a decompression bomb, or no whole zlib stream.
+    """
+    return _inflate(payload, where) if payload[:1] == bytes([_ZLIB_FIRST_BYTE]) else payload
+
+
 def unpack_up(kind: Up, payload: bytes, *, where: str = "up") -> UpEnvelope[Any]:
     """Decode what a device sent.
 
     Raises:
         WireError: Too large, a decompression bomb, malformed, or out of bounds.
     """
-    if payload[:1] == bytes([_ZLIB_FIRST_BYTE]):
-        payload = _inflate(payload, where)
+    payload = plain(payload, where=where)
     limit = MAX_INFLATED_BYTES if kind is Up.TELE else MAX_UP_BYTES
     envelope: UpEnvelope[Any] = decode(payload, _UP[kind], where=where, max_bytes=limit)
     return envelope

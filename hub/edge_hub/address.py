@@ -95,6 +95,22 @@ class Endpoint:
         )
 
 
+def as_others_reach(address: Address) -> Address:
+    """The address a device is told: where we listen everywhere, this machine's own towards its default route."""
+    # Addresses of documentation (RFC 5737, RFC 3849). Connecting a datagram socket looks up the route, sends nothing.
+    everywhere = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}  # noqa: S104
+    if address.host not in everywhere:
+        return address
+    family, far = everywhere[address.host]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))
+            host: str = probe.getsockname()[0]
+        except OSError:  # no route: the name is the best there is
+            host = socket.gethostname()
+    return Address(host=host, port=address.port)
+
+
 def refuse_unsafe(address: Address, *, what: str, allowed: bool) -> None:
     """Refuse to open a port to the network without encryption, unless the operator said so.
 

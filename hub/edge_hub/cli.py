@@ -131,11 +131,14 @@ def enroll(args: argparse.Namespace) -> int:
     """Give a device credentials and write its configuration; the file is checked before the hub is asked."""
     device = DeviceId.parse(args.device)
     models = dict(_model(text) for text in args.models)
+    broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise UsageError("cannot be written", where=str(path), hint="name a file in a directory that exists")
     with _client(args) as client:
         credentials = client.enrol(device, again=args.again)
+    if broker is not None:
+        credentials = msgspec.structs.replace(credentials, host=broker.host, port=broker.port)
     write_configuration(path, device_configuration(credentials, models))
     result = Enrolled(
         device=str(device), file=str(path), broker=f"{credentials.host}:{credentials.port}", models=models
@@ -182,7 +185,10 @@ def watch(args: argparse.Namespace) -> int:
     last = args.after
     is_json = bool(getattr(args, "json", False))
     with _client(args) as client:
-        client.health()  # a wrong token or address ends it at once; later troubles are waited out
+        # A wrong token or address ends it at once; later troubles are waited out, and nothing is missed meanwhile.
+        events = client.events(limit=1)
+        if last is None:
+            last = events[-1].id if events else 0
         while True:
             try:
                 for topic, body in client.news(after=last):

@@ -164,7 +164,11 @@ class Commander:
         envelope = DownEnvelope(id=record.id, sent=record.sent, expires=record.expires, body=record.command)
         topic = down_topic(record.device, Down.CMD)
         if await self._publish(topic, pack(envelope), expires_in_s=left_s):
-            await self._store.published(record.id)
+            try:
+                await self._store.published(record.id)
+            except StoreError as error:
+                # It is on its way all the same; at worst it is sent once more, which the device answers from memory.
+                _log.warning("a command was sent but not counted: %s", error)
 
     async def _publish_desired(self, record: DesiredRecord) -> None:
         envelope = DownEnvelope(id=record.message, sent=record.sent, body=record.desired)

@@ -52,6 +52,9 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=BUNDLE",
         help="a model and where its bundle lies on the device; may be repeated",
     )
+    parser.add_argument(
+        "--mqtt", metavar="HOST:PORT", help="where the device finds the broker, if not where the hub says it listens"
+    )
     parser.add_argument("--again", action="store_true", help="replace the credentials it has")
     _client(parser)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_hub.address import Address, Endpoint, bind, refuse_unsafe
+from edge_hub.address import Address, Endpoint, as_others_reach, bind, refuse_unsafe
 from edge_hub.api import Credentials, DeviceView, EventView, Health
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.external import ExternalBroker
@@ -184,7 +184,7 @@ class Hub:
                 "this hub uses a broker of somebody else's, who makes its accounts",
                 hint="create the user there and write the device's configuration by hand",
             )
-        where = self.broker.for_devices
+        where = as_others_reach(self.broker.for_devices)
         credentials = await enrol(
             self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
         )

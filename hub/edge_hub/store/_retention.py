@@ -8,6 +8,8 @@ from edge_hub.ranges import to_ranges
 from edge_hub.store.records import Retention
 
 _STEP_ROWS = 2000
+# A spool is replayed within days; a thousand restarts later nothing of that boot comes any more.
+_KEPT_BOOTS = 1000
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -34,6 +36,26 @@ def trim(connection: sqlite3.Connection, retention: Retention, *, now: float) ->
         " (SELECT id FROM commands WHERE state <> 'pending' AND finished < ? ORDER BY sent LIMIT ?)",
         (too_old, _STEP_ROWS),
     ).rowcount
+    return deleted + _trim_boots(connection)
+
+
+def _trim_boots(connection: sqlite3.Connection) -> int:
+    """Forget a device's oldest boots of which no message is left, beyond those worth remembering."""
+    crowded = connection.execute(
+        "SELECT device FROM boots GROUP BY device HAVING count(*) > ?", (_KEPT_BOOTS,)
+    ).fetchall()
+    deleted = 0
+    for row in crowded:
+        going = connection.execute(
+            "SELECT b.id FROM boots b JOIN devices d ON d.id = b.device"
+            " WHERE b.device = ? AND b.boot IS NOT d.boot AND NOT EXISTS (SELECT 1 FROM log WHERE log.boot = b.id)"
+            " AND b.id <= (SELECT id FROM boots WHERE device = b.device ORDER BY id DESC LIMIT 1 OFFSET ?) LIMIT ?",
+            (row["device"], _KEPT_BOOTS, _STEP_ROWS),
+        ).fetchall()
+        for boot in going:
+            connection.execute("DELETE FROM trimmed WHERE boot = ?", (boot["id"],))
+            connection.execute("DELETE FROM boots WHERE id = ?", (boot["id"],))
+        deleted += len(going)
     return deleted
 
 

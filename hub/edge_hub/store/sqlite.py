@@ -61,16 +61,16 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _as_store_errors(path):
-            self._writing = _open(path)
-            try:
-                _prepare(self._writing, path)
-                path.chmod(PRIVATE_FILE)
-                self._reading = _open(path)
-                self._reading.execute("PRAGMA query_only = TRUE")
-            except BaseException:
-                self._writing.close()
-                raise
+        with _as_store_errors(path), contextlib.ExitStack() as opened:
+            self._writing = opened.enter_context(contextlib.closing(_connect(path)))
+            # Looked at before anything is set: a database of somebody else's is left as it is.
+            _prepare(self._writing, path)
+            path.chmod(PRIVATE_FILE)
+            _configure(self._writing)
+            self._reading = opened.enter_context(contextlib.closing(_connect(path)))
+            _configure(self._reading)
+            self._reading.execute("PRAGMA query_only = TRUE")
+            opened.pop_all()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
 
@@ -319,17 +319,16 @@ class SqliteStore:
         return result
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     # Each connection belongs to one thread at a time: this one while opening, its own afterwards.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
-    try:
-        for pragma in PRAGMAS:
-            connection.execute(pragma)
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

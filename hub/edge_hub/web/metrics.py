@@ -30,7 +30,7 @@ def write(metrics: Iterable[Metric]) -> bytes:
         lines.append(f"# TYPE {metric.name} {metric.kind}")
         for labels, value in metric.values:
             inner = ",".join(f'{key}="{_escaped(text, quote=True)}"' for key, text in labels.items())
-            lines.append(f"{metric.name}{{{inner}}} {value:g}" if inner else f"{metric.name} {_number(value)}")
+            lines.append(f"{metric.name}{{{inner}}} {_number(value)}" if inner else f"{metric.name} {_number(value)}")
     return ("\n".join(lines) + "\n").encode()
 
 
