@@ -93,7 +93,7 @@ def run(options: Options) -> Outcome:
         patient = lambda: not interrupts.again  # noqa: E731 - a question asked later, not a function of its own
         with Stage(place, bundle=bundle, data=held_out, wait=interrupts.wait, patient=patient) as stage:
             status = stage.start()
-            health = stage.hub().health()
+            health = stage.hub.health()
             say(f"3 of 3  playing for {options.seconds:.0f} s: battery, heat and network are played, the rest is real")
             start, scenes = acts.play(status.conditions.temp_limit_c or LIMIT_C)
             with contextlib.closing(view.open_view()) as shown:

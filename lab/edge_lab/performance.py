@@ -26,6 +26,7 @@ _HUB_EVERY_S = 0.5
 # For what is still on its way when the last act is over: the last command's reply, the last switch's event.
 _LAST_WORDS_S = 15.0
 _REST_S = 1.0
+_EXPIRES_S = 30.0
 _PENDING = "pending"
 _SWITCH = "switch"
 
@@ -75,7 +76,7 @@ class Performance:
         self._start = start
         self._view = view
         self._wait = wait
-        self._hub = stage.hub()
+        self._hub = stage.hub
         self._fast_rtt_ms = 0.0
 
     def run(self) -> Story:
@@ -110,7 +111,7 @@ class Performance:
     def _say(self, act: Act, story: Story, watch: _Watch) -> None:
         facts = self._facts(story)
         for command in act.says(facts):
-            watch.sent[len(story.commands)] = self._hub.send(DEVICE, command)
+            watch.sent[len(story.commands)] = self._hub.send([DEVICE], command, expires_s=_EXPIRES_S)[str(DEVICE)]
             story.commands.append(CommandSent(at_s=watch.now_s(), name=_name(command), words=words(command)))
 
     def _look(self, act: Act, conditions: PlayedConditions, real: SensorSuite, story: Story, watch: _Watch) -> None:
@@ -138,10 +139,10 @@ class Performance:
         self._view.show(story, act.title, at_s)
 
     def _ask_hub(self, story: Story, watch: _Watch) -> None:
-        device = self._hub.device(DEVICE)
+        device = self._hub.device(DEVICE).device
         story.hub_devices = int(device.online)
         story.hub_messages = device.messages
-        while events := self._hub.events(watch.after):
+        while events := self._hub.events(after=watch.after):
             watch.after = events[-1].id
             switches = [_switch(event, story.began) for event in events if event.event.kind == _SWITCH]
             # What had been going on before the curtain rose (the app's first load) is none of the play's switches.
@@ -166,7 +167,7 @@ class Performance:
             self._wait(_PICTURE_S)
 
     def _facts(self, story: Story) -> Facts:
-        birth = self._hub.device(DEVICE).birth
+        birth = self._hub.device(DEVICE).device.birth
         models = birth.models if birth is not None else ()
         variants = next((model.variants for model in models if model.name == MODEL), ())
         status = self._stage.status().models.get(MODEL)

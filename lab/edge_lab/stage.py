@@ -17,21 +17,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from edge_hub.client import HubClient
 from edge_lab.digits_app import MAX_LINE_BYTES, Answer, Ready
 from edge_lab.errors import LabError, PartDiedError
-from edge_lab.hub_window import HubWindow
 from edge_lab.leashed import Leashed, wait_for
 from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_lab.slow_link import SlowLink
-from edge_sdk.errors import EdgeError, TransportError, WireError
+from edge_sdk.errors import EdgeError, WireError
 from edge_sdk.local import LocalClient, Status
+from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Mode
 from edge_sdk.wire import decode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-DEVICE = "demo/board-1"
+DEVICE = DeviceId(tenant="demo", device="board-1")
 MODEL = "digits"
 EDGE = (sys.executable, "-m", "edge_sdk.cli")
 # Where the played board would throttle (the daemon's own limit is its profile's), and how it is before anybody plays.
@@ -122,6 +123,7 @@ class Stage:
         self._processes: dict[str, Leashed] = {}
         self._listen = self._mqtt = ("127.0.0.1", 0)
         self._link: SlowLink | None = None
+        self._hub: HubClient | None = None
         self._hearing: threading.Thread | None = None
         self._app_ready = threading.Event()
 
@@ -135,12 +137,17 @@ class Stage:
         """Take everything down; may be called twice."""
         for name in _DOWN:
             self.stop(name)
+        if self._hub is not None:
+            self._hub.close()
         if self._link is not None:
             self._link.close()
 
-    def hub(self) -> HubWindow:
+    @property
+    def hub(self) -> HubClient:
         """The hub's HTTP API, as an administrator on this machine asks it."""
-        return HubWindow(self._listen, self.hub_data)
+        if self._hub is None:
+            raise ValueError("the hub was not started")
+        return self._hub
 
     @property
     def link(self) -> SlowLink:
@@ -201,7 +208,7 @@ class Stage:
             LabError: The hub does not enroll it.
         """
         written = self.work / "enrolled.toml"
-        command = ("hub", "enroll", DEVICE, "-o", str(written), "--data", str(self.hub_data))
+        command = ("hub", "enroll", str(DEVICE), "-o", str(written), "--data", str(self.hub_data))
         enrolling = self._start("enrolment", *EDGE, *command)
         wait_for(
             lambda: enrolling.status is not None,
@@ -306,9 +313,20 @@ class Stage:
 
     def _hub_answers(self) -> bool:
         try:
-            return self.hub().health().connected
-        except TransportError:
+            client = HubClient.of(url=f"http://{_text(self._listen)}", data=self.hub_data)
+        except EdgeError:  # it has not made its directory yet
             return False
+        try:
+            connected = client.health().connected
+        except EdgeError:
+            connected = False
+        if not connected:
+            client.close()
+            return False
+        if self._hub is not None:
+            self._hub.close()
+        self._hub = client
+        return True
 
     def _hear(self, stdout: IO[bytes]) -> None:
         """Take down what the app says, until it ends."""
