@@ -330,6 +330,23 @@ def test_what_was_recorded_survives_the_end_of_daemon_and_broker(
     assert board.status().dropped == 0
 
 
+def test_a_broker_that_dies_and_forgets_everything_loses_nothing(
+    board: DaemonProcess, broker: Broker, hub: NotingHub
+) -> None:
+    board.start()
+    birth = hub.birth()
+    hub.when(lambda: hub.bodies(Up.TELE), "telemetry")
+    broker.kill()
+    broker.forget()
+    until(lambda: board.status().hub == "connecting", "the loss to be noticed")
+    until(lambda: board.status().spooled >= 2, "telemetry that waits")
+    broker.start()
+    until(lambda: board.status().spooled == 0, "an empty spool", 60)
+    assert {boot for boot, _ in hub.numbers()} == {birth.boot}
+    numbers = sorted(seq for _, seq in hub.numbers())
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_a_hub_that_confirms_nothing_keeps_everything_in_the_spool(board: DaemonProcess, hub: NotingHub) -> None:
     hub.acknowledging = False
     board.start()
