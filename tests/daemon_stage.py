@@ -111,12 +111,13 @@ class Broker:
     Args:
         directory: Of its files; empty.
         persistent: It keeps sessions and retained messages over a clean restart.
+        encrypted: It speaks TLS, with a certificate for 127.0.0.1 of an authority made here, `directory / "ca.pem"`.
     """
 
     HUB = "hub"
     HUB_PASSWORD = "of the hub"
 
-    def __init__(self, directory: Path, *, persistent: bool = True) -> None:
+    def __init__(self, directory: Path, *, persistent: bool = True, encrypted: bool = False) -> None:
         self.port = free_port()
         self.log = directory / "mosquitto.log"
         self._directory = directory
@@ -142,6 +143,9 @@ class Broker:
             f"persistence_location {directory / 'data'}/",
             "set_tcp_nodelay true",
         ]
+        if encrypted:
+            make_certificates(directory)
+            lines += [f"{name}file {directory / file}" for name, file in CERTIFICATES.items()]
         if os.geteuid() == 0:  # as root it would become another user, who can't read the password file
             lines.append("user root")
         (directory / "conf").write_text("\n".join(lines) + "\n")
@@ -181,6 +185,22 @@ class Broker:
         except OSError:
             return False
         return True
+
+
+CERTIFICATES = {"ca": "ca.pem", "cert": "server.pem", "key": "server.key"}
+
+
+def make_certificates(directory: Path) -> None:
+    """An authority, and a certificate of it for 127.0.0.1, good for a day."""
+    (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for command in (
+        ("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=test authority"),
+        ("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1"),
+        ("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1",
+         "-out", "server.pem", "-extfile", "names"),
+    ):  # fmt: skip
+        subprocess.run([_program("openssl"), *command], cwd=directory, check=True, capture_output=True)
 
 
 def _program(name: str) -> str:
