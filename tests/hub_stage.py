@@ -134,6 +134,7 @@ class FakeDevice:
         password: From the enrolment.
         device: Who it is.
         topics: What it subscribes to; None takes what is its own.
+        client_id: What it says it is called.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class FakeDevice:
         device: DeviceId = CAM,
         *,
         topics: tuple[str, ...] | None = None,
+        client_id: str | None = None,
     ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -161,7 +163,7 @@ class FakeDevice:
         self._subscribed = False
         client = self._client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"{device.tenant}:{device.device}",
+            client_id=client_id or f"{device.tenant}:{device.device}",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
         if password is not None:
