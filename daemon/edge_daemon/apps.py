@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
+
+import psutil
 
 from edge_daemon.errors import BusyError, UnknownAppError
 from edge_daemon.policy.types import Assign
@@ -29,6 +30,7 @@ class App:
 
     Attributes:
         pid: As the kernel says it; 0 where it lies in another pid namespace.
+        process: The one that had this number when the app joined; None where that cannot be told.
         active: The variant it last reported; None before its first report.
         assigned: What it was last told, with the serial that counts its assignments.
         waiting: Requests of it that wait for an assignment now.
@@ -39,6 +41,7 @@ class App:
     model: str
     name: str
     pid: int
+    process: psutil.Process | None
     seen_s: float
     active: str | None = None
     assigned: Assign | None = None
@@ -116,7 +119,7 @@ class Apps:
         """
         if len(self._apps) >= MAX_APPS:
             raise BusyError(f"{MAX_APPS} apps are registered already", hint="close some, or restart the daemon")
-        app = App(id=new_token(), model=model, name=register.name, pid=pid, seen_s=now_s)
+        app = App(id=new_token(), model=model, name=register.name, pid=pid, process=_process(pid), seen_s=now_s)
         self._apps[app.id] = app
         return app
 
@@ -139,7 +142,7 @@ class Apps:
 
     def gone(self, now_s: float) -> list[App]:
         """The apps whose process is dead or which were silent for too long."""
-        return [app for app in self if _is_dead(app.pid) or (not app.waiting and now_s - app.seen_s > SILENT_S)]
+        return [app for app in self if _is_dead(app.process) or (not app.waiting and now_s - app.seen_s > SILENT_S)]
 
     def reported(self, app: App, report: AppReport) -> Confirmed | None:
         """Take in a report; returns the switch it confirms, if it does."""
@@ -193,13 +196,18 @@ def _same(one: Assign, other: Assign) -> bool:
     return one.decision.variant == other.decision.variant and one.pinned_by == other.pinned_by
 
 
-def _is_dead(pid: int) -> bool:
-    if pid <= 0:
+def _process(pid: int) -> psutil.Process | None:
+    """The process behind a number as it is now, so that another one of the same number later is told from it."""
+    try:
+        return psutil.Process(pid) if pid > 0 else None
+    except psutil.Error:  # gone already, or hidden from us: then silence has to tell
+        return None
+
+
+def _is_dead(process: psutil.Process | None) -> bool:
+    if process is None:
         return False
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
         return True
-    except PermissionError:  # it lives, as another user
-        return False
-    return False

@@ -93,6 +93,7 @@ def test_state_and_telemetry_come_and_confirmed_messages_leave_the_spool(board: 
 
 def test_a_switch_is_told_with_its_reason_once_the_app_has_made_it(board: DaemonProcess, hub: NotingHub) -> None:
     board.start()
+    hub.birth()
     app = App(board)
     with app.client:
         command = hub.order(mqtt.Prefer(model="digits", preference=Preference(mode=Mode.SPEED)))
