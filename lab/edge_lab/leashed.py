@@ -112,12 +112,12 @@ class Leashed:
         if self._popen.returncode is None:
             offspring = _descendants(self.pid)
             if self.status is None:
-                os.kill(self.pid, signal.SIGTERM)
+                _send(os.kill, self.pid, signal.SIGTERM)
             deadline = time.monotonic() + grace_s
             while self.status is None and time.monotonic() < deadline and patient():
                 time.sleep(_POLL_S)
             offspring |= _descendants(self.pid)
-            os.killpg(self.pid, signal.SIGKILL)
+            _send(os.killpg, self.pid, signal.SIGKILL)
             _end(offspring)
         self._reap()
 
@@ -128,13 +128,19 @@ class Leashed:
     def kill(self) -> None:
         """SIGKILL this one process, as the kernel's out-of-memory killer would: its children are not asked."""
         if self._popen.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
+            _send(os.kill, self.pid, signal.SIGKILL)
         self._reap()
 
     def _reap(self) -> None:
         self._popen.wait(_REAP_S)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
+
+
+def _send(how: Callable[[int, int], None], pid: int, number: int) -> None:
+    """Send a signal to whoever is still there to take it; one that is just ending may be neither here nor gone."""
+    with contextlib.suppress(ProcessLookupError):
+        how(pid, number)
 
 
 def _processes() -> dict[int, tuple[int, int]]:
@@ -167,8 +173,7 @@ def _end(orphans: set[tuple[int, int]]) -> None:
         deadline = time.monotonic() + _ORPHANS_S
         left = _running(orphans)
         for pid, _ in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)  # 0 does nothing
+            _send(os.kill, pid, number)  # 0 does nothing
         while left and time.monotonic() < deadline:
             time.sleep(_POLL_S)
             left = _running(left)
