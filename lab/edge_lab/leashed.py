@@ -138,7 +138,10 @@ class Leashed:
 
 
 def _send(how: Callable[[int, int], None], pid: int, number: int) -> None:
-    """Send a signal to whoever is still there to take it; one that is just ending may be neither here nor gone."""
+    """Send a signal to whoever is there to take it.
+
+    A Ctrl-C that reaches a child of ours between fork(2) and setsid(2) ends it before it has a group of its own.
+    """
     with contextlib.suppress(ProcessLookupError):
         how(pid, number)
 
