@@ -63,9 +63,7 @@ class Device:
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._take
         # Or each event waits 40 ms behind the answer to an acknowledgement (Nagle against delayed ACKs).
-        self._client.on_socket_open = lambda _client, _data, sock: sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )
+        self._client.on_socket_open = self._opened
         self._client.max_inflight_messages_set(WINDOW)
         self._client.connect(credentials.host, credentials.port)
         self._client.loop_start()
@@ -98,6 +96,9 @@ class Device:
             self.await_acks(first + number - WINDOW)
             self.send()
         self.await_acks(first + count)
+
+    def _opened(self, _client: Client, _data: object, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _take(self, _client: Client, _data: object, message: Any) -> None:
         ack = mqtt.unpack_down(Down.ACK, message.payload).body
