@@ -30,8 +30,8 @@ def _takes_explain(parser: argparse.ArgumentParser) -> None:
 def _takes_prefer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mode", metavar="MODE", choices=_MODES, help="one of " + ", ".join(_MODES))
     parser.add_argument("--model", metavar="MODEL", help="of this one only, else of all")
-    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="the median of a call stays below")
-    parser.add_argument("--deadline-ms", metavar="MS", type=float, help="19 of 20 calls stay below")
+    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="of one inference, 95 of 100")
+    parser.add_argument("--deadline-ms", metavar="MS", type=float, help="from the call until the answer is at the hub")
     parser.add_argument("--min-accuracy", metavar="PCT", type=float, help="nothing worse than this, in percent")
     parser.add_argument("--max-temp-c", metavar="C", type=float, help="the board stays below")
     _takes_socket(parser)
