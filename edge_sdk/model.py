@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_sdk import deciding
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine import CPU, Engine
 from edge_sdk.errors import (
-    BundleError,
-    CommandError,
     DaemonUnreachableError,
     DelegateError,
     EdgeError,
@@ -34,10 +30,11 @@ from edge_sdk.errors import (
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
-from edge_sdk.machine import cpu_features, machine_name
-from edge_sdk.manifest import TensorSpec, Variant
+from edge_sdk.machine import machine_name
+from edge_sdk.manifest import TensorSpec
+from edge_sdk.origin import found, usable
 from edge_sdk.preference import Preference
-from edge_sdk.runtime import Runtime, choose
+from edge_sdk.runtime import choose
 from edge_sdk.tally import Tally
 
 if TYPE_CHECKING:
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _STEP_S = 1.0
 _JOIN_S = 5.0
 _MAX_FAILURE = 1000
@@ -108,7 +104,7 @@ class EdgeModel:
         self._refused: tuple[int, str] | None = None  # the assignment that was about
         self._switched_ms: float | None = None
         self.gap_ms: float | None = None
-        bundle, link = _open(source, variant, preference, socket, name)
+        bundle, link = found(source, variant, preference, socket, name)
         try:
             self._start(bundle, variant, link)
         except BaseException:
@@ -217,7 +213,7 @@ class EdgeModel:
 
     def _start(self, bundle: Bundle, variant: str | None, link: DaemonLink | None) -> None:
         self.bundle = bundle
-        self._usable = _usable(bundle, self._runtime)
+        self._usable = usable(bundle, self._runtime)
         if variant is not None:
             bundle.variant(variant)
             self._seat = Seat(variant, self._load(variant))
@@ -456,65 +452,3 @@ def _decide(model: weakref.ref[EdgeModel], stopped: threading.Event) -> None:
         except EdgeError as error:
             _log.warning("the variant goes on as it is: %s", error)
         del found
-
-
-def _open(
-    source: str | os.PathLike[str],
-    variant: str | None,
-    preference: Preference | None,
-    socket: str | os.PathLike[str] | None,
-    name: str,
-) -> tuple[Bundle, DaemonLink | None]:
-    """The bundle, and the daemon that decides, if one does."""
-    text = os.fspath(source)
-    if Path(text).exists() or not _NAME.match(text):
-        bundle = Bundle(text)
-        if variant is not None:
-            return bundle, None
-        try:
-            link = DaemonLink(
-                socket=socket, model=None, manifest=bundle.manifest_sha256, preference=preference, name=name
-            )
-        except (DaemonUnreachableError, CommandError) as error:
-            if socket is not None and isinstance(error, DaemonUnreachableError):
-                raise  # this daemon was asked for by name
-            _log.debug("no daemon decides: %s", error)
-            return bundle, None
-        return bundle, link
-    try:
-        link = DaemonLink(socket=socket, model=text, manifest=None, preference=preference, name=name)
-    except DaemonUnreachableError as error:
-        raise DaemonUnreachableError(
-            f"{text!r} is no bundle's directory, and no daemon serves a model of that name",
-            where=error.where,
-            hint="name a directory such as digits-1.edge, or start a daemon with 'edge daemon run'",
-        ) from error
-    try:
-        bundle = Bundle(link.registered.bundle)
-    except BundleError:
-        link.close()
-        raise
-    if variant is None:
-        return bundle, link
-    link.close()
-    return bundle, None
-
-
-def _usable(bundle: Bundle, runtime: Runtime) -> tuple[Variant, ...]:
-    """The variants that can run here, the most accurate first, then the smaller."""
-    features = cpu_features()
-    usable = [
-        v
-        for v in bundle.manifest.variants
-        if v.target.delegate.value == CPU
-        and (features is None or set(v.target.isa) <= features)
-        and _speaks(v.target.min_runtime, runtime)
-    ]
-    return tuple(sorted(usable, key=lambda v: (-v.quality.value, v.size_bytes, v.id)))
-
-
-def _speaks(needed: str | None, runtime: Runtime) -> bool:
-    if needed is None:
-        return True
-    parts = tuple(int(part) for part in needed.split(".") if part.isdigit())
-    return parts <= runtime.speaks

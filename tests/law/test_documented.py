@@ -1,0 +1,110 @@
+"""What can be typed, set, sent or met is documented, and every link of the documentation leads somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_sdk.errors import EdgeError
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+PACKAGES = ("edge_sdk", "edge_converter", "edge_daemon", "edge_hub", "edge_lab")
+LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
+
+
+def kinds(root: type[EdgeError]) -> Iterator[type[EdgeError]]:
+    for kind in root.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def errors() -> list[type[EdgeError]]:
+    for package in PACKAGES:
+        importlib.import_module(f"{package}.errors")
+    return [kind for kind in kinds(EdgeError) if kind.__module__.partition(".")[0] in PACKAGES]
+
+
+def rows() -> dict[str, int]:
+    """Code and exit status of every row of the table of errors."""
+    text = (REFERENCE / "errors.md").read_text("utf-8")
+    return {code: int(status) for code, status in re.findall(r"^\| `([a-z0-9-]+)` \| (\d) \|", text, re.MULTILINE)}
+
+
+def test_every_error_code_is_documented_with_its_exit_status() -> None:
+    assert rows() == {kind.code: kind.exit_status for kind in errors()}
+
+
+def test_no_two_errors_share_a_code() -> None:
+    codes = [kind.code for kind in errors()]
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py"])
+def test_generated_pages_are_up_to_date(tool: str) -> None:
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert told.returncode == 0, told.stderr
+
+
+def test_every_request_of_the_hub_is_documented() -> None:
+    app = pytest.importorskip("edge_hub.web.app", reason="the hub extra is not installed")
+    text = (REFERENCE / "hub-api.md").read_text("utf-8")
+    for method, path, _ in app.ROUTES:
+        assert f"`{method} {path}`" in text, f"{method} {path}"
+
+
+def test_every_field_of_a_manifest_is_documented() -> None:
+    from edge_sdk import manifest
+
+    text = (REFERENCE / "bundle.md").read_text("utf-8")
+    for kind in (
+        manifest.Manifest, manifest.Variant, manifest.Target, manifest.Quality, manifest.Cost, manifest.Latency,
+        manifest.Source, manifest.Preprocessing, manifest.Refused,
+    ):  # fmt: skip
+        for field in kind.__struct_fields__:
+            assert f"`{field}`" in text, f"{kind.__name__}.{field}"
+    for precision in manifest.Precision:
+        assert f"`{precision.value}`" in text, precision
+
+
+def test_every_sensor_is_documented() -> None:
+    from edge_sdk.mqtt import Conditions
+
+    text = (REFERENCE / "sensors.md").read_text("utf-8")
+    for field in Conditions.__struct_fields__:
+        if field not in {"missing", "played"}:
+            assert f"`{field}`" in text, field
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for target in LINK.findall(page.read_text("utf-8")):
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            there = (page.parent / target).resolve()
+            if there.is_relative_to(ROOT):
+                assert there.exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    decisions = (ROOT / "docs" / "adr" / "README.md").read_text("utf-8")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        if page.name == "README.md":
+            continue
+        where = decisions if name.startswith("adr/") else index
+        assert f"({name.removeprefix('adr/')})" in where, name
