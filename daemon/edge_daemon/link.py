@@ -16,6 +16,7 @@ import contextlib
 import enum
 import os
 import selectors
+import socket
 import ssl
 import struct
 import time
@@ -318,6 +319,7 @@ class Link:
         client.will_set(
             address.will.topic, address.will.payload, qos=_QOS, retain=True, properties=self._will_properties()
         )
+        client.on_socket_open = _send_at_once
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -368,3 +370,9 @@ class Link:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
             os.write(self._wake_write, b"\0")
+
+
+def _send_at_once(_client: Client, _data: Any, sock: Any) -> None:
+    """Small messages must not wait for the acknowledgement of the one before: it would be taken for a slow network."""
+    with contextlib.suppress(OSError):  # a socket of another kind
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
