@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from edge_sdk.errors import StorageError
 
-_PREFIX = ".edge-tmp-"
+PREFIX = ".edge-tmp-"
 _ABANDONED_AFTER_S = 60  # a writer locks its name at once after making it; this covers the moment between
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
@@ -64,7 +64,7 @@ def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryI
     target = Path(path)
     with storage_errors(target):
         _sweep(target.parent)
-        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=PREFIX, dir=target.parent)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -97,7 +97,7 @@ def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _move_back(target)
         _sweep(target.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         with storage_errors(target):
@@ -129,7 +129,7 @@ def _lock(descriptor: int) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left; a name whose lock is held, or that is too young to tell, is being written."""
-    for entry in folder.glob(f"{_PREFIX}*"):
+    for entry in folder.glob(f"{PREFIX}*"):
         try:
             if time.time() - entry.lstat().st_mtime < _ABANDONED_AFTER_S:
                 continue

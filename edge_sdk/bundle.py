@@ -115,7 +115,7 @@ class Bundle:
         Raises:
             BundleFormatError: `evidence.json` is malformed.
         """
-        if not (self.path / EVIDENCE).exists():
+        if not os.path.lexists(self.path / EVIDENCE):
             return EvidenceFile(format=1)
         raw = self._read(EVIDENCE, MAX_EVIDENCE_BYTES)
         return decode(
@@ -139,16 +139,19 @@ class Bundle:
         fresh = {key(latency) for latency in latencies}
         kept = tuple(old for old in self.evidence().latency if key(old) not in fresh)
         both = (*kept, *latencies)[-MAX_LATENCIES:]
-        atomic.write_bytes(self.path / EVIDENCE, canonical(EvidenceFile(format=1, latency=both)))
+        # What is written must be read again: the oldest go until it fits.
+        while len(content := canonical(EvidenceFile(format=1, latency=both))) > MAX_EVIDENCE_BYTES:
+            both = both[len(both) // 8 + 1 :]
+        atomic.write_bytes(self.path / EVIDENCE, content)
 
     def _read(self, name: str, max_bytes: int) -> bytes:
         path = self.path / name
         try:
             with _regular(path) as file:
                 content = file.read(max_bytes + 1)
-        except OSError as cause:
+        except (OSError, ValueError) as cause:  # ValueError: a path with a NUL in it
             raise BundleError(
-                f"no bundle here: {name} cannot be read ({cause.strerror})",
+                f"no bundle here: {name} cannot be read ({getattr(cause, 'strerror', None) or cause})",
                 where=str(self.path),
                 hint="name the directory that holds manifest.json, such as digits-1.edge",
             ) from cause
@@ -186,10 +189,14 @@ def check(manifest: Manifest, *, where: str) -> None:
         BundleFormatError: The manifest contradicts itself.
     """
     ids = [variant.id for variant in manifest.variants]
-    if len(set(ids)) != len(ids):
-        raise BundleFormatError("two variants have the same id", where=where)
-    if len({source.name for source in manifest.sources}) != len(manifest.sources):
-        raise BundleFormatError("two sources have the same name", where=where)
+    unique = {
+        "two variants have the same id": ids,
+        "two sources have the same name": [s.name for s in manifest.sources],
+    }
+    unique |= {f"fronts.{profile} names a variant twice": [*front] for profile, front in manifest.fronts.items()}
+    for complaint, names in unique.items():
+        if len(set(names)) != len(names):
+            raise BundleFormatError(complaint, where=where)
     if len({(v.blob, v.size_bytes) for v in manifest.variants}) != len({v.blob for v in manifest.variants}):
         raise BundleFormatError("one blob is given two sizes", where=where)
     named = {manifest.reference: "reference"}
@@ -252,6 +259,7 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ours = {MANIFEST, EVIDENCE, REPORT, BLOBS.parts[0]}
     with atomic.storage_errors(target):
         found = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
+        found = {name for name in found if not name.startswith(atomic.PREFIX)}  # a writer that was killed in it
     if (target.exists() and not target.is_dir()) or not found <= ours or (found and MANIFEST not in found):
         raise StorageError(
             "something that is no bundle stands here", where=str(target), hint="choose another place, or remove it"
@@ -274,12 +282,12 @@ def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Path:
         BlobMismatchError: A blob is not what the manifest says.
     """
     target = Path(path)
-    names = [MANIFEST, *(n for n in (EVIDENCE, REPORT) if (bundle.path / n).exists())]
+    names = [MANIFEST, *(n for n in (EVIDENCE, REPORT) if os.path.lexists(bundle.path / n))]
     names += sorted({str(bundle.blob(v).relative_to(bundle.path)) for v in bundle.manifest.variants})
     with atomic.file(target) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in names:
             entry = tarfile.TarInfo(name)
-            with (bundle.path / name).open("rb") as content:
+            with _regular(bundle.path / name) as content:
                 entry.size = os.fstat(content.fileno()).st_size
                 tar.addfile(entry, content)
     return target
@@ -339,4 +347,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Bundle]:
         yield Bundle(path)
         return
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
-        yield unpack(path, Path(folder) / "bundle")
+        place = Path(folder) / "bundle"
+        try:
+            bundle = unpack(path, place)
+        except (BundleError, StorageError) as error:
+            # The place it was unpacked to means nothing to a reader.
+            error.where = error.where.replace(str(place), str(path))
+            raise
+        yield bundle

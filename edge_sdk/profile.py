@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from edge_sdk.errors import ProfileError, UnknownProfileError
 from edge_sdk.manifest import Delegate, Precision
-from edge_sdk.wire import Celsius, Count, Name, Text, Watts, Wire, decode_toml
+from edge_sdk.wire import MAX_TOML_BYTES, Celsius, Count, Name, Text, Watts, Wire, decode_toml
 
 PROFILES_VARIABLE = "EDGE_PROFILES"
 F = TypeVar("F")
@@ -52,7 +52,7 @@ class Compute(Wire, frozen=True, kw_only=True):
     """
 
     cpu: Text
-    cores: Count
+    cores: Annotated[int, Meta(ge=1, le=1024)]
     mhz: Count
     accelerator: Text = ""
     basis: Basis = Basis.ESTIMATED
@@ -68,7 +68,7 @@ class Memory(Wire, frozen=True, kw_only=True):
         ram_mb: The sizes the board is sold with; `basis` and `source` are theirs.
     """
 
-    ram_mb: tuple[Count, ...]
+    ram_mb: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=16)]
     basis: Basis = Basis.ESTIMATED
     source: Text = ""
     bandwidth_gbs: Fact[Quantity] | None = None
@@ -112,7 +112,7 @@ class Variants(Wire, frozen=True, kw_only=True):
         delegates: What can compute here; those beyond the CPU are not yet run on hardware.
     """
 
-    precisions: tuple[Precision, ...]
+    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
     accuracy_only: tuple[Precision, ...] = ()
     delegates: tuple[Delegate, ...] = (Delegate.CPU,)
 
@@ -198,7 +198,8 @@ def ids() -> tuple[str, ...]:
 
 def _files() -> tuple[Path, ...]:
     """All profile files, those that win first; an id is only ever compared with their names, never made a path."""
-    return tuple(path for place in directories() for path in sorted(place.glob("*.toml")))
+    found = (path for place in directories() for path in sorted(place.glob("*.toml")))
+    return tuple(path for path in found if not path.name.startswith("."))  # editors leave such things
 
 
 def load(id: str) -> Profile:  # noqa: A002 - `id` is the field's name everywhere
@@ -222,7 +223,8 @@ def read(path: str | os.PathLike[str]) -> Profile:
     """
     source = Path(path)
     try:
-        raw = source.read_bytes()
+        with source.open("rb") as file:
+            raw = file.read(MAX_TOML_BYTES + 1)
     except OSError as cause:
         raise ProfileError(f"cannot be read: {cause.strerror}", where=str(source)) from cause
     profile = decode_toml(raw, Profile, where=str(source), error=ProfileError)

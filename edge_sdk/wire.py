@@ -27,6 +27,7 @@ else:  # pragma: no cover - the other branch runs on the other Python
 MAX_LOCAL_BYTES = 256 * 1024
 MAX_TOML_BYTES = 1024 * 1024
 _SHOWN_INPUT_CHARS = 80
+_SHOWN_CAUSE_CHARS = 300  # a complaint quotes the sender: an unknown key may be as long as the whole message
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ def decode(
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
-        raise error(f"not as expected: {cause} (got {_shown(payload)})", where=where) from cause
+        raise error(f"not as expected: {_told(cause)} (got {_shown(payload)})", where=where) from cause
 
 
 def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeError] = WireError) -> T:
@@ -108,11 +109,17 @@ def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeEr
     try:
         plain = tomllib.loads(payload.decode("utf-8"))
     except (ValueError, RecursionError) as cause:  # TOMLDecodeError, bad UTF-8, an integer of thousands of digits
-        raise error(f"not TOML: {cause}", where=where) from cause
+        raise error(f"not TOML: {_told(cause)}", where=where) from cause
     try:
         return msgspec.convert(plain, kind)
-    except (msgspec.ValidationError, RecursionError) as cause:
-        raise error(str(cause), where=where) from cause
+    except (ValueError, RecursionError) as cause:  # ValidationError, a hexadecimal integer of thousands of digits
+        raise error(_told(cause), where=where) from cause
+
+
+def _told(cause: Exception) -> str:
+    """What a decoder complains of, on one line and bounded."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(cause)[:_SHOWN_CAUSE_CHARS])
+    return text if len(str(cause)) <= _SHOWN_CAUSE_CHARS else f"{text}..."
 
 
 def _shown(payload: bytes) -> str:

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from operator import eq
 from typing import NoReturn, TextIO
 
 from edge_sdk._version import __version__
 from edge_sdk.cli.command import GROUP, Command
-from edge_sdk.cli.output import say
+from edge_sdk.cli.output import one_line, say
 from edge_sdk.errors import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -26,6 +27,7 @@ from edge_sdk.errors import (
 )
 
 EXIT_INTERRUPTED = 130
+_MAX_WORDS = 2  # of a command: a noun and a verb, or one verb
 _NOUNS = {
     "daemon": "the on-device daemon: senses, decides, switches",
     "hub": "the hub: sees and steers the fleet over MQTT",
@@ -40,14 +42,12 @@ _EXTRA_OF = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `edge`; returns the exit status."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    command: Command | None = getattr(args, "command", None)
-    if command is None:
-        (getattr(args, "parser", None) or parser).print_help(sys.stderr)
-        return EXIT_USAGE
+    args = argparse.Namespace(debug=False)
     try:
-        return command.run(args)
+        try:
+            return _run(argv, args)
+        finally:
+            _flush()
     except KeyboardInterrupt:
         if args.debug:
             raise
@@ -61,6 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         return _report(_explained(error))
+
+
+def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    parser = build_parser()
+    parser.parse_args(argv, args)  # into what the caller holds, so that it knows of --debug
+    command: Command | None = getattr(args, "command", None)
+    if command is None:
+        (getattr(args, "parser", None) or parser).print_help(sys.stderr)
+        return EXIT_USAGE
+    return command.run(args)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,15 +113,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _commands() -> list[Command]:
-    return [command for point in entry_points(group=GROUP) for command in _contributed(point)]
+    found: dict[tuple[str, ...], Command] = {}
+    for point in entry_points(group=GROUP):
+        for command in _contributed(point):
+            words = " ".join(command.path)
+            if any(all(map(eq, command.path, taken)) for taken in found):  # the same words, or a noun where a verb is
+                say(f"edge: {words!r} of {point.value!r} is left out: another package has it")
+            else:
+                found[command.path] = command
+    return list(found.values())
 
 
 def _contributed(point: EntryPoint) -> tuple[Command, ...]:
+    """The commands of one package; somebody's plug-in must not take `edge --help` away."""
     try:
-        return tuple(point.load())
-    except Exception as error:  # noqa: BLE001 - somebody's plug-in must not take `edge --help` away
+        commands = tuple(point.load())
+    except Exception as error:  # noqa: BLE001 - whatever it raises
         say(f"edge: the commands of {point.value!r} are left out: {type(error).__name__}: {error}")
         return ()
+    if not all(isinstance(command, Command) and 0 < len(command.path) <= _MAX_WORDS for command in commands):
+        say(f"edge: the commands of {point.value!r} are left out: they are of another kind")
+        return ()
+    return commands
 
 
 def _explained(error: Exception) -> EdgeError:
@@ -132,6 +155,20 @@ def _explained(error: Exception) -> EdgeError:
     )
 
 
+def _flush() -> None:
+    """Let a full disk or a reader that left be found here, and not by the interpreter after our last line.
+
+    Raises:
+        OSError: What was printed could not be written.
+    """
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _silence(sys.stdout)
+            raise
+
+
 def _silence(stream: TextIO) -> None:
     """Let the interpreter's last flush go nowhere, or it would complain once more."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -140,5 +177,5 @@ def _silence(stream: TextIO) -> None:
 
 
 def _report(error: EdgeError) -> int:
-    say(f"edge: {error} [{error.code}]")
+    say(f"edge: {one_line(str(error))} [{error.code}]")
     return error.exit_status

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
@@ -13,19 +15,29 @@ def emit(args: argparse.Namespace, value: Any, text: Callable[[], str]) -> None:
 
     The JSON holds every field, also those that have their default: a script may rely on each key.
     """
+    stream = sys.stdout
+    if stream is None:  # closed by whoever started us
+        return
     if getattr(args, "json", False):
         import msgspec
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(_plain(value)), indent=2).decode() + "\n")
+        stream.write(_printable_json(msgspec.json.format(msgspec.json.encode(_plain(value)), indent=2), stream) + "\n")
     else:
-        sys.stdout.write(_printable(text().rstrip("\n"), sys.stdout) + "\n")
-    sys.stdout.flush()
+        stream.write(_printable(text().rstrip("\n"), stream) + "\n")
+    stream.flush()
 
 
 def say(message: str) -> None:
-    """A message for people, on stderr."""
-    sys.stderr.write(_printable(message, sys.stderr) + "\n")
-    sys.stderr.flush()
+    """A message for people, on stderr; where nobody reads that, nobody is told."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(_printable(message, sys.stderr) + "\n")
+            sys.stderr.flush()
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, which a stranger could put into it to pose as another line of ours."""
+    return " ".join(text.splitlines())
 
 
 def _plain(value: Any) -> Any:
@@ -34,18 +46,18 @@ def _plain(value: Any) -> Any:
 
     import msgspec
 
-    if isinstance(value, msgspec.Raw):
-        return value
+    if isinstance(value, str):  # a path may hold bytes that are no text
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, msgspec.Struct):
         tag = {value.__struct_config__.tag_field: value.__struct_config__.tag} if value.__struct_config__.tag else {}
         return tag | {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {_plain(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    return msgspec.to_builtins(value)
+    return value if isinstance(value, msgspec.Raw) else msgspec.to_builtins(value)
 
 
 def _printable(text: str, stream: TextIO) -> str:
@@ -55,9 +67,25 @@ def _printable(text: str, stream: TextIO) -> str:
     return safe.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def _printable_json(text: bytes, stream: TextIO) -> str:
+    """The same JSON, with what `_printable` escapes written as JSON escapes it."""
+
+    def escaped(match: re.Match[str]) -> str:
+        char = match[0]
+        try:
+            char.encode(stream.encoding or "utf-8")
+        except UnicodeEncodeError:
+            return json.dumps(char)[1:-1]
+        return char if char.isprintable() else json.dumps(char)[1:-1]
+
+    import json
+
+    return re.sub(r"[^\n -~]", escaped, text.decode())
+
+
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: frozenset[int] = frozenset()) -> str:
     """A plain-text table; columns whose index is in `right` are set flush right."""
-    lines = [header, *rows]
+    lines = [tuple(one_line(cell) for cell in line) for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def one(line: tuple[str, ...]) -> str:
@@ -65,4 +93,4 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: fr
         return "  ".join(cells).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([one(header), rule, *(one(row) for row in rows)])
+    return "\n".join([one(lines[0]), rule, *(one(line) for line in lines[1:])])
