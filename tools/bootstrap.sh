@@ -52,6 +52,12 @@ if ! mosquitto_there; then
     fi
 fi
 
+# Debian's smallest images lack it; the tests make certificates with it.
+if [ "$what" = test ] && ! command -v openssl >/dev/null 2>&1; then
+    say "bootstrap: installing openssl, for the tests of encrypted connections"
+    apt_get openssl || say "bootstrap: openssl is missing and cannot be installed from here: those tests will be skipped"
+fi
+
 # ------------------------------------------------------------------------------------------------------- python
 
 python=${PYTHON:-}
