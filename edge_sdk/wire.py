@@ -112,7 +112,7 @@ def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeEr
         raise error(f"not TOML: {_told(cause)}", where=where) from cause
     try:
         return msgspec.convert(plain, kind)
-    except (ValueError, RecursionError) as cause:  # ValidationError, a hexadecimal integer of thousands of digits
+    except (msgspec.ValidationError, RecursionError) as cause:
         raise error(_told(cause), where=where) from cause
 
 

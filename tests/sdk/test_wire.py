@@ -107,6 +107,25 @@ def test_the_error_shows_the_start_of_hostile_bytes_and_nothing_that_steers_a_te
     assert len(text) < 400
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"' + b"x" * 100_000 + b'":1}',
+        b'{"\\u001b[2J\\nedge: all is well\\u202e":1}',
+        '{"\x9b2J":1}'.encode(),
+    ],
+)
+def test_the_error_quotes_a_hostile_key_bounded_and_on_one_line(payload: bytes) -> None:
+    with pytest.raises(WireError) as caught:
+        decode(payload, Sample, where="here")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+    with pytest.raises(WireError) as caught:
+        decode_toml(payload[1:].replace(b":", b" = ").rstrip(b"}"), Sample, where="here")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
 def test_of_a_key_that_stands_twice_the_last_counts() -> None:
     assert decode(b'{"count":1,"count":2}', Sample, where="here").count == 2
 
@@ -133,6 +152,9 @@ def test_no_pattern_takes_a_trailing_newline(kind: Any) -> None:
         b"part = -inf",
         b"surprise = 1",
         b"count = " + b"9" * 5000,
+        b"count = 0x" + b"f" * 5000,
+        b"part = 0x" + b"f" * 5000,
+        b"name = 0x" + b"f" * 5000,
         b"count = 1\ncount = 2",
         b"count = true",
         b"name = 2024-01-01",

@@ -1,0 +1,303 @@
+"""Profiles are data that is read strictly, found wherever the product is installed, and consistent in itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from edge_sdk import profile as profiles
+from edge_sdk.errors import EdgeError, ProfileError, UnknownProfileError
+from edge_sdk.manifest import Delegate
+from edge_sdk.profile import Basis, Fact, Profile
+from edge_sdk.wire import Wire
+
+pytestmark = pytest.mark.device
+
+BOARDS = [
+    "android",
+    "coral-dev",
+    "coral-mini",
+    "coral-usb",
+    "imx8mp",
+    "imx93",
+    "jetson-nano",
+    "jetson-orin-nano",
+    "jetson-xavier-nx",
+    "rpi-zero2w",
+    "rpi3",
+    "rpi4",
+    "rpi5",
+    "rpi5-hailo",
+    "x86-64",
+]
+ALL = profiles.load_all()
+
+SMALLEST = """
+id = "board"
+name = "A board"
+[compute]
+cpu = "Cortex-A53"
+cores = 4
+mhz = 1500
+isa = { value = ["asimd"], basis = "estimated" }
+[memory]
+ram_mb = [1024]
+[thermal]
+max_temp_c = { value = 75, basis = "estimated" }
+[variants]
+precisions = ["int8"]
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of the site's own profiles."""
+    monkeypatch.setenv("EDGE_PROFILES", str(tmp_path))
+    return tmp_path
+
+
+def board(place: Path, edit: Callable[[str], str] = str, name: str = "board") -> Path:
+    path = place / f"{name}.toml"
+    path.write_text(edit(SMALLEST), encoding="utf-8")
+    return path
+
+
+# ------------------------------------------------------------------------------------------------- what is shipped
+
+
+def test_every_board_that_is_promised_has_a_profile() -> None:
+    assert list(profiles.ids()) == BOARDS
+    assert [profile.id for profile in ALL] == BOARDS
+
+
+def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
+    if isinstance(value, Fact):
+        return [(at, value)]
+    if not isinstance(value, Wire):
+        return []
+    return [found for name in value.__struct_fields__ for found in facts(getattr(value, name), f"{at}.{name}")]
+
+
+@pytest.mark.parametrize("profile", ALL, ids=lambda p: p.id)
+class TestShippedProfile:
+    def test_every_fact_says_where_it_comes_from(self, profile: Profile) -> None:
+        assert [at for at, fact in facts(profile) if not fact.source] == []
+        assert profile.compute.source
+        assert profile.memory.source
+
+    def test_nothing_was_measured_on_a_board_nobody_had(self, profile: Profile) -> None:
+        bases = [fact.basis for _, fact in facts(profile)]
+        bases += [profile.compute.basis, profile.memory.basis]
+        bases += [scale.basis for scale in (profile.latency.int8, profile.latency.fp32)] if profile.latency else []
+        assert profile.hardware_tested or Basis.MEASURED not in bases
+
+    def test_temperatures_rise_from_kept_below_over_throttled_to_off(self, profile: Profile) -> None:
+        thermal = profile.thermal
+        steps = [thermal.max_temp_c.value]
+        steps += thermal.throttle_c.value if thermal.throttle_c else ()
+        steps += [thermal.critical_c.value] if thermal.critical_c else ()
+        assert steps == sorted(steps)
+        assert 50 <= steps[0] <= 100
+
+    def test_idle_takes_less_than_busy(self, profile: Profile) -> None:
+        idle, busy = profile.power.idle_w, profile.power.active_w
+        assert idle is None or busy is None or idle.value < busy.value
+
+    def test_the_cpu_is_always_there(self, profile: Profile) -> None:
+        assert Delegate.CPU in profile.variants.delegates
+
+    def test_what_is_fast_is_not_for_accuracy_only(self, profile: Profile) -> None:
+        assert not set(profile.variants.precisions) & set(profile.variants.accuracy_only)
+
+    def test_it_can_be_recognised_or_says_nothing_of_it(self, profile: Profile) -> None:
+        assert all(re.fullmatch(r"[a-z0-9,._+-]+", one) for one in profile.compatible)
+
+
+def test_no_two_profiles_mean_the_same_board() -> None:
+    for one, other in combinations(ALL, 2):
+        assert not set(one.compatible) & set(other.compatible), f"{one.id} and {other.id}"
+        assert not set(one.machine) & set(other.machine), f"{one.id} and {other.id}"
+
+
+# ------------------------------------------------------------------------------------------------- read strictly
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda s: s.replace("= 75", "= nan"), "max_temp_c"),
+        (lambda s: s.replace("= 75", "= inf"), "max_temp_c"),
+        (lambda s: s.replace("= 75", "= -inf"), "max_temp_c"),
+        (lambda s: s.replace("= 75", "= 1e9"), "max_temp_c"),
+        (lambda s: s.replace("= 75", '= "hot"'), "max_temp_c"),
+        (lambda s: s.replace("= 75,", "= 75, colour = 1,"), "colour"),
+        (lambda s: s.replace("estimated", "guessed"), "guessed"),
+        (lambda s: s.replace("cores = 4", "cores = 0"), "cores"),
+        (lambda s: s.replace("cores = 4", "cores = 4.5"), "cores"),
+        (lambda s: s.replace("cores = 4", "cores = 9999999999999999999999"), "cores"),
+        (lambda s: s.replace("cores = 4", "cores = 4\ncores = 4"), "cores|Cannot overwrite"),
+        (lambda s: s.replace("[1024]", "[]"), "ram_mb"),
+        (lambda s: s.replace('["int8"]', '["int9"]'), "int9"),
+        (lambda s: s.replace('["int8"]', "[]"), "precisions"),
+        (lambda s: s.replace('name = "A board"', "naem = 'A board'"), "naem|name"),
+        (lambda s: s.replace('id = "board"', 'id = "board\\n"'), "id"),
+        (lambda s: s.replace('id = "board"', 'id = "../board"'), "id"),
+        (lambda s: s.replace('id = "board"', 'id = "other"'), "id is 'other' but the file is named 'board'"),
+        (lambda s: s + "[power]\nidle_w = { value = nan, basis = 'measured' }", "idle_w"),
+        (lambda s: s + "[latency]\nthreads = 0", "threads|latency"),
+        (lambda s: s + "[extra]\nx = 1", "extra"),
+        (lambda _: "", "id"),
+        (lambda _: "id = [", "not TOML"),
+        (lambda s: s + "#" * 2_000_000, "bytes where at most"),
+    ],
+)
+def test_a_profile_that_breaks_a_bound_is_refused_by_name(
+    tmp_path: Path, edit: Callable[[str], str], named: str
+) -> None:
+    path = board(tmp_path, edit)
+    with pytest.raises(ProfileError, match=named) as caught:
+        profiles.read(path)
+    assert caught.value.where == str(path)
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("field", ["factor", "band"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1.0", "0"])
+def test_a_latency_model_takes_no_number_that_is_none(tmp_path: Path, field: str, value: str) -> None:
+    scale = {"factor": "1.0", "band": "1.5"} | {field: value}
+    text = (
+        "\n".join(f"{key} = {number}" for key, number in scale.items()) + '\nbasis = "published"\nsource = "a paper"\n'
+    )
+    with pytest.raises(ProfileError, match=field):
+        profiles.read(
+            board(tmp_path, lambda s: f"{s}[latency]\nthreads = 4\n[latency.int8]\n{text}[latency.fp32]\n{text}")
+        )
+
+
+def test_the_smallest_profile_is_one(tmp_path: Path) -> None:
+    found = profiles.read(board(tmp_path))
+    assert found.latency is None
+    assert not found.hardware_tested
+
+
+def test_a_profile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    for name in ("folder.toml", "nothing.toml"):
+        with pytest.raises(ProfileError, match="cannot be read"):
+            profiles.read(tmp_path / name)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+@example(SMALLEST.encode()[:-20])
+def test_no_bytes_at_all_bring_another_exception_than_ours(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(content)
+    try:
+        profiles.read(path)
+    except EdgeError as error:
+        complaint = str(error)
+    assert complaint.isprintable()
+
+
+# ----------------------------------------------------------------------------------------------- found everywhere
+
+
+def test_a_checkout_and_a_wheel_are_looked_into_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "site-packages" / "edge_sdk" / "profile.py"
+    for place in ("site-packages/device_profiles", "site-packages/edge_sdk/_profiles"):
+        (tmp_path / place).mkdir(parents=True)
+        board(tmp_path / place)
+        monkeypatch.setattr(profiles, "__file__", str(module))
+        assert profiles.directories() == (tmp_path / place,)
+        assert profiles.load("board").name == "A board"
+
+
+def test_the_sites_own_profiles_win_and_the_others_stay(site: Path) -> None:
+    board(site, lambda s: s.replace('"board"', '"rpi4"'), "rpi4")
+    board(site)
+    assert profiles.load("rpi4").name == "A board"
+    assert profiles.load("rpi5").name.startswith("Raspberry")
+    assert list(profiles.ids()) == sorted([*BOARDS, "board"])
+
+
+def test_a_site_directory_that_is_not_there_is_an_error_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_PROFILES", "/no/such/place")
+    with pytest.raises(ProfileError, match="/no/such/place: no such directory") as caught:
+        profiles.load("rpi4")
+    assert "EDGE_PROFILES" in caught.value.hint
+
+
+def test_what_an_editor_leaves_is_no_profile(site: Path) -> None:
+    (site / ".#board.toml").symlink_to("me@machine.1234")
+    (site / ".board.toml").write_text("half of it")
+    (site / "board.toml~").write_text("yesterday's")
+    assert list(profiles.ids()) == BOARDS
+
+
+@pytest.mark.parametrize(
+    "id_", ["", "rpi", "RPI4", "../rpi4", "rpi4.toml", "rpi4\n", "/etc/passwd", "*", "a\0b", "x" * 10_000]
+)
+def test_an_unknown_id_is_refused_with_those_there_are(id_: str) -> None:
+    with pytest.raises(UnknownProfileError, match="there are android, coral-dev") as caught:
+        profiles.load(id_)
+    assert len(str(caught.value)) < 500
+
+
+# ------------------------------------------------------------------------------------------- the board recognised
+
+
+def tree(root: Path, compatible: str = "", model: str = "", at: str = "proc/device-tree") -> Path:
+    (root / at).mkdir(parents=True)
+    if compatible:
+        (root / at / "compatible").write_bytes(compatible.encode() + b"\0")
+    if model:
+        (root / at / "model").write_bytes(model.encode() + b"\0")
+    return root
+
+
+@pytest.mark.parametrize("at", ["proc/device-tree", "sys/firmware/devicetree/base"])
+def test_a_board_is_recognised_by_its_device_tree(tmp_path: Path, at: str) -> None:
+    root = tree(tmp_path, "raspberrypi,4-model-b\0brcm,bcm2711", "Raspberry Pi 4 Model B Rev 1.4", at)
+    found = profiles.match(root, machine="aarch64")
+    assert found is not None
+    assert found.id == "rpi4"
+    assert profiles.board_name(root) == "Raspberry Pi 4 Model B Rev 1.4"
+
+
+@pytest.mark.parametrize("profile", [p for p in ALL if p.compatible], ids=lambda p: p.id)
+def test_each_word_a_profile_answers_to_finds_it(tmp_path: Path, profile: Profile) -> None:
+    for number, word in enumerate(profile.compatible):
+        found = profiles.match(tree(tmp_path / str(number), f"vendor,unheard-of\0{word}"), machine="aarch64")
+        assert found is not None
+        assert found.id == profile.id
+
+
+def test_the_most_telling_word_of_a_device_tree_wins(tmp_path: Path) -> None:
+    root = tree(tmp_path, "raspberrypi,3-model-b\0raspberrypi,4-model-b")
+    found = profiles.match(root)
+    assert found is not None
+    assert found.id == "rpi3"
+
+
+def test_without_a_device_tree_the_architecture_decides(tmp_path: Path) -> None:
+    found = profiles.match(tmp_path, machine="x86_64")
+    assert found is not None
+    assert found.id == "x86-64"
+    assert profiles.match(tmp_path, machine="riscv64") is None
+    assert profiles.board_name(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"\0\0\0", b"\xff" * 10_000, os.fsencode("ä,ö\0")])
+def test_a_device_tree_that_says_nothing_known_is_no_board(tmp_path: Path, content: bytes) -> None:
+    (tree(tmp_path) / "proc/device-tree/compatible").write_bytes(content)
+    assert profiles.match(tmp_path, machine="riscv64") is None
