@@ -82,7 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="Turn a trained model into measured variants, switch them on edge boards, see the fleet.",
         parents=[shared],
     )
-    parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
     nouns: dict[str, argparse._SubParsersAction[_Parser]] = {}

@@ -60,7 +60,7 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="TENANT/DEVICE")
+    parser.add_argument("device", metavar="TENANT/DEVICE", help="which one")
     _client(parser)
 
 
