@@ -77,7 +77,7 @@ class Registered(Wire, frozen=True, kw_only=True):
 
     app: Token
     model: Name
-    bundle: Text
+    bundle: Annotated[str, Meta(max_length=4096)]
     assignment: Assignment
 
 

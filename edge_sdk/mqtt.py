@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import zlib
+from collections.abc import Iterable
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ ROOT = f"edge/v{VERSION}"
 MAX_UP_BYTES = 256 * 1024
 MAX_DOWN_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024
+MAX_RESULT_LEVELS = 32
 _ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
 
 B = TypeVar("B")
@@ -311,13 +313,27 @@ class Reply(Wire, frozen=True, kw_only=True):
 
     Attributes:
         result: What the command asked for, any JSON value: `explain` a `local.Explanation`, `report` a `State`. It is
-            decoded all the same (`msgspec.Raw` would let invalid UTF-8 through to whoever shows it).
+            decoded all the same (`msgspec.Raw` would let invalid UTF-8 through to whoever shows it), and its nesting is
+            bounded: what was just taken apart must be put together again deeper in somebody's stack.
     """
 
     status: ReplyStatus
     code: Name | None = None
     text: Text | None = None
     result: Any = None
+
+    def __post_init__(self) -> None:
+        level: list[Any] = [self.result]
+        for _ in range(MAX_RESULT_LEVELS):
+            level = [part for value in level for part in _parts(value)]
+            if not level:
+                return
+        raise ValueError(f"the result nests deeper than {MAX_RESULT_LEVELS} levels")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What a JSON value consists of."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 # ----------------------------------------------------------------------------------------------------- commands

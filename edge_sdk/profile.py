@@ -20,6 +20,7 @@ from edge_sdk.wire import MAX_TOML_BYTES, Celsius, Count, Name, Text, Watts, Wir
 
 PROFILES_VARIABLE = "EDGE_PROFILES"
 F = TypeVar("F")
+_MAX_BOARD_CHARS = 200  # a birth that tells the board must be one the hub takes
 
 # Bounded, so that TOML's `nan` and `inf` are refused.
 Quantity = Annotated[float, Meta(gt=0, le=1e6)]
@@ -240,7 +241,8 @@ def load_all() -> tuple[Profile, ...]:
 
 def board_name(root: str | os.PathLike[str] = "/") -> str | None:
     """What the device tree calls the board."""
-    return next(iter(_device_tree(Path(root), "model")), None)
+    found = next(iter(_device_tree(Path(root), "model")), None)
+    return found and found[:_MAX_BOARD_CHARS]
 
 
 def match(root: str | os.PathLike[str] = "/", machine: str | None = None) -> Profile | None:

@@ -168,6 +168,21 @@ def test_a_reply_carries_any_json_value(result: Any) -> None:
     assert unpack_up(Up.REPLY, pack(envelope)) == envelope
 
 
+@pytest.mark.parametrize("levels", [32, 33, 900])
+@pytest.mark.parametrize("level", ["[{}]", '{{"a":{}}}'])
+def test_a_reply_nests_no_deeper_than_everybody_can_show(level: str, levels: int) -> None:
+    """A thousand levels are decoded at the top of a stack, and cannot be encoded, shown or copied further down."""
+    result = "1"
+    for _ in range(levels - 1):
+        result = level.format(result)
+    payload = f'{{{ID},"boot":"0123456789abcdef","seq":1,"body":{{"status":"done","result":{result}}}}}'.encode()
+    if levels <= mqtt.MAX_RESULT_LEVELS:
+        assert unpack_up(Up.REPLY, payload)
+    else:
+        with pytest.raises(WireError, match="nests deeper than 32 levels"):
+            unpack_up(Up.REPLY, payload)
+
+
 @pytest.mark.parametrize("result", ['"\\ud800"', "1e999", "NaN", "[" * 100_000])
 def test_a_replys_result_is_decoded_like_all_the_rest(result: str) -> None:
     payload = f'{{{ID},"boot":"0123456789abcdef","seq":1,"body":{{"status":"done","result":{result}}}}}'

@@ -297,6 +297,10 @@ def test_without_a_device_tree_the_architecture_decides(tmp_path: Path) -> None:
     assert profiles.board_name(tmp_path) is None
 
 
+def test_a_board_of_a_very_long_name_can_still_be_told_to_a_hub(tmp_path: Path) -> None:
+    assert len(profiles.board_name(tree(tmp_path, model="x" * 4000)) or "") == 200
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", b"\0\0\0", b"\xff" * 10_000, os.fsencode("ä,ö\0")])
 def test_a_device_tree_that_says_nothing_known_is_no_board(tmp_path: Path, content: bytes) -> None:
     (tree(tmp_path) / "proc/device-tree/compatible").write_bytes(content)
