@@ -179,7 +179,7 @@ class HubClient:
         try:
             body = decode(content, ErrorBody, where=path)
         except WireError:
-            body = ErrorBody(code="answer", text=f"HTTP status {status}: is this a hub?")
+            body = ErrorBody(code=AnswerError.code, text=f"HTTP status {status}: is this a hub?")
         if body.code == TokenRefusedError.code:
             return TokenRefusedError(
                 "the hub refuses the token", where=self.url, hint="is --data this hub's directory?"

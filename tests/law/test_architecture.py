@@ -87,6 +87,16 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
         assert found is None, f"{name}: {found[0]!r}"
 
 
+def test_the_pinned_versions_hold_no_address() -> None:
+    pinned = sorted(ROOT.glob("constraints*.txt"))
+    if not pinned:
+        pytest.skip("this is no checkout")
+    for path in pinned:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line and not line.lstrip().startswith("#")]
+        assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][^ /]*( ; [^:/]+)?", line) for line in lines), path.name
+        assert "://" not in path.read_text("utf-8"), path.name
+
+
 def test_modules_are_short_and_say_what_they_decide() -> None:
     for path in tracked():
         name = path.relative_to(ROOT).as_posix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import subprocess
@@ -28,7 +29,7 @@ def kinds(root: type[EdgeError]) -> Iterator[type[EdgeError]]:
 def errors() -> list[type[EdgeError]]:
     for package in PACKAGES:
         importlib.import_module(f"{package}.errors")
-    return [kind for kind in kinds(EdgeError) if kind.__module__.partition(".")[0] in PACKAGES]
+    return [EdgeError, *(kind for kind in kinds(EdgeError) if kind.__module__.partition(".")[0] in PACKAGES)]
 
 
 def rows() -> dict[str, int]:
@@ -46,6 +47,29 @@ def test_no_two_errors_share_a_code() -> None:
     assert len(set(codes)) == len(codes)
 
 
+def test_errors_are_defined_in_the_errors_module_of_their_package() -> None:
+    known = {kind.__name__ for kind in errors()}
+    for package in PACKAGES:
+        folder = Path(importlib.import_module(package).__file__ or "").parent
+        for path in folder.rglob("*.py"):
+            classes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ClassDef)]
+            ours = [node.name for node in classes if any(isinstance(b, ast.Name) and b.id in known for b in node.bases)]
+            assert path.name == "errors.py" or not ours, f"{package}/{path.relative_to(folder)} defines {ours}"
+
+
+def test_every_code_that_is_answered_without_an_error_is_documented() -> None:
+    text = (REFERENCE / "errors.md").read_text("utf-8")
+    answered = re.compile(r"(?:ErrorBody|Reply)\([^()]*?\bcode=\"([a-z-]+)\"|_refusal\(\s*\"([a-z-]+)\"")
+    found = {
+        (path.name, one or other)
+        for package in PACKAGES
+        for path in Path(importlib.import_module(package).__file__ or "").parent.rglob("*.py")
+        for one, other in answered.findall(path.read_text("utf-8"))
+    }
+    assert {code for _, code in found} >= {"too-old", "interrupted", "failed"}, "the pattern finds nothing any more"
+    assert {(name, code) for name, code in found if f"`{code}`" not in text} == set()
+
+
 @pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py"])
 def test_generated_pages_are_up_to_date(tool: str) -> None:
     told = subprocess.run(
@@ -56,7 +80,7 @@ def test_generated_pages_are_up_to_date(tool: str) -> None:
         timeout=120,
         cwd=ROOT,
     )
-    assert told.returncode == 0, told.stderr
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_every_request_of_the_hub_is_documented() -> None:
@@ -72,12 +96,22 @@ def test_every_field_of_a_manifest_is_documented() -> None:
     text = (REFERENCE / "bundle.md").read_text("utf-8")
     for kind in (
         manifest.Manifest, manifest.Variant, manifest.Target, manifest.Quality, manifest.Cost, manifest.Latency,
-        manifest.Source, manifest.Preprocessing, manifest.Refused,
+        manifest.Source, manifest.Preprocessing, manifest.Refused, manifest.Coverage, manifest.Pass,
+        manifest.TensorSpec, manifest.EvidenceFile,
     ):  # fmt: skip
         for field in kind.__struct_fields__:
             assert f"`{field}`" in text, f"{kind.__name__}.{field}"
-    for precision in manifest.Precision:
-        assert f"`{precision.value}`" in text, precision
+    for value in (*manifest.Precision, *manifest.Delegate, *manifest.Origin):
+        assert f"`{value.value}`" in text, value
+
+
+def test_the_example_of_a_manifest_is_one_to_the_byte() -> None:
+    from edge_sdk import bundle, manifest, wire
+
+    (example,) = re.findall(r"```json\n(.*?)```", (REFERENCE / "bundle.md").read_text("utf-8"), re.DOTALL)
+    decoded = wire.decode(example.encode(), manifest.Manifest, where="bundle.md")
+    bundle.check(decoded, where="bundle.md")
+    assert wire.canonical(decoded).decode() == example
 
 
 def test_every_sensor_is_documented() -> None:
