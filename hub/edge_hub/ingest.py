@@ -39,7 +39,6 @@ from edge_sdk.wire import Token, new_token
 
 _log = logging.getLogger(__name__)
 
-MAX_RESULT_DEPTH = 100
 BATCH_MESSAGES = 500
 BATCH_BYTES = 8 * 1024 * 1024
 # A batch closes when it is full, after this long, or once nothing more has come for the shorter while: a broker that
@@ -182,12 +181,8 @@ def _check(kind: Up, envelope: UpEnvelope[Any], *, where: str) -> None:
     """
     if not envelope.seq and kind not in {Up.BIRTH, Up.STATE}:
         raise WireError("a message that is spooled carries no number", where=where)
-    if kind is Up.REPLY:
-        if envelope.reply_to is None:
-            raise WireError("a reply that names no command", where=where)
-        # What is barely read with the stack as it is here may not be written with a deeper one elsewhere.
-        if _nests_deeper(envelope.body.result, MAX_RESULT_DEPTH):
-            raise WireError(f"a result that nests deeper than {MAX_RESULT_DEPTH}", where=where)
+    if kind is Up.REPLY and envelope.reply_to is None:
+        raise WireError("a reply that names no command", where=where)
 
 
 def _read(waiting: _Waiting) -> Arrival | Malformed:
@@ -224,17 +219,3 @@ def _header(payload: bytes) -> _Header | None:
         return msgspec.json.decode(plain(payload), type=_Header)
     except (WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _nests_deeper(value: Any, depth: int) -> bool:
-    """Without recursion: that is what it is to prevent."""
-    level = [value]
-    while level and depth >= 0:
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        depth -= 1
-    return bool(level)

@@ -24,7 +24,7 @@ def envelope(cam: FakeDevice, seq: int, body: str, **more: Any) -> bytes:
     return f'{head[:-1]}, "body": {body}}}'.encode()
 
 
-@pytest.mark.parametrize("depth", [102, 500, 950, 985, 5000])
+@pytest.mark.parametrize("depth", [mqtt.MAX_RESULT_LEVELS + 2, 500, 950, 985, 5000])
 def test_a_reply_that_nests_deeply_is_put_aside_before_it_reaches_anybody(
     hub: HubProcess, device: Device, depth: int
 ) -> None:
