@@ -14,6 +14,7 @@ import pytest
 from bundle_stage import CONTENTS, EVIDENCE, manifest_of, write_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutation import VALUES, places, replaced
 
 from edge_sdk import bundle as bundles
 from edge_sdk.bundle import Bundle
@@ -228,33 +229,17 @@ def test_files_beside_those_a_bundle_has_are_never_read(make_bundle: Make) -> No
     assert Bundle(bundle.path).manifest == bundle.manifest
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-VALUES = st.recursive(
-    SCALARS, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=8), part, max_size=3)
-)
-
-
-def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [at] * bool(at) + [place for key, part in inside for place in _places(part, (*at, key))]
-
-
 PLAIN = json.loads(canonical(manifest_of(CONTENTS)))
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from(_places(PLAIN)), VALUES)
+@given(st.sampled_from(places(PLAIN)), VALUES)
 def test_any_value_at_any_place_of_a_manifest_is_taken_whole_or_refused(
     tmp_path_factory: pytest.TempPathFactory, place: tuple[Any, ...], value: Any
 ) -> None:
-    plain = json.loads(json.dumps(PLAIN))
-    part = plain
-    for key in place[:-1]:
-        part = part[key]
-    part[place[-1]] = value
     folder = tmp_path_factory.getbasetemp() / "any-manifest"
     folder.mkdir(exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps(plain), encoding="utf-8", errors="surrogatepass")
+    (folder / "manifest.json").write_text(json.dumps(replaced(PLAIN, place, value)), encoding="utf-8")
     assert _complaint_of(folder).isprintable()
     assert len(_complaint_of(folder)) < 1000
 

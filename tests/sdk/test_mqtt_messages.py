@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutation import VALUES, places, replaced
 
 from edge_sdk import mqtt
 from edge_sdk.errors import WireError
@@ -60,6 +61,27 @@ def test_the_frozen_messages_show_every_kind_every_command_and_every_field() -> 
     structs = [t for t in vars(mqtt).values() if isinstance(t, type) and issubclass(t, msgspec.Struct)]
     fields = {(t.__name__, field) for t in structs if t not in {mqtt.Wire, DeviceId} for field in t.__struct_fields__}
     assert {(name, field) for name, field in fields if f'"{field}":' not in text} == set()
+
+
+@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: f"{m['direction']}-{m['kind']}")
+@given(data=st.data())
+def test_any_value_at_any_place_of_a_message_is_taken_whole_or_refused(
+    message: dict[str, Any], data: st.DataObject
+) -> None:
+    place = data.draw(st.sampled_from(places(message["payload"])))
+    payload = json.dumps(replaced(message["payload"], place, data.draw(VALUES))).encode()
+    try:
+        envelope = _unpack(message["direction"], message["kind"], payload)
+    except WireError as error:
+        complaint = str(error)
+    else:
+        complaint = ""
+        again = pack(envelope)
+        assert _unpack(message["direction"], message["kind"], again) == envelope
+        assert json.loads(json.dumps(json.loads(again), allow_nan=False))
+    assert complaint.isprintable()
+    assert len(complaint) < 1000
 
 
 def _tele(samples: int = 1) -> UpEnvelope[Tele]:
