@@ -206,7 +206,14 @@ class tests_apart:  # noqa: N801 - reads as a verb phrase at its use
         self._folder = tempfile.TemporaryDirectory(prefix="edge-tests-")
         place = Path(self._folder.name)
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("tests", "docs", "examples", "tools", "README.md", "CHANGELOG.md", "pyproject.toml"):
+        for name in (
+            "tests",
+            "docs",
+            "examples",
+            "tools",
+            *(path.name for path in ROOT.glob("*.md")),
+            "pyproject.toml",
+        ):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, place / name, ignore=ignore)
