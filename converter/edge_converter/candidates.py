@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_converter import graph, quantize
+from edge_converter import compensate, graph, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.graph import Graph
@@ -94,6 +94,8 @@ def make(
                     )
                 into = folder / f"{number}-{precision.value}.tflite"
                 result = quantize.quantize(file.path, precision, into, ranges=ranges)
+                if precision is Precision.INT8 and not file.label:  # a pruned file's zeros must stay zeros
+                    result = compensate.refine(file.path, result, calibration.samples, calibration.rows)
             except QuantizationError as error:
                 refused.append(Refused(id=id_, reason=error.what))
                 continue

@@ -37,6 +37,7 @@ from edge_sdk.manifest import (
 from edge_sdk.profile import Profile
 
 _ZSTD_LEVEL = 19
+_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 # Of the way from a guess to always right: below it labels or preprocessing are more likely wrong than the model.
@@ -287,4 +288,6 @@ def _front(
 def _now() -> float:
     """Whole seconds since 1970, or what SOURCE_DATE_EPOCH says, for builds that must repeat."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return float(given) if given.isdigit() else float(int(time.time()))
+    return (
+        float(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else float(int(time.time()))
+    )

@@ -1,0 +1,145 @@
+"""A float `.tflite` graph computed operator by operator, so that one layer can be looked at between two others.
+
+Each operator becomes a model of its own for the runtime, so what it computes is what a device computes; nothing is
+imitated in Python.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from edge_converter import flatbuffer
+from edge_sdk.runtime import RawInterpreter, choose
+
+Array = NDArray[Any]
+
+_DTYPES: dict[int, type[np.generic]] = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.BOOL: np.bool_,
+}
+
+
+class FloatGraph:
+    """The one subgraph of a float file, in the order it is computed.
+
+    Args:
+        content: Of the file.
+        where: Its name, for errors.
+
+    Raises:
+        SourceError: It is no whole `.tflite` file.
+    """
+
+    def __init__(self, content: bytes, *, where: str) -> None:
+        self.model = flatbuffer.parse(content, where=where)
+        self.graph = self.model.subgraphs[0]
+        self.operators: list[Any] = list(self.graph.operators)
+        self.inputs = [int(index) for index in self.graph.inputs]
+        self.outputs = [int(index) for index in self.graph.outputs]
+        # Where each tensor is read last: from there on it need not be kept.
+        self.last_read: dict[int, int] = {}
+        for number, operator in enumerate(self.operators):
+            self.last_read.update({int(index): number for index in operator.inputs})
+
+    def kind(self, operator: Any) -> str:
+        """What an operator is, such as `CONV_2D`."""
+        return flatbuffer.op_name(self.model, operator)
+
+    def name(self, tensor: int) -> str:
+        """Of a tensor."""
+        return bytes(self.graph.tensors[tensor].name or b"").decode("utf-8", "replace")
+
+    def constant(self, tensor: int) -> Array | None:
+        """A tensor's value where the file holds it; None for what is computed, or of a dtype no weight has."""
+        if tensor < 0:
+            return None
+        entry = self.graph.tensors[tensor]
+        data = self.model.buffers[entry.buffer].data
+        if data is None or not len(data) or entry.type not in _DTYPES:
+            return None
+        shape = tuple(int(size) for size in (entry.shape if entry.shape is not None else ()))
+        return np.frombuffer(bytes(data), _DTYPES[entry.type]).reshape(shape)
+
+
+class OneOperator:
+    """One operator of a graph as a model.
+
+    Args:
+        graph: It belongs to.
+        operator: Itself.
+        instead: Other values for constants it reads, by tensor.
+
+    Raises:
+        ValueError, RuntimeError: The runtime cannot compute it alone.
+    """
+
+    def __init__(self, graph: FloatGraph, operator: Any, instead: Mapping[int, Array] | None = None) -> None:
+        self._interpreter, self.computed = _open(graph, operator, instead or {})
+        self._inputs = [int(details["index"]) for details in self._interpreter.get_input_details()]
+        self._output = int(self._interpreter.get_output_details()[0]["index"])
+
+    def run(self, inputs: Sequence[Array]) -> Array:
+        """Its output for a stack of samples.
+
+        Args:
+            inputs: One array per computed input, `[samples, *shape]` with the tensor's whole shape, batch included.
+        """
+        answers = []
+        for sample in range(len(inputs[0])):
+            for index, array in zip(self._inputs, inputs, strict=True):
+                self._interpreter.set_tensor(index, array[sample])
+            self._interpreter.invoke()
+            answers.append(self._interpreter.get_tensor(self._output))
+        return np.stack(answers)
+
+
+def _open(graph: FloatGraph, operator: Any, instead: Mapping[int, Array]) -> tuple[RawInterpreter, list[int]]:
+    model, alone = schema.ModelT(), schema.SubGraphT()
+    code = copy.copy(graph.model.operatorCodes[operator.opcodeIndex])
+    model.version, model.operatorCodes, model.buffers = 3, [code], [schema.BufferT()]
+    tensors: list[Any] = []
+    places: dict[int, int] = {}
+    computed: list[int] = []
+
+    def place(tensor: int, *, is_output: bool = False) -> int:
+        if tensor < 0 or tensor in places:
+            return places.get(tensor, -1)
+        entry, buffer = copy.copy(graph.graph.tensors[tensor]), schema.BufferT()
+        value = instead.get(tensor)
+        if value is None and not is_output:
+            value = _stored(graph, tensor)
+        if value is not None:
+            buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        elif not is_output:
+            computed.append(tensor)
+        model.buffers.append(buffer)
+        entry.buffer, entry.quantization = len(model.buffers) - 1, None
+        tensors.append(entry)
+        places[tensor] = len(tensors) - 1
+        return places[tensor]
+
+    one = copy.copy(operator)
+    one.opcodeIndex = 0
+    one.inputs = np.array([place(int(index)) for index in operator.inputs], np.int32)
+    one.outputs = np.array([place(int(index), is_output=True) for index in operator.outputs], np.int32)
+    alone.tensors, alone.operators, alone.outputs = tensors, [one], one.outputs
+    alone.inputs = np.array([places[tensor] for tensor in computed], np.int32)
+    model.subgraphs, model.metadata, model.signatureDefs = [alone], [], []
+    interpreter = choose().open(flatbuffer.serialize(model), threads=1)
+    interpreter.allocate_tensors()
+    return interpreter, computed
+
+
+def _stored(graph: FloatGraph, tensor: int) -> Array | None:
+    """The bytes of a constant, whatever its dtype."""
+    data = graph.model.buffers[graph.graph.tensors[tensor].buffer].data
+    return None if data is None or not len(data) else np.frombuffer(bytes(data), np.uint8)

@@ -1,0 +1,166 @@
+"""Weights to integers so that a layer's *outputs* stay close, not its weights: error-compensating rounding, in numpy.
+
+Every function takes a layer as a matrix `[taps, channels]` (what one output channel multiplies its inputs with is a
+column) and the second moments of its inputs. Rounding one weight up is made good by rounding others down.
+
+- `compensated`: optimal brain quantization column by column with lazy updates (Frantar et al., GPTQ, arXiv 2210.17323),
+  the taps with the largest inputs first, followed by coordinate descent on the integers themselves.
+- `aimed`: what the weights should be, given that the inputs they will meet are those of the quantized layers before
+  (asymmetric calibration; Li et al., GPTAQ, arXiv 2504.02692), held to the trained ones by a ridge.
+
+Moments are centred: a constant shift of the output is the bias's to mend, which costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Stack = NDArray[np.float64]
+
+# Of the mean second moment, added to each: keeps the inverse of few samples from chasing noise. Tried on
+# EfficientNet-Lite0 (800 labelled photographs): 0.01 with a ridge of 0.05 agrees with float on 99.25 %, 0.03 with 0.1
+# on 99.4 %, no ridge on 98.9 %.
+DAMPING = 0.03
+RIDGE = 0.1
+_BLOCK = 64
+_SWEEPS = 2
+_TINY = 1e-12
+
+
+def aimed(weights: Matrix, moments: Matrix, cross: Matrix, *, ridge: float = RIDGE) -> Matrix:
+    """Weights that give on the inputs there will be what the trained ones give on the inputs there should be.
+
+    Args:
+        weights: `[taps, channels]`.
+        moments: `[taps, taps]`, of the inputs there will be: E[q q'].
+        cross: `[taps, taps]`, of those with what they lack: E[q (x - q)'].
+        ridge: How strongly the trained weights hold, as a share of the mean second moment.
+    """
+    held = moments + np.eye(len(moments)) * (ridge * float(np.mean(np.diag(moments))) + _TINY)
+    result: Matrix = weights + np.linalg.solve(held, cross @ weights)
+    return result
+
+
+def aimed_each(weights: Matrix, moments: Stack, cross: Stack, *, ridge: float = RIDGE) -> Matrix:
+    """The same for a depthwise layer.
+
+    Args:
+        weights: `[taps, channels]`.
+        moments: `[channels, taps, taps]`.
+        cross: `[channels, taps, taps]`.
+        ridge: As above, of each channel.
+    """
+    taps = len(weights)
+    own = np.mean(np.diagonal(moments, axis1=1, axis2=2), axis=1)
+    held = moments + np.eye(taps)[None] * (ridge * own + _TINY)[:, None, None]
+    lacking = np.einsum("cij,jc->ci", cross, weights)
+    result: Matrix = weights + np.linalg.solve(held, lacking[..., None])[..., 0].T
+    return result
+
+
+def compensated(weights: Matrix, moments: Matrix, scales: Matrix, *, most: int, damping: float = DAMPING) -> Matrix:
+    """Integers for `weights / scales`, each rounding error made good by the taps that are still to be rounded.
+
+    Args:
+        weights: `[taps, channels]`.
+        moments: `[taps, taps]`, positive semi-definite.
+        scales: `[channels]`.
+        most: The largest magnitude of an integer: 127 for 8 bits.
+        damping: As a share of the mean second moment.
+    """
+    taps = len(weights)
+    damped = moments + np.eye(taps) * (damping * float(np.mean(np.diag(moments))) + _TINY)
+    order = np.argsort(-np.diag(damped), kind="stable")
+    left = weights[order].copy()
+    factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
+    codes = np.zeros_like(left)
+    for begin in range(0, taps, _BLOCK):
+        end = min(begin + _BLOCK, taps)
+        errors = np.zeros((end - begin, weights.shape[1]))
+        for tap in range(begin, end):
+            codes[tap] = np.clip(np.rint(left[tap] / scales), -most, most)
+            error = (left[tap] - codes[tap] * scales) / factor[tap, tap]
+            errors[tap - begin] = error
+            left[tap + 1 : end] -= np.outer(factor[tap, tap + 1 : end], error)
+        left[end:] -= factor[begin:end, end:].T @ errors
+    back = np.empty_like(order)
+    back[order] = np.arange(taps)
+    return _descended(codes[back], weights, damped, scales, most)
+
+
+def compensated_each(weights: Matrix, moments: Stack, scales: Matrix, *, most: int, damping: float = DAMPING) -> Matrix:
+    """The same for a depthwise layer, in which every channel has inputs, and so moments, of its own.
+
+    Few taps: the integers are descended upon directly, one at a time and then in pairs.
+
+    Args:
+        weights: `[taps, channels]`.
+        moments: `[channels, taps, taps]`.
+        scales: `[channels]`.
+        most: The largest magnitude of an integer.
+        damping: As a share of the mean second moment of each channel.
+    """
+    taps = len(weights)
+    own = np.mean(np.diagonal(moments, axis1=1, axis2=2), axis=1)
+    damped = moments + np.eye(taps)[None] * (damping * own + _TINY)[:, None, None]
+    codes = np.clip(np.rint(weights / scales), -most, most)
+    # R = H (w - s q): half the slope of the error at the integers as they are.
+    slope = np.einsum("cij,jc->ic", damped, weights - codes * scales)
+    curve = np.diagonal(damped, axis1=1, axis2=2).T
+    for _ in range(_SWEEPS * taps):
+        moved = False
+        for tap in range(taps):
+            step = np.clip(codes[tap] + np.rint(slope[tap] / (curve[tap] * scales)), -most, most) - codes[tap]
+            moved |= bool(step.any())
+            codes[tap] += step
+            slope -= damped[:, :, tap].T * (step * scales)
+        if not moved:
+            break
+    _move_pairs(codes, slope, damped, scales, most)
+    return codes
+
+
+def largest(weights: Matrix, *, most: int) -> Matrix:
+    """`[channels]`: the scale at which each channel's largest weight is the largest integer."""
+    scales: Matrix = np.maximum(np.abs(weights).max(axis=0) / most, _TINY)
+    return scales
+
+
+def _move_pairs(codes: Matrix, slope: Matrix, damped: Stack, scales: Matrix, most: int) -> None:
+    """Move one integer by one, and another so that it makes good for it, in the channels where that pays; in place."""
+    taps = len(codes)
+    curve = np.diagonal(damped, axis1=1, axis2=2).T
+    for first, up, second in itertools.product(range(taps), (1.0, -1.0), range(taps)):
+        if first == second:
+            continue
+        step = np.rint((slope[second] - damped[:, second, first] * (up * scales)) / (curve[second] * scales))
+        gain = 2 * scales * (up * slope[first] + step * slope[second]) - scales**2 * (
+            curve[first] + 2 * up * step * damped[:, first, second] + step**2 * curve[second]
+        )
+        fits = (np.abs(codes[first] + up) <= most) & (np.abs(codes[second] + step) <= most)
+        pays = np.where((gain > _TINY) & fits, 1.0, 0.0)
+        codes[first] += pays * up
+        codes[second] += pays * step
+        slope -= damped[:, :, first].T * (pays * up * scales) + damped[:, :, second].T * (pays * step * scales)
+
+
+def _descended(codes: Matrix, weights: Matrix, damped: Matrix, scales: Matrix, most: int) -> Matrix:
+    """Coordinate descent: each integer in turn to where the error is least, given all others."""
+    slope = damped @ (weights - codes * scales)
+    curve = np.diag(damped)
+    for _ in range(_SWEEPS):
+        moved = False
+        for tap in np.argsort(-curve, kind="stable"):
+            step = np.clip(codes[tap] + np.rint(slope[tap] / (curve[tap] * scales)), -most, most) - codes[tap]
+            where = np.nonzero(step)[0]
+            if where.size:
+                moved = True
+                codes[tap, where] += step[where]
+                slope[:, where] -= np.outer(damped[:, tap], step[where] * scales[where])
+        if not moved:
+            break
+    return codes

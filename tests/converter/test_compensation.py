@@ -1,0 +1,129 @@
+"""int8 whose integers are chosen by what comes out: the file stays what it is, and answers closer to the float file."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_converter import compensate, data, flatbuffer, graph, quantize
+from edge_converter.data import Integers, Samples
+from edge_converter.layerwise import FloatGraph, OneOperator
+from edge_converter.quantize import Quantized
+from edge_lab import digits
+from edge_sdk.engine import Engine
+from edge_sdk.manifest import Precision, Preprocessing
+
+TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    path = digits.directory() / "digits_train.npz"
+    return data.open_samples(path, shape=(8, 8, 1), preprocessing=Preprocessing())
+
+
+@pytest.fixture(scope="module")
+def rows(samples: Samples) -> Integers:
+    return data.first_by_content(samples, 64)
+
+
+@pytest.fixture(scope="module")
+def medium(samples: Samples, rows: Integers, tmp_path_factory: pytest.TempPathFactory) -> Quantized:
+    """The medium network of the digits in int8, rounded to the nearest."""
+    source = digits.models()[1]
+    ranges = quantize.calibrate(source, samples, rows, threads=1)
+    return quantize.quantize(source, Precision.INT8, tmp_path_factory.mktemp("int8") / "made.tflite", ranges=ranges)
+
+
+def copied(made: Quantized, path: Path) -> Quantized:
+    from dataclasses import replace
+
+    return replace(made, path=Path(shutil.copy(made.path, path)))
+
+
+def distance(one: bytes, other: bytes) -> float:
+    """Between the scores before the softmax, on images nothing has seen."""
+    images = digits.held_out()[0]
+    return compensate._distance(one, images, compensate._scores(other, images))
+
+
+@pytest.mark.parametrize("source", digits.models(), ids=lambda path: path.stem)
+def test_operator_by_operator_it_computes_what_the_whole_computes(source: Path) -> None:
+    content = flatbuffer.prepare(source.read_bytes(), where=str(source))
+    whole = FloatGraph(content, where=str(source))
+    images = digits.held_out()[0][:3]
+    values = {whole.inputs[0]: images[:, np.newaxis]}
+    for operator in whole.operators:
+        one = OneOperator(whole, operator)
+        values[int(operator.outputs[0])] = one.run([values[tensor] for tensor in one.computed])
+    with Engine(content) as engine:
+        np.testing.assert_allclose(values[whole.outputs[0]][:, 0], engine.run([images])[0], atol=1e-6)
+
+
+def test_the_answers_come_closer_to_the_float_files(
+    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
+) -> None:
+    source = digits.models()[1]
+    content = flatbuffer.prepare(source.read_bytes(), where=str(source))
+    plain = medium.path.read_bytes()
+    inputs = {FloatGraph(content, where="medium").inputs[0]: samples.read(rows)[:, np.newaxis]}
+    chosen = compensate.compensate(content, plain, inputs, where="medium")
+    assert chosen.layers == len(medium.graph.weighted)
+    assert distance(chosen.content, content) < distance(plain, content)
+    (tmp_path / "chosen.tflite").write_bytes(chosen.content)
+    found = graph.read(tmp_path / "chosen.tflite")
+    assert found.precision is Precision.INT8
+    assert found.operators == medium.graph.operators
+    assert len(chosen.content) == len(plain)
+
+
+def test_the_same_samples_give_the_same_bytes(
+    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
+) -> None:
+    made = [copied(medium, tmp_path / name) for name in ("a", "b")]
+    for one in made:
+        compensate.refine(digits.models()[1], one, samples, rows)
+    first, second = (hashlib.sha256(one.path.read_bytes()).hexdigest() for one in made)
+    assert first == second
+
+
+def test_it_is_kept_only_where_it_helps_and_says_so(
+    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
+) -> None:
+    before = medium.path.read_bytes()
+    made = copied(medium, tmp_path / "made.tflite")
+    refined = compensate.refine(digits.models()[1], made, samples, rows)
+    if refined.path.read_bytes() == before:
+        assert "rounding" not in refined.compression.parameters
+    else:
+        assert refined.compression.parameters["rounding"] == "compensated"
+        assert refined.compression.parameters["samples"] == 48
+
+
+def test_too_few_samples_change_nothing(samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path) -> None:
+    made = copied(medium, tmp_path / "made.tflite")
+    assert compensate.refine(digits.models()[1], made, samples, rows[:12]) is made
+    assert made.path.read_bytes() == medium.path.read_bytes()
+
+
+def test_a_large_network_is_looked_at_through_fewer_samples() -> None:
+    graph_ = FloatGraph(flatbuffer.prepare(digits.models()[2].read_bytes(), where="large"), where="large")
+    assert compensate.samples_that_fit(graph_, 128) == 128
+    for tensor in graph_.graph.tensors:
+        if tensor.shape is not None and len(tensor.shape) == 4:
+            tensor.shape = np.array([1, 4096, 4096, 64], np.int32)
+    assert compensate.samples_that_fit(graph_, 128) == 8
+
+
+def test_a_file_whose_layers_have_other_names_is_left_as_it_is(samples: Samples, rows: Integers) -> None:
+    small, medium = (flatbuffer.prepare(path.read_bytes(), where="x") for path in digits.models()[:2])
+    renamed = flatbuffer.parse(medium, where="x")
+    for number, tensor in enumerate(renamed.subgraphs[0].tensors):
+        tensor.name = f"other {number}".encode()
+    inputs = {FloatGraph(small, where="x").inputs[0]: samples.read(rows[:8])[:, np.newaxis]}
+    content = flatbuffer.serialize(renamed)
+    assert compensate.compensate(small, content, inputs, where="x").content == content
