@@ -21,7 +21,10 @@ PAGE = ROOT / "docs" / "reference" / "profiles.md"
 BEGIN, END = "<!-- devices:begin -->\n", "<!-- devices:end -->"
 # A figure that was measured by this project stands bare.
 _MARKS = {Basis.MEASURED: "", Basis.PUBLISHED: " ᵖ", Basis.ESTIMATED: " ᵉ"}
-_LEGEND = "ᵖ published by its maker or in a benchmark; ᵉ estimated or recalled, to be checked; bare: measured by us."
+_LEGEND = """\
+ᵖ published by its maker or in a benchmark; ᵉ estimated or recalled, to be checked; bare: measured by us. The runtime is
+TensorFlow Lite everywhere; *computed by* says what it can hand operators to; of these we ran the CPU only.\
+"""
 
 _INTRODUCTION = """\
 # Device profiles
@@ -38,7 +41,7 @@ A daemon recognises its board by the device tree's `compatible` strings, else by
 
 def table(found: tuple[Profile, ...]) -> str:
     """The README's table."""
-    header = ("profile", "board", "processor", "memory", "accelerator", "busy", "price", "run by us")
+    header = ("profile", "board", "processor", "memory", "accelerator", "computed by", "busy", "price", "run by us")
     rows = [
         (
             f"`{p.id}`",
@@ -46,6 +49,7 @@ def table(found: tuple[Profile, ...]) -> str:
             f"{p.compute.cores} x {p.compute.cpu}, {p.compute.mhz / 1000:.3g} GHz{_MARKS[p.compute.basis]}",
             f"{ram(p)}{_MARKS[p.memory.basis]}",
             _accelerator(p),
+            ", ".join(delegate.value for delegate in p.variants.delegates),
             _figure(p.power.active_w, " W"),
             _figure(p.purchase.price_usd, " USD"),
             "yes" if p.hardware_tested else "not yet",
