@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import inspect
 
+from edge_sdk import bundle, manifest, wire
 from edge_sdk.errors import EdgeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,24 +93,70 @@ def test_every_request_of_the_hub_is_documented() -> None:
         assert f"`{method} {path}`" in text, f"{method} {path}"
 
 
-def test_every_field_of_a_manifest_is_documented() -> None:
-    from edge_sdk import manifest
+# The words of the page for the types that more than one field has.
+WORDS: dict[str, Any] = {
+    "name": wire.Name,
+    "text": wire.Text,
+    "hash": wire.Sha256,
+    "count": wire.Count,
+    "time": wire.Unix,
+    "percent": wire.Percent,
+    "points": manifest.Points,
+    "ms": wire.Millis,
+}
 
+
+def named(kind: Any) -> set[str]:
+    """What the cell of a type must say: its word or bounds, and those of what it holds."""
+    for word, known in WORDS.items():
+        if kind == inspect.type_info(known):
+            return {word}
+    limits = (getattr(kind, name, None) for name in ("ge", "le", "gt", "lt", "min_length", "max_length"))
+    said = {str(limit) for limit in limits if limit is not None}
+    if isinstance(kind, inspect.StructType):
+        return {f"(#{kind.cls.__name__.lower()})"}
+    if isinstance(kind, inspect.EnumType):
+        return said
+    parts = [getattr(kind, name) for name in ("item_type", "key_type", "value_type") if hasattr(kind, name)]
+    parts += [*getattr(kind, "item_types", ()), *(part for part in getattr(kind, "types", ()))]
+    return said.union(*(named(part) for part in parts))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        manifest.Manifest, manifest.Source, manifest.TensorSpec, manifest.Preprocessing, manifest.Variant,
+        manifest.Pass, manifest.Target, manifest.Coverage, manifest.Quality, manifest.Cost, manifest.Refused,
+        manifest.EvidenceFile, manifest.Latency,
+    ],
+)  # fmt: skip
+def test_every_field_of_a_bundle_is_documented_with_its_type_and_bounds(kind: type[wire.Wire]) -> None:
     text = (REFERENCE / "bundle.md").read_text("utf-8")
-    for kind in (
-        manifest.Manifest, manifest.Variant, manifest.Target, manifest.Quality, manifest.Cost, manifest.Latency,
-        manifest.Source, manifest.Preprocessing, manifest.Refused, manifest.Coverage, manifest.Pass,
-        manifest.TensorSpec, manifest.EvidenceFile,
-    ):  # fmt: skip
-        for field in kind.__struct_fields__:
-            assert f"`{field}`" in text, f"{kind.__name__}.{field}"
+    part = re.search(rf"^### {kind.__name__}$(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert part is not None
+    table = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| [^|]*\|$", part[1], re.MULTILINE)
+    fields = inspect.type_info(kind).fields
+    assert [name for name, _, _ in table] == [field.name for field in fields]
+    for field, (name, said, default) in zip(fields, table, strict=True):
+        missing = {word for word in named(field.type) if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said)}
+        assert not missing, f"{name} is {said!r}"
+        assert field.required == (default == "required"), name
+        assert (field.default is None) == (default == "none"), name
+
+
+def test_every_value_of_a_bundle_is_documented() -> None:
+    text = (REFERENCE / "bundle.md").read_text("utf-8")
     for value in (*manifest.Precision, *manifest.Delegate, *manifest.Origin):
         assert f"`{value.value}`" in text, value
+    for word, kind in WORDS.items():
+        row = re.search(rf"^\| \*{word}\* \| (.*) \|$", text, re.MULTILINE)
+        assert row is not None, word
+        numbers = re.findall(r"-?\d+", row[1].replace("2^53", str(2**53)))
+        limits = (getattr(inspect.type_info(kind), name, None) for name in ("ge", "le", "max_length"))
+        assert {f"{limit:.0f}" for limit in limits if limit is not None} <= set(numbers), word
 
 
 def test_the_example_of_a_manifest_is_one_to_the_byte() -> None:
-    from edge_sdk import bundle, manifest, wire
-
     (example,) = re.findall(r"```json\n(.*?)```", (REFERENCE / "bundle.md").read_text("utf-8"), re.DOTALL)
     decoded = wire.decode(example.encode(), manifest.Manifest, where="bundle.md")
     bundle.check(decoded, where="bundle.md")
