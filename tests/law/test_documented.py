@@ -20,7 +20,7 @@ from edge_sdk.errors import EdgeError
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = ("edge_sdk", "edge_converter", "edge_daemon", "edge_hub", "edge_lab")
-LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 
 
 def kinds(root: type[EdgeError]) -> Iterator[type[EdgeError]]:
@@ -172,14 +172,22 @@ def test_every_sensor_is_documented() -> None:
             assert f"`{field}`" in text, field
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as a link names them."""
+    told = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in told}
+
+
 def test_every_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for target in LINK.findall(page.read_text("utf-8")):
+    for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
+        name = page.relative_to(ROOT)
+        for target, heading in LINK.findall(page.read_text("utf-8")):
             if "://" in target or target.startswith("mailto:"):
                 continue
-            there = (page.parent / target).resolve()
-            if there.is_relative_to(ROOT):
-                assert there.exists(), f"{page.relative_to(ROOT)} links to {target}"
+            there = (page.parent / target).resolve() if target else page
+            assert there.is_relative_to(ROOT.resolve()), f"{name} links out of the project: {target}"
+            assert there.exists(), f"{name} links to {target}"
+            assert not heading or heading in anchors(there), f"{name} links to {target}#{heading}"
 
 
 def test_every_page_can_be_found_from_the_index() -> None:
