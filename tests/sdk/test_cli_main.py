@@ -277,9 +277,12 @@ def test_ctrl_c_ends_it_with_one_line(tmp_path: Path, debug: list[str], status: 
         while (writer := _reader_of(tmp_path / "data")) is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        child.send_signal(signal.SIGINT)
-        said, complaint = child.communicate(timeout=60)
-        os.close(writer)
+        try:
+            child.send_signal(signal.SIGINT)
+            said, complaint = child.communicate(timeout=60)
+        finally:
+            os.close(writer)  # so that it reads an end, whatever became of the signal
+            child.kill()
     assert (child.returncode, said) == (status, "")
     assert ("Traceback" in complaint) == bool(debug)
     assert debug or complaint == "edge: interrupted\n"
