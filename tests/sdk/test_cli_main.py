@@ -267,6 +267,20 @@ def _reader_of(pipe: Path) -> int | None:
         return None
 
 
+def _sleeps_with(pid: int, file: Path) -> bool:
+    """Whether a process has a file open and waits: a signal before that would be lost between Python's last look for
+    one and the system call that blocks."""
+    state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    return state == "S" and str(file) in map(_target, Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""  # closed meanwhile
+
+
 @pytest.mark.parametrize(("debug", "status"), [([], 130), (["--debug"], -signal.SIGINT)])
 def test_ctrl_c_ends_it_with_one_line(tmp_path: Path, debug: list[str], status: int) -> None:
     """A named pipe for data: the program waits in it until it is interrupted."""
@@ -278,6 +292,9 @@ def test_ctrl_c_ends_it_with_one_line(tmp_path: Path, debug: list[str], status: 
             assert time.monotonic() < deadline
             time.sleep(0.01)
         try:
+            while not _sleeps_with(child.pid, tmp_path / "data"):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             child.send_signal(signal.SIGINT)
             said, complaint = child.communicate(timeout=60)
         finally:
