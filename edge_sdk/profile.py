@@ -108,7 +108,7 @@ class Variants(Wire, frozen=True, kw_only=True):
     """What is worth converting for this board.
 
     Attributes:
-        precisions: Those its CPU runs well.
+        precisions: Those worth trying on its CPU.
         accuracy_only: Those it runs, but slowly: kept for quality, never for speed.
         delegates: What can compute here; those beyond the CPU are not yet run on hardware.
     """

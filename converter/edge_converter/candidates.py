@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_converter import compensate, graph, quantize
+import numpy as np
+
+from edge_converter import compensate, graph, mixed, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.graph import Graph
+from edge_converter.quantize import Quantized
 from edge_converter.request import Progress
 from edge_sdk.manifest import Pass, Precision, Refused
+
+# Whose integers are chosen by what comes out (`edge_converter.compensate`).
+_COMPENSATED = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,44 +81,108 @@ def make(
     calibration: Calibration,
     folder: Path,
     progress: Progress,
+    *,
+    max_size: int | None = None,
 ) -> tuple[list[Candidate], list[Refused]]:
-    """Derive the number formats of every float file; what cannot be made is refused with the reason."""
+    """Derive the number formats of every float file; what cannot be made is refused with the reason.
+
+    Args:
+        files: The sources in float, and their pruned twins.
+        precisions: What to derive.
+        calibration: For the formats that need samples.
+        folder: For the files.
+        progress: Told how far it is.
+        max_size: Bytes that a derived file may have.
+    """
     alone = len({file.source for file in files}) == 1
-    made: list[Candidate] = []
+    made = [_given(file, alone=alone) for file in files]
     refused: list[Refused] = []
-    progress.stage("quantize", len(files))
-    for number, file in enumerate(files):
-        given = _given(file, alone=alone)
-        made.append(given)
-        ranges: dict[str, Any] | None = None
-        for precision in _derived(given, file, precisions):
-            id_ = _id(file, precision, alone=alone)
-            try:
-                if ranges is None and quantize.needs_ranges(precision):
-                    ranges = quantize.calibrate(
-                        file.path, calibration.samples, calibration.rows, threads=calibration.threads
-                    )
-                into = folder / f"{number}-{precision.value}.tflite"
-                result = quantize.quantize(file.path, precision, into, ranges=ranges)
-                if precision is Precision.INT8 and not file.label:  # a pruned file's zeros must stay zeros
-                    result = compensate.refine(file.path, result, calibration.samples, calibration.rows)
-            except QuantizationError as error:
-                refused.append(Refused(id=id_, reason=error.what))
-                continue
-            made.append(
-                Candidate(
-                    id=id_,
-                    source=file.source,
-                    path=result.path,
-                    graph=result.graph,
-                    precision=precision,
-                    compression=(*file.compression, result.compression),
-                    exceptions=result.exceptions,
-                    given=False,
-                )
+    maker = _Maker(calibration, folder, progress, max_size)
+    wanted = [
+        (file, precision)
+        for file, given in zip(files, tuple(made), strict=True)
+        for precision in _derived(given, file, precisions)
+    ]
+    plain = [(file, precision) for file, precision in wanted if precision is not Precision.MIXED]
+    progress.stage("quantize", len(plain))
+    # What is searched for says by itself how far it is, so it comes last.
+    for file, precision in (*plain, *((file, one) for file, one in wanted if one is Precision.MIXED)):
+        id_ = _id(file, precision, alone=alone)
+        try:
+            made.append(maker.make(file, precision, id_))
+        except QuantizationError as error:
+            refused.append(Refused(id=id_, reason=error.what))
+        if precision is not Precision.MIXED:
+            progress.advance(1)
+    order = {file.path: number for number, file in enumerate(files)}
+    origins = {candidate.id: order[maker.origin.get(candidate.path, candidate.path)] for candidate in made}
+    return sorted(made, key=lambda candidate: origins[candidate.id]), refused
+
+
+class _Maker:
+    """Makes one file after the other; what several formats need of a source is found once."""
+
+    def __init__(self, calibration: Calibration, folder: Path, progress: Progress, max_size: int | None) -> None:
+        self._calibration = calibration
+        self._folder = folder
+        self._progress = progress
+        self._max_size = max_size
+        self._ranges: tuple[Path, dict[str, Any]] | None = None
+        self.origin: dict[Path, Path] = {}  # of each file made: the float file
+
+    def make(self, file: FloatFile, precision: Precision, id_: str) -> Candidate:
+        """One number format of one file.
+
+        Raises:
+            QuantizationError: It cannot be made, or not as small as it has to be.
+        """
+        samples, rows = self._calibration.samples, self._calibration.rows
+        into = self._folder / f"{len(self.origin)}-{precision.value}.tflite"
+        self.origin[into] = file.path
+        if precision is Precision.MIXED:
+            result = self._mixed(file, into)
+        else:
+            ranges = self._of(file) if quantize.needs_ranges(precision) else None
+            result = quantize.quantize(file.path, precision, into, ranges=ranges)
+            if precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
+                result = compensate.refine(file.path, result, samples, rows)
+        result = quantize.slimmed(result, precision)
+        size = result.path.stat().st_size
+        if self._max_size is not None and size > self._max_size:
+            raise QuantizationError(
+                f"{size:,} bytes, where at most {self._max_size:,} are allowed", where=str(file.path)
             )
-        progress.advance(1)
-    return made, refused
+        return Candidate(
+            id=id_,
+            source=file.source,
+            path=result.path,
+            graph=result.graph,
+            precision=precision,
+            compression=(*file.compression, result.compression),
+            exceptions=result.exceptions,
+            given=False,
+        )
+
+    def _of(self, file: FloatFile) -> dict[str, Any]:
+        """The ranges of the file's activations."""
+        if self._ranges is None or self._ranges[0] != file.path:
+            samples, rows, threads = self._calibration.samples, self._calibration.rows, self._calibration.threads
+            self._ranges = file.path, quantize.calibrate(file.path, samples, rows, threads=threads)
+        return self._ranges[1]
+
+    def _mixed(self, file: FloatFile, into: Path) -> Quantized:
+        """Weights in 4 and 8 bits.
+
+        Raises:
+            QuantizationError: It cannot be made, or not as small as asked.
+        """
+        samples, rows = self._calibration.samples, self._calibration.rows
+        try:
+            return mixed.make(file.path, samples, rows, into, max_size=self._max_size, progress=self._progress)
+        except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
+            raise QuantizationError(
+                f"its layers cannot be computed one by one: {cause}", where=str(file.path)
+            ) from cause
 
 
 def _given(file: FloatFile, *, alone: bool) -> Candidate:

@@ -13,7 +13,7 @@ from types import FrameType
 
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import ALL_PRECISIONS, ConvertRequest, ConvertResult
+from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Precision, Preprocessing
@@ -62,12 +62,19 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
-        precisions=tuple(Precision(one) for one in args.precisions) if args.precisions else ALL_PRECISIONS,
+        precisions=_precisions(args),
+        max_size=args.max_size,
         preprocessing=Preprocessing(resize=args.resize, mean=args.mean, std=args.std),
         seed=args.seed,
         threads=args.threads,
         keras_deadline_s=args.keras_deadline,
     )
+
+
+def _precisions(args: argparse.Namespace) -> tuple[Precision, ...]:
+    if args.precisions:
+        return tuple(Precision(one) for one in args.precisions)
+    return DEFAULT_PRECISIONS if args.max_size is None else (*DEFAULT_PRECISIONS, Precision.MIXED)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,11 @@ import re
 from edge_sdk.cli.command import Command
 
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
-_PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8")
+_PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
+_BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
 
 
@@ -50,11 +52,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="refuse variants that lose more accuracy than this against their own float file (default 2)",
     )
     wanted.add_argument(
+        "--max-size",
+        type=_bytes,
+        metavar="SIZE",
+        help="refuse variants whose file is larger, such as 3.4MB, and search weights in 4 and 8 bits that fit",
+    )
+    wanted.add_argument(
         "--precision",
         action="append",
         choices=_PRECISIONS,
         dest="precisions",
-        help="number format to make; may be repeated (default all; fp32 is always made)",
+        help="number format to make; may be repeated (default all, mixed only with --max-size; fp32 is always made)",
     )
     wanted.add_argument(
         "--prune",
@@ -91,6 +99,13 @@ def _size(text: str) -> tuple[int, int]:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(_number(part, -math.inf, math.inf) for part in text.split(","))
+
+
+def _bytes(text: str) -> int:
+    found = _BYTES.match(text)
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size, such as 3.4MB, 500kB or 64KiB")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _points(text: str) -> float:

@@ -90,7 +90,9 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             family = _family(models, floats, request, watch)
             pruned = prune(_pruning(family, request)) if request.prune else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
-        made, unmade = candidates.make(files, request.precisions, family.calibration, folder, watch)
+        made, unmade = candidates.make(
+            files, request.precisions, family.calibration, folder, watch, max_size=request.max_size
+        )
         verdict = judge.judge(
             made,
             family.samples,

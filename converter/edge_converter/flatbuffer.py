@@ -14,6 +14,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
+from numpy.typing import NDArray
 
 from edge_converter import _op_versions
 from edge_converter.errors import SourceError
@@ -23,6 +24,7 @@ _SIGNATURE = b"serving_default"
 _MIN_RUNTIME = b"min_runtime_version"
 _MIN_RUNTIME_BYTES = 16
 _LAST_SHORT_CODE = 127
+_LONGEST_NAME = 60
 # The schema asks for it (`force_align: 16`); the Python builder alone would give 4.
 _BUFFER_ALIGNMENT = 16
 
@@ -47,6 +49,44 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc] # the schema has no 
         schema.BufferStart(builder)
         schema.BufferAddData(builder, vector)
         return int(schema.BufferEnd(builder))
+
+
+class _SharedScales(schema.QuantizationParametersT):  # type: ignore[misc] # the schema has no types
+    """Scales and zero points whose vectors are written once, however many tensors have the same.
+
+    A tensor with one scale a channel has as many zero points of 8 bytes, all zero: 176 of the 3,400 kB of
+    EfficientNet-Lite0 in 4 and 8 bits. One for all is no way out, the runtime asks for as many as there are scales.
+    """
+
+    def __init__(self, given: Any, written: dict[bytes, int]) -> None:
+        super().__init__()
+        for name, value in vars(given).items():
+            setattr(self, name, value)
+        self._written = written
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 - the schema's name
+        fields: dict[str, Any] = {"min": np.float32, "max": np.float32, "scale": np.float32, "zeroPoint": np.int64}
+        at = {name: self._vector(builder, name, dtype) for name, dtype in fields.items()}
+        details = self.details.Pack(builder) if self.details is not None else None
+        schema.QuantizationParametersStart(builder)
+        for name, offset in at.items():
+            if offset is not None:
+                getattr(schema, f"QuantizationParametersAdd{name[0].upper()}{name[1:]}")(builder, offset)
+        schema.QuantizationParametersAddDetailsType(builder, self.detailsType)
+        if details is not None:
+            schema.QuantizationParametersAddDetails(builder, details)
+        schema.QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
+        return int(schema.QuantizationParametersEnd(builder))
+
+    def _vector(self, builder: flatbuffers.Builder, name: str, dtype: Any) -> int | None:
+        values = getattr(self, name)
+        if values is None:
+            return None
+        array = np.asarray(values, dtype)
+        key = array.dtype.char.encode() + array.tobytes()
+        if key not in self._written:
+            self._written[key] = int(builder.CreateNumpyVector(array))
+        return self._written[key]
 
 
 def read(path: Path) -> Any:
@@ -83,6 +123,11 @@ def parse(content: bytes, *, where: str) -> Any:
 def serialize(model: Any) -> bytes:
     """The model as the bytes of a `.tflite` file, with aligned buffers; the same model always gives the same bytes."""
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    written: dict[bytes, int] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.quantization is not None:
+                tensor.quantization = _SharedScales(tensor.quantization, written)
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
@@ -92,6 +137,30 @@ def op_name(model: Any, operator: Any) -> str:
     """What the operator is, such as `CONV_2D`."""
     code = flatbuffer_utils.get_builtin_code_from_operator_code(model.operatorCodes[operator.opcodeIndex])
     return OP_NAMES.get(code, f"BUILTIN_{code}")
+
+
+def unpacked(model: Any) -> dict[int, int]:
+    """Tensors that a DEQUANTIZE makes of a constant, and that constant: a weight stored smaller than it is used."""
+    graph = model.subgraphs[0]
+    return {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in graph.operators
+        if op_name(model, operator) == "DEQUANTIZE" and is_constant(model, operator.inputs[0])
+    }
+
+
+def is_constant(model: Any, index: int) -> bool:
+    """Whether the file itself holds the tensor's value."""
+    buffer = model.buffers[model.subgraphs[0].tensors[index].buffer]
+    return buffer.data is not None and len(buffer.data) > 0
+
+
+def put(model: Any, tensor: Any, values: NDArray[Any]) -> None:
+    """Give a constant another value; a buffer that several tensors share is left to the others."""
+    if sum(entry.buffer == tensor.buffer for graph in model.subgraphs for entry in graph.tensors) > 1:
+        model.buffers.append(schema.BufferT())
+        tensor.buffer = len(model.buffers) - 1
+    model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
 
 
 def prepare(content: bytes, *, where: str) -> bytes:
@@ -132,6 +201,20 @@ def stamp(content: bytes, *, where: str) -> bytes:
     return serialize(model)
 
 
+def shorten_names(content: bytes, *, where: str) -> bytes:
+    """The same model with names of tensors no longer than people read; those of inputs and outputs stay.
+
+    Converters join the names of all that was fused: 116 of the 3,400 kB of EfficientNet-Lite0 in 4 and 8 bits.
+    """
+    model = parse(content, where=where)
+    for graph in model.subgraphs:
+        borders = {*(int(i) for i in graph.inputs), *(int(i) for i in graph.outputs)}
+        for number, tensor in enumerate(graph.tensors):
+            if number not in borders and tensor.name is not None:
+                tensor.name = bytes(tensor.name).split(b";")[0][-_LONGEST_NAME:]
+    return serialize(model)
+
+
 def min_runtime(model: Any) -> str | None:
     """The lowest TensorFlow Lite that knows every operator version in the model, or None where that is not known."""
     runtimes = []
@@ -157,7 +240,10 @@ def _needed_version(name: str, operator: Any, graph: Any) -> int:
 
     inputs, output = [i for i in operator.inputs if i >= 0], kind(operator.outputs[0])
     if name == "DEQUANTIZE":
-        return {"int8": 2, "uint8": 1}.get(kind(inputs[0]), 3)
+        scales = graph.tensors[inputs[0]].quantization.scale if graph.tensors[inputs[0]].quantization else None
+        if kind(inputs[0]) == "int8":
+            return 5 if scales is not None and len(scales) > 1 else 2
+        return {"uint8": 1, "int4": 6}.get(kind(inputs[0]), 3)
     if name == "QUANTIZE":
         return 2 if output == "int16" else 1
     if name in _op_versions.HYBRID and output == "float32" and kind(inputs[1]) == "int8":

@@ -181,12 +181,7 @@ def _elements(tensor: Any) -> int:
 
 def _weighted(model: Any) -> Iterator[WeightedOp]:
     graph = model.subgraphs[0]
-    # Where a weight is stored smaller than it is used, a DEQUANTIZE stands between.
-    stored = {
-        operator.outputs[0]: operator.inputs[0]
-        for operator in graph.operators
-        if flatbuffer.op_name(model, operator) == "DEQUANTIZE" and _constant(model, operator.inputs[0])
-    }
+    stored = flatbuffer.unpacked(model)
     for operator in graph.operators:
         op = flatbuffer.op_name(model, operator)
         if op not in _WEIGHTED:
@@ -197,7 +192,7 @@ def _weighted(model: Any) -> Iterator[WeightedOp]:
         dequantized = index in stored
         weight = graph.tensors[stored.get(index, index)]
         output = graph.tensors[operator.outputs[0]]
-        if op == "BATCH_MATMUL" and not (_constant(model, index) or dequantized):
+        if op == "BATCH_MATMUL" and not (flatbuffer.is_constant(model, index) or dequantized):
             continue  # two activations: nothing is stored, so there is no weight to quantize
         a, w = flatbuffer.TYPE_NAMES[activation.type], flatbuffer.TYPE_NAMES[weight.type]
         shape = _shape(weight)
@@ -224,11 +219,6 @@ def _macs(op: str, weight: tuple[int, ...], activation: tuple[int, ...], outputs
     return outputs * math.prod(weight[1:])  # [out, ..., in]
 
 
-def _constant(model: Any, index: int) -> bool:
-    buffer = model.buffers[model.subgraphs[0].tensors[index].buffer]
-    return buffer.data is not None and len(buffer.data) > 0
-
-
 def _parameters(model: Any) -> int:
     """Elements of the constants that layers compute with; shapes, axes and paddings (integers) are not parameters."""
     graph = model.subgraphs[0]
@@ -236,7 +226,7 @@ def _parameters(model: Any) -> int:
     for operator in graph.operators:
         at_bias = _WEIGHTED.get(flatbuffer.op_name(model, operator), (-1, -1, -1))[2]
         for position, index in enumerate(operator.inputs):
-            if index < 0 or not _constant(model, index):
+            if index < 0 or not flatbuffer.is_constant(model, index):
                 continue
             tensor = graph.tensors[index]
             if position == at_bias or flatbuffer.TYPE_NAMES[tensor.type] not in {"int32", "int64", "bool", "string"}:
@@ -249,7 +239,8 @@ def _activations(model: Any) -> int:
     total = 0
     unpacked: set[int] = set()
     for operator in graph.operators:
-        moving = [int(i) for i in operator.inputs if i >= 0 and not _constant(model, i) and int(i) not in unpacked]
+        computed = (int(i) for i in operator.inputs if i >= 0 and not flatbuffer.is_constant(model, i))
+        moving = [index for index in computed if index not in unpacked]
         if moving:
             total += sum(_elements(graph.tensors[i]) for i in (*moving, *operator.outputs))
         else:  # it unpacks weights, once, when the model is loaded

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,17 @@ from edge_converter.graph import Graph
 from edge_sdk.manifest import Pass, Precision
 
 # What `convert` makes of every float32 source, in the order it is shown.
-DERIVED = (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8)
+DERIVED = (
+    Precision.FP16,
+    Precision.DYNAMIC,
+    Precision.INT8,
+    Precision.INT16X8,
+    Precision.WEIGHT8,
+    Precision.WEIGHT4,
+    Precision.MIXED,
+)
+# What may be stored in 4 bits: the quantizer leaves depthwise weights in 8 without a word, and they are few.
+NARROW = ("CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +76,7 @@ def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str
 
     Args:
         source: A float32 file.
-        precision: One of `DERIVED`.
+        precision: One of `DERIVED`, except `mixed` (`edge_converter.mixed`).
         into: The file to write.
         ranges: Of the activations, from `calibrate`, for the static formats.
 
@@ -77,16 +88,51 @@ def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str
         parameters = _RECIPES[precision](tool)
         content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
     into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
-    made = graph.read(into)
-    exceptions = made.exceptions(precision)
-    if len(exceptions) == len(made.weighted):
-        raise QuantizationError(f"no layer could be made {precision.value}", where=str(source))
-    return Quantized(
-        path=into,
-        graph=made,
-        exceptions=exceptions,
-        compression=Pass(name="quantize", parameters={"precision": precision.value, **parameters}),
-    )
+    compression = Pass(name="quantize", parameters={"precision": precision.value, **parameters})
+    return read_back(into, precision, compression, where=str(source))
+
+
+def read_back(path: Path, precision: Precision, compression: Pass, *, where: str) -> Quantized:
+    """What a file turned out to be that was to be in this number format.
+
+    Raises:
+        QuantizationError: No layer is.
+    """
+    made = graph.read(path)
+    exceptions = () if precision is Precision.MIXED else made.exceptions(precision)
+    if made.weighted and len(exceptions) == len(made.weighted):
+        raise QuantizationError(f"no layer could be made {precision.value}", where=where)
+    return Quantized(path=path, graph=made, exceptions=exceptions, compression=compression)
+
+
+def slimmed(made: Quantized, precision: Precision) -> Quantized:
+    """The same with the names of tensors no longer than people read; written over the file."""
+    made.path.write_bytes(flatbuffer.shorten_names(made.path.read_bytes(), where=str(made.path)))
+    return read_back(made.path, precision, made.compression, where=str(made.path))
+
+
+def weights(content: bytes, four: Collection[str], *, where: str) -> bytes:
+    """The same model with weights as integers that are unpacked before use: 8 bits, and 4 in the layers named.
+
+    Args:
+        content: A float32 file.
+        four: Names of the output tensors of layers to store in 4 bits.
+        where: The file's name, for errors.
+
+    Raises:
+        QuantizationError: The quantizer failed.
+    """
+    with _quiet(where, "weights"):
+        from litert_quantizer import qtyping
+
+        ops = qtyping.TFLOperationName
+        tool = _tool(content)
+        tool.add_weight_only_config(".*", ops.ALL_SUPPORTED, 8)
+        for name in four:
+            for op in NARROW:
+                tool.add_weight_only_config(f"^{re.escape(name)};?$", ops[op], 4)
+        made = tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    return flatbuffer.stamp(bytes(made), where=where)
 
 
 def needs_ranges(precision: Precision) -> bool:
@@ -136,16 +182,28 @@ def _static(tool: Any, bits: int) -> dict[str, bool | int | float | str]:
     return {"algorithm": "min_max", "weights": "channelwise", "activation_bits": bits}
 
 
+def _weights_only(tool: Any, bits: int) -> dict[str, bool | int | float | str]:
+    from litert_quantizer import qtyping
+
+    ops = qtyping.TFLOperationName
+    tool.add_weight_only_config(".*", ops.ALL_SUPPORTED, 8)
+    for op in NARROW if bits < 8 else ():  # noqa: PLR2004 - what all others are stored in
+        tool.add_weight_only_config(".*", ops[op], bits)
+    return {"algorithm": "min_max", "weights": "channelwise", "weight_bits": bits}
+
+
 _RECIPES: dict[Precision, Callable[[Any], dict[str, bool | int | float | str]]] = {
     Precision.FP16: _fp16,
     Precision.DYNAMIC: _dynamic,
     Precision.INT8: lambda tool: _static(tool, 8),
     Precision.INT16X8: lambda tool: _static(tool, 16),
+    Precision.WEIGHT8: lambda tool: _weights_only(tool, 8),
+    Precision.WEIGHT4: lambda tool: _weights_only(tool, 4),
 }
 
 
 @contextlib.contextmanager
-def _quiet(source: Path, what: str) -> Iterator[None]:
+def _quiet(source: Path | str, what: str) -> Iterator[None]:
     """Swallow the quantizer's reports and progress bars, and give its errors a name.
 
     Raises:

@@ -10,7 +10,16 @@ from edge_sdk.manifest import Latency, Manifest, Precision, Preprocessing
 
 DEFAULT_MAX_DROP = 2.0
 DEFAULT_SPARSITY = 0.5
-ALL_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8)
+# What is made where nothing is said: all that needs no search.
+DEFAULT_PRECISIONS = (
+    Precision.FP32,
+    Precision.FP16,
+    Precision.DYNAMIC,
+    Precision.INT8,
+    Precision.INT16X8,
+    Precision.WEIGHT8,
+    Precision.WEIGHT4,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +34,7 @@ class ConvertRequest:
         name: The model's name; None takes it from `output` (`digits-1.edge` is digits, version 1).
         version: Likewise.
         max_drop: A variant that loses more points of accuracy against its own float file is refused.
+        max_size: Bytes that a variant made here may have; what was given may be larger. None allows any size.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
         train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
@@ -42,10 +52,11 @@ class ConvertRequest:
     name: str | None = None
     version: str | None = None
     max_drop: float = DEFAULT_MAX_DROP
+    max_size: int | None = None
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
-    precisions: tuple[Precision, ...] = ALL_PRECISIONS
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
     threads: int = 1

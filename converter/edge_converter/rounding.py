@@ -29,6 +29,9 @@ RIDGE = 0.1
 _BLOCK = 64
 _SWEEPS = 2
 _TINY = 1e-12
+# Of the scale at which nothing is clipped.
+_NARROWEST = 0.4
+_NARROWINGS = 25
 
 
 def aimed(weights: Matrix, moments: Matrix, cross: Matrix, *, ridge: float = RIDGE) -> Matrix:
@@ -73,7 +76,7 @@ def compensated(weights: Matrix, moments: Matrix, scales: Matrix, *, most: int, 
         damping: As a share of the mean second moment.
     """
     taps = len(weights)
-    damped = moments + np.eye(taps) * (damping * float(np.mean(np.diag(moments))) + _TINY)
+    damped = _damped(moments, damping)
     order = np.argsort(-np.diag(damped), kind="stable")
     left = weights[order].copy()
     factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
@@ -130,6 +133,27 @@ def largest(weights: Matrix, *, most: int) -> Matrix:
     return scales
 
 
+def clipped(weights: Matrix, curve: Matrix, scales: Matrix, *, most: int) -> Matrix:
+    """`[channels]`: scales that may clip a channel's largest weights where the others gain more by it.
+
+    With few levels that is nearly always so. Searched over a grid, by the error each weight's own input makes of it.
+
+    Args:
+        weights: `[taps, channels]`.
+        curve: The inputs' second moments, `[taps, 1]` or `[taps, channels]`.
+        scales: The largest there may be, `[channels]`.
+        most: The largest magnitude of an integer.
+    """
+    best, least = scales, np.full(scales.shape, np.inf)
+    for share in np.linspace(1.0, _NARROWEST, _NARROWINGS):
+        tried = np.maximum(scales * share, _TINY)
+        codes = np.clip(np.rint(weights / tried), -most, most)
+        error = (curve * (codes * tried - weights) ** 2).sum(axis=0)
+        best = np.where(error < least, tried, best)
+        least = np.minimum(error, least)
+    return best
+
+
 def _move_pairs(codes: Matrix, slope: Matrix, damped: Stack, scales: Matrix, most: int) -> None:
     """Move one integer by one, and another so that it makes good for it, in the channels where that pays; in place."""
     taps = len(codes)
@@ -146,6 +170,11 @@ def _move_pairs(codes: Matrix, slope: Matrix, damped: Stack, scales: Matrix, mos
         codes[first] += pays * up
         codes[second] += pays * step
         slope -= damped[:, :, first].T * (pays * up * scales) + damped[:, :, second].T * (pays * step * scales)
+
+
+def _damped(moments: Matrix, damping: float) -> Matrix:
+    damped: Matrix = moments + np.eye(len(moments)) * (damping * float(np.mean(np.diag(moments))) + _TINY)
+    return damped
 
 
 def _descended(codes: Matrix, weights: Matrix, damped: Matrix, scales: Matrix, most: int) -> Matrix:

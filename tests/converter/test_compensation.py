@@ -48,7 +48,7 @@ def copied(made: Quantized, path: Path) -> Quantized:
 def distance(one: bytes, other: bytes) -> float:
     """Between the scores before the softmax, on images nothing has seen."""
     images = digits.held_out()[0]
-    return compensate._distance(one, images, compensate._scores(other, images))
+    return compensate.distance(one, images, compensate.scores(other, images))
 
 
 @pytest.mark.parametrize("source", digits.models(), ids=lambda path: path.stem)

@@ -15,7 +15,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Origin, Precision
 
-FORMATS = ("fp32", "fp16", "dynamic", "int8", "int16x8")
+FORMATS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4")
 
 
 def test_one_model_becomes_a_bundle_of_every_format(

@@ -122,7 +122,9 @@ def test_every_kind_of_file_gives_every_format(manifest: Manifest) -> None:
     ]
     ids = {variant.id for variant in manifest.variants} | {one.id for one in manifest.refused}
     for source in ("small", "small-2", "saved"):
-        assert {f"{source}-{precision}" for precision in ("fp32", "fp16", "dynamic", "int8", "int16x8")} <= ids
+        assert {
+            f"{source}-{precision}" for precision in ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8")
+        } <= ids
 
 
 def test_the_same_network_answers_the_same_from_every_kind_of_file(manifest: Manifest) -> None:
