@@ -100,7 +100,7 @@ def read_back(path: Path, precision: Precision, compression: Pass, *, where: str
     """
     made = graph.read(path)
     exceptions = () if precision is Precision.MIXED else made.exceptions(precision)
-    if made.weighted and len(exceptions) == len(made.weighted):
+    if len(exceptions) == len(made.weighted):
         raise QuantizationError(f"no layer could be made {precision.value}", where=where)
     return Quantized(path=path, graph=made, exceptions=exceptions, compression=compression)
 
