@@ -34,6 +34,13 @@ class Precision(enum.Enum):
     MIXED = "mixed"
 
 
+class Fit(enum.Enum):
+    """How an image of other proportions is brought to a size: its centre is kept, or all of it, distorted."""
+
+    COVER = "cover"
+    STRETCH = "stretch"
+
+
 class Delegate(enum.Enum):
     """Who computes."""
 
@@ -78,9 +85,21 @@ class Source(Wire, frozen=True, kw_only=True):
 
 
 class Preprocessing(Wire, frozen=True, kw_only=True):
-    """What was done to raw data before it reached the model: `(value - mean) / std` after scaling to `resize`."""
+    """What was done to raw data before it reached the model.
+
+    Images are brought to `resize`, then their centre is cut to `crop`; then comes `(value - mean) / std`.
+
+    Attributes:
+        resize: Height and width that images are scaled to.
+        fit: How, where their proportions are others.
+        crop: Height and width of the centre that is kept.
+        mean: One for all channels, or one for each.
+        std: Likewise.
+    """
 
     resize: tuple[Count, Count] | None = None
+    fit: Fit = Fit.COVER
+    crop: tuple[Count, Count] | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 

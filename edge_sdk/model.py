@@ -171,6 +171,25 @@ class EdgeModel:
         """Of the classes, where the bundle knows them."""
         return self.bundle.manifest.labels
 
+    def prepare(self, image: Any) -> Any:
+        """A raw image or array as the model was judged on: resized, cropped and normalised as the bundle records.
+
+        Args:
+            image: A Pillow image, or an array `[height, width]` or `[height, width, channels]`.
+
+        Returns:
+            float32 without the batch dimension, to call the model with.
+
+        Raises:
+            InputError: It is no image that can be brought to the model's size.
+            MissingExtraError: It has to be resized and Pillow (`adaptive-edge-sdk[images]`) is not installed.
+        """
+        from edge_sdk import preprocess
+
+        shape = self.inputs[0].shape
+        channels = shape[-1] if len(shape) == 4 else None  # noqa: PLR2004 - batch, height, width, channels
+        return preprocess.prepare(image, self.bundle.manifest.preprocessing, channels=channels)
+
     def switch(self, variant: str | None) -> None:
         """Run this variant from now on; returns once it answers. None gives the decision back.
 

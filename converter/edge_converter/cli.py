@@ -16,7 +16,7 @@ from edge_converter.convert import convert
 from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
-from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Precision, Preprocessing
+from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing
 
 _SIGNALLED = 128
 
@@ -64,7 +64,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         prune=args.prune,
         precisions=_precisions(args),
         max_size=args.max_size,
-        preprocessing=Preprocessing(resize=args.resize, mean=args.mean, std=args.std),
+        preprocessing=Preprocessing(
+            resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std
+        ),
         seed=args.seed,
         threads=args.threads,
         keras_deadline_s=args.keras_deadline,

@@ -29,6 +29,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
     data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
+    data.add_argument(
+        "--fit",
+        choices=("cover", "stretch"),
+        default="cover",
+        help="of other proportions keep the centre (cover, default), or all, distorted (stretch)",
+    )
+    data.add_argument("--crop", type=_size, metavar="HxW", help="then keep the centre of this size")
     data.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M[,M...]", help="subtracted from each value")
     data.add_argument("--std", type=_numbers, default=(1.0,), metavar="S[,S...]", help="then divided by")
 

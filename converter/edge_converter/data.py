@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_converter.errors import DataError
+from edge_sdk import preprocess
+from edge_sdk.errors import InputError
 from edge_sdk.manifest import Preprocessing
 
 Floats = NDArray[np.float32]
@@ -141,12 +144,6 @@ def split(samples: Samples, *, apart: bool, steer: bool) -> Split:
     return Split(**{name: np.array(rows, np.int64) for name, rows in parts.items()})
 
 
-def _normalised(raw: NDArray[np.generic], preprocessing: Preprocessing) -> Floats:
-    mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
-    values: Floats = raw.astype(np.float32)
-    return values if not mean.any() and (std == 1).all() else (values - mean) / std
-
-
 def _check_preprocessing(preprocessing: Preprocessing, shape: tuple[int, ...]) -> None:
     channels = shape[-1] if shape else 1
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
@@ -158,6 +155,29 @@ def _check_preprocessing(preprocessing: Preprocessing, shape: tuple[int, ...]) -
         raise DataError("a std of 0 divides by zero")
 
 
+def _to_size(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """The same, bringing images to the size a model takes where it does not say how.
+
+    Raises:
+        DataError: It says how, and that comes to another size.
+    """
+    if preprocess.size_of(preprocessing) is None:
+        return msgspec.structs.replace(preprocessing, resize=size)
+    if preprocessing.crop is None and preprocessing.resize != size:
+        high, wide = preprocessing.resize or (0, 0)
+        larger = high >= size[0] and wide >= size[1]
+        raise DataError(
+            f"--resize {high}x{wide} does not fit a model that takes {size[0]}x{size[1]}",
+            hint=f"add --crop {size[0]}x{size[1]}" if larger else "give the size it takes, or none",
+        )
+    if preprocessing.crop is not None and preprocessing.crop != size:
+        raise DataError(
+            f"--crop {preprocessing.crop[0]}x{preprocessing.crop[1]} does not fit a model that takes "
+            f"{size[0]}x{size[1]}"
+        )
+    return preprocessing
+
+
 class _Arrays:
     """An `.npz` file: `x` holds the samples, `y` their labels (numbers, or one-hot rows), `classes` their names."""
 
@@ -165,8 +185,10 @@ class _Arrays:
         self.where = str(path)
         self.preprocessing = preprocessing
         _check_preprocessing(preprocessing, shape)
-        if preprocessing.resize is not None:
-            raise DataError("arrays are not resized", where=self.where, hint="--resize is for folders of images")
+        if preprocess.size_of(preprocessing) is not None:
+            raise DataError(
+                "arrays are not resized", where=self.where, hint="--resize and --crop are for folders of images"
+            )
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 have = ", ".join(archive.files) or "nothing"
@@ -193,7 +215,7 @@ class _Arrays:
         return [hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in self._x]
 
     def read(self, rows: Integers) -> Floats:
-        return _normalised(self._x[rows], self.preprocessing)
+        return preprocess.normalised(self._x[rows], self.preprocessing)
 
     def _numbers(self, y: NDArray[np.generic]) -> Integers:
         if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "fiub":  # noqa: PLR2004 - rows and columns
@@ -223,11 +245,8 @@ class _ImageFolder:
         if len(shape) != 3 or shape[2] not in {1, 3}:  # noqa: PLR2004 - height, width, channels
             raise DataError(f"images do not fit a model that takes {list(shape)}", where=self.where)
         _check_preprocessing(preprocessing, shape)
-        size = preprocessing.resize or (shape[0], shape[1])
-        if size != shape[:2]:
-            raise DataError(f"--resize {size[0]}x{size[1]} does not fit a model that takes {list(shape)}")
-        self._mode = "L" if shape[2] == 1 else "RGB"
-        self.preprocessing = Preprocessing(resize=size, mean=preprocessing.mean, std=preprocessing.std)
+        self._channels = shape[2]
+        self.preprocessing = _to_size(preprocessing, (shape[0], shape[1]))
         table = path / LABELS_FILE
         labelled = self._from_table(table) if table.is_file() else self._from_folders(path)
         self._files = [file for file, _ in labelled]
@@ -237,22 +256,20 @@ class _ImageFolder:
         return [_file_digest(file) for file in self._files]
 
     def read(self, rows: Integers) -> Floats:
-        return _normalised(np.stack([self._pixels(self._files[row]) for row in rows]), self.preprocessing)
+        return np.stack([self._sample(self._files[row]) for row in rows])
 
-    def _pixels(self, file: Path) -> NDArray[np.uint8]:
+    def _sample(self, file: Path) -> Floats:
         from PIL import Image, UnidentifiedImageError
 
-        height, width = self.preprocessing.resize or (1, 1)
         try:
             with Image.open(file) as image:
-                pixels = np.asarray(
-                    image.convert(self._mode).resize((width, height), Image.Resampling.BILINEAR), np.uint8
-                )
+                return preprocess.prepare(image, self.preprocessing, channels=self._channels)
+        except InputError as cause:
+            raise DataError(cause.what, where=str(file), hint=cause.hint) from cause
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
             raise DataError(
                 "is no readable image", where=str(file), hint=f"remove it or repair it ({cause})"
             ) from cause
-        return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels  # noqa: PLR2004 - grey images lack the channel
 
     def _from_table(self, table: Path) -> list[tuple[Path, str]]:
         try:

@@ -347,7 +347,8 @@ def _facts(manifest: Manifest, times: Mapping[str, Latency], request: ConvertReq
         (
             "prepared by",
             f"(value - {_numbers(prepared.mean)}) / {_numbers(prepared.std)}"
-            + (f" after resizing to {prepared.resize[0]} x {prepared.resize[1]}" if prepared.resize else ""),
+            + (f" after resizing to {_by(prepared.resize)} ({prepared.fit.value})" if prepared.resize else "")
+            + (f" and cutting the centre to {_by(prepared.crop)}" if prepared.crop else ""),
         ),
         ("judged on", f"{manifest.variants[0].quality.samples:,} samples that neither calibrated nor trained anything"),
         ("timed on", f"{any_time.machine}; {any_time.runtime}; {any_time.threads} threads" if any_time else "nothing"),
@@ -355,6 +356,10 @@ def _facts(manifest: Manifest, times: Mapping[str, Latency], request: ConvertReq
     ]
     items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in pairs)
     return f'<h2>How it was made</h2><section class="card"><dl>{items}</dl></section>'
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]} x {pair[1]}"
 
 
 def _reading(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from edge_converter import data
 from edge_converter.data import Samples
 from edge_converter.errors import DataError
-from edge_sdk.manifest import Preprocessing
+from edge_sdk.manifest import Fit, Preprocessing
 
 PLAIN = Preprocessing()
 
@@ -174,3 +174,38 @@ def test_images_do_not_fit_a_model_of_vectors(tmp_path: Path) -> None:
         data.open_samples(tmp_path, shape=(4,), preprocessing=PLAIN)
     with pytest.raises(DataError, match="--resize 5x5 does not fit"):
         data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=Preprocessing(resize=(5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("how", "says", "hint"),
+    [
+        (Preprocessing(resize=(6, 6)), "--resize 6x6 does not fit a model that takes 4x4", "add --crop 4x4"),
+        (Preprocessing(resize=(2, 6)), "--resize 2x6 does not fit", "give the size it takes"),
+        (Preprocessing(resize=(6, 6), crop=(5, 5)), "--crop 5x5 does not fit a model that takes 4x4", None),
+    ],
+)
+def test_sizes_that_do_not_come_out_are_refused(
+    how: Preprocessing, says: str, hint: str | None, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=how)
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+def test_an_image_too_small_to_crop_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png", 7, size=(3, 9))
+    samples = data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=Preprocessing(crop=(4, 4)))
+    with pytest.raises(DataError, match="an image of 9x3 cannot be cropped to 4x4") as caught:
+        samples.read(np.array([0]))
+    assert caught.value.where == str(tmp_path / "cat" / "1.png")
+
+
+def test_proportions_are_kept_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(np.tile(np.linspace(0, 255, 30).astype(np.uint8), (10, 1))).save(tmp_path / "cat" / "wide.png")
+
+    def spread(how: Preprocessing) -> float:
+        return float(np.ptp(data.open_samples(tmp_path, shape=(10, 10, 1), preprocessing=how).read(np.array([0]))))
+
+    assert spread(PLAIN) < 120
+    assert spread(Preprocessing(fit=Fit.STRETCH)) > 200
