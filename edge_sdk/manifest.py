@@ -105,10 +105,16 @@ class Preprocessing(Wire, frozen=True, kw_only=True):
 
 
 class Pass(Wire, frozen=True, kw_only=True):
-    """One step of compression, with the parameters that were used."""
+    """One step of compression.
+
+    Attributes:
+        parameters: What it was told.
+        evidence: What it found and did, measured while it ran.
+    """
 
     name: Name
     parameters: dict[str, bool | int | float | str] = {}
+    evidence: dict[str, bool | int | float | str] = {}
 
 
 class Target(Wire, frozen=True, kw_only=True):

@@ -83,6 +83,7 @@ def make(
     progress: Progress,
     *,
     max_size: int | None = None,
+    clusters: int = 0,
 ) -> tuple[list[Candidate], list[Refused]]:
     """Derive the number formats of every float file; what cannot be made is refused with the reason.
 
@@ -93,30 +94,54 @@ def make(
         folder: For the files.
         progress: Told how far it is.
         max_size: Bytes that a derived file may have.
+        clusters: Distinct integers a channel in the clustered twin of int8; 0 makes none.
     """
     alone = len({file.source for file in files}) == 1
     made = [_given(file, alone=alone) for file in files]
     refused: list[Refused] = []
     maker = _Maker(calibration, folder, progress, max_size)
     wanted = [
-        (file, precision)
-        for file, given in zip(files, tuple(made), strict=True)
-        for precision in _derived(given, file, precisions)
+        job for file, given in zip(files, tuple(made), strict=True) for job in _jobs(given, file, precisions, clusters)
     ]
-    plain = [(file, precision) for file, precision in wanted if precision is not Precision.MIXED]
+    plain = [job for job in wanted if job.precision is not Precision.MIXED]
     progress.stage("quantize", len(plain))
     # What is searched for says by itself how far it is, so it comes last.
-    for file, precision in (*plain, *((file, one) for file, one in wanted if one is Precision.MIXED)):
-        id_ = _id(file, precision, alone=alone)
+    for job in (*plain, *(job for job in wanted if job.precision is Precision.MIXED)):
+        id_ = job.id(alone=alone)
         try:
-            made.append(maker.make(file, precision, id_))
+            made.append(maker.make(job, id_))
         except QuantizationError as error:
             refused.append(Refused(id=id_, reason=error.what))
-        if precision is not Precision.MIXED:
+        if job.precision is not Precision.MIXED:
             progress.advance(1)
     order = {file.path: number for number, file in enumerate(files)}
     origins = {candidate.id: order[maker.origin.get(candidate.path, candidate.path)] for candidate in made}
     return sorted(made, key=lambda candidate: origins[candidate.id]), refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One file to make of another.
+
+    Attributes:
+        file: The float file.
+        precision: What to make of it.
+        clusters: Distinct integers a channel; 0 for as many as the format has.
+    """
+
+    file: FloatFile
+    precision: Precision
+    clusters: int = 0
+
+    def id(self, *, alone: bool) -> str:
+        """Of the variant."""
+        parts = (
+            "" if alone else self.file.source,
+            self.file.label,
+            f"clustered{self.clusters}" if self.clusters else "",
+            self.precision.value,
+        )
+        return "-".join(part for part in parts if part)
 
 
 class _Maker:
@@ -130,12 +155,13 @@ class _Maker:
         self._ranges: tuple[Path, dict[str, Any]] | None = None
         self.origin: dict[Path, Path] = {}  # of each file made: the float file
 
-    def make(self, file: FloatFile, precision: Precision, id_: str) -> Candidate:
+    def make(self, job: _Job, id_: str) -> Candidate:
         """One number format of one file.
 
         Raises:
             QuantizationError: It cannot be made, or not as small as it has to be.
         """
+        file, precision = job.file, job.precision
         samples, rows = self._calibration.samples, self._calibration.rows
         into = self._folder / f"{len(self.origin)}-{precision.value}.tflite"
         self.origin[into] = file.path
@@ -144,7 +170,9 @@ class _Maker:
         else:
             ranges = self._of(file) if quantize.needs_ranges(precision) else None
             result = quantize.quantize(file.path, precision, into, ranges=ranges)
-            if precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
+            if job.clusters:
+                result = compensate.cluster(file.path, result, samples, rows, job.clusters)
+            elif precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
                 result = compensate.refine(file.path, result, samples, rows)
         result = quantize.slimmed(result, precision)
         size = result.path.stat().st_size
@@ -199,13 +227,16 @@ def _given(file: FloatFile, *, alone: bool) -> Candidate:
     )
 
 
-def _derived(given: Candidate, file: FloatFile, precisions: Sequence[Precision]) -> list[Precision]:
+def _jobs(given: Candidate, file: FloatFile, precisions: Sequence[Precision], clusters: int) -> list[_Job]:
     """What to make: nothing of a file that is quantized already, and of a pruned one what its zeros are good for."""
     if given.precision is not Precision.FP32:
         return []
     if file.label:
-        return [Precision.INT8]
-    return [precision for precision in quantize.DERIVED if precision in precisions]
+        return [_Job(file=file, precision=Precision.INT8)]
+    jobs = [_Job(file=file, precision=precision) for precision in quantize.DERIVED if precision in precisions]
+    if clusters and Precision.INT8 in precisions:
+        jobs.append(_Job(file=file, precision=Precision.INT8, clusters=clusters))
+    return jobs
 
 
 def _id(file: FloatFile, precision: Precision, *, alone: bool) -> str:

@@ -21,9 +21,10 @@ import numpy as np
 
 from edge_converter import flatbuffer
 from edge_converter.data import Integers, Samples
+from edge_converter.errors import QuantizationError
 from edge_converter.layer import LARGEST, Floats, Layer
 from edge_converter.layerwise import Array, FloatGraph, OneOperator
-from edge_converter.quantize import Quantized
+from edge_converter.quantize import NARROW, Quantized
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Pass
 
@@ -62,12 +63,12 @@ def samples_that_fit(graph: FloatGraph, wanted: int) -> int:
         ),
         default=1,
     )
-    return max(_FEWEST, min(wanted, _STREAM_BYTES // (4 * max(largest, 1))))
+    return min(wanted, max(_FEWEST, _STREAM_BYTES // (4 * max(largest, 1))))
 
 
 def compensate(
     source: bytes, quantized: bytes, inputs: Mapping[int, Floats], *, where: str, seed: int = 0,
-    advance: Callable[[int], None] = lambda _: None,
+    most: int | None = None, advance: Callable[[int], None] = lambda _: None,
 ) -> Compensated:  # fmt: skip
     """Choose the integers of `quantized` anew.
 
@@ -77,6 +78,7 @@ def compensate(
         inputs: Calibration samples by input tensor of the source, `[samples, *shape]`, batch dimension included.
         where: The source's name, for errors.
         seed: Of the rows that large layers are looked at.
+        most: The largest magnitude of an integer in large layers, where fewer than the format's are wanted.
         advance: Told of each operator that is done.
 
     Returns:
@@ -85,7 +87,7 @@ def compensate(
     Raises:
         ValueError, RuntimeError: The runtime cannot compute one of the operators alone.
     """
-    walk = _Walk(FloatGraph(source, where=where), flatbuffer.parse(quantized, where=where), seed)
+    walk = _Walk(FloatGraph(source, where=where), flatbuffer.parse(quantized, where=where), seed, most=most)
     layers = walk.through(inputs, advance)
     count = len(next(iter(inputs.values())))
     content = flatbuffer.serialize(walk.file) if layers else quantized
@@ -158,6 +160,41 @@ def refine(source: Path, made: Quantized, samples: Samples, rows: Integers) -> Q
     )
 
 
+def cluster(source: Path, made: Quantized, samples: Samples, rows: Integers, levels: int) -> Quantized:
+    """The file with few distinct integers a channel, so that it travels lighter; it runs as the other does.
+
+    The levels are evenly spaced: what is sent is coded by how often each occurs, for which an even grid is as good as
+    any (Gish and Pierce, Asymptotically efficient quantizing, 1968), and it is what hardware multiplies by. Depthwise
+    layers keep all levels: they are few weights, and bear little.
+
+    Args:
+        source: The float file.
+        made: The file with 8-bit integers that was made of it; replaced.
+        samples: Calibration data.
+        rows: Of it; all choose.
+        levels: How many distinct integers, odd.
+
+    Raises:
+        QuantizationError: The layers cannot be computed one by one, or there are too few samples.
+    """
+    where = str(source)
+    content = flatbuffer.prepare(source.read_bytes(), where=where)
+    graph = FloatGraph(content, where=where)
+    count = samples_that_fit(graph, len(rows))
+    if len(graph.inputs) != 1 or count < _FEWEST:
+        raise QuantizationError(f"{count} samples are too few to choose the integers by", where=where)
+    inputs = {graph.inputs[0]: samples.read(rows[:count])[:, np.newaxis]}
+    try:
+        chosen = compensate(content, made.path.read_bytes(), inputs, where=where, most=levels // 2)
+    except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
+        raise QuantizationError(f"its layers cannot be computed one by one: {cause}", where=where) from cause
+    if not chosen.layers:
+        raise QuantizationError("no layer's integers could be matched with the float file's", where=where)
+    made.path.write_bytes(chosen.content)
+    parameters = {**made.compression.parameters, "rounding": "compensated", "samples": chosen.samples, "levels": levels}
+    return replace(made, compression=Pass(name=made.compression.name, parameters=parameters))
+
+
 def distance(content: bytes, samples: Array, wanted: Sequence[Array]) -> float:
     """Mean square between a file's scores and those wanted, relative to each output's own variance."""
     return sum(
@@ -189,14 +226,18 @@ class _Walk:
         graph: The float file's.
         file: The quantized file, parsed.
         seed: Of the positions that large layers are looked at.
+        most: The largest magnitude of an integer in large layers, where not the format's.
         follows: Each layer reads what the quantized layers before it give; else what the trained ones give.
     """
 
-    def __init__(self, graph: FloatGraph, file: Any, seed: int, *, follows: bool = True) -> None:
+    def __init__(
+        self, graph: FloatGraph, file: Any, seed: int, *, follows: bool = True, most: int | None = None
+    ) -> None:
         self.file = file
         self.replaced: dict[int, dict[int, Floats]] = {}  # by operator: the constants that were chosen, by tensor
         self._graph = graph
         self._follows = follows
+        self._most = most
         self._random = np.random.default_rng(seed)
         self._tensors = {bytes(entry.name or b"").decode("utf-8", "replace"): entry for entry in _graph(file).tensors}
         self._made_by = {self._name(operator.outputs[0]): operator for operator in _graph(file).operators}
@@ -265,6 +306,7 @@ class _Walk:
             stored_bias=stored_bias,
             input_scale=input_scale,
             file=self.file,
+            most=self._most if kind in NARROW else None,
         )
 
     def _as_stored(self, tensor: int, values: Array) -> Array:

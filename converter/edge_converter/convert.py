@@ -91,7 +91,13 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             pruned = prune(_pruning(family, request)) if request.prune else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
         made, unmade = candidates.make(
-            files, request.precisions, family.calibration, folder, watch, max_size=request.max_size
+            files,
+            request.precisions,
+            family.calibration,
+            folder,
+            watch,
+            max_size=request.max_size,
+            clusters=request.clusters,
         )
         verdict = judge.judge(
             made,

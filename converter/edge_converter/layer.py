@@ -56,6 +56,7 @@ class Layer:
         stored_bias: The one that holds the bias.
         input_scale: Of the activations it reads, where they are integers: the bias is then one, too.
         file: The quantized file.
+        most: The largest magnitude of an integer, where fewer than the format's are wanted.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Layer:
     stored_bias: Any
     input_scale: float | None
     file: Any
+    most: int | None = None
 
     def choose(self, trained: Floats, quantized: Floats, random: np.random.Generator) -> Chosen:
         """Choose the integers, write them into the file, and return what they stand for.
@@ -77,7 +79,7 @@ class Layer:
         """
         rows = _Rows(self, trained.shape, random, _ROWS_EACH if self._is_depthwise else _ROWS)
         there, should = rows.of(quantized), rows.of(trained)
-        most = LARGEST[flatbuffer.TYPE_NAMES[self.stored.type]]
+        most = self.most or LARGEST[flatbuffer.TYPE_NAMES[self.stored.type]]
         choose = _choose_each if self._is_depthwise else _choose
         codes, scales, shift = choose(self._matrix(), there, should, most)
         return self._write(codes, scales.astype(np.float32), self.bias + shift)

@@ -10,6 +10,8 @@ from edge_sdk.manifest import Latency, Manifest, Precision, Preprocessing
 
 DEFAULT_MAX_DROP = 2.0
 DEFAULT_SPARSITY = 0.5
+# EfficientNet-Lite0's int8 travels in 4.4 MB, with 49 levels in 3.1 MB.
+DEFAULT_CLUSTERS = 49
 # What is made where nothing is said: all that needs no search.
 DEFAULT_PRECISIONS = (
     Precision.FP32,
@@ -38,6 +40,7 @@ class ConvertRequest:
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
         train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
+        clusters: Distinct weights a channel in the clustered twin of int8, which travels lighter; 0 for none.
         precisions: Number formats to make; fp32 is always made, as the reference.
         preprocessing: Applied to every sample before it reaches the model.
         seed: For everything random.
@@ -56,6 +59,7 @@ class ConvertRequest:
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
+    clusters: int = DEFAULT_CLUSTERS
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0

@@ -128,7 +128,7 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
     command += [word for profile in PROFILES for word in ("--profile", profile)]
     command += [word for precision in PRECISIONS for word in ("--precision", precision)]
     # To prune is to fine-tune: minutes of training that `edge convert` is for.
-    command += ["--prune", "0", "-o", str(target)]
+    command += ["--prune", "0", "--clusters", "0", "-o", str(target)]
     # In a session of its own it cannot ask the terminal how wide it is.
     env = environment(scratch) | {"COLUMNS": str(shutil.get_terminal_size().columns)}
     converting = Leashed("conversion", command, log=work / "convert.log", env=env, cwd=scratch, shown=True)

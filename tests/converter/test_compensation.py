@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from edge_converter import compensate, data, flatbuffer, graph, quantize
 from edge_converter.data import Integers, Samples
+from edge_converter.errors import QuantizationError
 from edge_converter.layerwise import FloatGraph, OneOperator
 from edge_converter.quantize import Quantized
 from edge_lab import digits
@@ -102,6 +104,29 @@ def test_it_is_kept_only_where_it_helps_and_says_so(
     else:
         assert refined.compression.parameters["rounding"] == "compensated"
         assert refined.compression.parameters["samples"] == 48
+
+
+def test_a_clustered_file_has_few_integers_a_channel_and_travels_lighter(
+    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
+) -> None:
+    made = copied(medium, tmp_path / "made.tflite")
+    few = compensate.cluster(digits.models()[1], made, samples, rows, 15)
+    assert few.compression.parameters["levels"] == 15
+    assert few.graph.precision is Precision.INT8
+    file = flatbuffer.read(few.path)
+    for operator in file.subgraphs[0].operators:
+        if flatbuffer.op_name(file, operator) in quantize.NARROW:
+            stored = file.subgraphs[0].tensors[operator.inputs[1]]
+            integers = np.frombuffer(bytes(file.buffers[stored.buffer].data), np.int8)
+            assert np.abs(integers).max() <= 7
+    packed = [len(zlib.compress(path.read_bytes())) for path in (few.path, medium.path)]
+    assert packed[0] < 0.8 * packed[1]
+
+
+def test_too_few_samples_cannot_cluster(samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path) -> None:
+    made = copied(medium, tmp_path / "made.tflite")
+    with pytest.raises(QuantizationError, match="too few"):
+        compensate.cluster(digits.models()[1], made, samples, rows[:4], 15)
 
 
 def test_too_few_samples_change_nothing(samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path) -> None:
