@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from edge_converter import cache as caching
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
+from edge_converter.request import ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
 from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing
@@ -62,22 +63,24 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
-        clusters=args.clusters,
-        precisions=_precisions(args),
+        recipe=args.recipe,
+        settings=tuple(args.settings),
+        precisions=tuple(Precision(one) for one in args.precisions),
         max_size=args.max_size,
         preprocessing=Preprocessing(
             resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std
         ),
         seed=args.seed,
         threads=args.threads,
+        cache=_cache(args),
         keras_deadline_s=args.keras_deadline,
     )
 
 
-def _precisions(args: argparse.Namespace) -> tuple[Precision, ...]:
-    if args.precisions:
-        return tuple(Precision(one) for one in args.precisions)
-    return DEFAULT_PRECISIONS if args.max_size is None else (*DEFAULT_PRECISIONS, Precision.MIXED)
+def _cache(args: argparse.Namespace) -> Path | None:
+    if args.no_cache:
+        return None
+    return Path(args.cache) if args.cache else caching.folder()
 
 
 @contextlib.contextmanager

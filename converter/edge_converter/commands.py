@@ -11,7 +11,6 @@ from edge_sdk.cli.command import Command
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _MOST_SPARSE = 0.95
-_FEWEST_CLUSTERS, _MOST_CLUSTERS = 3, 253
 _MOST_THREADS = 256
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -69,8 +68,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         choices=_PRECISIONS,
+        default=[],
         dest="precisions",
-        help="number format to make; may be repeated (default all, mixed only with --max-size; fp32 is always made)",
+        help="make only this number format of the recipe; may be repeated (mixed only with --max-size)",
     )
     wanted.add_argument(
         "--prune",
@@ -80,16 +80,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="share of weights to remove from .keras and .h5 models, 0 for none (default 0.5)",
     )
     wanted.add_argument(
-        "--clusters",
-        type=_clusters,
-        default=49,
-        metavar="N",
-        help="distinct weights a channel in the twin of int8 that travels lighter, odd, 0 for none (default 49)",
+        "--recipe",
+        metavar="NAME|FILE",
+        help="how variants are made: a .toml file, or a name such as default; else the recipes of the profiles",
+    )
+    wanted.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="VARIANT.PASS.OPTION=VALUE",
+        help="change an option of a pass in the recipe, such as clustered-int8.cluster.levels=31; may be repeated",
     )
 
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
+    how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     how.add_argument(
         "--keras-deadline",
         type=_seconds,
@@ -133,13 +141,6 @@ def _share(text: str) -> float:
 
 def _seconds(text: str) -> float:
     return _number(text, 1, 1e6)
-
-
-def _clusters(text: str) -> int:
-    value = _whole(text, 0, _MOST_CLUSTERS)
-    if value and (value % 2 == 0 or value < _FEWEST_CLUSTERS):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not 0 or odd from {_FEWEST_CLUSTERS} to {_MOST_CLUSTERS}")
-    return value
 
 
 def _threads(text: str) -> int:

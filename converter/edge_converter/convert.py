@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import candidates, fronts, graph, judge, latency, report, sources
+from edge_converter import candidates, fronts, graph, judge, latency, recipe, report, sources
 from edge_converter import data as labelled
-from edge_converter.candidates import Calibration, Candidate, FloatFile
-from edge_converter.data import Samples, Split
+from edge_converter.cache import Cache
+from edge_converter.candidates import Candidate, FloatFile
+from edge_converter.data import Integers, Samples, Split
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
+from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
 from edge_sdk import bundle as bundles
@@ -45,6 +47,14 @@ _SUSPICIOUS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Calibration:
+    """Samples that choose ranges and integers; their labels are not looked at."""
+
+    samples: Samples
+    rows: Integers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
     """What all sources share, and the samples they are judged on."""
 
@@ -52,7 +62,7 @@ class _Family:
     outputs: tuple[TensorSpec, ...]
     samples: Samples
     parts: Split
-    calibration: Calibration
+    calibration: _Calibration
 
 
 def convert(request: ConvertRequest, progress: Progress | None = None) -> ConvertResult:
@@ -90,17 +100,21 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             family = _family(models, floats, request, watch)
             pruned = prune(_pruning(family, request)) if request.prune else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
-        made, unmade = candidates.make(
-            files,
-            request.precisions,
-            family.calibration,
-            folder,
-            watch,
+        room = Room(
+            samples=family.calibration.samples,
+            rows=family.calibration.rows,
+            folder=folder,
+            where=name,
+            threads=request.threads,
+            seed=request.seed,
             max_size=request.max_size,
-            clusters=request.clusters,
+            progress=watch,
         )
+        cache = Cache(request.cache)
+        made, unmade = candidates.make(candidates.plan(files, recipe.chosen(request, boards), room), room, cache)
+        cache.trim()
         verdict = judge.judge(
-            made,
+            candidates.in_order(files, made),
             family.samples,
             family.parts.count,
             max_drop=request.max_drop,
@@ -204,14 +218,14 @@ def _family(
     samples = _open(request.data, shape, classes, request)
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
-    calibration = Calibration(samples=samples, rows=parts.calibrate, threads=request.threads)
+    calibration = _Calibration(samples=samples, rows=parts.calibrate)
     if request.calibration is not None:
         apart = labelled.open_samples(request.calibration, shape=shape, preprocessing=request.preprocessing)
         seen = set(samples.digests()) & set(apart.digests())
         if seen:
             progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
         rows = labelled.first_by_content(apart, labelled.MAX_CALIBRATION)
-        calibration = Calibration(samples=apart, rows=rows, threads=request.threads)
+        calibration = _Calibration(samples=apart, rows=rows)
     return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, calibration=calibration)
 
 

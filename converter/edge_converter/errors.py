@@ -43,3 +43,16 @@ class QuantizationError(ConversionError):
     """The quantizer failed, or left every operator as it was."""
 
     code = "quantization"
+
+
+class RecipeError(ConversionError):
+    """A recipe is missing, malformed, or asks for a pass or an option that there is not."""
+
+    code = "recipe"
+    exit_status = EXIT_USAGE
+
+
+class PassContractError(ConversionError):
+    """A pass did not give what it promises: a mistake of ours, or a network nobody thought of."""
+
+    code = "pass-contract"

@@ -103,5 +103,5 @@ def _prune(
             },
         )
         label = f"pruned{round(100 * pruning.sparsity)}"
-        made.append(FloatFile(source=model.name, path=into, label=label, compression=(step,)))
+        made.append(FloatFile(source=model.name, path=into, kind="pruned", label=label, compression=(step,)))
     return made

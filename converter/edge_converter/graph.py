@@ -119,11 +119,24 @@ def read(path: Path) -> Graph:
         SourceError: It is no whole `.tflite` file.
         UnsupportedModelError: It holds something this converter cannot judge.
     """
-    model = flatbuffer.read(path)
+    return _read(flatbuffer.read(path), where=str(path))
+
+
+def parsed(content: bytes, *, where: str) -> Graph:
+    """The same of a file's bytes.
+
+    Raises:
+        SourceError: They are no whole `.tflite` file.
+        UnsupportedModelError: They hold something this converter cannot judge.
+    """
+    return _read(flatbuffer.parse(content, where=where), where=where)
+
+
+def _read(model: Any, *, where: str) -> Graph:
     if len(model.subgraphs) > 1:
         raise UnsupportedModelError(
             f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
-            where=str(path),
+            where=where,
             hint="export one signature without control flow",
         )
     graph = model.subgraphs[0]
