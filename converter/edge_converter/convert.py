@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import candidates, fronts, graph, judge, latency, recipe, report, sources
+from edge_converter import batches, candidates, fronts, graph, judge, latency, recipe, report, sources
 from edge_converter import data as labelled
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate, FloatFile
@@ -214,13 +214,13 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
-    shape, classes = inputs[0].shape[1:], outputs[0].shape[1]
-    samples = _open(request.data, shape, classes, request)
+    classes = outputs[0].shape[1]
+    samples = _open(request.data, inputs, classes, request)
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
     calibration = _Calibration(samples=samples, rows=parts.calibrate)
     if request.calibration is not None:
-        apart = labelled.open_samples(request.calibration, shape=shape, preprocessing=request.preprocessing)
+        apart = labelled.open_samples(request.calibration, inputs=inputs, preprocessing=request.preprocessing)
         seen = set(samples.digests()) & set(apart.digests())
         if seen:
             progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
@@ -229,22 +229,22 @@ def _family(
     return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, calibration=calibration)
 
 
-def _open(path: Path, shape: tuple[int, ...], classes: int, request: ConvertRequest) -> Samples:
-    samples = labelled.open_samples(path, shape=shape, preprocessing=request.preprocessing)
+def _open(path: Path, inputs: Sequence[TensorSpec], classes: int, request: ConvertRequest) -> Samples:
+    samples = labelled.open_samples(path, inputs=inputs, preprocessing=request.preprocessing)
     labelled.check_labels(samples, classes)
     return samples
 
 
 def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
     """What pruned models are fine-tuned on: never a sample that counts."""
-    shape, classes = family.inputs[0].shape[1:], family.outputs[0].shape[1]
+    inputs, classes = family.inputs, family.outputs[0].shape[1]
     if request.train is not None:
-        samples = _open(request.train, shape, classes, request)
+        samples = _open(request.train, inputs, classes, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
         return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
     if request.calibration is not None:
-        samples = _open(request.calibration, shape, classes, request)
+        samples = _open(request.calibration, inputs, classes, request)
         rows_apart = labelled.as_rows(range(len(samples.labels)))
         return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
     rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
@@ -265,7 +265,8 @@ def _measure(
     kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
     progress.stage("time", len(kept) * latency.rounds())
-    sample = family.samples.read(family.parts.count[:1])
+    at_once = batches.size(family.inputs)
+    sample = [each[0] for each in batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)]
     paths = {candidate.id: candidate.path for candidate in kept}
     return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edge_converter.data import Floats
-from edge_sdk.engine import Engine
+from edge_sdk.engine import Array, Engine
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Latency, Origin
 
@@ -30,13 +29,13 @@ _LONGEST_S = 12.0
 
 
 def measure(
-    paths: Mapping[str, Path], sample: Floats, *, threads: int, at: float, advance: Callable[[int], None]
+    paths: Mapping[str, Path], sample: Sequence[Array], *, threads: int, at: float, advance: Callable[[int], None]
 ) -> tuple[Latency, ...]:
     """Time one inference of each variant.
 
     Args:
         paths: Files by variant id.
-        sample: One sample, `[1, *shape]`.
+        sample: What one call takes: one array per input, batch dimension included.
         threads: For the interpreters.
         at: When this is, in seconds since 1970, for the record.
         advance: Told after each turn.
@@ -46,13 +45,13 @@ def measure(
         engines = {id_: stack.enter_context(Engine(path, threads=threads)) for id_, path in paths.items()}
         for engine in engines.values():
             for _ in range(_WARM_UP):
-                engine.run([sample])
+                engine.run(sample)
         for _ in range(_ROUNDS):
             for id_, engine in engines.items():
                 spent_s = sum(took_s[id_])
                 enough = spent_s > _LONGEST_S or (spent_s > _ENOUGH_S and len(took_s[id_]) >= _FEWEST)
                 if not enough:
-                    engine.run([sample])
+                    engine.run(sample)
                     took_s[id_] += [_timed(engine, sample) for _ in range(_TURN)]
                 advance(1)
         runtime = next(iter(engines.values())).runtime
@@ -77,7 +76,7 @@ def rounds() -> int:
     return _ROUNDS
 
 
-def _timed(engine: Engine, sample: Floats) -> float:
+def _timed(engine: Engine, sample: Sequence[Array]) -> float:
     start = time.perf_counter()
-    engine.run([sample])
+    engine.run(sample)
     return time.perf_counter() - start

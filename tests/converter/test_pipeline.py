@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import candidates, data, pipeline, recipe
+from edge_converter import candidates, data, graph, pipeline, recipe
 from edge_converter.cache import Cache, key
 from edge_converter.candidates import FloatFile
 from edge_converter.data import Samples
@@ -26,7 +26,8 @@ SMALL = digits.models()[0]
 
 @pytest.fixture(scope="module")
 def samples() -> Samples:
-    return data.open_samples(digits.directory() / "digits_train.npz", shape=(8, 8, 1), preprocessing=Preprocessing())
+    inputs = graph.read(SMALL).inputs
+    return data.open_samples(digits.directory() / "digits_train.npz", inputs=inputs, preprocessing=Preprocessing())
 
 
 @pytest.fixture
