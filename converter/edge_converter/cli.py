@@ -35,7 +35,7 @@ class Converted:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print what came of it."""
-    with _ended_in_order(), progress.chosen() as watch:
+    with ended_in_order(), progress.chosen() as watch:
         result = convert(_request(args), watch)
     bundle = Bundle(result.bundle, verify=False)
     converted = Converted(
@@ -81,7 +81,7 @@ def _precisions(args: argparse.Namespace) -> tuple[Precision, ...]:
 
 
 @contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
+def ended_in_order() -> Iterator[None]:
     """Let a polite kill end the conversion as Ctrl-C does: temporary files and the TensorFlow process go with it."""
 
     def leave(number: int, _: FrameType | None) -> None:

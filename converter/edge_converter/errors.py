@@ -43,3 +43,16 @@ class QuantizationError(ConversionError):
     """The quantizer failed, or left every operator as it was."""
 
     code = "quantization"
+
+
+class NoCutError(ConversionError):
+    """A model cannot be cut there, or not into so many parts."""
+
+    code = "no-cut"
+    exit_status = EXIT_USAGE
+
+
+class SplitMismatchError(ConversionError):
+    """The segments of a model do not compute the same as the whole, bit for bit."""
+
+    code = "split-mismatch"

@@ -119,11 +119,19 @@ def read(path: Path) -> Graph:
         SourceError: It is no whole `.tflite` file.
         UnsupportedModelError: It holds something this converter cannot judge.
     """
-    model = flatbuffer.read(path)
+    return of(flatbuffer.read(path), where=str(path))
+
+
+def of(model: Any, *, where: str) -> Graph:
+    """What a model that was read computes.
+
+    Raises:
+        UnsupportedModelError: It holds something this converter cannot judge.
+    """
     if len(model.subgraphs) > 1:
         raise UnsupportedModelError(
             f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
-            where=str(path),
+            where=where,
             hint="export one signature without control flow",
         )
     graph = model.subgraphs[0]
