@@ -36,7 +36,7 @@ class Converted:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print what came of it."""
-    with _ended_in_order(), progress.chosen() as watch:
+    with ended_in_order(), progress.chosen() as watch:
         result = convert(_request(args), watch)
     bundle = Bundle(result.bundle, verify=False)
     converted = Converted(
@@ -84,7 +84,7 @@ def _cache(args: argparse.Namespace) -> Path | None:
 
 
 @contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
+def ended_in_order() -> Iterator[None]:
     """Let a polite kill end the conversion as Ctrl-C does: temporary files and the TensorFlow process go with it."""
 
     def leave(number: int, _: FrameType | None) -> None:

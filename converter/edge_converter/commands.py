@@ -12,6 +12,8 @@ from edge_sdk.cli.command import Command
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
+_MOST_SEGMENTS = 64
+_SLOWEST_LINK = 1e-3  # MB/s
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -113,6 +115,42 @@ def _convert(args: argparse.Namespace) -> int:
     return cli.run(args)
 
 
+def _configure_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a bundle, or a .tflite file")
+    parser.add_argument("--variant", metavar="ID", help="of the bundle; 'edge inspect' names them")
+    where = parser.add_argument_group("where to cut")
+    where.add_argument(
+        "--parts", type=_parts, metavar="N", help="cut it into N segments, the slowest as fast as can be"
+    )
+    where.add_argument(
+        "--at",
+        type=_operators,
+        default=(),
+        metavar="OP[,OP...]",
+        help="cut it before these operators, as --list counts",
+    )
+    where.add_argument(
+        "--link", type=_link, metavar="MB/S", help="count what is handed on at this many 10^6 bytes a second; else free"
+    )
+    where.add_argument(
+        "--profile", metavar="ID", help="go by the times predicted for this board; else they are measured here"
+    )
+    where.add_argument(
+        "--list", "--dry-run", action="store_true", dest="dry_run", help="print all places to cut, and write nothing"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("-o", "--output", metavar="DIR", help="directory for the segments and split.json")
+    how.add_argument("--data", metavar="PATH", help="verify on these samples as well as on noise: .npz, or images")
+    how.add_argument("--threads", type=_threads, default=1, metavar="N", help="of each segment (default 1)")
+    how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise (default 0)")
+
+
+def _split(args: argparse.Namespace) -> int:
+    from edge_converter import split_cli
+
+    return split_cli.run(args)
+
+
 def _size(text: str) -> tuple[int, int]:
     found = _RESIZE.match(text)
     if not found:
@@ -141,6 +179,18 @@ def _share(text: str) -> float:
 
 def _seconds(text: str) -> float:
     return _number(text, 1, 1e6)
+
+
+def _parts(text: str) -> int:
+    return _whole(text, 2, _MOST_SEGMENTS)
+
+
+def _operators(text: str) -> tuple[int, ...]:
+    return tuple(_whole(part, 0, 2**31 - 1) for part in text.split(","))
+
+
+def _link(text: str) -> float:
+    return _number(text, _SLOWEST_LINK, 1e6)
 
 
 def _threads(text: str) -> int:
@@ -175,5 +225,11 @@ COMMANDS: tuple[Command, ...] = (
         summary="turn trained models and labelled data into a bundle of measured variants",
         configure=_configure,
         run=_convert,
+    ),
+    Command(
+        path=("split",),
+        summary="cut a variant into segments for a pipeline, bit-identical to the whole",
+        configure=_configure_split,
+        run=_split,
     ),
 )

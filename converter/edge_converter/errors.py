@@ -56,3 +56,16 @@ class PassContractError(ConversionError):
     """A pass did not give what it promises: a mistake of ours, or a network nobody thought of."""
 
     code = "pass-contract"
+
+
+class NoCutError(ConversionError):
+    """A model cannot be cut there, or not into so many parts."""
+
+    code = "no-cut"
+    exit_status = EXIT_USAGE
+
+
+class SplitMismatchError(ConversionError):
+    """The segments of a model do not compute the same as the whole, bit for bit."""
+
+    code = "split-mismatch"

@@ -119,7 +119,7 @@ def read(path: Path) -> Graph:
         SourceError: It is no whole `.tflite` file.
         UnsupportedModelError: It holds something this converter cannot judge.
     """
-    return _read(flatbuffer.read(path), where=str(path))
+    return of(flatbuffer.read(path), where=str(path))
 
 
 def parsed(content: bytes, *, where: str) -> Graph:
@@ -129,10 +129,15 @@ def parsed(content: bytes, *, where: str) -> Graph:
         SourceError: They are no whole `.tflite` file.
         UnsupportedModelError: They hold something this converter cannot judge.
     """
-    return _read(flatbuffer.parse(content, where=where), where=where)
+    return of(flatbuffer.parse(content, where=where), where=where)
 
 
-def _read(model: Any, *, where: str) -> Graph:
+def of(model: Any, *, where: str) -> Graph:
+    """What a model that was read computes.
+
+    Raises:
+        UnsupportedModelError: It holds something this converter cannot judge.
+    """
     if len(model.subgraphs) > 1:
         raise UnsupportedModelError(
             f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
