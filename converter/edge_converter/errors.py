@@ -43,3 +43,10 @@ class QuantizationError(ConversionError):
     """The quantizer failed, or left every operator as it was."""
 
     code = "quantization"
+
+
+class EvidenceError(ConversionError):
+    """A file of measured latencies is missing, or holds something else."""
+
+    code = "evidence"
+    exit_status = EXIT_USAGE
