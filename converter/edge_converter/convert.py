@@ -259,7 +259,7 @@ def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:
 def _measure(
     kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
-    progress.stage("time", len(kept) * latency.rounds())
+    progress.stage("time", len(kept) * latency.turns())
     sample = family.samples.read(family.parts.count[:1])
     paths = {candidate.id: candidate.path for candidate in kept}
     return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)

@@ -1,8 +1,8 @@
 """Which few variants to put on a board: enough for the daemon to move between, few enough to download and store.
 
 Always among them is one that every CPU of the board's kind runs; then come the ends of the front (the most accurate,
-the fastest, the lightest to transfer) and, up to six, those between that lie furthest from all chosen so far. A step
-between two variants that no user would notice is not worth a file. Where the front alone is too short, what another
+the fastest, the lightest to transfer) and, up to six, those between that gain most over all chosen so far. A gain that no
+user would notice is not worth a file. Where the front alone is too short, what another
 dominates only if a prediction holds comes along: the daemon measures, and then knows.
 """
 
@@ -97,12 +97,12 @@ class _Choice:
         if not pool:
             return
         timed = [v for v in pool if v.id in self._front.latencies]
-        self._add(max(pool, key=lambda v: (v.quality.value, -self._ms(v), v.id)), "the most accurate")
+        self._end(max(pool, key=lambda v: (v.quality.value, -self._ms(v), v.id)), "the most accurate")
         if timed:
-            self._add(min(timed, key=lambda v: (self._ms(v), -v.quality.value, v.id)), "the fastest")
-        self._add(min(pool, key=lambda v: (v.transfer_bytes, -v.quality.value, v.id)), "the lightest to transfer")
+            self._end(min(timed, key=lambda v: (self._ms(v), -v.quality.value, v.id)), "the fastest")
+        self._end(min(pool, key=lambda v: (v.transfer_bytes, -v.quality.value, v.id)), "the lightest to transfer")
         if self._objective is Objective.SIZE:
-            self._add(min(pool, key=lambda v: (v.size_bytes, -v.quality.value, v.id)), "the smallest file")
+            self._end(min(pool, key=lambda v: (v.size_bytes, -v.quality.value, v.id)), "the smallest file")
         self._everywhere(pool)
         while len(self._why) < MOST and (variant := self._furthest(front)) is not None:
             self._add(variant, "a step between the others")
@@ -147,20 +147,27 @@ class _Choice:
         if usable:
             self._add(max(usable, key=lambda v: (v.quality.value, -self._ms(v), v.id)), "runs on every such CPU")
 
-    def _furthest(self, front: Sequence[Variant]) -> Variant | None:
-        """The one that differs most from all chosen, where it differs enough to be noticed."""
-        left = [v for v in front if v.id not in self._why]
-        distances = {v.id: min(self._distance(v, self._by_id[id_]) for id_ in self._why) for v in left}
-        found = max(left, key=lambda v: (distances[v.id], v.quality.value, v.id), default=None)
-        return found if found is not None and distances[found.id] > 1 else None
+    def _end(self, variant: Variant, why: str) -> None:
+        """An end of the front, unless one that is chosen already is as good to any user."""
+        if not self._why or variant.id in self._why or self._gain(variant) > 1:
+            self._add(variant, why)
 
-    def _distance(self, one: Variant, other: Variant) -> float:
-        """In steps that a user would notice."""
+    def _furthest(self, front: Sequence[Variant]) -> Variant | None:
+        """The one that gains most over all chosen, where that is enough to be noticed."""
+        gains = {v.id: self._gain(v) for v in front if v.id not in self._why}
+        found = max(gains, key=lambda id_: (gains[id_], self._by_id[id_].quality.value, id_), default=None)
+        return self._by_id[found] if found is not None and gains[found] > 1 else None
+
+    def _gain(self, variant: Variant) -> float:
+        """What it is better in than each of those chosen, in steps that a user would notice: the least of them."""
+        return min(self._better(variant, self._by_id[id_]) for id_ in self._why)
+
+    def _better(self, one: Variant, other: Variant) -> float:
         ms, other_ms = self._ms(one), self._ms(other)
         return max(
-            abs(one.quality.value - other.quality.value) / _NOTICED_POINTS,
-            abs(math.log(ms / other_ms)) / _NOTICED if ms > 0 and other_ms > 0 else 0.0,
-            abs(math.log(max(1, one.transfer_bytes) / max(1, other.transfer_bytes))) / _NOTICED,
+            (one.quality.value - other.quality.value) / _NOTICED_POINTS,
+            math.log(other_ms / ms) / _NOTICED if ms > 0 and other_ms > 0 else 0.0,
+            math.log(max(1, other.transfer_bytes) / max(1, one.transfer_bytes)) / _NOTICED,
         )
 
     def _unsure(self) -> list[str]:
