@@ -25,7 +25,7 @@ from typing import BinaryIO
 from edge_sdk import _ustar, atomic
 from edge_sdk.content import regular, sha256
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
-from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Variant
+from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Selection, Variant
 from edge_sdk.wire import canonical, decode
 
 MANIFEST = "manifest.json"
@@ -171,6 +171,7 @@ def check(manifest: Manifest, *, where: str) -> None:
         "two sources have the same name": [s.name for s in manifest.sources],
     }
     unique |= {f"fronts.{profile} names a variant twice": [*front] for profile, front in manifest.fronts.items()}
+    unique |= _listed(manifest)
     for complaint, names in unique.items():
         if len(set(names)) != len(names):
             raise BundleFormatError(complaint, where=where)
@@ -178,6 +179,7 @@ def check(manifest: Manifest, *, where: str) -> None:
         raise BundleFormatError("one blob is given two sizes", where=where)
     named = {manifest.reference: "reference"}
     named |= {id_: f"fronts.{profile}" for profile, front in manifest.fronts.items() for id_ in front}
+    named |= {id_: f"selection.{profile}" for profile, choice in manifest.selection.items() for id_ in _named(choice)}
     named |= {v.target.fallback: f"{v.id}.target.fallback" for v in manifest.variants if v.target.fallback}
     for id_, place in named.items():
         if id_ not in ids:
@@ -191,6 +193,22 @@ def check(manifest: Manifest, *, where: str) -> None:
             raise BundleFormatError(
                 f"{variant.id} falls back to {twin.id!r}, which does not run on the CPU", where=where
             )
+
+
+def _listed(manifest: Manifest) -> dict[str, list[str]]:
+    """The ids in each list of a selection, by what is wrong where one stands twice."""
+    found: dict[str, list[str]] = {}
+    for profile, choice in manifest.selection.items():
+        found[f"selection.{profile}.recommended names a variant twice"] = [one.id for one in choice.recommended]
+        found[f"selection.{profile}.dominated names a variant twice"] = [one.id for one in choice.dominated]
+        found[f"selection.{profile}.excluded names a variant twice"] = [one.id for one in choice.excluded]
+    return found
+
+
+def _named(choice: Selection) -> set[str]:
+    """The variants that a selection speaks of."""
+    found = {one.id for one in choice.recommended} | {one.id for one in choice.excluded}
+    return found | {one.id for one in choice.dominated} | {one.by for one in choice.dominated}
 
 
 def write(

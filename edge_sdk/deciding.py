@@ -27,13 +27,14 @@ _MEMORY = 0.7  # of the old ratio; the rest is the newest window
 def expected_ms(variants: Sequence[Variant], evidence: Sequence[Latency], machine: str) -> dict[str, float]:
     """What one inference of each variant takes, by the best evidence there is for all of them.
 
-    Evidence of different machines is not mixed: the first of these that covers every variant is taken: measured on this
-    machine, measured on any other one, predicted for one profile, and at last the number of operations.
+    Evidence of different machines or numbers of threads is not mixed. The first of these that covers every variant is
+    taken: measured on this machine, measured on any other one, predicted for one profile, and at last the number of
+    operations.
     """
     ids = {variant.id for variant in variants}
-    places = sorted({(e.machine, e.origin) for e in evidence}, key=lambda p: (p[0] != machine, _TRUST[p[1]], p[0]))
-    for place in places:
-        found = {e.variant: e.median_ms for e in evidence if (e.machine, e.origin) == place}
+    places = {(e.machine, e.origin, e.threads) for e in evidence}
+    for place in sorted(places, key=lambda p: (p[0] != machine, _TRUST[p[1]], p[0], p[2])):
+        found = {e.variant: e.median_ms for e in evidence if (e.machine, e.origin, e.threads) == place}
         if ids <= found.keys():
             return {id_: max(found[id_], 1e-6) for id_ in ids}
     return {variant.id: max(variant.cost.macs * _MS_PER_MAC, 1e-6) for variant in variants}

@@ -62,6 +62,16 @@ class Origin(enum.Enum):
     PREDICTED = "predicted"
 
 
+class Objective(enum.Enum):
+    """What the recommended variants of a board are ordered by."""
+
+    ACCURACY = "accuracy"
+    LATENCY = "latency"
+    SIZE = "size"
+    TRANSFER = "transfer"
+    ENERGY = "energy"
+
+
 class TensorSpec(Wire, frozen=True, kw_only=True):
     """One input or output as the app sees it: `-1` is a free (batch) dimension."""
 
@@ -199,11 +209,54 @@ class Refused(Wire, frozen=True, kw_only=True):
     quality: Quality | None = None
 
 
+class Recommended(Wire, frozen=True, kw_only=True):
+    """A variant to put on a board, and what for."""
+
+    id: Name
+    why: Text
+
+
+class Dominated(Wire, frozen=True, kw_only=True):
+    """A variant not worth having on a board, because another is at least as good in everything that counts there."""
+
+    id: Name
+    by: Name
+    why: Text
+
+
+class Excluded(Wire, frozen=True, kw_only=True):
+    """A variant that does not come into question on a board, whatever else there is."""
+
+    id: Name
+    reason: Text
+
+
+class Selection(Wire, frozen=True, kw_only=True):
+    """What to put on one board, and why not the rest.
+
+    Attributes:
+        objective: What `recommended` is ordered by, the best first.
+        max_latency_ms: The bound that was set, in milliseconds.
+        recommended: Few enough to ship; the files that these fall back to are among them.
+        dominated: With what each is dominated by, which is itself in the board's front.
+        excluded: With the reason.
+        notes: What a reader should know of this choice.
+    """
+
+    objective: Objective = Objective.ACCURACY
+    max_latency_ms: Millis | None = None
+    recommended: Annotated[tuple[Recommended, ...], Meta(max_length=16)] = ()
+    dominated: Annotated[tuple[Dominated, ...], Meta(max_length=1000)] = ()
+    excluded: Annotated[tuple[Excluded, ...], Meta(max_length=1000)] = ()
+    notes: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
+
+
 class Manifest(Wire, frozen=True, kw_only=True):
     """What is in a bundle.
 
     Attributes:
         fronts: Per profile, the ids of the variants worth having there, the most accurate first.
+        selection: Per profile, what to ship of them, and why not the rest.
         reference: The id of the variant that `quality.drop` and `quality.agreement` are counted against.
     """
 
@@ -220,6 +273,7 @@ class Manifest(Wire, frozen=True, kw_only=True):
     reference: Name
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=1000)]
     fronts: dict[Name, tuple[Name, ...]] = {}
+    selection: dict[Name, Selection] = {}
     refused: tuple[Refused, ...] = ()
 
     def variant(self, id: str) -> Variant | None:  # noqa: A002 - `id` is the field's name everywhere
@@ -232,13 +286,22 @@ class Latency(Wire, frozen=True, kw_only=True):
 
     Attributes:
         machine: Name of the machine or board; for a prediction, the profile it is for.
+        profile: The board it holds for, where that is known.
+        blob: Of the file that was run; by it, or by `precision` and `macs`, evidence is known to be of a variant.
+        precision: Of that file.
+        macs: Multiply-accumulates of one inference of it.
         threads: Given to the interpreter.
         samples: Inferences timed; 0 for a prediction.
         band: A prediction is expected within `median_ms / band .. median_ms * band`.
+        load_ms: From the file, which the system has cached, to the first answer.
+        memory_bytes: What the process grew by, from before the file was opened until after the first answer.
         source: Where a published figure or a predictor's constants come from.
     """
 
     variant: Name
+    blob: Sha256 | None = None
+    precision: Precision | None = None
+    macs: Count | None = None
     origin: Origin
     machine: Annotated[str, Meta(max_length=200)]
     profile: Name | None = None
@@ -248,6 +311,8 @@ class Latency(Wire, frozen=True, kw_only=True):
     median_ms: Millis
     p95_ms: Millis | None = None
     band: Annotated[float, Meta(ge=1, le=1000)] | None = None
+    load_ms: Millis | None = None
+    memory_bytes: Bytes | None = None
     at: Unix | None = None
     source: Text | None = None
 

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk.bundle import Bundle
-from edge_sdk.engine import Array, Engine
+from edge_sdk.engine import Engine
 from edge_sdk.errors import EXIT_FAILED, EdgeError
 from edge_sdk.machine import machine_name
-from edge_sdk.manifest import Latency, Origin, TensorSpec
+from edge_sdk.manifest import Latency, Origin
+from edge_sdk.rounds import noise
 from edge_sdk.wire import encode
 
 _WARM_UP = 3
@@ -70,9 +71,7 @@ def measure(bundle: Bundle, variants: Sequence[str], *, deadline_s: float, threa
 
 
 def _times_ms(engine: Engine, budget_s: float) -> list[float]:
-    # The same numbers each time; noise, because a runtime may be quicker on zeros.
-    noise = np.random.default_rng(0)
-    sample = [_input(spec, noise) for spec in engine.inputs]
+    sample = noise(engine.inputs)
     for _ in range(_WARM_UP):
         engine.run(sample)
     times: list[float] = []
@@ -84,14 +83,7 @@ def _times_ms(engine: Engine, budget_s: float) -> list[float]:
     return times
 
 
-def _input(spec: TensorSpec, noise: np.random.Generator) -> Array:
-    shape = tuple(1 if size < 0 else size for size in spec.shape)
-    if spec.dtype.startswith("float"):
-        return noise.random(shape).astype(spec.dtype)
-    return np.zeros(shape, spec.dtype)
-
-
-def _limit(deadline_s: float) -> None:
+def limit(deadline_s: float) -> None:
     """No core dump, no file written, no more processor time than the deadline allows on all cores together."""
     cpu_s = int(deadline_s * (os.cpu_count() or 1)) + 10
     for kind, most in (
@@ -109,7 +101,7 @@ def _limit(deadline_s: float) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Leave at once when standard input ends: whoever started us is gone."""
 
     def watch() -> None:
@@ -128,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--deadline-s", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
-    _limit(args.deadline_s)
-    _end_with_parent()
+    limit(args.deadline_s)
+    end_with_parent()
     try:
         latencies = measure(
             Bundle(args.bundle, verify=False), args.variants, deadline_s=args.deadline_s, threads=args.threads

@@ -17,7 +17,7 @@ from edge_converter.convert import convert
 from edge_converter.request import ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
-from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing
+from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
 
 _SIGNALLED = 128
 
@@ -60,6 +60,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         name=args.name,
         version=args.version,
         max_drop=args.max_drop,
+        max_latency_ms=args.max_latency,
+        objective=Objective(args.objective),
+        evidence=tuple(Path(path) for path in args.evidence),
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
@@ -107,6 +110,10 @@ def _text(result: ConvertResult) -> str:
     if manifest.fronts:
         rows = [(profile, ", ".join(ids)) for profile, ids in manifest.fronts.items()]
         parts.append(table(("profile", "worth having there, the most accurate first"), rows))
+        why = [
+            (profile, one.id, one.why) for profile, choice in manifest.selection.items() for one in choice.recommended
+        ]
+        parts.append(table(("profile", "recommended", "what for"), why))
     machine = next(iter(measured.values())).machine if measured else "nowhere"
     samples = manifest.variants[0].quality.samples
     parts.append(

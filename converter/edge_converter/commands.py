@@ -10,6 +10,7 @@ from edge_sdk.cli.command import Command
 
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
+_OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
 _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
@@ -65,6 +66,26 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=_bytes,
         metavar="SIZE",
         help="refuse variants whose file is larger, such as 3.4MB, and search weights in 4 and 8 bits that fit",
+    )
+    wanted.add_argument(
+        "--max-latency",
+        type=_millis,
+        metavar="MS",
+        help="leave variants that surely take longer than this on a board out of what is recommended there",
+    )
+    wanted.add_argument(
+        "--objective",
+        choices=_OBJECTIVES,
+        default="accuracy",
+        help="what the variants recommended for a board are ordered by (default accuracy)",
+    )
+    wanted.add_argument(
+        "--evidence",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="evidence.json of a bundle that 'edge bench --write' ran on a device: it decides for such boards; "
+        "may be repeated",
     )
     wanted.add_argument(
         "--precision",
@@ -191,6 +212,13 @@ def _operators(text: str) -> tuple[int, ...]:
 
 def _link(text: str) -> float:
     return _number(text, _SLOWEST_LINK, 1e6)
+
+
+def _millis(text: str) -> float:
+    value = _number(text, 0, 1e6)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time: nothing takes 0 ms")
+    return value
 
 
 def _threads(text: str) -> int:

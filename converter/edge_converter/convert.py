@@ -14,7 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import batches, candidates, fronts, graph, judge, latency, recipe, report, sources
+from edge_converter import (
+    batches,
+    candidates,
+    evidence,
+    graph,
+    judge,
+    latency,
+    recipe,
+    report,
+    selection,
+    sources,
+)
 from edge_converter import data as labelled
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate, FloatFile
@@ -94,6 +105,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     for path in (request.data, request.calibration, request.train):
         if path is not None:
             labelled.check_readable(path)
+    elsewhere = evidence.read(request.evidence)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
         folder = Path(temporary)
         with float_files(models, folder, request, watch) as (floats, prune):
@@ -125,8 +137,13 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], family, request, watch)
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
+        believed, doubted = evidence.believed(elsewhere, variants)
+        for note in doubted:
+            watch.note(note)
         refused = tuple(_variant(candidate, one.quality) for candidate, one in verdict.refused if one.quality)
-        chosen = [_front(board, variants, verdict, watch) for board in boards]
+        chosen = [_select(board, variants, verdict, believed, request) for board in boards]
+        for board, one in zip(boards, chosen, strict=True):
+            _tell(board, one, watch)
         manifest = Manifest(
             format=1,
             name=name,
@@ -140,10 +157,13 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             metric=judge.METRIC,
             reference=verdict.reference,
             variants=variants,
-            fronts={one.profile: one.ids for one in chosen},
+            fronts={one.front.profile: one.front.ids for one in chosen},
+            selection={one.front.profile: one.selection for one in chosen},
             refused=(*unmade, *(one for _, one in verdict.refused)),
         )
-        latencies = (*measured, *(entry for one in chosen for entry in one.predicted))
+        known = evidence.merged(believed, evidence.stamped(measured, variants))
+        predicted = tuple(entry for one in chosen for entry in one.front.predicted)
+        latencies = (*known, *predicted)
         bundles.write(
             request.output,
             manifest,
@@ -151,7 +171,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             evidence=EvidenceFile(format=1, latency=latencies),
             report=report.render(
                 manifest,
-                (*timed, *(entry for one in chosen for entry in one.predicted)),
+                (*timed, *predicted),
                 refused=refused,
                 boards=boards,
                 notes=watch.notes,
@@ -264,7 +284,7 @@ def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:
 def _measure(
     kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
-    progress.stage("time", len(kept) * latency.rounds())
+    progress.stage("time", len(kept) * latency.turns())
     at_once = batches.size(family.inputs)
     sample = [each[0] for each in batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)]
     paths = {candidate.id: candidate.path for candidate in kept}
@@ -292,20 +312,28 @@ def _variant(candidate: Candidate, quality: Quality) -> Variant:
     )
 
 
-def _front(
-    board: Profile,
-    variants: Sequence[Variant],
-    verdict: Verdict,
-    progress: Progress,
-) -> fronts.Front:
+def _select(
+    board: Profile, variants: Sequence[Variant], verdict: Verdict, believed: Sequence[Latency], request: ConvertRequest
+) -> selection.Selected:
+    return selection.select(
+        board,
+        variants,
+        {candidate.id: candidate.graph for candidate, _ in verdict.kept},
+        evidence=believed,
+        max_latency_ms=request.max_latency_ms,
+        objective=request.objective,
+    )
+
+
+def _tell(board: Profile, chosen: selection.Selected, progress: Progress) -> None:
     accelerators = [delegate.value for delegate in board.variants.delegates if delegate.value != "cpu"]
     if accelerators:
         progress.note(
             f"{board.id}: the bundle holds its CPU variants; files for {', '.join(accelerators)} come with the "
             "vendor's compiler"
         )
-    graphs = {candidate.id: candidate.graph for candidate, _ in verdict.kept}
-    return fronts.front(board, variants, graphs)
+    for note in chosen.selection.notes:
+        progress.note(f"{board.id}: {note}")
 
 
 def _now() -> float:

@@ -69,3 +69,10 @@ class SplitMismatchError(ConversionError):
     """The segments of a model do not compute the same as the whole, bit for bit."""
 
     code = "split-mismatch"
+
+
+class EvidenceError(ConversionError):
+    """A file of measured latencies is missing, or holds something else."""
+
+    code = "evidence"
+    exit_status = EXIT_USAGE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from edge_sdk.manifest import Latency, Manifest, Precision, Preprocessing
+from edge_sdk.manifest import Latency, Manifest, Objective, Precision, Preprocessing
 
 DEFAULT_MAX_DROP = 2.0
 DEFAULT_SPARSITY = 0.5
@@ -25,6 +25,9 @@ class ConvertRequest:
         version: Likewise.
         max_drop: A variant that loses more points of accuracy against its own float file is refused.
         max_size: Bytes that a variant made here may have; what was given may be larger. None allows any size.
+        max_latency_ms: What one inference may take on each board; what surely takes longer is left out of its front.
+        objective: What the variants recommended for a board are ordered by.
+        evidence: `evidence.json` files of devices, whose measurements decide for their boards.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
         train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
@@ -47,6 +50,9 @@ class ConvertRequest:
     version: str | None = None
     max_drop: float = DEFAULT_MAX_DROP
     max_size: int | None = None
+    max_latency_ms: float | None = None
+    objective: Objective = Objective.ACCURACY
+    evidence: tuple[Path, ...] = ()
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY

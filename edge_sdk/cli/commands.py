@@ -57,7 +57,42 @@ def _run(args: argparse.Namespace) -> int:
     return run.run(args)
 
 
+def _configure_bench(parser: argparse.ArgumentParser) -> None:
+    _takes_bundle(parser)
+    parser.add_argument(
+        "--variant", action="append", dest="variants", metavar="ID", help="only this one; may be repeated"
+    )
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="for each variant (default 1.5)")
+    parser.add_argument(
+        "--write", action="store_true", help="into the bundle's evidence.json, for daemon and converter"
+    )
+    parser.add_argument("--profile", metavar="ID", help="the board this is, where its device tree does not tell")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.01 <= value <= 3600:  # noqa: PLR2004 - NaN fails as well
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds from 0.01 to 3600")
+    return value
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import bench
+
+    return bench.run(args)
+
+
 COMMANDS: tuple[Command, ...] = (
+    Command(
+        path=("bench",),
+        summary="how fast the variants of a bundle are on this machine, and what memory they take",
+        configure=_configure_bench,
+        run=_bench,
+    ),
     Command(
         path=("inspect",),
         summary="what is in a bundle: its variants, what they are worth and how fast they are",

@@ -46,6 +46,8 @@ def _text(found: Inspection) -> str:
     parts = [headline, _variants(manifest, found.evidence)]
     if manifest.fronts:
         parts.append("Worth having, the most accurate first:\n" + _fronts(manifest, found.evidence))
+    if manifest.selection:
+        parts.append("Recommended:\n" + _recommended(manifest))
     if manifest.refused:
         parts.append("Made, measured and left out:\n" + _refused(manifest.refused, manifest.metric))
     return "\n\n".join(parts)
@@ -111,6 +113,14 @@ def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
             time_text = f"{best.median_ms:.3g} ms{band}, {best.origin.value}" if best else "-"
             rows.append((profile, id_, time_text))
     return table(("profile", "variant", "expected latency"), rows)
+
+
+def _recommended(manifest: Manifest) -> str:
+    rows: list[tuple[str, str, str]] = []
+    for profile, choice in sorted(manifest.selection.items()):
+        rows += [(profile, one.id, one.why) for one in choice.recommended]
+        rows += [(profile, "", f"note: {note}") for note in choice.notes]
+    return table(("profile", "variant", "what for"), rows)
 
 
 def _refused(refused: tuple[Refused, ...], metric: str) -> str:

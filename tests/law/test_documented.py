@@ -135,6 +135,7 @@ def named(kind: Any) -> set[str]:
     [
         manifest.Manifest, manifest.Source, manifest.TensorSpec, manifest.Preprocessing, manifest.Variant,
         manifest.Pass, manifest.Target, manifest.Coverage, manifest.Quality, manifest.Cost, manifest.Refused,
+        manifest.Selection, manifest.Recommended, manifest.Dominated, manifest.Excluded,
         manifest.EvidenceFile, manifest.Latency,
     ],
 )  # fmt: skip
@@ -154,7 +155,7 @@ def test_every_field_of_a_bundle_is_documented_with_its_type_and_bounds(kind: ty
 
 def test_every_value_of_a_bundle_is_documented() -> None:
     text = (REFERENCE / "bundle.md").read_text("utf-8")
-    for value in (*manifest.Precision, *manifest.Delegate, *manifest.Origin):
+    for value in (*manifest.Precision, *manifest.Delegate, *manifest.Origin, *manifest.Objective):
         assert f"`{value.value}`" in text, value
     for word, kind in WORDS.items():
         row = re.search(rf"^\| \*{word}\* \| (.*) \|$", text, re.MULTILINE)
