@@ -43,3 +43,9 @@ class QuantizationError(ConversionError):
     """The quantizer failed, or left every operator as it was."""
 
     code = "quantization"
+
+
+class CompilerError(ConversionError):
+    """The compiler of an accelerator is missing, failed, crashed, hung, or gave nothing that can be read."""
+
+    code = "compiler"
