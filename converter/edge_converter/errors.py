@@ -76,3 +76,9 @@ class EvidenceError(ConversionError):
 
     code = "evidence"
     exit_status = EXIT_USAGE
+
+
+class CompilerError(ConversionError):
+    """The compiler of an accelerator is missing, failed, crashed, hung, or gave nothing that can be read."""
+
+    code = "compiler"
