@@ -85,6 +85,11 @@ class Cache:
         self.found = 0
         self.missed = 0
 
+    @property
+    def place(self) -> Path | None:
+        """The directory; None where nothing is kept."""
+        return self._at
+
     def __contains__(self, key: str) -> bool:
         return self._at is not None and self._path(self._at, key).is_file()
 

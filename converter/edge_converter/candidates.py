@@ -5,7 +5,7 @@ Making a candidate says nothing of its worth; `edge_converter.judge` evaluates i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,13 +76,17 @@ class Planned:
         id: Of the variant.
         file: What it is made of.
         recipe: How.
-        steps: The same, with the keys under which results are kept.
+        begin: The key that the keys of its results are made of.
+        steps: The recipe's passes with those keys.
+        macs: Multiply-accumulates of one inference of the file.
     """
 
     id: str
     file: FloatFile
     recipe: VariantRecipe
+    begin: str
     steps: tuple[Step, ...]
+    macs: int
 
 
 def plan(files: Sequence[FloatFile], variants: Sequence[VariantRecipe], room: Room) -> tuple[Planned, ...]:
@@ -101,25 +105,39 @@ def plan(files: Sequence[FloatFile], variants: Sequence[VariantRecipe], room: Ro
     found: list[Planned] = []
     for file in files:
         wanted = [variant for variant in variants if variant.of == file.kind]
-        if not wanted or graph.read(file.path).precision is not Precision.FP32:
+        seen = graph.read(file.path)
+        if not wanted or seen.precision is not Precision.FP32:
             continue
         begin = pipeline.root(file.path.read_bytes(), digest, room.seed)
         for variant in wanted:
             steps = pipeline.steps(variant, begin, max_size=room.max_size)
-            found.append(Planned(id=_id(file, variant.id, alone=alone), file=file, recipe=variant, steps=steps))
+            found.append(
+                Planned(
+                    id=_id(file, variant.id, alone=alone),
+                    file=file,
+                    recipe=variant,
+                    begin=begin,
+                    steps=steps,
+                    macs=seen.cost.macs,
+                )
+            )
     return tuple(found)
 
 
-def make(planned: Sequence[Planned], room: Room, cache: Cache) -> tuple[list[Candidate], list[Refused]]:
+def make(
+    planned: Sequence[Planned], room: Room, cache: Cache, *, reasons: Mapping[str, str] | None = None
+) -> tuple[list[Candidate], list[Refused]]:
     """Make every variant of a plan; what cannot be made is refused with the reason.
 
     Args:
         planned: From `plan`.
         room: What passes may use; each variant gets a folder of its own in its folder.
         cache: Of earlier results.
+        reasons: Why some cannot be made, by id, where that is known already.
     """
     made: list[Candidate] = []
-    refused: list[Refused] = []
+    refused = [Refused(id=id_, reason=reason) for id_, reason in (reasons or {}).items()]
+    planned = [one for one in planned if one.id not in (reasons or {})]
     plain = [one for one in planned if not one.recipe.searched]
     room.progress.stage("quantize", len(plain))
     # What is searched for says by itself how far it is, so it comes last.

@@ -76,6 +76,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         seed=args.seed,
         threads=args.threads,
         cache=_cache(args),
+        variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
     )
 

@@ -122,6 +122,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
     how.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     how.add_argument(
+        "--variant-deadline",
+        type=_seconds,
+        default=3600.0,
+        metavar="S",
+        help="most that making one variant of a large model may take (default 3600)",
+    )
+    how.add_argument(
         "--keras-deadline",
         type=_seconds,
         default=1800.0,

@@ -11,12 +11,13 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_converter import (
     batches,
     candidates,
+    crew,
     evidence,
     graph,
     judge,
@@ -28,7 +29,7 @@ from edge_converter import (
 )
 from edge_converter import data as labelled
 from edge_converter.cache import Cache
-from edge_converter.candidates import Candidate, FloatFile
+from edge_converter.candidates import Candidate, FloatFile, Planned
 from edge_converter.data import Integers, Samples, Split
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
@@ -43,6 +44,7 @@ from edge_sdk.manifest import (
     Latency,
     Manifest,
     Quality,
+    Refused,
     Target,
     TensorSpec,
     Variant,
@@ -122,9 +124,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             max_size=request.max_size,
             progress=watch,
         )
-        cache = Cache(request.cache)
-        made, unmade = candidates.make(candidates.plan(files, recipe.chosen(request, boards), room), room, cache)
-        cache.trim()
+        made, unmade = _make(candidates.plan(files, recipe.chosen(request, boards), room), room, request)
         verdict = judge.judge(
             candidates.in_order(files, made),
             family.samples,
@@ -185,6 +185,17 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         notes=tuple(watch.notes),
         seconds=time.monotonic() - begun,
     )
+
+
+def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
+    """Make what is planned: in child processes where it takes long, else here."""
+    if not crew.is_worth_it(planned, room):
+        return candidates.make(planned, room, Cache(request.cache))
+    cache = Cache(request.cache or room.folder / "cache")
+    reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+    found = candidates.make(planned, replace(room, progress=Silent()), cache, reasons=reasons)
+    cache.trim()
+    return found
 
 
 class _Notes:

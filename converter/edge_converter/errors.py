@@ -33,7 +33,13 @@ class DataError(ConversionError):
     exit_status = EXIT_USAGE
 
 
-class KerasProcessError(ConversionError):
+class ChildProcessDiedError(ConversionError):
+    """A child process that imports or converts died, or did not answer in time; the ones below say which."""
+
+    code = "child-process"
+
+
+class KerasProcessError(ChildProcessDiedError):
     """The child process that runs TensorFlow died, or did not answer in time."""
 
     code = "keras-process"
@@ -50,6 +56,12 @@ class RecipeError(ConversionError):
 
     code = "recipe"
     exit_status = EXIT_USAGE
+
+
+class CrewProcessError(ChildProcessDiedError):
+    """The child process that makes a variant died, or did not end in time."""
+
+    code = "crew-process"
 
 
 class PassContractError(ConversionError):
