@@ -154,8 +154,9 @@ def _split_text(plan: SplitPlan, directory: str) -> str:
     ]
     slowest = max(segment.compute_ms + segment.send_ms for segment in plan.segments)
     faster = f", {plan.timing.whole_ms / slowest:.2f} times its throughput" if slowest > 0 else ""
+    notes = "".join(f"Note: {note}\n" for note in plan.notes)
     return (
-        f"{table(header, rows, right=frozenset(range(1, 6)))}\n\n"
+        f"{table(header, rows, right=frozenset(range(1, 6)))}\n\n{notes}"
         f"The slowest stage takes {_ms(slowest)}, the whole {_ms(plan.timing.whole_ms)}{faster}; "
         f"{_origin(plan.timing)}\n"
         f"Bit-identical to the whole on {plan.verified} samples with {plan.verified_with}\n"
