@@ -1,9 +1,9 @@
 """Which few variants to put on a board: enough for the daemon to move between, few enough to download and store.
 
 Always among them is one that every CPU of the board's kind runs; then come the ends of the front (the most accurate,
-the fastest, the lightest to transfer) and, up to six, those between that gain most over all chosen so far. A gain that no
-user would notice is not worth a file. Where the front alone is too short, what another
-dominates only if a prediction holds comes along: the daemon measures, and then knows.
+the fastest, the lightest to transfer) and, up to six, those between that gain most over all chosen so far. A gain that
+no user would notice is not worth a file. Where the front alone is too short, what another dominates only if a
+prediction holds comes along: the daemon measures, and then knows.
 """
 
 from __future__ import annotations
