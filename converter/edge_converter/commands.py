@@ -254,7 +254,54 @@ def _whole(text: str, least: int, most: int) -> int:
     return int(value)
 
 
+def _configure_choose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a bundle, or a .tflite file that was not converted yet")
+    limits = parser.add_argument_group("limits", "a board that surely breaks one is ruled out")
+    limits.add_argument("--max-latency", type=_millis, metavar="MS", help="of one inference")
+    limits.add_argument("--max-power", type=_amount, metavar="W", help="of the busy board")
+    limits.add_argument("--budget", type=_amount, metavar="USD", help="for one board")
+    limits.add_argument("--link", type=_amount, metavar="MBPS", help="speed of its network, in Mbit/s")
+    limits.add_argument("--max-transfer", type=_amount, metavar="S", help="for the recommended variants over the link")
+    limits.add_argument(
+        "--min-memory", type=_megabytes, default=0, metavar="MB", help="to be left for everything else (default 0)"
+    )
+    limits.add_argument("--offline", action="store_true", help="there is no network: variants are carried to the board")
+    shown = parser.add_argument_group("what to show")
+    shown.add_argument(
+        "--by",
+        choices=("price", "latency", "power", "energy"),
+        default="price",
+        help="order of the boards that are left, the least first (default price)",
+    )
+    shown.add_argument(
+        "--profile", action="append", default=[], dest="profiles", metavar="ID", help="only this board; may be repeated"
+    )
+
+
+def _amount(text: str) -> float:
+    value = _number(text, 0, 1e9)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: it must be more than 0")
+    return value
+
+
+def _megabytes(text: str) -> int:
+    return _whole(text, 0, 10**7)
+
+
+def _choose(args: argparse.Namespace) -> int:
+    from edge_converter import choose_cli
+
+    return choose_cli.run(args)
+
+
 COMMANDS: tuple[Command, ...] = (
+    Command(
+        path=("profiles", "choose"),
+        summary="which hardware for a model: boards ranked by latency, memory, transfer, power and price",
+        configure=_configure_choose,
+        run=_choose,
+    ),
     Command(
         path=("convert",),
         summary="turn trained models and labelled data into a bundle of measured variants",

@@ -122,7 +122,8 @@ def _stamped(entry: Latency, variant: Variant) -> Latency:
 
 
 def _key(entry: Latency) -> tuple[object, ...]:
-    return entry.variant, entry.origin, entry.machine, entry.runtime, entry.threads
+    # What a device said of its profile stands beside what a conversion measured in passing on the same machine.
+    return entry.variant, entry.origin, entry.machine, entry.profile, entry.runtime, entry.threads
 
 
 def _entries(number: int) -> str:

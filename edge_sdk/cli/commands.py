@@ -11,10 +11,15 @@ def _takes_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file")
 
 
-def _inspect(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import inspect
+def _configure_inspect(parser: argparse.ArgumentParser) -> None:
+    _takes_bundle(parser)
+    parser.add_argument("other", nargs="?", metavar="OTHER", help="another one: say what changed from the first to it")
 
-    return inspect.run(args)
+
+def _inspect(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import compare, inspect
+
+    return inspect.run(args) if args.other is None else compare.run(args)
 
 
 def _takes_nothing(_: argparse.ArgumentParser) -> None:
@@ -95,8 +100,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         path=("inspect",),
-        summary="what is in a bundle: its variants, what they are worth and how fast they are",
-        configure=_takes_bundle,
+        summary="what is in a bundle: its variants, what they are worth and how fast they are; or what two differ in",
+        configure=_configure_inspect,
         run=_inspect,
     ),
     Command(

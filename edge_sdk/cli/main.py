@@ -35,6 +35,7 @@ _NOUNS = {
 }
 _EXTRA_OF = {
     "litert_quantizer": "converter", "rich": "converter", "zstandard": "converter", "PIL": "converter",
+    "flatbuffers": "converter", "ai_edge_litert": "converter",
     "tensorflow": "keras", "keras": "keras", "paho": "daemon", "psutil": "daemon", "h11": "daemon",
     "starlette": "hub", "uvicorn": "hub", "gmqtt": "hub", "httpx": "hub", "iotcore": "broker",
 }  # fmt: skip
