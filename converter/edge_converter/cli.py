@@ -17,6 +17,7 @@ from edge_converter.convert import convert
 from edge_converter.request import ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
+from edge_sdk.errors import UsageError
 from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
 
 _SIGNALLED = 128
@@ -76,6 +77,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         seed=args.seed,
         threads=args.threads,
         cache=_cache(args),
+        resume=args.resume,
         variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
     )
@@ -83,6 +85,8 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
 
 def _cache(args: argparse.Namespace) -> Path | None:
     if args.no_cache:
+        if args.resume:
+            raise UsageError("--resume needs the results that --no-cache does not keep", hint="leave one of them out")
         return None
     return Path(args.cache) if args.cache else caching.folder()
 

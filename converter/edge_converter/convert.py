@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from edge_converter import (
     graph,
     judge,
     latency,
+    pipeline,
     recipe,
     report,
     selection,
@@ -189,11 +190,18 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
 
 def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
     """Make what is planned: in child processes where it takes long, else here."""
-    if not crew.is_worth_it(planned, room):
-        return candidates.make(planned, room, Cache(request.cache))
-    cache = Cache(request.cache or room.folder / "cache")
-    reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
-    found = candidates.make(planned, replace(room, progress=Silent()), cache, reasons=reasons)
+    is_worth_it = crew.is_worth_it(planned, room)
+    # Children leave what they made in a cache, if only for as long as this lasts.
+    cache = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
+    if request.resume:
+        known = sum(pipeline.done_before(one.steps, cache) for one in planned)
+        steps = sum(len(one.steps) for one in planned)
+        room.progress.note(f"{known} of {steps} steps are known from an earlier conversion")
+    reasons: Mapping[str, str] = {}
+    if is_worth_it:
+        reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+        room = replace(room, progress=Silent())
+    found = candidates.make(planned, room, cache, reasons=reasons)
     cache.trim()
     return found
 

@@ -39,6 +39,7 @@ class ConvertRequest:
         seed: For everything random.
         threads: Of the interpreters that calibrate and whose latencies are measured.
         cache: Directory of results that are not computed again; None keeps none.
+        resume: Say how much of an earlier conversion, which may have been killed, is known.
         variant_deadline_s: One variant may take this long to make, where it is made in a process of its own.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
     """
@@ -64,6 +65,7 @@ class ConvertRequest:
     seed: int = 0
     threads: int = 1
     cache: Path | None = None
+    resume: bool = False
     variant_deadline_s: float = 3600.0
     keras_deadline_s: float = 1800.0
 
