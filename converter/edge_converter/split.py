@@ -97,7 +97,7 @@ def split(request: SplitRequest, output: Path, progress: Progress | None = None)
 
     Raises:
         SourceError, BundleError: The model cannot be read.
-        UnsupportedModelError: It cannot be cut: state, control flow, sparse weights, an accelerator's file.
+        UnsupportedModelError: It cannot be cut: state, control flow, an accelerator's file.
         NoCutError: It cannot be cut there, or not into so many parts.
         UsageError: Neither parts nor places are given, or both.
         UnknownProfileError: There is no such board.
@@ -149,9 +149,9 @@ class _Job:
         content = _read(path, where)
         parsed = flatbuffer.parse(content, where=where)
         self._model = Cuttable(parsed, where=where)
-        self._graph = graph.of(parsed, where=where)
         cut_search.check(self._model, parts=request.parts, at=request.at)
         sources.probe([path])
+        self._graph = graph.of(parsed, where=where)
         self._about = WholeModel(
             sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), model=name, variant=request.variant
         )

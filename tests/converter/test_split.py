@@ -12,6 +12,8 @@ import made_model
 import numpy as np
 import pytest
 from bundle_stage import write_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_converter import chain, cut_search, data, flatbuffer, graph, quantize, stage_times
 from edge_converter.chain import Link, Loaded
@@ -24,6 +26,7 @@ from edge_sdk.errors import StorageError, UnknownVariantError, UsageError
 from edge_sdk.manifest import Origin, Precision, Preprocessing
 from edge_sdk.segments import PLAN, Segments
 
+RESIDUAL = made_model.residual()
 FORMATS = (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8, Precision.WEIGHT8, Precision.WEIGHT4)
 
 
@@ -47,7 +50,7 @@ def formats(convolutions: Path, samples: Samples, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def residual(tmp_path: Path) -> Path:
     path = tmp_path / "residual.tflite"
-    path.write_bytes(made_model.residual())
+    path.write_bytes(RESIDUAL)
     return path
 
 
@@ -158,6 +161,21 @@ def test_a_constant_that_both_sides_unpack_is_in_both_and_crosses_nowhere() -> N
     assert [flatbuffer.op_name(last, operator) for operator in last.subgraphs[0].operators] == ["DEQUANTIZE", "ADD"]
     assert len(last.operatorCodes) == 2
     assert sum(buffer.data is not None and len(buffer.data) > 0 for buffer in last.buffers) <= 2
+
+
+def test_sparse_weights_stay_sparse() -> None:
+    content = made_model.sparse()
+    model = Cuttable(flatbuffer.parse(content, where="made"), where="made")
+    loaded = Loaded(Link(content=content, inputs=("x",), outputs=("out",)), threads=1, where="made")
+    zeros = loaded.run([np.zeros((1, 4), np.float32)])[0]
+    assert (zeros != 0).tolist() == [[False, True, False, True]]
+    assert [point.at for point in model.points] == [2, 3]
+    for point in model.points:
+        assert chain.compare(loaded, chained(model, point.at), noise(loaded, 2)) == 2
+        for span in ((0, point.at), (point.at, model.end)):
+            part = flatbuffer.parse(model.content(span), where="part")
+            stored = [tensor for tensor in part.subgraphs[0].tensors if tensor.sparsity is not None]
+            assert [len(part.buffers[tensor.buffer].data) for tensor in stored] == [8]
 
 
 def test_an_int8_boundary_stays_int8_with_its_scale(formats: dict[Precision, Path], tmp_path: Path) -> None:
@@ -294,12 +312,6 @@ def compiled(model: Any) -> None:
     model.operatorCodes[0].customCode = b"edgetpu-custom-op"
 
 
-def sparse(model: Any) -> None:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model.subgraphs[0].tensors[2].sparsity = schema.SparsityParametersT()
-
-
 def repeated(model: Any) -> None:
     model.subgraphs[0].outputs = [int(model.subgraphs[0].outputs[0])] * 2
 
@@ -314,7 +326,6 @@ def passed_on(model: Any) -> None:
         (variable, "keeps state from one call to the next"),
         (twice, "2 subgraphs"),
         (compiled, "compiled for the Edge TPU"),
-        (sparse, "sparse weights"),
         (repeated, "gives the same tensor twice"),
         (passed_on, "which no operator computes"),
     ],
@@ -322,7 +333,7 @@ def passed_on(model: Any) -> None:
 def test_what_cannot_be_cut_is_refused_with_the_reason(
     change: Callable[[Any], None], reason: str, tmp_path: Path
 ) -> None:
-    model = flatbuffer.parse(made_model.residual(), where="made")
+    model = flatbuffer.parse(RESIDUAL, where="made")
     change(model)
     path = tmp_path / "changed.tflite"
     path.write_bytes(flatbuffer.serialize(model))
@@ -389,13 +400,34 @@ def test_samples_that_do_not_fit_are_refused(residual: Path, convolutions: Path,
 
 
 def test_a_file_cut_anywhere_is_refused_and_never_crashes(tmp_path: Path) -> None:
-    content = made_model.residual()
+    content = RESIDUAL
     path = tmp_path / "cut.tflite"
     for length in range(0, len(content) - 1, 97):
         path.write_bytes(content[:length])
         with pytest.raises((SourceError, UnsupportedModelError, NoCutError)):
             split(SplitRequest(model=path, parts=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=150)
+def test_a_file_with_any_bytes_changed_is_cut_or_refused_and_never_crashes(flips: list[tuple[float, int]]) -> None:
+    content = bytearray(RESIDUAL)
+    for where, byte in flips:
+        content[8 + int(where * (len(content) - 8))] = byte
+    try:
+        model = Cuttable(flatbuffer.parse(bytes(content), where="changed"), where="changed")
+        pieces = [model.content(span) for span in model.atoms]
+    except (SourceError, UnsupportedModelError):
+        return
+    assert all(flatbuffer.parse(piece, where="piece").subgraphs for piece in pieces)
+
+
+def test_operators_out_of_order_are_refused(tmp_path: Path) -> None:
+    model = flatbuffer.parse(RESIDUAL, where="made")
+    model.subgraphs[0].operators.reverse()
+    with pytest.raises(SourceError, match="makes what was made or read before it"):
+        Cuttable(model, where="made")
 
 
 def test_what_stands_there_and_is_no_split_stays(residual: Path, tmp_path: Path) -> None:
