@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,19 @@ class Cuttable:
         return SegmentWriter(self._model, self._names).write(
             self._with_unpacking(self._computing_in(span)), inputs, outputs
         )
+
+    def settle(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
+        """Give up the places that a tensor crosses whose real shape is not the file's: its size is not known there.
+
+        Args:
+            shapes: By tensor, as they really are; a tensor that is left out has its file's.
+        """
+        other = {
+            self.name(tensor)
+            for tensor in self._made_by
+            if tensor in shapes and shapes[tensor] != numbers(self._graph.tensors[tensor].shape)
+        }
+        self.points = tuple(point for point in self.points if not other & {*point.tensors})
 
     def last_given(self, end: int) -> int:
         """The last operator before `end` that makes something which is read from there on, or by the app."""

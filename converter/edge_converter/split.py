@@ -31,6 +31,7 @@ from edge_sdk.segments import SplitPlan, Timing, WholeModel
 _NOISE_SAMPLES = 8
 _REAL_SAMPLES = 32
 _FEWEST_PARTS = 2
+_TO_CONVERT = frozenset({".keras", ".h5", ".hdf5", ".pb", ".onnx", ".pt", ".pt2"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,8 @@ def _opened(request: SplitRequest) -> Iterator[_Job]:
     if len(request.at) >= segments.MAX_SEGMENTS:
         raise UsageError(f"{len(request.at)} places to cut", hint=f"at most {segments.MAX_SEGMENTS - 1}")
     path = request.model
+    if path.suffix.lower() in _TO_CONVERT:
+        raise SourceError(f"is a {path.suffix} file", where=str(path), hint="`edge convert` makes a bundle of it first")
     if path.suffix == ".tflite":
         if request.variant is not None:
             raise UsageError("a bare file has no variants", where=str(path), hint="leave --variant out")
@@ -161,8 +164,11 @@ class _Job:
             Link(content=content, inputs=inputs, outputs=outputs), threads=request.threads, where=where
         )
         self._random = np.random.default_rng(request.seed)
+        sample = self._whole.noise(self._random)
+        self._model.settle(chain.shapes(content, sample))
+        cut_search.check(self._model, parts=request.parts, at=request.at)
         self._clock: StageClock = (
-            Stopwatch(self._model, self._whole.noise(self._random), threads=request.threads)
+            Stopwatch(self._model, sample, threads=request.threads)
             if board is None
             else Forecast(self._model, self._graph.precision, board)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edge_sdk.errors import StorageError, UnknownVariantError, UsageError
 from edge_sdk.manifest import Origin, Precision, Preprocessing
 from edge_sdk.segments import PLAN, Segments
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "segments.md"
 RESIDUAL = made_model.residual()
 FORMATS = (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8, Precision.WEIGHT8, Precision.WEIGHT4)
 
@@ -134,6 +136,41 @@ def test_nan_is_the_same_as_nan() -> None:
     assert chain.compare(loaded, chained(model, 1), iter([[np.ones((1, 4), np.float32)]])) == 1
 
 
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[bytes, tuple[int, ...]]:
+    """Any graph of additions and tanh, with whatever crosses whatever, and places to cut it."""
+    made = made_model.Made()
+    tensors = [made.tensor("x"), made.tensor("y"), made.constant("c", np.array([[0.5, -0.5, 0.25, 2]], np.float32))]
+    computed: list[int] = []
+    for number in range(draw(st.integers(3, 9))):
+        if draw(st.booleans()):
+            computed.append(made.op("ADD", draw(st.sampled_from(tensors)), draw(st.sampled_from(tensors)), name="add"))
+        else:
+            computed.append(made.op("TANH", draw(st.sampled_from(tensors)), name=f"tanh{number}"))
+        tensors.append(computed[-1])
+    outputs = draw(st.lists(st.sampled_from(computed), min_size=1, max_size=3, unique=True))
+    content = made.content([0, 1], list(dict.fromkeys([*outputs, computed[-1]])))
+    places = [point.at for point in Cuttable(flatbuffer.parse(content, where="made"), where="made").points]
+    at = draw(st.sets(st.sampled_from(places), max_size=3)) if places else set()
+    return content, tuple(sorted(at))
+
+
+@given(graphs())
+@settings(deadline=None, max_examples=60)
+def test_any_graph_cut_anywhere_is_bit_identical(drawn: tuple[bytes, tuple[int, ...]]) -> None:
+    content, at = drawn
+    model = Cuttable(flatbuffer.parse(content, where="made"), where="made")
+    assert {*at} <= {point.at for point in model.points}
+    try:
+        spans = cut_search.given(model, at)
+    except NoCutError:
+        return
+    inputs, outputs = (tuple(map(model.name, tensors)) for tensors in (model.inputs, model.outputs))
+    loaded = Loaded(Link(content=content, inputs=inputs, outputs=outputs), threads=1, where="made")
+    segments = [Loaded(stage_times.link(model, span), threads=1, where="segment") for span in spans]
+    assert chain.compare(loaded, segments, noise(loaded, 2)) == 2
+
+
 # ------------------------------------------------------------------------------------------------ what is in a segment
 
 
@@ -215,6 +252,18 @@ def test_a_segment_is_a_file_any_engine_runs(convolutions: Path, tmp_path: Path)
                 value = engine.run([value])[0]
         assert value.tobytes() == should.tobytes()
         assert [spec.name for spec in one.outputs] == [output.name for output in plan.outputs]
+
+
+def test_the_example_of_how_to_run_segments_runs(
+    convolutions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split(SplitRequest(model=convolutions, at=(2,)), tmp_path / "digits-in-2")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own page
+    with Engine(convolutions) as engine:
+        (should,) = engine.run([np.zeros((1, 8, 8, 1), np.float32)])
+    assert capsys.readouterr().out.strip() == str([should])
 
 
 def test_a_residual_tensor_comes_straight_from_who_makes_it(residual: Path, tmp_path: Path) -> None:
@@ -348,13 +397,20 @@ def test_more_parts_than_places_are_refused(residual: Path, tmp_path: Path) -> N
         split(SplitRequest(model=residual, parts=9), tmp_path / "out")
 
 
-def test_one_operator_cannot_be_cut(tmp_path: Path) -> None:
+def test_what_has_to_be_converted_first_is_said(edge: Callable[..., Any], tmp_path: Path) -> None:
+    done = edge("split", tmp_path / "model.keras", "--parts", 2, "-o", tmp_path / "out")
+    assert done.status == 2
+    assert "is a .keras file; `edge convert` makes a bundle of it first [source-model]" in done.line
+
+
+def test_one_operator_cannot_be_cut(edge: Callable[..., Any], tmp_path: Path) -> None:
     made = made_model.Made()
     x = made.tensor("x")
     path = tmp_path / "one.tflite"
     path.write_bytes(made.content([x], [made.op("TANH", x, name="out")]))
     with pytest.raises(NoCutError, match="it has no places to cut at; leave it whole"):
         split(SplitRequest(model=path, parts=2), tmp_path / "out")
+    assert edge("split", path, "--list").out.strip() == "No place to cut: leave it whole"
 
 
 def test_a_place_that_is_none_is_refused(residual: Path, tmp_path: Path) -> None:
@@ -421,6 +477,27 @@ def test_a_file_with_any_bytes_changed_is_cut_or_refused_and_never_crashes(flips
     except (SourceError, UnsupportedModelError):
         return
     assert all(flatbuffer.parse(piece, where="piece").subgraphs for piece in pieces)
+
+
+def untrue() -> bytes:
+    """A chain in which the file says [1, 4] of a tensor that is [4]."""
+    made = made_model.Made()
+    x = made.tensor("x")
+    flat = made.op("TANH", made.constant("c", np.ones(4, np.float32)), name="flat")
+    return made.content([x], [made.op("TANH", made.op("ADD", x, flat, name="sum"), name="out")])
+
+
+def test_where_the_file_is_wrong_about_a_shape_nothing_is_cut(edge: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "untrue.tflite"
+    path.write_bytes(untrue())
+    assert [point.at for point in cuttable(path).points] == [1, 2]
+    told = edge("split", path, "--list", "--json")
+    assert [place["at"] for place in json.loads(told.out)["places"]] == [2]
+    with pytest.raises(NoCutError, match="cannot be cut before operator 1"):
+        split(SplitRequest(model=path, at=(1,)), tmp_path / "out")
+    model = cuttable(path)
+    with pytest.raises(SplitMismatchError, match=r"'flat' is \[4\] when it is computed and \[1, 4\] in the file"):
+        chain.compare(whole(model, path), chained(model, 1), noise(whole(model, path), 1))
 
 
 def test_operators_out_of_order_are_refused(tmp_path: Path) -> None:
