@@ -13,10 +13,11 @@ from types import FrameType
 
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
+from edge_converter.request import DEFAULT_PRECISIONS, Bound, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
 from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing
+from edge_sdk.quality import drop_text, value_text
 
 _SIGNALLED = 128
 
@@ -59,6 +60,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         name=args.name,
         version=args.version,
         max_drop=args.max_drop,
+        bound=Bound(args.bound),
+        metric=args.metric,
+        rate_hz=args.rate,
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
@@ -123,8 +127,8 @@ def _variants(manifest: Manifest, measured: dict[str, Latency]) -> str:
                 variant.id + (" (reference)" if variant.id == manifest.reference else ""),
                 f"{variant.size_bytes / 1e3:,.1f} kB",
                 f"{variant.transfer_bytes / 1e3:,.1f} kB",
-                f"{quality.value:.2f} %",
-                f"{quality.drop:.2f} ± {quality.interval:.2f}",
+                value_text(quality),
+                drop_text(quality.drop, quality.interval, quality.samples),
                 f"{quality.agreement:.1f} %",
                 f"{latency.median_ms:.3g} ms" if latency else "-",
                 f"{latency.p95_ms:.3g} ms" if latency and latency.p95_ms is not None else "-",

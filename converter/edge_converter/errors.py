@@ -43,3 +43,10 @@ class QuantizationError(ConversionError):
     """The quantizer failed, or left every operator as it was."""
 
     code = "quantization"
+
+
+class MetricError(ConversionError):
+    """A metric does not exist, raised, or gave something that is no number."""
+
+    code = "metric"
+    exit_status = EXIT_USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,18 +25,28 @@ DEFAULT_PRECISIONS = (
 )
 
 
+class Bound(enum.Enum):
+    """What of a drop `max_drop` bounds: the drop as measured, or the upper end of its 95 % interval."""
+
+    POINT = "point"
+    INTERVAL = "interval"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertRequest:
     """One conversion.
 
     Attributes:
         models: `.keras`, `.h5`, `.tflite` files or SavedModel directories with the same inputs and outputs.
-        data: Labelled data: an `.npz` file or a folder of images.
+        data: Labelled data: an `.npz` file, a folder of images or sounds, or `module:function`.
         output: The bundle's directory; a bundle that stands there is replaced.
         profiles: Ids of the boards to choose variants for.
         name: The model's name; None takes it from `output` (`digits-1.edge` is digits, version 1).
         version: Likewise.
-        max_drop: A variant that loses more points of accuracy against its own float file is refused.
+        max_drop: A variant that loses more points of its metric against its own float file is refused.
+        bound: What of the drop that bounds.
+        metric: What variants are worth, such as `accuracy`, or `module:function`; None guesses by the labels.
+        rate_hz: Of the sounds in a folder; None takes that of the first.
         max_size: Bytes that a variant made here may have; what was given may be larger. None allows any size.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
         train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
@@ -55,6 +66,9 @@ class ConvertRequest:
     name: str | None = None
     version: str | None = None
     max_drop: float = DEFAULT_MAX_DROP
+    bound: Bound = Bound.POINT
+    metric: str | None = None
+    rate_hz: int | None = None
     max_size: int | None = None
     calibration: Path | None = None
     train: Path | None = None
