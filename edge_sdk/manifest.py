@@ -105,6 +105,7 @@ class Preprocessing(Wire, frozen=True, kw_only=True):
         crop: Height and width of the centre that is kept.
         mean: One for all channels, or one for each.
         std: Likewise.
+        rate_hz: Of sounds, which are floats from -1 to 1 in one channel before mean and std.
     """
 
     resize: tuple[Count, Count] | None = None
@@ -112,6 +113,7 @@ class Preprocessing(Wire, frozen=True, kw_only=True):
     crop: tuple[Count, Count] | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    rate_hz: Count | None = None
 
 
 class Pass(Wire, frozen=True, kw_only=True):
@@ -157,13 +159,15 @@ class Quality(Wire, frozen=True, kw_only=True):
     """What a variant is worth, on labelled data that neither calibrated nor steered anything.
 
     Attributes:
-        metric: What `value` is, such as `accuracy` in percent.
-        value: Higher is better.
+        metric: What `value` is, such as `accuracy` in percent; `docs/reference/data-and-metrics.md` defines each.
+        value: Higher is better, whatever the metric.
         drop: The reference's value minus this one's, in points, paired on the same samples.
         interval: Half the width of the 95 % confidence interval of `drop`, in points.
-        agreement: Samples on which variant and reference give the same answer, in percent.
+        agreement: How far variant and reference give the same answers, right or wrong, in percent; what the same is,
+            the metric says.
         source_drop: What compression alone cost: the value of the same source's float file minus this one's, in
             points; None where the source was quantized already.
+        source_interval: Half the width of the 95 % confidence interval of `source_drop`.
         samples: How many.
     """
 
@@ -173,6 +177,7 @@ class Quality(Wire, frozen=True, kw_only=True):
     interval: Points
     agreement: Percent
     source_drop: Points | None = None
+    source_interval: Points | None = None
     samples: Count
 
 

@@ -14,11 +14,12 @@ from types import FrameType
 from edge_converter import cache as caching
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import ConvertRequest, ConvertResult
+from edge_converter.request import Bound, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
+from edge_sdk.quality import drop_text, value_text
 
 _SIGNALLED = 128
 
@@ -64,6 +65,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         max_latency_ms=args.max_latency,
         objective=Objective(args.objective),
         evidence=tuple(Path(path) for path in args.evidence),
+        bound=Bound(args.bound),
+        metric=args.metric,
+        rate_hz=args.rate,
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
@@ -138,8 +142,8 @@ def _variants(manifest: Manifest, measured: dict[str, Latency]) -> str:
                 variant.id + (" (reference)" if variant.id == manifest.reference else ""),
                 f"{variant.size_bytes / 1e3:,.1f} kB",
                 f"{variant.transfer_bytes / 1e3:,.1f} kB",
-                f"{quality.value:.2f} %",
-                f"{quality.drop:.2f} ± {quality.interval:.2f}",
+                value_text(quality),
+                drop_text(quality.drop, quality.interval, quality.samples),
                 f"{quality.agreement:.1f} %",
                 f"{latency.median_ms:.3g} ms" if latency else "-",
                 f"{latency.p95_ms:.3g} ms" if latency and latency.p95_ms is not None else "-",

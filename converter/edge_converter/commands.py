@@ -11,6 +11,9 @@ from edge_sdk.cli.command import Command
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
+# In the words of `edge_converter.metrics.METRICS`.
+_METRICS = ("accuracy", "top5", "recall", "r2", "mae-skill", "map", "miou", "cosine", "verification")
+_RATES = (1000, 768_000)
 _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
@@ -27,10 +30,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=".keras, .h5 or .tflite file, or SavedModel directory; several of the same signature make a family",
     )
-    data = parser.add_argument_group("data", "an .npz file with x and y, or a folder of images with labels.csv")
+    data = parser.add_argument_group(
+        "data", "an .npz file with x and y, a folder of images or .wav files with labels.csv, or module:function"
+    )
     data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
     data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
+    data.add_argument("--rate", type=_rate, metavar="HZ", help="sample rate of the .wav files; else that of the first")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
         "--fit",
@@ -60,6 +66,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="POINTS",
         help="refuse variants that lose more accuracy than this against their own float file (default 2)",
+    )
+    wanted.add_argument(
+        "--bound",
+        choices=("point", "interval"),
+        default="point",
+        help="of the drop compare what was measured (point, default) or the upper end of its 95 %% interval",
+    )
+    wanted.add_argument(
+        "--metric",
+        metavar="NAME",
+        help=f"what variants are worth: {', '.join(_METRICS)} or module:function (default by the labels)",
     )
     wanted.add_argument(
         "--max-size",
@@ -233,6 +250,10 @@ def _millis(text: str) -> float:
 
 def _threads(text: str) -> int:
     return _whole(text, 1, _MOST_THREADS)
+
+
+def _rate(text: str) -> int:
+    return _whole(text, *_RATES)
 
 
 def _seed(text: str) -> int:

@@ -22,6 +22,7 @@ from edge_converter import (
     graph,
     judge,
     latency,
+    metrics,
     pipeline,
     recipe,
     report,
@@ -34,6 +35,7 @@ from edge_converter.candidates import Candidate, FloatFile, Planned
 from edge_converter.data import Integers, Samples, Split
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
+from edge_converter.metrics import Judged, Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
@@ -76,6 +78,7 @@ class _Family:
     outputs: tuple[TensorSpec, ...]
     samples: Samples
     parts: Split
+    metric: Metric
     calibration: _Calibration
 
 
@@ -94,6 +97,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         UnsupportedModelError: A model has something that cannot be converted.
         SignatureMismatchError: Two models answer different questions.
         DataError: The labelled data does not fit.
+        MetricError: The metric does not exist, or fails on a source.
         UnknownProfileError: A board has no profile.
         MissingExtraError: A Keras source is given and TensorFlow is not installed.
         KerasProcessError: The TensorFlow process died or took too long.
@@ -113,7 +117,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         folder = Path(temporary)
         with float_files(models, folder, request, watch) as (floats, prune):
             family = _family(models, floats, request, watch)
-            pruned = prune(_pruning(family, request)) if request.prune else []
+            pruned = prune(_pruning(family, request)) if request.prune and _can_prune(family, watch) else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
         room = Room(
             samples=family.calibration.samples,
@@ -130,10 +134,12 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             candidates.in_order(files, made),
             family.samples,
             family.parts.count,
+            metric=family.metric,
             max_drop=request.max_drop,
+            bound=request.bound,
             progress=watch,
         )
-        _doubt(verdict, family.outputs[0].shape[1], watch)
+        _doubt(verdict, family.metric, watch)
         # The refused are timed as well: the report shows what was given up.
         timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], family, request, watch)
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
@@ -155,7 +161,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             outputs=family.outputs,
             labels=family.samples.classes,
             preprocessing=family.samples.preprocessing,
-            metric=judge.METRIC,
+            metric=family.metric.name,
             reference=verdict.reference,
             variants=variants,
             fronts={one.front.profile: one.front.ids for one in chosen},
@@ -253,49 +259,65 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
-    classes = outputs[0].shape[1]
-    samples = _open(request.data, inputs, classes, request)
+    samples = labelled.open_samples(
+        request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+    )
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
+    metric = metrics.choose(request.metric, Judged(samples=samples, rows=parts.count, outputs=outputs))
     calibration = _Calibration(samples=samples, rows=parts.calibrate)
     if request.calibration is not None:
-        apart = labelled.open_samples(request.calibration, inputs=inputs, preprocessing=request.preprocessing)
+        apart = labelled.open_samples(
+            request.calibration, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+        )
         seen = set(samples.digests()) & set(apart.digests())
         if seen:
             progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
         rows = labelled.first_by_content(apart, labelled.MAX_CALIBRATION)
         calibration = _Calibration(samples=apart, rows=rows)
-    return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, calibration=calibration)
+    return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, metric=metric, calibration=calibration)
 
 
-def _open(path: Path, inputs: Sequence[TensorSpec], classes: int, request: ConvertRequest) -> Samples:
-    samples = labelled.open_samples(path, inputs=inputs, preprocessing=request.preprocessing)
-    labelled.check_labels(samples, classes)
+def _open(path: Path, family: _Family, request: ConvertRequest) -> Samples:
+    """Further samples, labelled as those that are judged."""
+    samples = labelled.open_samples(
+        path, inputs=family.inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+    )
+    if family.metric.classes is not None:
+        labelled.check_labels(samples, family.metric.classes)
     return samples
+
+
+def _can_prune(family: _Family, progress: Progress) -> bool:
+    """Fine-tuning learns classes of one input."""
+    can = len(family.inputs) == 1 and family.metric.classes is not None
+    if not can:
+        progress.note("nothing is pruned: fine-tuning takes models with one input and labels that are classes")
+    return can
 
 
 def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
     """What pruned models are fine-tuned on: never a sample that counts."""
-    inputs, classes = family.inputs, family.outputs[0].shape[1]
     if request.train is not None:
-        samples = _open(request.train, inputs, classes, request)
+        samples = _open(request.train, family, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
         return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
     if request.calibration is not None:
-        samples = _open(request.calibration, inputs, classes, request)
+        samples = _open(request.calibration, family, request)
         rows_apart = labelled.as_rows(range(len(samples.labels)))
         return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
     rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
     return Pruning(samples=family.samples, rows=rows_both, sparsity=request.prune, seed=request.seed)
 
 
-def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:
+def _doubt(verdict: Verdict, metric: Metric, progress: Progress) -> None:
     value = next(quality.value for candidate, quality in verdict.kept if candidate.id == verdict.reference)
-    guess = 100.0 / classes
-    if value < guess + _SUSPICIOUS * (100.0 - guess):
+    guess = metric.guess
+    if guess is not None and value < guess + _SUSPICIOUS * (100.0 - guess):
+        unit = f" {metric.unit}" if metric.unit else ""
         progress.note(
-            f"{verdict.reference} answers only {value:.1f} % right, and guessing {guess:.1f} %: "
+            f"{verdict.reference} has {metric.name} {value:.1f}{unit}, and knowing nothing {guess:.1f}{unit}: "
             "do the labels and the preprocessing (--mean, --std, --resize) fit the model?"
         )
 

@@ -15,6 +15,7 @@ from edge_converter.request import ConvertRequest
 from edge_sdk._version import __version__
 from edge_sdk.manifest import Latency, Manifest, Origin, Precision, Variant
 from edge_sdk.profile import Profile
+from edge_sdk.quality import drop_text, value_text
 
 # Variants this close to the reference are offered as its faster or smaller stand-ins, in points.
 _CLOSE = 1.0
@@ -143,7 +144,7 @@ def _highlights(manifest: Manifest, times: Mapping[str, Latency]) -> str:
     ]
     parts = [
         f'<div><div class="what">{_text(what)}</div><div class="big">{_text(v.id)}</div>'
-        f"<p>{v.quality.value:.2f} % {_text(manifest.metric)}; {_text(words)}</p></div>"
+        f"<p>{value_text(v.quality)} {_text(manifest.metric)}; {_text(words)}</p></div>"
         for what, v, words in cards
     ]
     return f'<div class="cards">{"".join(parts)}</div>'
@@ -175,14 +176,14 @@ def _plots(
     def point(variant: Variant, x: float, weight: float) -> chart.Point:
         below = variant.quality.value < y.low
         note = (
-            f"{variant.id}: {variant.quality.value:.2f} %, {_ms(times[variant.id].median_ms)}, "
+            f"{variant.id}: {value_text(variant.quality)}, {_ms(times[variant.id].median_ms)}, "
             f"{_size(variant.transfer_bytes)} to transfer{', refused' if variant.id in out else ''}"
         )
         return chart.Point(
             x=x,
             y=variant.quality.value,
             weight=weight,
-            label=f"{variant.id} {variant.quality.value:.1f} % ↓" if below else variant.id,
+            label=f"{variant.id} {value_text(variant.quality)} ↓" if below else variant.id,
             note=note,
             series=legend.index(variant.source if several else variant.precision.value),
             hollow=variant.id in out,
@@ -250,10 +251,12 @@ def _row(variant: Variant, manifest: Manifest, latency: Latency | None) -> str:
         sub += f", {100 * float(pruned.parameters.get('sparsity', 0)):.0f} % of the large kernels' weights are zero"
     if variant.exceptions:
         sub += f"; {_count(len(variant.exceptions), 'layer')} in another format"
-    lost = "-" if quality.source_drop is None else f"{quality.source_drop:.2f}"
+    lost = "-"
+    if quality.source_drop is not None:
+        lost = drop_text(quality.source_drop, quality.source_interval or 0.0, quality.samples)
     cells = (
-        f"{quality.value:.2f} %",
-        f"{quality.drop:.2f} ± {quality.interval:.2f}",
+        value_text(quality),
+        drop_text(quality.drop, quality.interval, quality.samples),
         f"{quality.agreement:.1f} %",
         lost,
         _size(variant.size_bytes),
@@ -308,7 +311,7 @@ def _board_row(variant: Variant, predicted: Latency | None, measured: Latency | 
         words = f"{span}, {_count(predicted.threads, 'thread')}"
         how.append(f'<span class="chip predicted">predicted</span> {_text(words)}')
     best = measured or predicted
-    cells = f"<td>{variant.quality.value:.2f} %</td><td>{_size(variant.transfer_bytes)}</td>"
+    cells = f"<td>{value_text(variant.quality)}</td><td>{_size(variant.transfer_bytes)}</td>"
     cells += f"<td>{_text(_ms(best.median_ms if best else None))}</td>"
     why = "; ".join(how) or "no latency model for this board"
     return f'<tr><td>{_text(variant.id)}</td>{cells}<td class="text">{why}</td></tr>'
@@ -318,7 +321,7 @@ def _refusals(manifest: Manifest, request: ConvertRequest) -> str:
     if not manifest.refused:
         return ""
     rows = "".join(
-        f'<tr><td>{_text(one.id)}</td><td class="bad">{f"{one.quality.value:.2f} %" if one.quality else "-"}</td>'
+        f'<tr><td>{_text(one.id)}</td><td class="bad">{value_text(one.quality) if one.quality else "-"}</td>'
         f'<td class="text">{_text(one.reason)}</td></tr>'
         for one in manifest.refused
     )

@@ -10,6 +10,7 @@ from edge_sdk import bundle as bundles
 from edge_sdk.cli.output import emit, table
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Quality, Refused, Variant
+from edge_sdk.quality import drop_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def _origin(latency: Latency) -> str:
 
 
 def _drop(quality: Quality) -> str:
-    return f"{quality.drop:.2f} ± {quality.interval:.2f}"
+    return drop_text(quality.drop, quality.interval, quality.samples)
 
 
 def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
