@@ -15,8 +15,9 @@ from edge_converter import progress
 from edge_converter.convert import convert
 from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
+from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit, table
-from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing
+from edge_sdk.manifest import Delegate, EvidenceFile, Fit, Latency, Manifest, Origin, Precision, Preprocessing, Variant
 
 _SIGNALLED = 128
 
@@ -71,6 +72,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         seed=args.seed,
         threads=args.threads,
         keras_deadline_s=args.keras_deadline,
+        compiler_deadline_s=args.compiler_deadline,
     )
 
 
@@ -104,19 +106,26 @@ def _text(result: ConvertResult) -> str:
     if manifest.fronts:
         rows = [(profile, ", ".join(ids)) for profile, ids in manifest.fronts.items()]
         parts.append(table(("profile", "worth having there, the most accurate first"), rows))
+    if manifest.accelerated or manifest.missing:
+        parts.append(accelerators(manifest, EvidenceFile(format=1, latency=result.latencies)))
     machine = next(iter(measured.values())).machine if measured else "nowhere"
     samples = manifest.variants[0].quality.samples
+    judged = sum(_is_cpu(variant) for variant in manifest.variants)
     parts.append(
-        f"{len(manifest.variants)} variants judged on {samples} samples and timed on {machine}, "
+        f"{judged} variants judged on {samples} samples and timed on {machine}, "
         f"in {result.seconds:.1f} s\n{result.bundle}\n{result.bundle / REPORT}"
     )
     return "\n\n".join(parts)
 
 
+def _is_cpu(variant: Variant) -> bool:
+    return variant.target.delegate is Delegate.CPU
+
+
 def _variants(manifest: Manifest, measured: dict[str, Latency]) -> str:
     header = ("variant", "size", "transfer", manifest.metric, "drop", "agrees", "median", "p95")
     rows = []
-    for variant in manifest.variants:
+    for variant in filter(_is_cpu, manifest.variants):
         quality, latency = variant.quality, measured.get(variant.id)
         rows.append(
             (

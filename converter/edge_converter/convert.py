@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import candidates, fronts, graph, judge, latency, report, sources
+from edge_converter import blob, candidates, fronts, graph, judge, latency, report, sources
 from edge_converter import data as labelled
 from edge_converter.candidates import Calibration, Candidate, FloatFile
 from edge_converter.data import Samples, Split
@@ -22,6 +22,7 @@ from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
+from edge_converter.targets import make as targets
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
@@ -36,7 +37,6 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.profile import Profile
 
-_ZSTD_LEVEL = 19
 _MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -112,7 +112,17 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
         refused = tuple(_variant(candidate, one.quality) for candidate, one in verdict.refused if one.quality)
-        chosen = [_front(board, variants, verdict, watch) for board in boards]
+        chosen = [_front(board, variants, verdict) for board in boards]
+        targeted = targets.make(
+            boards,
+            models,
+            verdict.kept,
+            {variant.id: variant for variant in variants},
+            folder,
+            progress=watch,
+            command=f"edge compile {name}-{version}.edge",
+            deadline_s=request.compiler_deadline_s,
+        )
         manifest = Manifest(
             format=1,
             name=name,
@@ -125,19 +135,23 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             preprocessing=family.samples.preprocessing,
             metric=judge.METRIC,
             reference=verdict.reference,
-            variants=variants,
+            variants=(*variants, *targeted.variants),
             fronts={one.profile: one.ids for one in chosen},
+            accelerated=dict(targeted.accelerated),
+            missing=targeted.missing,
             refused=(*unmade, *(one for _, one in verdict.refused)),
         )
-        latencies = (*measured, *(entry for one in chosen for entry in one.predicted))
+        predicted = (*(entry for one in chosen for entry in one.predicted), *targeted.latencies)
+        latencies = (*measured, *predicted)
         bundles.write(
             request.output,
             manifest,
-            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)},
+            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)}
+            | dict(targeted.files),
             evidence=EvidenceFile(format=1, latency=latencies),
             report=report.render(
                 manifest,
-                (*timed, *(entry for one in chosen for entry in one.predicted)),
+                (*timed, *predicted),
                 refused=refused,
                 boards=boards,
                 notes=watch.notes,
@@ -257,17 +271,13 @@ def _measure(
 
 
 def _variant(candidate: Candidate, quality: Quality) -> Variant:
-    import hashlib
-
-    import zstandard
-
-    content = candidate.path.read_bytes()
+    file = blob.of(candidate.path)
     return Variant(
         id=candidate.id,
         source=candidate.source,
-        blob=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        transfer_bytes=len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)),
+        blob=file.sha256,
+        size_bytes=file.size_bytes,
+        transfer_bytes=file.transfer_bytes,
         precision=candidate.precision,
         compression=candidate.compression,
         exceptions=tuple(text[:1000] for text in candidate.exceptions),
@@ -277,18 +287,7 @@ def _variant(candidate: Candidate, quality: Quality) -> Variant:
     )
 
 
-def _front(
-    board: Profile,
-    variants: Sequence[Variant],
-    verdict: Verdict,
-    progress: Progress,
-) -> fronts.Front:
-    accelerators = [delegate.value for delegate in board.variants.delegates if delegate.value != "cpu"]
-    if accelerators:
-        progress.note(
-            f"{board.id}: the bundle holds its CPU variants; files for {', '.join(accelerators)} come with the "
-            "vendor's compiler"
-        )
+def _front(board: Profile, variants: Sequence[Variant], verdict: Verdict) -> fronts.Front:
     graphs = {candidate.id: candidate.graph for candidate, _ in verdict.kept}
     return fronts.front(board, variants, graphs)
 

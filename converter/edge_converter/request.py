@@ -46,6 +46,7 @@ class ConvertRequest:
         seed: For everything random.
         threads: Of the interpreters that calibrate and whose latencies are measured.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
+        compiler_deadline_s: An accelerator's compiler may take this long for one file.
     """
 
     models: tuple[Path, ...]
@@ -65,6 +66,7 @@ class ConvertRequest:
     seed: int = 0
     threads: int = 1
     keras_deadline_s: float = 1800.0
+    compiler_deadline_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
