@@ -137,7 +137,8 @@ class Target(Wire, frozen=True, kw_only=True):
         delegate: Who computes.
         isa: CPU features the file cannot do without, as `/proc/cpuinfo` spells them.
         min_runtime: The lowest TensorFlow Lite version that knows every operator version in the file.
-        fallback: The id of the CPU twin, for files that only an accelerator can run.
+        fallback: The id of the CPU twin of a variant for an accelerator: what runs where there is none, and what the
+            variant's quality was measured on, because it cannot run where it is made.
     """
 
     runtime: Name = "tflite"
@@ -256,12 +257,37 @@ class Selection(Wire, frozen=True, kw_only=True):
     notes: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
+class Missing(Wire, frozen=True, kw_only=True):
+    """A variant for an accelerator that the bundle could have and has not.
+
+    Attributes:
+        id: What it would be called.
+        delegate: Who would compute.
+        profiles: The boards it is for.
+        reason: What it lacks.
+        twin: The id of the variant it would be made of.
+        command: What makes it, where the compiler is.
+        coverage: What the accelerator is predicted to take.
+    """
+
+    id: Name
+    delegate: Delegate
+    profiles: tuple[Name, ...]
+    reason: Text
+    twin: Name | None = None
+    command: Text | None = None
+    coverage: Coverage | None = None
+
+
 class Manifest(Wire, frozen=True, kw_only=True):
     """What is in a bundle.
 
     Attributes:
-        fronts: Per profile, the ids of the variants worth having there, the most accurate first.
+        fronts: Per profile, the ids of the variants worth having there, the most accurate first; of its CPU.
         selection: Per profile, what to ship of them, and why not the rest.
+        accelerated: Per profile, the ids of the variants for its accelerators. They stand apart from the fronts: what
+            is known of their latency is another's word, not a measurement to rank by.
+        missing: What its accelerators could have had.
         reference: The id of the variant that `quality.drop` and `quality.agreement` are counted against.
     """
 
@@ -279,6 +305,8 @@ class Manifest(Wire, frozen=True, kw_only=True):
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=1000)]
     fronts: dict[Name, tuple[Name, ...]] = {}
     selection: dict[Name, Selection] = {}
+    accelerated: dict[Name, tuple[Name, ...]] = {}
+    missing: Annotated[tuple[Missing, ...], Meta(max_length=1000)] = ()
     refused: tuple[Refused, ...] = ()
 
     def variant(self, id: str) -> Variant | None:  # noqa: A002 - `id` is the field's name everywhere

@@ -16,9 +16,21 @@ from edge_converter import progress
 from edge_converter.convert import convert
 from edge_converter.request import Bound, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
+from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit, table
 from edge_sdk.errors import UsageError
-from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
+from edge_sdk.manifest import (
+    Delegate,
+    EvidenceFile,
+    Fit,
+    Latency,
+    Manifest,
+    Objective,
+    Origin,
+    Precision,
+    Preprocessing,
+    Variant,
+)
 from edge_sdk.quality import drop_text, value_text
 
 _SIGNALLED = 128
@@ -84,6 +96,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         resume=args.resume,
         variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
+        compiler_deadline_s=args.compiler_deadline,
     )
 
 
@@ -123,19 +136,26 @@ def _text(result: ConvertResult) -> str:
             (profile, one.id, one.why) for profile, choice in manifest.selection.items() for one in choice.recommended
         ]
         parts.append(table(("profile", "recommended", "what for"), why))
+    if manifest.accelerated or manifest.missing:
+        parts.append(accelerators(manifest, EvidenceFile(format=1, latency=result.latencies)))
     machine = next(iter(measured.values())).machine if measured else "nowhere"
     samples = manifest.variants[0].quality.samples
+    judged = sum(_is_cpu(variant) for variant in manifest.variants)
     parts.append(
-        f"{len(manifest.variants)} variants judged on {samples} samples and timed on {machine}, "
+        f"{judged} variants judged on {samples} samples and timed on {machine}, "
         f"in {result.seconds:.1f} s\n{result.bundle}\n{result.bundle / REPORT}"
     )
     return "\n\n".join(parts)
 
 
+def _is_cpu(variant: Variant) -> bool:
+    return variant.target.delegate is Delegate.CPU
+
+
 def _variants(manifest: Manifest, measured: dict[str, Latency]) -> str:
     header = ("variant", "size", "transfer", manifest.metric, "drop", "agrees", "median", "p95")
     rows = []
-    for variant in manifest.variants:
+    for variant in filter(_is_cpu, manifest.variants):
         quality, latency = variant.quality, measured.get(variant.id)
         rows.append(
             (

@@ -18,6 +18,7 @@ _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
 _SLOWEST_LINK = 1e-3  # MB/s
+_HIGHEST_LEVEL = 10_000_000
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -155,6 +156,58 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="most one conversion or fine-tuning may take in TensorFlow (default 1800)",
     )
+    how.add_argument(
+        "--compiler-deadline",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="most an accelerator's compiler may take for one file (default 600)",
+    )
+
+
+def _configure_coverage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=".tflite file, or a bundle's directory")
+    parser.add_argument(
+        "--delegate",
+        action="append",
+        default=[],
+        dest="delegates",
+        metavar="D",
+        help="only this one, such as edgetpu, ethos-u65, teflon or nnapi; may be repeated (default all there are)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        dest="profiles",
+        metavar="ID",
+        help="only what this board has, such as imx93; may be repeated",
+    )
+    parser.add_argument("--api", type=_level, metavar="N", help="Android's API level, for nnapi (default 30)")
+
+
+def _configure_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory with manifest.json")
+    parser.add_argument("-o", "--output", metavar="BUNDLE", help="write it there; else it is replaced, whole")
+    parser.add_argument(
+        "--compiler-deadline",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="most a compiler may take for one file (default 600)",
+    )
+
+
+def _coverage(args: argparse.Namespace) -> int:
+    from edge_converter.targets import cli
+
+    return cli.run_coverage(args)
+
+
+def _compile(args: argparse.Namespace) -> int:
+    from edge_converter.targets import cli
+
+    return cli.run_compile(args)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -256,6 +309,10 @@ def _rate(text: str) -> int:
     return _whole(text, *_RATES)
 
 
+def _level(text: str) -> int:
+    return _whole(text, 1, _HIGHEST_LEVEL)
+
+
 def _seed(text: str) -> int:
     return _whole(text, 0, 2**31 - 1)
 
@@ -337,5 +394,17 @@ COMMANDS: tuple[Command, ...] = (
         summary="cut a variant into segments for a pipeline, bit-identical to the whole",
         configure=_configure_split,
         run=_split,
+    ),
+    Command(
+        path=("coverage",),
+        summary="say which operators of a model accelerators take, and why the rest stays on the CPU",
+        configure=_configure_coverage,
+        run=_coverage,
+    ),
+    Command(
+        path=("compile",),
+        summary="finish a bundle where an accelerator's compiler is that was missing where it was made",
+        configure=_configure_compile,
+        run=_compile,
     ),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_converter import (
     batches,
+    blob,
     candidates,
     crew,
     evidence,
@@ -39,6 +40,7 @@ from edge_converter.metrics import Judged, Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
+from edge_converter.targets import make as targets
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
@@ -54,7 +56,6 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.profile import Profile
 
-_ZSTD_LEVEL = 19
 _MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -151,6 +152,16 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         chosen = [_select(board, variants, verdict, believed, request) for board in boards]
         for board, one in zip(boards, chosen, strict=True):
             _tell(board, one, watch)
+        targeted = targets.make(
+            boards,
+            models,
+            verdict.kept,
+            {variant.id: variant for variant in variants},
+            folder,
+            progress=watch,
+            command=f"edge compile {name}-{version}.edge",
+            deadline_s=request.compiler_deadline_s,
+        )
         manifest = Manifest(
             format=1,
             name=name,
@@ -163,18 +174,21 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             preprocessing=family.samples.preprocessing,
             metric=family.metric.name,
             reference=verdict.reference,
-            variants=variants,
+            variants=(*variants, *targeted.variants),
             fronts={one.front.profile: one.front.ids for one in chosen},
             selection={one.front.profile: one.selection for one in chosen},
+            accelerated=dict(targeted.accelerated),
+            missing=targeted.missing,
             refused=(*unmade, *(one for _, one in verdict.refused)),
         )
         known = evidence.merged(believed, evidence.stamped(measured, variants))
-        predicted = tuple(entry for one in chosen for entry in one.front.predicted)
+        predicted = (*(entry for one in chosen for entry in one.front.predicted), *targeted.latencies)
         latencies = (*known, *predicted)
         bundles.write(
             request.output,
             manifest,
-            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)},
+            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)}
+            | dict(targeted.files),
             evidence=EvidenceFile(format=1, latency=latencies),
             report=report.render(
                 manifest,
@@ -333,17 +347,13 @@ def _measure(
 
 
 def _variant(candidate: Candidate, quality: Quality) -> Variant:
-    import hashlib
-
-    import zstandard
-
-    content = candidate.path.read_bytes()
+    file = blob.of(candidate.path)
     return Variant(
         id=candidate.id,
         source=candidate.source,
-        blob=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        transfer_bytes=len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)),
+        blob=file.sha256,
+        size_bytes=file.size_bytes,
+        transfer_bytes=file.transfer_bytes,
         precision=candidate.precision,
         compression=candidate.compression,
         exceptions=tuple(text[:1000] for text in candidate.exceptions),
@@ -367,12 +377,6 @@ def _select(
 
 
 def _tell(board: Profile, chosen: selection.Selected, progress: Progress) -> None:
-    accelerators = [delegate.value for delegate in board.variants.delegates if delegate.value != "cpu"]
-    if accelerators:
-        progress.note(
-            f"{board.id}: the bundle holds its CPU variants; files for {', '.join(accelerators)} come with the "
-            "vendor's compiler"
-        )
     for note in chosen.selection.notes:
         progress.note(f"{board.id}: {note}")
 

@@ -10,10 +10,13 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from edge_converter import chart
 from edge_converter.request import ConvertRequest
+from edge_converter.targets import page as accelerators
 from edge_sdk._version import __version__
-from edge_sdk.manifest import Latency, Manifest, Origin, Precision, Variant
+from edge_sdk.manifest import Delegate, Latency, Manifest, Origin, Precision, Variant
 from edge_sdk.profile import Profile
 from edge_sdk.quality import drop_text, value_text
 
@@ -87,6 +90,10 @@ def render(
         request: What was asked for.
     """
     times = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
+    whole = manifest
+    # What accelerators run stands in a section of its own: nothing of it was measured here.
+    cpu = tuple(variant for variant in whole.variants if variant.target.delegate is Delegate.CPU)
+    manifest = msgspec.structs.replace(whole, variants=cpu)
     body = [
         _header(manifest, times),
         _highlights(manifest, times),
@@ -94,6 +101,7 @@ def render(
         "<h2>Variants</h2>",
         _variants(manifest, times),
         _boards(manifest, latencies, boards),
+        accelerators.section(whole, latencies, boards),
         _refusals(manifest, request),
         _notes(notes),
         _facts(manifest, times, request),

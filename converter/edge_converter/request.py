@@ -53,6 +53,7 @@ class ConvertRequest:
         resume: Say how much of an earlier conversion, which may have been killed, is known.
         variant_deadline_s: One variant may take this long to make, where it is made in a process of its own.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
+        compiler_deadline_s: An accelerator's compiler may take this long for one file.
     """
 
     models: tuple[Path, ...]
@@ -82,6 +83,7 @@ class ConvertRequest:
     resume: bool = False
     variant_deadline_s: float = 3600.0
     keras_deadline_s: float = 1800.0
+    compiler_deadline_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

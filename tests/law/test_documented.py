@@ -136,7 +136,7 @@ def named(kind: Any) -> set[str]:
         manifest.Manifest, manifest.Source, manifest.TensorSpec, manifest.Preprocessing, manifest.Variant,
         manifest.Pass, manifest.Target, manifest.Coverage, manifest.Quality, manifest.Cost, manifest.Refused,
         manifest.Selection, manifest.Recommended, manifest.Dominated, manifest.Excluded,
-        manifest.EvidenceFile, manifest.Latency,
+        manifest.Missing, manifest.EvidenceFile, manifest.Latency,
     ],
 )  # fmt: skip
 def test_every_field_of_a_bundle_is_documented_with_its_type_and_bounds(kind: type[wire.Wire]) -> None:
