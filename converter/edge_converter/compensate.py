@@ -11,7 +11,6 @@ Nothing is learned from labels, and nothing is trained: a few dozen samples and 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,25 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from edge_converter import batches, flatbuffer
+from edge_converter import flatbuffer
+from edge_converter.answers import distance, scores
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.follower import Follower, Twin
 from edge_converter.layer import Looks
-from edge_converter.layerwise import FloatGraph, OneOperator
+from edge_converter.layerwise import FloatGraph, OneOperator, samples_that_fit
 from edge_converter.quantize import Quantized
-from edge_converter.values import Array, Floats, Values
-from edge_sdk.engine import Engine
+from edge_converter.values import Floats, Values
 from edge_sdk.manifest import Pass
 
 _log = logging.getLogger(__name__)
 
-# Both streams of one tensor, and the patches of one layer, at the most.
-_STREAM_BYTES = 700_000_000
 _FEWEST = 8
 FEWEST_TO_CHECK = 4
-_NO_VARIANCE = 1e-12
-_SHARES = ("SOFTMAX", "LOG_SOFTMAX")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +49,6 @@ class Compensated:
     layers: int
     samples: int
     skipped: tuple[str, ...] = ()
-
-
-def samples_that_fit(graph: FloatGraph, wanted: int) -> int:
-    """How many samples may be streamed at once, by the largest tensor of the graph."""
-    largest = max(
-        (
-            math.prod(max(1, int(size)) for size in entry.shape)
-            for entry in graph.graph.tensors
-            if entry.shape is not None
-        ),
-        default=1,
-    )
-    return min(wanted, max(_FEWEST, _STREAM_BYTES // (4 * max(largest, 1))))
 
 
 def compensate(
@@ -217,41 +199,6 @@ def cluster(source: Path, made: Quantized, samples: Samples, rows: Integers, lev
     made.path.write_bytes(chosen.content)
     parameters = {**made.compression.parameters, "rounding": "compensated", "samples": chosen.samples, "levels": levels}
     return replace(made, compression=Pass(name=made.compression.name, parameters=parameters))
-
-
-def distance(content: bytes, samples: Sequence[Array], wanted: Sequence[Array]) -> float:
-    """Mean square between a file's scores and those wanted, relative to each output's own variance."""
-    return sum(
-        float(np.mean((one.astype(np.float64) - other) ** 2)) / max(float(np.var(other)), _NO_VARIANCE)
-        for one, other in zip(scores(content, samples), wanted, strict=True)
-    )
-
-
-def scores(content: bytes, samples: Sequence[Array]) -> tuple[Array, ...]:
-    """What a file answers before it turns scores into shares, in which 8 bits would hide every difference.
-
-    Args:
-        content: Of the file.
-        samples: One array per input, `[samples, *shape]`.
-
-    Returns:
-        One array per output.
-    """
-    model = flatbuffer.parse(content, where="a calibrated file")
-    graph = model.subgraphs[0]
-    read = {int(index) for operator in graph.operators for index in operator.inputs}
-    ends = {
-        int(operator.outputs[0]): operator
-        for operator in graph.operators
-        if flatbuffer.op_name(model, operator) in _SHARES and int(operator.outputs[0]) not in read
-    }
-    if ends:
-        graph.outputs = np.array([ends[i].inputs[0] if i in ends else i for i in map(int, graph.outputs)], np.int32)
-        graph.operators = [operator for operator in graph.operators if int(operator.outputs[0]) not in ends]
-        model.signatureDefs = []
-        content = flatbuffer.serialize(model)
-    with Engine(content, threads=1) as engine:
-        return batches.run(engine, samples)
 
 
 class _Walk:

@@ -76,6 +76,7 @@ class Layer:
         input_scale: Of the activations it reads, where they are integers: the bias is then one, too.
         file: The quantized file.
         most: The largest magnitude of an integer, where fewer than the format's are wanted.
+        price: What a bit costs, as a share of the layer's output's mean square; 0: size is no object.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Layer:
     input_scale: float | None
     file: Any
     most: int | None = None
+    price: float = 0.0
 
     @property
     def is_depthwise(self) -> bool:
@@ -108,8 +110,14 @@ class Layer:
     def _all(self, weights: Matrix, seen: Seen, most: int) -> tuple[Matrix, Matrix]:
         """Integers and scales of a layer whose channels see the same inputs."""
         wanted = weights if seen.cross is None else rounding.aimed(weights, seen.moments, seen.cross)
-        scales = self._scales(wanted, np.diag(seen.moments)[:, None], most)
-        return rounding.compensated(wanted, seen.moments, scales, most=most), scales
+        if not self.price:
+            scales = self._scales(wanted, np.diag(seen.moments)[:, None], most)
+            return rounding.compensated(wanted, seen.moments, scales, most=most), scales
+        power = np.einsum("ic,ij,jc->c", weights, seen.moments, weights, optimize=True)
+        price = self.price * float(power.sum())
+        step = rounding.step_for(seen.moments, price)
+        scales = np.maximum(self._scales(wanted, np.diag(seen.moments)[:, None], most), step)
+        return rounding.compensated(wanted, seen.moments, scales, most=most, price=price), scales
 
     def _each(self, weights: Matrix, seen: Seen, most: int) -> tuple[Matrix, Matrix]:
         wanted = weights if seen.cross is None else rounding.aimed_each(weights, seen.moments, seen.cross)

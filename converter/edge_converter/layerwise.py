@@ -7,6 +7,7 @@ imitated in Python.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_converter import batches, flatbuffer
 from edge_converter.values import Array, Values
 from edge_sdk.runtime import RawInterpreter, choose
+
+# All samples of the largest tensor in float, at the most: half a dozen like it are held at once.
+_STREAM_BYTES = 640_000_000
+_FEWEST = 8
 
 _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.FLOAT32: np.float32,
@@ -140,6 +145,19 @@ def computed(graph: FloatGraph, inputs: Mapping[int, Array]) -> Iterator[tuple[i
         known.update(found)
         for tensor in [tensor for tensor in known if graph.last_read.get(tensor, -1) <= number]:
             del known[tensor]
+
+
+def samples_that_fit(graph: FloatGraph, wanted: int) -> int:
+    """How many samples may be streamed at once, by the largest tensor of the graph."""
+    largest = max(
+        (
+            math.prod(max(1, int(size)) for size in entry.shape)
+            for entry in graph.graph.tensors
+            if entry.shape is not None
+        ),
+        default=1,
+    )
+    return min(wanted, max(_FEWEST, _STREAM_BYTES // (4 * max(largest, 1))))
 
 
 def _open(graph: FloatGraph, operator: Any, instead: Mapping[int, Array]) -> tuple[RawInterpreter, list[int]]:

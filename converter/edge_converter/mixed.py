@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_converter import compensate, flatbuffer, quantize
+from edge_converter import answers, compensate, flatbuffer, layerwise, quantize
 from edge_converter.compensate import Replaced
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
@@ -73,7 +73,7 @@ def make(
     where = str(source)
     content = flatbuffer.prepare(source.read_bytes(), where=where)
     graph = FloatGraph(content, where=where)
-    some = samples.read(rows[: compensate.samples_that_fit(graph, len(rows))])
+    some = samples.read(rows[: layerwise.samples_that_fit(graph, len(rows))])
     count = len(some[0])
     check = count // 4
     if check < compensate.FEWEST_TO_CHECK:
@@ -127,11 +127,11 @@ def sensitivities(
     names = {n: graph.name(int(graph.operators[n].outputs[0])) for n in narrow}
     four = quantize.weights(content, list(names.values()), where=where)
     alone = compensate.replacements(content, four, graph.calls(samples), where=where)
-    wanted = compensate.scores(content, apart)
+    wanted = answers.scores(content, apart)
     found = []
     for number in narrow:
         if number in alone:
-            error = compensate.distance(_with(content, alone[number], where=where), apart, wanted)
+            error = answers.distance(_with(content, alone[number], where=where), apart, wanted)
             elements = math.prod(graph.graph.tensors[graph.operators[number].inputs[1]].shape)
             found.append(Sensitivity(operator=number, name=names[number], error=error, saved_bytes=int(elements) // 2))
         advance(1)

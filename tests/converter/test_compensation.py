@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import compensate, data, flatbuffer, graph, quantize
+from edge_converter import answers, compensate, data, flatbuffer, graph, layerwise, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.layerwise import FloatGraph, OneOperator
@@ -51,7 +51,7 @@ def copied(made: Quantized, path: Path) -> Quantized:
 def distance(one: bytes, other: bytes) -> float:
     """Between the scores before the softmax, on images nothing has seen."""
     images = [digits.held_out()[0]]
-    return compensate.distance(one, images, compensate.scores(other, images))
+    return answers.distance(one, images, answers.scores(other, images))
 
 
 @pytest.mark.parametrize("source", digits.models(), ids=lambda path: path.stem)
@@ -138,11 +138,11 @@ def test_too_few_samples_change_nothing(samples: Samples, rows: Integers, medium
 
 def test_a_large_network_is_looked_at_through_fewer_samples() -> None:
     graph_ = FloatGraph(flatbuffer.prepare(digits.models()[2].read_bytes(), where="large"), where="large")
-    assert compensate.samples_that_fit(graph_, 128) == 128
+    assert layerwise.samples_that_fit(graph_, 128) == 128
     for tensor in graph_.graph.tensors:
         if tensor.shape is not None and len(tensor.shape) == 4:
             tensor.shape = np.array([1, 4096, 4096, 64], np.int32)
-    assert compensate.samples_that_fit(graph_, 128) == 8
+    assert layerwise.samples_that_fit(graph_, 128) == 8
 
 
 def test_a_file_whose_layers_have_other_names_is_left_as_it_is(samples: Samples, rows: Integers) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import compensate, data, flatbuffer, graph, mixed, quantize
+from edge_converter import answers, compensate, data, flatbuffer, graph, mixed, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.layerwise import FloatGraph
@@ -153,11 +153,11 @@ def test_compensation_brings_integer_weights_closer_to_the_float_file(
 ) -> None:
     plain = quantize.quantize(source, precision, tmp_path / "plain.tflite")
     images = [digits.held_out()[0]]
-    wanted = compensate.scores(flatbuffer.prepare(source.read_bytes(), where="medium"), images)
-    before = compensate.distance(plain.path.read_bytes(), images, wanted)
+    wanted = answers.scores(flatbuffer.prepare(source.read_bytes(), where="medium"), images)
+    before = answers.distance(plain.path.read_bytes(), images, wanted)
     refined = compensate.refine(source, plain, samples, rows)
     assert refined.compression.parameters["rounding"] == "compensated"
-    assert compensate.distance(refined.path.read_bytes(), images, wanted) < before
+    assert answers.distance(refined.path.read_bytes(), images, wanted) < before
 
 
 def test_4_bits_are_packed_two_to_a_byte_the_first_below() -> None:
