@@ -18,7 +18,7 @@ from edge_converter import _serve, pipeline
 from edge_converter.cache import Cache
 from edge_converter.data import Integers
 from edge_converter.errors import PassContractError, QuantizationError
-from edge_converter.passes import Room, Work
+from edge_converter.passes import Room
 from edge_sdk.manifest import Preprocessing
 
 
@@ -68,7 +68,7 @@ def _make(question: wire.Make) -> wire.Made:
         max_size=question.max_size,
     )
     content = Path(question.floating).read_bytes()
-    begin = Work(floating=content, content=content, precision=question.recipe.precision)
+    begin = pipeline.begin(content, question.recipe.precision, where=question.where)
     steps = pipeline.steps(question.recipe, question.begin, max_size=question.max_size)
     try:
         pipeline.run(begin, steps, room, Cache(Path(question.cache)))

@@ -14,7 +14,7 @@ from edge_converter import flatbuffer, graph, pipeline, quantize
 from edge_converter.cache import Cache
 from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.graph import Graph
-from edge_converter.passes import Room, Work
+from edge_converter.passes import Room
 from edge_converter.pipeline import Step
 from edge_converter.recipe import VariantRecipe
 from edge_sdk.manifest import Pass, Precision, Refused
@@ -187,8 +187,7 @@ def _make(one: Planned, room: Room, cache: Cache) -> Candidate:
         QuantizationError: It cannot be made, or not as small as it has to be.
         PassContractError: A pass broke its promise.
     """
-    floating = one.file.path.read_bytes()
-    begin = Work(floating=floating, content=floating, precision=one.recipe.precision)
+    begin = pipeline.begin(one.file.path.read_bytes(), one.recipe.precision, where=room.where)
     work = pipeline.run(begin, one.steps, room, cache)
     into = room.folder / "made.tflite"
     into.write_bytes(flatbuffer.shorten_names(work.content, where=room.where))

@@ -131,7 +131,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="settings",
         metavar="VARIANT.PASS.OPTION=VALUE",
-        help="change an option of a pass in the recipe, such as clustered-int8.cluster.levels=31; may be repeated",
+        help="change an option of a pass in the recipe, such as int8.calibrate.method=mse; may be repeated",
     )
 
     how = parser.add_argument_group("how")

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from edge_converter import cache as caching
-from edge_converter import graph, passes
+from edge_converter import flatbuffer, graph, passes
 from edge_converter.cache import Cache
 from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.passes import Pass, Room, Work
@@ -62,40 +62,51 @@ def root(floating: bytes, samples: str, seed: int) -> str:
     return caching.key("model", floating, samples, seed, caching.computers())
 
 
-def steps(recipe: VariantRecipe, begin: str, *, max_size: int | None) -> tuple[Step, ...]:
+def begin(content: bytes, precision: Precision, *, where: str) -> Work:
+    """A float file at the beginning of its way to a variant, in the form that the passes understand.
+
+    Raises:
+        SourceError: It is no whole `.tflite` file.
+    """
+    prepared = flatbuffer.prepare(content, where=where)
+    return Work(floating=prepared, content=prepared, precision=precision)
+
+
+def steps(recipe: VariantRecipe, first: str, *, max_size: int | None) -> tuple[Step, ...]:
     """The passes of a variant with the keys of their results.
 
     Args:
         recipe: Of the variant.
-        begin: From `root`.
+        first: From `root`.
         max_size: Of the request; it decides what searches find.
 
     Raises:
         RecipeError: A pass or an option is not known.
     """
     found = []
-    at = caching.key("variant", begin, max_size if recipe.searched else None)
+    at = caching.key("variant", first, max_size if recipe.searched else None)
     for name, given in recipe.steps:
         do = passes.find(name)
         options = passes.options_of(do, given, where=recipe.id)
         told = None if do.serves_all_formats else recipe.precision.value
-        at = caching.key("pass", at, do.name, do.version, msgspec.to_builtins(options), told)
+        set_to = {option: getattr(options, option) for option in do.options.__struct_fields__}
+        at = caching.key("pass", at, do.name, do.version, msgspec.to_builtins(set_to), told)
         found.append(Step(do=do, options=options, key=at))
     return tuple(found)
 
 
-def run(begin: Work, plan: tuple[Step, ...], room: Room, cache: Cache) -> Work:
+def run(work: Work, plan: tuple[Step, ...], room: Room, cache: Cache) -> Work:
     """Take a model through its passes, from the last step whose result is known.
 
     Raises:
         QuantizationError: A pass's requirement does not hold, or it cannot be done to this model.
         PassContractError: A pass broke its promise.
     """
-    work, left = begin, list(plan)
+    precision, left = work.precision, list(plan)
     for number in reversed(range(len(plan))):
         known = cache.get(plan[number].key)
         if known is not None:
-            work, left = _unpacked(known, begin.precision), list(plan[number + 1 :])
+            work, left = _unpacked(known, precision), list(plan[number + 1 :])
             break
     for step in left:
         work = _one(work, step, room)

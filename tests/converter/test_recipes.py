@@ -28,7 +28,7 @@ format = 1
 [[variant]]
 id = "tiny"
 precision = "int8"
-passes = [{ name = "calibrate" }, { name = "quantize" }, { name = "cluster", levels = 15 }]
+passes = [{ name = "calibrate" }, { name = "quantize" }, { name = "cluster", price = 1e-6 }]
 """
 
 
@@ -63,14 +63,14 @@ def test_what_is_searched_for_is_made_where_a_size_or_the_format_is_asked_for() 
 def test_a_file_takes_the_place_of_the_profiles_recipes(tmp_path: Path) -> None:
     (only,) = recipe.chosen(request(recipe=file(tmp_path, OWN)), [profile.load("rpi4")])
     assert only.id == "tiny"
-    assert only.steps[-1] == ("cluster", {"levels": 15})
+    assert only.steps[-1] == ("cluster", {"price": 1e-6})
 
 
 def test_an_option_is_set_in_one_variant_or_in_all(tmp_path: Path) -> None:
     own = file(tmp_path, OWN)
-    for setting in ("tiny.cluster.levels=31", "*.cluster.levels=31"):
+    for setting in ("tiny.cluster.max_transfer=3100", "*.cluster.max_transfer=3100"):
         (only,) = recipe.chosen(request(recipe=own, settings=(setting,)), [])
-        assert only.steps[-1] == ("cluster", {"levels": 31})
+        assert only.steps[-1] == ("cluster", {"price": 1e-6, "max_transfer": 3100})
         assert only.steps[0] == ("calibrate", {})
 
 
@@ -78,7 +78,7 @@ def test_an_option_is_set_in_one_variant_or_in_all(tmp_path: Path) -> None:
     ("setting", "line"),
     [
         ("levels=31", "'levels=31' is no VARIANT.PASS.OPTION=VALUE"),
-        ("other.cluster.levels=31", "fits no variant; there are tiny.calibrate, tiny.quantize, tiny.cluster"),
+        ("other.cluster.max_transfer=3100", "fits no variant; there are tiny.calibrate, tiny.quantize, tiny.cluster"),
         ("tiny.compensate.x=1", "fits no variant"),
     ],
 )
@@ -91,9 +91,9 @@ def test_a_setting_that_fits_nothing_is_refused(tmp_path: Path, setting: str, li
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"levels": 1}, "Expected `int` >= 3"),
-        ({"levels": "many"}, "Expected `int`, got `str`"),
-        ({"level": 31}, "unknown field `level`"),
+        ({"price": 2}, "Expected `float` <= 1"),
+        ({"price": "dear"}, "Expected `float`, got `str`"),
+        ({"prize": 1}, "unknown field `prize`"),
     ],
 )
 def test_an_option_out_of_its_bounds_is_refused_with_those_there_are(options: dict[str, object], line: str) -> None:
@@ -101,11 +101,11 @@ def test_an_option_out_of_its_bounds_is_refused_with_those_there_are(options: di
         passes.options_of(passes.find("cluster"), options, where="int8")
     assert line in str(caught.value)
     assert "int8.cluster" in str(caught.value)
-    assert "its options: levels" in str(caught.value)
+    assert "its options: price, max_transfer" in str(caught.value)
 
 
 def test_a_pass_nobody_has_is_refused_with_those_there_are() -> None:
-    with pytest.raises(RecipeError, match="no pass 'shrink'; there are calibrate, quantize"):
+    with pytest.raises(RecipeError, match="no pass 'shrink'; there are equalize, calibrate, quantize"):
         passes.find("shrink")
 
 
@@ -116,7 +116,7 @@ def test_a_pass_nobody_has_is_refused_with_those_there_are() -> None:
         ("format = 1\nvariant = []\n", "length >= 1"),
         (OWN + "more = 1\n", "unknown field `more`"),
         (OWN.replace("int8", "int7"), "Invalid enum value 'int7'"),
-        (OWN.replace('name = "quantize"', "levels = 2"), "a pass of tiny has no name"),
+        (OWN.replace('name = "quantize"', "price = 2"), "a pass of tiny has no name"),
         ("format = [", "not TOML"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_malformed_recipe_is_one_line(tmp_path: Path, text: str, line: str) ->
 
 
 def test_a_recipe_that_is_not_there_names_those_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"fast: no recipe: No such file or directory; there are default, quick"):
+    with pytest.raises(RecipeError, match=r"fast: no recipe: No such file or directory; there are default, npu, quick"):
         recipe.load("fast")
 
 

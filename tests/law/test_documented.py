@@ -224,3 +224,19 @@ def test_every_page_can_be_found_from_the_index() -> None:
             continue
         where = decisions if name.startswith("adr/") else index
         assert f"({name.removeprefix('adr/')})" in where, name
+
+
+def test_every_pass_and_every_option_of_it_is_documented() -> None:
+    passes = pytest.importorskip("edge_converter.passes")
+    page = (ROOT / "docs" / "reference" / "recipes.md").read_text()
+    for name in passes.known():
+        assert f"| `{name}` |" in page
+        for option in passes.find(name).options.__struct_fields__:
+            assert f"| `{name}.{option}` |" in page
+
+
+def test_every_recipe_is_documented() -> None:
+    recipe = pytest.importorskip("edge_converter.recipe")
+    page = (ROOT / "docs" / "reference" / "recipes.md").read_text()
+    for name in recipe.names():
+        assert f"| `{name}` |" in page

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta
 
-from edge_converter import compensate, graph, mixed, quantize
+from edge_converter import graph, mixed, transfer
+from edge_converter.compensate import compensate_all
 from edge_converter.errors import QuantizationError
-from edge_converter.passes._contract import Room, Work
-from edge_converter.quantize import Quantized
+from edge_converter.follower import Twin
+from edge_converter.passes._bench import bench, one_by_one
+from edge_converter.passes._contract import Evidence, Room, Work
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
-from edge_sdk.wire import Wire
+from edge_sdk.wire import Bytes, Wire
 
-_COMPENSATED = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4, Precision.MIXED)
+_INTEGERS = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4, Precision.MIXED)
+_SHOWN_CHARS = 500  # of a list of layers
+# Names of inner tensors are cut when a variant is finished, and what that saves is counted in.
+_SLACK = 1.05
 
 
 class CompensateOptions(Wire, frozen=True, kw_only=True):
-    """None yet."""
+    """None: what helps is taken."""
 
 
 class Compensate:
@@ -31,31 +32,38 @@ class Compensate:
 
     name = "compensate"
     version = 1
-    serves_all_formats = False
     options = CompensateOptions
+    serves_all_formats = False
 
     def requires(self, work: Work, options: CompensateOptions, room: Room) -> str:
         """A model with 8- or 4-bit weights."""
         del options, room
         if work.is_float:
             return "the model is not quantized: put quantize before it"
-        return "" if work.precision in _COMPENSATED else f"the weights of {work.precision.value} are no integers"
+        return "" if work.precision in _INTEGERS else f"the weights of {work.precision.value} are no integers"
 
     def run(self, work: Work, options: CompensateOptions, room: Room) -> Work:
-        """Choose.
-
-        Raises:
-            QuantizationError: The file cannot be read back.
-        """
+        """Choose; where the layers cannot be looked at one by one, the quantizer's integers stay and it says why."""
         del options
-        source, made = _files(work, room)
-        refined = compensate.refine(source, made, room.samples, room.rows)
-        record = Record(
-            name=self.name,
-            parameters={"samples": len(room.rows)},
-            evidence={"kept": refined.compression.parameters.get("rounding") == "compensated"},
-        )
-        return replace(work, content=refined.path.read_bytes(), done=(*work.done, record))
+        content, evidence = work.content, Evidence(kept=False)
+        try:
+            with one_by_one(room.where):
+                there = bench(work, room)
+                # Where 8-bit weights are all that is quantized, each layer's own error is all there is to mend.
+                twin = Twin(content=work.content, follows=work.precision is not Precision.WEIGHT8)
+                (one,) = compensate_all(work.floating, [twin], there.choosing, where=room.where, seed=room.seed)
+                before, after = there.error(work.content), there.error(one.content)
+            evidence |= {"error_before": round(before, 6), "error_after": round(after, 6), "layers": one.layers}
+            evidence |= {"samples": one.samples}
+            if one.skipped:
+                evidence["left_as_they_were"] = "; ".join(one.skipped)[:_SHOWN_CHARS]
+            if after < before:
+                content = one.content
+                evidence["kept"] = True
+        except QuantizationError as cause:
+            evidence["because"] = cause.what[:200]
+        record = Record(name=self.name, parameters={}, evidence=evidence)
+        return replace(work, content=content, done=(*work.done, record))
 
     def ensures(self, before: Work, after: Work, options: CompensateOptions) -> str:
         """The same operators and formats."""
@@ -64,44 +72,63 @@ class Compensate:
 
 
 class ClusterOptions(Wire, frozen=True, kw_only=True):
-    """How few integers.
+    """How light.
 
     Attributes:
-        levels: Distinct integers a channel, odd.
+        price: Of a bit, as a share of the mean square of a layer's output.
+        max_transfer: Bytes the compressed file may have; the price that comes to that is found. 0 takes `price`.
     """
 
-    levels: Annotated[int, Meta(ge=3, le=253)] = 49
+    price: Annotated[float, Meta(gt=0, le=1)] = 3e-8
+    max_transfer: Bytes = 0
 
 
 class Cluster:
-    """Leaves few distinct integers a channel, so that the file travels lighter and runs as fast as before."""
+    """Leaves those integers that take few bits when the file is compressed; it runs as fast as before."""
 
     name = "cluster"
     version = 1
-    serves_all_formats = False
     options = ClusterOptions
+    serves_all_formats = False
 
     def requires(self, work: Work, options: ClusterOptions, room: Room) -> str:
         """An int8 model."""
-        del room
+        del options, room
         if work.is_float or work.precision is not Precision.INT8:
             return "only int8 models are clustered: put quantize before it"
-        return "" if options.levels % 2 else "the levels are an even number: one is zero, the others come in pairs"
+        return ""
 
     def run(self, work: Work, options: ClusterOptions, room: Room) -> Work:
         """Choose.
 
         Raises:
-            QuantizationError: The layers cannot be computed one by one, or there are too few samples.
+            QuantizationError: The layers cannot be computed one by one, there are too few samples, or it cannot be made
+                as light as asked.
         """
-        source, made = _files(work, room)
-        few = compensate.cluster(source, made, room.samples, room.rows, options.levels)
-        record = Record(name=self.name, parameters={"levels": options.levels, "samples": len(room.rows)})
-        return replace(work, content=few.path.read_bytes(), done=(*work.done, record))
+        with one_by_one(room.where):
+            there = bench(work, room)
+            if options.max_transfer:
+                found = transfer.fit(
+                    work.floating, work.content, there.choosing, options.max_transfer, where=room.where
+                )
+                content, price = found.content, found.price
+            else:
+                twin = Twin(content=work.content, price=options.price)
+                (one,) = compensate_all(work.floating, [twin], there.choosing, where=room.where, seed=room.seed)
+                if not one.layers:
+                    raise QuantizationError("no layer's integers could be matched with the float file's")
+                content, price = one.content, options.price
+            before, after = there.error(work.content), there.error(content)
+        evidence: Evidence = {"error_before": round(before, 6), "error_after": round(after, 6)}
+        evidence |= {"price": float(f"{price:.3g}"), "transfer_before": transfer.transfer_bytes(work.content)}
+        parameters: Evidence = {"max_transfer": options.max_transfer} if options.max_transfer else {"price": price}
+        record = Record(name=self.name, parameters=parameters, evidence=evidence)
+        return replace(work, content=content, done=(*work.done, record))
 
     def ensures(self, before: Work, after: Work, options: ClusterOptions) -> str:
-        """The same operators and formats."""
-        del options
+        """The same operators and formats, and no more bytes than asked for."""
+        if options.max_transfer and transfer.transfer_bytes(after.content) > options.max_transfer * _SLACK:
+            return f"{transfer.transfer_bytes(after.content):,} bytes when compressed"
         return _same_form(before, after)
 
 
@@ -114,8 +141,8 @@ class Allocate:
 
     name = "allocate"
     version = 1
-    serves_all_formats = False
     options = AllocateOptions
+    serves_all_formats = False
 
     def requires(self, work: Work, options: AllocateOptions, room: Room) -> str:
         """A float model."""
@@ -133,7 +160,7 @@ class Allocate:
         del options
         source, into = room.folder / "float.tflite", room.folder / "mixed.tflite"
         source.write_bytes(work.floating)
-        with _one_by_one(room.where):
+        with one_by_one(room.where):
             made = mixed.make(source, room.samples, room.rows, into, max_size=room.max_size, progress=room.progress)
         return replace(work, content=into.read_bytes(), done=(*work.done, made.compression))
 
@@ -143,30 +170,9 @@ class Allocate:
         return "the file is as it was" if after.content == before.content else ""
 
 
-def _files(work: Work, room: Room) -> tuple[Path, Quantized]:
-    """The float file, and the quantized one as `edge_converter.quantize` gives it."""
-    source, at = room.folder / "float.tflite", room.folder / "integers.tflite"
-    source.write_bytes(work.floating)
-    at.write_bytes(work.content)
-    return source, quantize.read_back(at, work.precision, work.done[-1], where=room.where)
-
-
 def _same_form(before: Work, after: Work) -> str:
     one, other = (graph.parsed(work.content, where="a file of ours") for work in (before, after))
     if one.operators != other.operators:
         return "the operators are others"
     formats = [[op.precision for op in found.weighted] for found in (one, other)]
     return "" if formats[0] == formats[1] else "the number formats are others"
-
-
-@contextmanager
-def _one_by_one(where: str) -> Iterator[None]:
-    """Name what the runtime says of operators it cannot compute alone.
-
-    Raises:
-        QuantizationError: It said something.
-    """
-    try:
-        yield
-    except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
-        raise QuantizationError(f"its layers cannot be computed one by one: {cause}", where=where) from cause

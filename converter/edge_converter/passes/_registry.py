@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from edge_converter.errors import RecipeError
-from edge_converter.passes import _formats, _integers, _ranges
+from edge_converter.passes import _floats, _formats, _integers, _ranges
 from edge_converter.passes._contract import Pass
 from edge_converter.recipe import Options
 
 GROUP = "edge.passes"
 
 _OURS: tuple[Pass, ...] = (
+    _floats.Equalize(),
     _ranges.Calibrate(),
     _formats.Quantize(),
     _integers.Compensate(),

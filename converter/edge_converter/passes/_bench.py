@@ -1,0 +1,70 @@
+"""Calibration samples as passes use them: most choose, a quarter kept apart tells what helped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_converter import answers
+from edge_converter.errors import QuantizationError
+from edge_converter.layerwise import FloatGraph, samples_that_fit
+from edge_converter.passes._contract import Room, Work
+from edge_converter.values import Array, Floats
+
+FEWEST_APART = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A float model and samples for it.
+
+    Attributes:
+        choosing: Samples that ranges and integers are chosen by: `[calls, *shape]` by input tensor, batch included.
+        apart: Samples that choose nothing: one array per input, `[samples, *shape]`.
+        wanted: What the float model answers to those.
+    """
+
+    choosing: Mapping[int, Floats]
+    apart: Sequence[Array]
+    wanted: Sequence[Array]
+
+    def error(self, content: bytes) -> float:
+        """Mean square of what a file's scores differ by from the float model's, relative to their variance (NMSE)."""
+        return answers.distance(content, self.apart, self.wanted)
+
+
+def bench(work: Work, room: Room) -> Bench:
+    """Put the float model on the bench, with as many samples as fit into memory.
+
+    Raises:
+        QuantizationError: There are too few.
+    """
+    graph = FloatGraph(work.floating, where=room.where)
+    count = samples_that_fit(graph, len(room.rows))
+    check = count // 4
+    if check < FEWEST_APART:
+        raise QuantizationError(f"{count} samples are too few to choose the integers by", where=room.where)
+    some = room.samples.read(room.rows[:count])
+    apart = [each[count - check :] for each in some]
+    return Bench(
+        choosing=graph.calls([each[: count - check] for each in some]),
+        apart=apart,
+        wanted=answers.scores(work.floating, apart),
+    )
+
+
+@contextmanager
+def one_by_one(where: str) -> Iterator[None]:
+    """Name what the runtime says of operators it cannot compute alone.
+
+    Raises:
+        QuantizationError: It said something.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
+        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
+        raise QuantizationError(f"its layers cannot be computed one by one: {first}", where=where) from cause
