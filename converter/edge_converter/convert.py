@@ -139,6 +139,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             max_drop=request.max_drop,
             bound=request.bound,
             progress=watch,
+            cache=Cache(request.cache),
         )
         _doubt(verdict, family.metric, watch)
         # The refused are timed as well: the report shows what was given up.

@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge_converter import evaluate, paired
+from edge_converter import paired
+from edge_converter.answered import Answered
+from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import MetricError, UnsupportedModelError
@@ -55,6 +57,7 @@ def judge(
     max_drop: float,
     bound: Bound = Bound.POINT,
     progress: Progress,
+    cache: Cache | None = None,
 ) -> Verdict:
     """Evaluate every candidate, and refuse those that lost more than `max_drop` points to compression.
 
@@ -66,6 +69,7 @@ def judge(
         max_drop: In points of the metric.
         bound: Whether the drop itself or the upper end of its interval may not exceed it.
         progress: Told how far it is.
+        cache: Of what files answered before; None asks all anew.
 
     Raises:
         MetricError: The metric fails on a source.
@@ -73,8 +77,10 @@ def judge(
     """
     progress.stage("evaluate", len(candidates) * len(rows))
 
+    answered = Answered(samples, rows, metric, cache or Cache(None))
+
     def kept_of(candidate: Candidate) -> Array:
-        return evaluate.kept(candidate.path, samples, rows, metric.keep, advance=progress.advance)
+        return answered.kept(candidate.path, advance=progress.advance)
 
     reference, rows_of_reference, judged = _reference(candidates, metric, kept_of)
     refused: list[tuple[Candidate, Refused]] = []

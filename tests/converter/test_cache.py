@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from edge_converter import cache
+from edge_converter import cache, data, graph
+from edge_converter.answered import Answered
 from edge_converter.cache import Cache, key
+from edge_lab import digits
+from edge_sdk.manifest import Preprocessing
 
 
 def test_what_was_put_is_found(tmp_path: Path) -> None:
@@ -82,3 +88,39 @@ def test_the_place_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, 
 def test_keys_tell_kinds_and_parts_apart() -> None:
     keys = {key("a"), key("b"), key("a", 1), key("a", "1"), key("a", b"1"), key("a", 1, 2), key("a", [1, 2])}
     assert len(keys) == 7
+
+
+class Kept:
+    """A metric that is called by the name of one of ours."""
+
+    name = "accuracy"
+
+    def keep(self, outputs: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+        return np.asarray(outputs[0].argmax(axis=1), np.int32)
+
+
+def test_answers_are_known_again_for_the_same_file_and_samples_alone(tmp_path: Path) -> None:
+    source, other = digits.models()[:2]
+    samples = data.open_samples(
+        digits.directory() / "digits_test.npz", inputs=graph.read(source).inputs, preprocessing=Preprocessing()
+    )
+    rows = np.arange(20)
+
+    def found(path: Path, rows: np.ndarray, metric: Any = Kept()) -> tuple[list[int], int]:  # noqa: B008
+        kept = Cache(tmp_path)
+        done: list[int] = []
+        answers = Answered(samples, rows, metric, kept).kept(path, advance=done.append)
+        assert sum(done) == len(rows)
+        return answers.tolist(), kept.found
+
+    first = found(source, rows)
+    assert first[1] == 0
+    assert found(source, rows) == (first[0], 1)
+    assert found(other, rows)[1] == 0
+    assert found(source, rows[1:])[1] == 0
+
+    class Own(Kept):
+        name = "mine:metric"
+
+    assert found(source, rows, Own()) == first
+    assert found(source, rows, Own()) == first
