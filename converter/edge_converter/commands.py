@@ -182,7 +182,7 @@ def _operators(text: str) -> tuple[int, ...]:
 
 
 def _link(text: str) -> float:
-    return _number(text, _SLOWEST_LINK, 1e6)
+    return _number(text, _SLOWEST_LINK, 1e5)
 
 
 def _clusters(text: str) -> int:

@@ -158,8 +158,9 @@ class _Job:
         self._about = WholeModel(
             sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), model=name, variant=request.variant
         )
-        names = (tuple(map(self._model.name, tensors)) for tensors in (self._model.inputs, self._model.outputs))
-        inputs, outputs = names
+        inputs, outputs = (
+            tuple(map(self._model.name, tensors)) for tensors in (self._model.inputs, self._model.outputs)
+        )
         self._whole = Loaded(
             Link(content=content, inputs=inputs, outputs=outputs), threads=request.threads, where=where
         )
@@ -181,7 +182,7 @@ class _Job:
         return Survey(
             whole=self._about,
             points=self._model.points,
-            atoms_ms=tuple(round(ms, 4) for ms in atoms_ms),
+            atoms_ms=tuple(atoms_ms),
             timing=timing,
             chosen=self._chosen(atoms_ms, progress) if asked else (),
         )

@@ -333,6 +333,15 @@ def test_a_slow_link_cuts_where_little_crosses(convolutions: Path) -> None:
     assert crossing[free.chosen[1][0]] > crossing[slow.chosen[1][0]]
 
 
+def test_a_pipeline_that_gains_nothing_is_said(edge: Callable[..., Any], convolutions: Path, tmp_path: Path) -> None:
+    words = ("--parts", 2, "--link", 0.001, "--profile", "rpi4", "-o", tmp_path / "out")
+    done = edge("split", convolutions, *words)
+    assert done.status == 0, done.err
+    (note,) = Segments(tmp_path / "out").plan.notes
+    assert re.match(r"a pipeline of these gains nothing: stage 1 takes 40\.3 ms, most of it handing on, and", note)
+    assert f"Note: {note}" in done.out
+
+
 def test_no_segment_is_made_for_nobody() -> None:
     made = made_model.Made()
     x = made.tensor("x")
