@@ -149,6 +149,8 @@ class _Job:
         self._request = request
         self._preprocessing = preprocessing
         board = profiles.load(request.profile) if request.profile is not None else None
+        if request.data is not None:
+            data.check_readable(request.data)
         content = _read(path, where)
         parsed = flatbuffer.parse(content, where=where)
         self._model = Cuttable(parsed, where=where)
@@ -246,7 +248,6 @@ class _Job:
         path = self._request.data
         if path is None:
             return
-        data.check_readable(path)
         ports = self._whole.ports()
         if len(ports) != 1 or ports[0].shape[:1] != (1,):
             raise DataError(
