@@ -291,7 +291,7 @@ def _operators(text: str) -> tuple[int, ...]:
 
 
 def _link(text: str) -> float:
-    return _number(text, _SLOWEST_LINK, 1e6)
+    return _number(text, _SLOWEST_LINK, 1e5)
 
 
 def _millis(text: str) -> float:

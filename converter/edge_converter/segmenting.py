@@ -14,6 +14,7 @@ from edge_converter.graph import Graph
 from edge_sdk.segments import ModelOutput, Segment, SegmentInput, SplitPlan, Timing, WholeModel
 
 _DIGITS = 4  # of milliseconds
+_TOO_LONG = 1.25  # of the parts' time together: what is cut takes a little longer, never so much less
 _NO_GAIN = 0.95  # of the whole's time: what threads and queues cost is more than is left
 
 
@@ -80,6 +81,12 @@ def _notes(segments: Sequence[Segment], timing: Timing) -> Iterator[str]:
             f"a pipeline of these gains nothing: stage {slowest.number} takes {takes_ms:.3g} ms, most of it {why}, "
             f"and the whole {timing.whole_ms:.3g} ms"
         )
+    together_ms = sum(segment.compute_ms for segment in segments)
+    if timing.whole_ms > _TOO_LONG * together_ms:
+        yield (
+            f"the whole took {timing.whole_ms:.3g} ms, its parts {together_ms:.3g} ms together: the machine was busy, "
+            "so split it again when it is idle"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ def _segment(model: Cuttable, part: _Part, gives: Mapping[int, int], link_mb_s: 
         end=part.span[1],
         inputs=tuple(_input(model, tensor, gives.get(tensor)) for tensor in inputs),
         outputs=tuple(map(model.stored, outputs)),
-        macs=stage_times.works(model, part.span).cost.macs,
+        macs=stage_times.graph_of(model, part.span).cost.macs,
         compute_ms=round(part.compute_ms, _DIGITS),
         send_bytes=part.send_bytes,
         send_ms=round(cut_search.send_ms(part.send_bytes, link_mb_s), _DIGITS),

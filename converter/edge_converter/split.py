@@ -149,6 +149,8 @@ class _Job:
         self._request = request
         self._preprocessing = preprocessing
         board = profiles.load(request.profile) if request.profile is not None else None
+        if request.data is not None:
+            data.check_readable(request.data)
         content = _read(path, where)
         parsed = flatbuffer.parse(content, where=where)
         self._model = Cuttable(parsed, where=where)
@@ -158,8 +160,9 @@ class _Job:
         self._about = WholeModel(
             sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), model=name, variant=request.variant
         )
-        names = (tuple(map(self._model.name, tensors)) for tensors in (self._model.inputs, self._model.outputs))
-        inputs, outputs = names
+        inputs, outputs = (
+            tuple(map(self._model.name, tensors)) for tensors in (self._model.inputs, self._model.outputs)
+        )
         self._whole = Loaded(
             Link(content=content, inputs=inputs, outputs=outputs), threads=request.threads, where=where
         )
@@ -181,7 +184,7 @@ class _Job:
         return Survey(
             whole=self._about,
             points=self._model.points,
-            atoms_ms=tuple(round(ms, 4) for ms in atoms_ms),
+            atoms_ms=tuple(atoms_ms),
             timing=timing,
             chosen=self._chosen(atoms_ms, progress) if asked else (),
         )
@@ -245,7 +248,6 @@ class _Job:
         path = self._request.data
         if path is None:
             return
-        data.check_readable(path)
         ports = self._whole.ports()
         if any(port.shape[:1] != (1,) for port in ports):
             raise DataError(

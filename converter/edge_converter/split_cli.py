@@ -17,6 +17,7 @@ from edge_sdk.manifest import Origin
 from edge_sdk.segments import PLAN, Segment, SplitPlan, Timing, WholeModel
 
 _MAX_NAME_CHARS = 32
+_MOST_TAKEN = 2  # tensors that are named; split.json has all
 _KB, _MB = 1_000, 1_000_000
 
 
@@ -176,10 +177,11 @@ def _sent(segment: Segment, plan: SplitPlan) -> str:
 def _takes(segment: Segment) -> str:
     """Each tensor and who gives it, where that is not the segment just before."""
     told = []
-    for tensor in segment.inputs:
+    for tensor in segment.inputs[:_MOST_TAKEN]:
         by = "" if tensor.source == segment.number - 1 else f" of {tensor.source or 'the app'}"
         told.append(f"{_short(tensor.name)} {list(tensor.shape)} {tensor.dtype}{by}")
-    return ", ".join(told)
+    more = len(segment.inputs) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
 
 
 def _origin(timing: Timing) -> str:

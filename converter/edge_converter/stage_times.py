@@ -116,7 +116,7 @@ class Forecast:
         self._atoms_ms: dict[Span, float] = {}
         self._band = 1.0
         for span in model.atoms:
-            found = predicted_ms(board, works(model, span).work, precision)
+            found = predicted_ms(board, graph_of(model, span).work, precision)
             if found is None:
                 raise UsageError(f"nothing predicts times on {board.id}", hint="leave --profile out to measure here")
             self._atoms_ms[span], self._band = found
@@ -147,6 +147,6 @@ def link(model: Cuttable, span: Span) -> Link:
     )
 
 
-def works(model: Cuttable, span: Span) -> graph.Graph:
+def graph_of(model: Cuttable, span: Span) -> graph.Graph:
     """What the span computes."""
     return graph.of(flatbuffer.parse(model.content(span), where=model.where), where=model.where)

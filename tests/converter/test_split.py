@@ -15,6 +15,7 @@ import pytest
 from bundle_stage import write_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from edge_converter import chain, cut_search, data, flatbuffer, graph, quantize, stage_times
 from edge_converter.chain import Link, Loaded
@@ -22,9 +23,11 @@ from edge_converter.cutting import Cuttable
 from edge_converter.data import Samples
 from edge_converter.errors import DataError, NoCutError, SourceError, SplitMismatchError, UnsupportedModelError
 from edge_converter.split import SplitRequest, split, survey
+from edge_sdk import bundle as bundles
 from edge_sdk.engine import Engine
 from edge_sdk.errors import StorageError, UnknownVariantError, UsageError
 from edge_sdk.manifest import Origin, Precision, Preprocessing, TensorSpec
+from edge_sdk.runtime import choose
 from edge_sdk.segments import PLAN, Segments
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "segments.md"
@@ -267,6 +270,30 @@ def test_the_example_of_how_to_run_segments_runs(
     assert capsys.readouterr().out.strip() == str([should])
 
 
+def test_a_free_batch_is_free_in_every_segment(convolutions: Path) -> None:
+    model = cuttable(convolutions)
+    batch = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+
+    def run(content: bytes, values: list[Any]) -> list[Any]:
+        interpreter = choose().open(content, threads=1)
+        for details, value in zip(interpreter.get_input_details(), values, strict=True):
+            interpreter.resize_tensor_input(int(details["index"]), value.shape, strict=True)
+        interpreter.allocate_tensors()
+        for details, value in zip(interpreter.get_input_details(), values, strict=True):
+            interpreter.set_tensor(int(details["index"]), value)
+        interpreter.invoke()
+        return [interpreter.get_tensor(int(details["index"])) for details in interpreter.get_output_details()]
+
+    (should,) = run(convolutions.read_bytes(), [batch])
+    assert should.shape == (3, 10)
+    for point in model.points:
+        known = {"image": batch}
+        for span in ((0, point.at), (point.at, model.end)):
+            part = stage_times.link(model, span)
+            known |= zip(part.outputs, run(part.content, [known[name] for name in part.inputs]), strict=True)
+        assert known[model.name(model.outputs[0])].tobytes() == should.tobytes(), point
+
+
 def test_a_residual_tensor_comes_straight_from_who_makes_it(residual: Path, tmp_path: Path) -> None:
     plan = split(SplitRequest(model=residual, at=(2, 5)), tmp_path / "out")
     first, second, third = plan.segments
@@ -332,6 +359,15 @@ def test_a_slow_link_cuts_where_little_crosses(convolutions: Path) -> None:
     crossing = {point.at: point.size_bytes for point in free.points}
     assert crossing[slow.chosen[1][0]] == min(crossing.values())
     assert crossing[free.chosen[1][0]] > crossing[slow.chosen[1][0]]
+
+
+def test_a_pipeline_that_gains_nothing_is_said(edge: Callable[..., Any], convolutions: Path, tmp_path: Path) -> None:
+    words = ("--parts", 2, "--link", 0.001, "--profile", "rpi4", "-o", tmp_path / "out")
+    done = edge("split", convolutions, *words)
+    assert done.status == 0, done.err
+    (note,) = Segments(tmp_path / "out").plan.notes
+    assert re.match(r"a pipeline of these gains nothing: stage 1 takes 40\.3 ms, most of it handing on, and", note)
+    assert f"Note: {note}" in done.out
 
 
 def test_no_segment_is_made_for_nobody() -> None:
@@ -548,6 +584,19 @@ def test_the_command_splits_a_variant(
     assert plan.link_mb_s == 100
     assert plan.segments[0].send_ms == pytest.approx(plan.segments[0].send_bytes / 1e5, abs=1e-4)
     assert plan.inputs[0].dtype == "float32"
+
+
+def test_a_packed_bundle_is_split_and_its_preprocessing_applied(convolutions: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 255, (20, 20), np.uint8, endpoint=True)
+        (tmp_path / "images" / "1").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / "1" / f"{number}.png")
+    bundle = write_bundle(
+        tmp_path, contents={"fp32": convolutions.read_bytes()}, preprocessing={"std": [16.0], "resize": [8, 8]}
+    )
+    packed = bundles.pack(bundle, tmp_path / "digits-1.edgebundle")
+    request = SplitRequest(model=packed, variant="fp32", at=(2,), data=tmp_path / "images")
+    assert split(request, tmp_path / "out").verified == 8 + 3
 
 
 def test_the_command_prints_what_it_wrote_as_json(edge: Callable[..., Any], residual: Path, tmp_path: Path) -> None:
