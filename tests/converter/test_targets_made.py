@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from drawn_graph import Drawn
 
-from edge_converter import quantize
+from edge_converter import graph, quantize
+from edge_converter.candidates import Candidate
 from edge_converter.convert import convert
 from edge_converter.data import open_samples
 from edge_converter.errors import CompilerError
@@ -372,6 +373,26 @@ def test_boards_say_what_their_accelerators_need() -> None:
     assert plan.needs_per_tensor([profiles.load("imx8mp")])
     assert not plan.needs_per_tensor([profiles.load("imx93"), profiles.load("coral-usb")])
     assert not plan.wishes([profiles.load("rpi5")])
+
+
+def test_a_driver_that_needs_one_scale_for_all_gets_the_variant_that_has_it(made: Bundle, tmp_path: Path) -> None:
+    def candidate(id_: str, scales: int) -> Candidate:
+        drawn = Drawn()
+        image = drawn.tensor(1, 8, 8, 4)
+        path = drawn.write(tmp_path / f"{id_}.tflite", [image], [drawn.convolution(image, 1, 8, 8, 4, scales=scales)])
+        found = graph.read(path)
+        return Candidate(
+            id=id_, source="s", path=path, graph=found, precision=Precision.INT8, compression=(), exceptions=(),
+            given=False,
+        )  # fmt: skip
+
+    better = made.variant("fp32").quality
+    worse = msgspec.structs.replace(better, value=better.value - 5)
+    kept = [(candidate("int8", 4), better), (candidate("int8-per-tensor", 1), worse)]
+    chosen = {wish.table.id: plan.twin(wish, "s", kept) for wish in plan.wishes(profiles.load_all())}
+    ids = {table: found.candidate.id for table, found in chosen.items() if found is not None}
+    assert ids["vx"] == ids["teflon-etnaviv"] == "int8-per-tensor"
+    assert ids["ethos-u65"] == ids["edgetpu"] == "int8"
 
 
 def test_ids_stay_names_however_long_the_models_name_is() -> None:

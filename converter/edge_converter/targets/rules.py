@@ -51,31 +51,27 @@ def _free(operator: Operator, _: Row, table: Table, __: int | None) -> str | Non
     return None
 
 
-def _kinds(operator: Operator, row: Row, table: Table, level: int | None) -> str | None:
+def _kinds(operator: Operator, row: Row, table: Table, _: int | None) -> str | None:
     wanted = row.activations or table.activations
     for tensor in operator.moving:
-        if tensor.kind in wanted:
-            if (
-                tensor.kind == "int8"
-                and table.int8_since is not None
-                and level is not None
-                and level < table.int8_since
-            ):
-                return f"int8 is taken from API level {table.int8_since} on, this is {level}"
-            continue
-        if (
-            tensor.kind in _SAYS_HOW
-            and operator.inputs
-            and tensor is not operator.inputs[0]
-            and not _is_output(operator, tensor)
-        ):
-            continue
-        return f"{tensor.kind} where {' or '.join(wanted)} is computed"
+        if tensor.kind not in wanted and not _says_how(operator, tensor):
+            return f"{tensor.kind} where {' or '.join(wanted)} is computed"
     return None
 
 
-def _is_output(operator: Operator, tensor: Tensor) -> bool:
-    return any(tensor is output for output in operator.outputs)
+def _says_how(operator: Operator, tensor: Tensor) -> bool:
+    """It is a shape, an axis or the like that was computed, no number to compute with."""
+    is_output = any(tensor is output for output in operator.outputs)
+    is_first = bool(operator.inputs) and tensor is operator.inputs[0]
+    return tensor.kind in _SAYS_HOW and not is_output and not is_first
+
+
+def _signed(operator: Operator, _: Row, table: Table, level: int | None) -> str | None:
+    if table.int8_since is None or level is None or level >= table.int8_since:
+        return None
+    if any(tensor.kind == "int8" for tensor in operator.moving):
+        return f"int8 is taken from API level {table.int8_since} on, this is {level}"
+    return None
 
 
 def _hybrid(operator: Operator, _: Row, table: Table, __: int | None) -> str | None:
@@ -113,6 +109,7 @@ _TABLE_CHECKS: tuple[Callable[[Operator, Row, Table, int | None], str | None], .
     _since,
     _free,
     _kinds,
+    _signed,
     _hybrid,
     _per_tensor,
     _batch,
