@@ -147,12 +147,14 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
                 boards=boards,
                 notes=watch.notes,
                 request=request,
+                classes=verdict.by_class,
             ),
         )
     return ConvertResult(
         bundle=request.output,
         manifest=manifest,
         latencies=latencies,
+        by_class=verdict.by_class,
         notes=tuple(watch.notes),
         seconds=time.monotonic() - begun,
     )

@@ -10,7 +10,8 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from edge_converter import chart
+from edge_converter import by_class, chart
+from edge_converter.by_class import ByClass
 from edge_converter.request import ConvertRequest
 from edge_sdk._version import __version__
 from edge_sdk.manifest import Latency, Manifest, Origin, Precision, Variant
@@ -75,6 +76,7 @@ def render(
     boards: Sequence[Profile],
     notes: Sequence[str],
     request: ConvertRequest,
+    classes: ByClass | None = None,
 ) -> str:
     """The page.
 
@@ -85,6 +87,7 @@ def render(
         boards: The profiles of `manifest.fronts`.
         notes: Sentences a reader should know.
         request: What was asked for.
+        classes: The metric's value of each class, by variant and class number.
     """
     times = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
     body = [
@@ -94,6 +97,7 @@ def render(
         "<h2>Variants</h2>",
         _variants(manifest, times),
         _boards(manifest, latencies, boards),
+        by_class.section(manifest, classes or {}),
         _refusals(manifest, request),
         _notes(notes),
         _facts(manifest, times, request),
