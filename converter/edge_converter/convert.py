@@ -207,6 +207,7 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
+    outputs = sources.settled(floats[0].path, outputs)
     samples = labelled.open_samples(
         request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
     )

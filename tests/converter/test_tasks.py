@@ -111,6 +111,22 @@ def test_detectors_are_judged_by_mean_average_precision(converted: Callable[...,
     assert manifest.variants[0].quality.agreement == 100
 
 
+def test_the_detections_of_tflites_own_operator_are_judged(converted: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    centres = np.array([[0.2, 0.2, 0.2, 0.2], [0.7, 0.3, 0.4, 0.2], [0.5, 0.8, 0.2, 0.3]])
+    model = small_graphs.detector(tmp_path / "m.tflite", centres, classes=2)
+    scores = np.full((40, 3, 3), 0.02, np.float32)
+    which = np.random.default_rng(0).integers(0, 3, 40)
+    scores[np.arange(40), which, 1 + which % 2] = 0.9
+    offsets = np.random.default_rng(1).normal(0, 0.01, (40, 3, 4)).astype(np.float32)
+    low, high = centres[:, :2] - centres[:, 2:] / 2, centres[:, :2] + centres[:, 2:] / 2
+    boxes = np.concatenate([low[which], high[which], (which % 2)[:, np.newaxis]], axis=1)[:, np.newaxis]
+    manifest, _ = converted(model, *FEW, x0=offsets, x1=scores, y=boxes)
+    assert manifest.metric == "map"
+    assert [spec.shape for spec in manifest.outputs] == [(-1, 3, 4), (-1, 3), (-1, 3), (-1,)]
+    assert 90 < manifest.variants[0].quality.value <= 100
+
+
 def test_the_metric_that_is_named_is_taken(converted: Callable[..., Any], tmp_path: Path) -> None:
     weights = RANDOM.normal(0, 1, (8, 4))
     y = (X @ weights.T).argmax(axis=1)
