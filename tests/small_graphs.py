@@ -14,6 +14,7 @@ from typing import Any
 import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
+from flatbuffers import flexbuffers
 
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -126,6 +127,30 @@ def echo(path: Path, width: int) -> Path:
     return path
 
 
+def detector(path: Path, anchors: np.ndarray, classes: int) -> Path:
+    """TFLite_Detection_PostProcess alone: offsets of the boxes and scores in, detections out.
+
+    As TensorFlow writes it, the file leaves the outputs' shapes open, and class 0 of the scores is the background.
+    """
+    g, count = _Graph(), len(anchors)
+    offsets = g.tensor("offsets", (1, count, 4))
+    scores = g.tensor("scores_of_anchors", (1, count, classes + 1))
+    fixed = g.tensor("anchors", anchors.shape, data=anchors.astype(np.float32))
+    ends = [g.tensor(name, ()) for name in ("boxes", "classes", "scores", "count")]
+    options = {
+        "max_detections": count, "max_classes_per_detection": 1, "num_classes": classes, "use_regular_nms": False,
+        "nms_score_threshold": 0.01, "nms_iou_threshold": 0.6,
+        "y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0,
+    }  # fmt: skip
+    one = schema.OperatorT()
+    one.opcodeIndex, one.inputs, one.outputs = 0, [offsets, scores, fixed], ends
+    one.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
+    g.operators.append(one)
+    g.codes.append(schema.BuiltinOperator.CUSTOM)
+    path.write_bytes(_packed(g, [offsets, scores], ends, custom="TFLite_Detection_PostProcess"))
+    return path
+
+
 def _reshaped(g: _Graph, tensor: int, shape: tuple[int, ...], name: str) -> int:
     wanted = g.tensor(f"{name}/shape", (len(shape),), "int32", np.array(shape, np.int32))
     made = g.tensor(name, shape)
@@ -134,7 +159,7 @@ def _reshaped(g: _Graph, tensor: int, shape: tuple[int, ...], name: str) -> int:
     return g.op(schema.BuiltinOperator.RESHAPE, [tensor, wanted], made, options, schema.BuiltinOptions.ReshapeOptions)
 
 
-def _packed(g: _Graph, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+def _packed(g: _Graph, inputs: Sequence[int], outputs: Sequence[int], custom: str | None = None) -> bytes:
     part, model, signature = schema.SubGraphT(), schema.ModelT(), schema.SignatureDefT()
     part.tensors, part.operators, part.name = g.tensors, g.operators, "main"
     part.inputs, part.outputs = list(inputs), list(outputs)
@@ -142,6 +167,7 @@ def _packed(g: _Graph, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
     for builtin in g.codes:
         code = schema.OperatorCodeT()
         code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+        code.customCode = custom
         model.operatorCodes = [*(model.operatorCodes or []), code]
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     # As TensorFlow writes them: by name, whatever the order of the graph.

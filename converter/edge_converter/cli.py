@@ -44,6 +44,7 @@ class Converted:
     manifest_sha256: str
     manifest: Manifest
     evidence: EvidenceFile
+    by_class: dict[str, dict[int, float]]
     notes: tuple[str, ...]
     seconds: float
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         manifest_sha256=bundle.manifest_sha256,
         manifest=result.manifest,
         evidence=bundle.evidence(),
+        by_class={id_: {n: round(value, 4) for n, value in each.items()} for id_, each in result.by_class.items()},
         notes=result.notes,
         seconds=round(result.seconds, 3),
     )

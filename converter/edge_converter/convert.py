@@ -198,12 +198,14 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
                 boards=boards,
                 notes=watch.notes,
                 request=request,
+                classes=verdict.by_class,
             ),
         )
     return ConvertResult(
         bundle=request.output,
         manifest=manifest,
         latencies=latencies,
+        by_class=verdict.by_class,
         notes=tuple(watch.notes),
         seconds=time.monotonic() - begun,
     )
@@ -274,6 +276,7 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
+    outputs = sources.settled(floats[0].path, outputs)
     samples = labelled.open_samples(
         request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
     )

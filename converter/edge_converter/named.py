@@ -30,10 +30,15 @@ def load(name: str, error: type[ConversionError]) -> Any:
     """
     module, _, attribute = name.partition(":")
     here = os.getcwd()  # noqa: PTH109 - the entry of sys.path, which is text
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    with guarded(name, error, doing="importing it"):
-        found: Any = importlib.import_module(module)
+    sys.path.insert(0, here)
+    try:
+        with guarded(name, error, doing="importing it"):
+            found: Any = importlib.import_module(module)
+    finally:
+        # Last from now on: a file of the user's called wave.py must not become ours.
+        sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise error(f"module {module} has no {part}", where=name, hint="module:function, as Python imports it")

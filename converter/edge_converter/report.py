@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from edge_converter import chart
+from edge_converter import by_class, chart
+from edge_converter.by_class import ByClass
 from edge_converter.request import ConvertRequest
 from edge_converter.targets import page as accelerators
 from edge_sdk._version import __version__
@@ -78,6 +79,7 @@ def render(
     boards: Sequence[Profile],
     notes: Sequence[str],
     request: ConvertRequest,
+    classes: ByClass | None = None,
 ) -> str:
     """The page.
 
@@ -88,6 +90,7 @@ def render(
         boards: The profiles of `manifest.fronts`.
         notes: Sentences a reader should know.
         request: What was asked for.
+        classes: The metric's value of each class, by variant and class number.
     """
     times = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
     whole = manifest
@@ -102,6 +105,7 @@ def render(
         _variants(manifest, times),
         _boards(manifest, latencies, boards),
         accelerators.section(whole, latencies, boards),
+        by_class.section(manifest, classes or {}),
         _refusals(manifest, request),
         _notes(notes),
         _facts(manifest, times, request),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +95,7 @@ class ConvertResult:
         bundle: Where the bundle lies.
         manifest: What is in it.
         latencies: Measured here, and predicted for the boards.
+        by_class: The metric's value of each class, by variant and class number; empty where it knows no classes.
         notes: What a reader should know, in sentences.
         seconds: How long it took.
     """
@@ -101,6 +103,7 @@ class ConvertResult:
     bundle: Path
     manifest: Manifest
     latencies: tuple[Latency, ...]
+    by_class: Mapping[str, Mapping[int, float]]
     notes: tuple[str, ...]
     seconds: float
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_converter import batches
 from edge_converter.errors import SignatureMismatchError, SourceError, UnsupportedModelError
 from edge_converter.graph import Graph
+from edge_sdk.engine import Engine
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import Source, TensorSpec
 
@@ -116,6 +117,21 @@ def check_family(graphs: Sequence[tuple[SourceModel, Graph]]) -> tuple[tuple[Ten
                 hint="export it with batch 1 or free",
             )
     return inputs, outputs
+
+
+def settled(path: Path, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The outputs with the shapes the runtime finds, where the file leaves them open, as detectors' files do.
+
+    Args:
+        path: A `.tflite` file.
+        outputs: Of it.
+    """
+    if all(spec.shape for spec in outputs):
+        return tuple(outputs)
+    with Engine(path, threads=1) as engine:
+        return tuple(
+            spec if spec.shape else _batch_free(found) for spec, found in zip(outputs, engine.outputs, strict=True)
+        )
 
 
 def _check_inputs(inputs: Sequence[TensorSpec], where: str) -> None:

@@ -30,7 +30,10 @@ def array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     try:
         with tempfile.TemporaryFile(prefix="edge-spool-") as file:
             # Room is taken now: a write into a hole that a full disk cannot fill would kill the process (SIGBUS).
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS has none
+                file.truncate(size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as cause:
         raise _full(cause, size) from cause

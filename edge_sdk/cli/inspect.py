@@ -10,7 +10,7 @@ from edge_sdk import bundle as bundles
 from edge_sdk.cli.output import emit, one_line, table
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Missing, Origin, Quality, Refused, Variant
-from edge_sdk.quality import drop_text
+from edge_sdk.quality import drop_text, value_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
                 variant.target.delegate.value,
                 _size(variant.size_bytes),
                 _size(variant.transfer_bytes),
-                f"{variant.quality.value:.2f}",
+                value_text(variant.quality),
                 _drop(variant.quality),
                 f"{variant.quality.agreement:.1f} %",
                 f"{latency.median_ms:.3g} ms" if latency else "-",
@@ -163,7 +163,7 @@ def _refused(refused: tuple[Refused, ...], metric: str) -> str:
     rows = [
         (
             one.id,
-            f"{one.quality.value:.2f}" if one.quality else "-",
+            value_text(one.quality) if one.quality else "-",
             _drop(one.quality) if one.quality else "-",
             one.reason,
         )

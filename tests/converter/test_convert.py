@@ -173,7 +173,7 @@ def test_labels_that_cannot_be_those_of_the_model_are_doubted(
         np.savez(points, x=arrays["x"], y=(arrays["y"] + 1) % 3)
     done = edge("convert", tiny, "--data", points, "-o", tmp_path / "a.edge")
     assert done.status == 0
-    assert "fp32 answers only 0.0 % right, and guessing 33.3 %" in done.err
+    assert "fp32 has accuracy 0.0 %, and knowing nothing 33.3 %" in done.err
 
 
 def test_a_bundle_that_stands_is_replaced(

@@ -84,6 +84,13 @@ def test_scores_that_are_no_numbers_are_wrong_answers() -> None:
         assert value(METRICS[name](judged(labels, (-1, 2))), labels, scores) == 50
 
 
+def test_one_share_is_that_of_the_second_of_two_classes() -> None:
+    labels, shares = np.array([0, 1, 1, 0]), np.array([[0.2], [0.7], [0.4], [np.nan]])
+    about = judged(labels, (-1, 1))
+    assert metrics.guess(about) == "accuracy"
+    assert value(METRICS["accuracy"](about), labels, shares) == 50
+
+
 def test_the_recall_of_each_class_is_told() -> None:
     labels, answers = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
     metric = METRICS["recall"](judged(labels, (-1, 3)))

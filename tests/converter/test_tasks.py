@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
+import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,21 @@ def linear(path: Path, weights: np.ndarray, *, shape: tuple[int, ...] | None = N
     return small_graphs.write(
         path, [Input(name="x", shape=(4,))], [Output(name="y", weights={"x": weights}, shape=shape)]
     )
+
+
+def linear16(path: Path, weights: np.ndarray) -> Path:
+    """The same, that listens to 16 values."""
+    return small_graphs.write(path, [Input(name="x", shape=(16,))], [Output(name="y", weights={"x": weights})])
+
+
+def record(path: Path, values: np.ndarray) -> None:
+    """Write floats as 16 bits at 8 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(np.round(values * 32767).astype("<i2").tobytes())
 
 
 @pytest.fixture
@@ -92,6 +109,22 @@ def test_detectors_are_judged_by_mean_average_precision(converted: Callable[...,
     manifest, _ = converted(model, x=x, y=boxes)
     assert (manifest.metric, manifest.variants[0].quality.value) == ("map", 100)
     assert manifest.variants[0].quality.agreement == 100
+
+
+def test_the_detections_of_tflites_own_operator_are_judged(converted: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    centres = np.array([[0.2, 0.2, 0.2, 0.2], [0.7, 0.3, 0.4, 0.2], [0.5, 0.8, 0.2, 0.3]])
+    model = small_graphs.detector(tmp_path / "m.tflite", centres, classes=2)
+    scores = np.full((40, 3, 3), 0.02, np.float32)
+    which = np.random.default_rng(0).integers(0, 3, 40)
+    scores[np.arange(40), which, 1 + which % 2] = 0.9
+    offsets = np.random.default_rng(1).normal(0, 0.01, (40, 3, 4)).astype(np.float32)
+    low, high = centres[:, :2] - centres[:, 2:] / 2, centres[:, :2] + centres[:, 2:] / 2
+    boxes = np.concatenate([low[which], high[which], (which % 2)[:, np.newaxis]], axis=1)[:, np.newaxis]
+    manifest, _ = converted(model, *FEW, x0=offsets, x1=scores, y=boxes)
+    assert manifest.metric == "map"
+    assert [spec.shape for spec in manifest.outputs] == [(-1, 3, 4), (-1, 3), (-1, 3), (-1,)]
+    assert 90 < manifest.variants[0].quality.value <= 100
 
 
 def test_the_metric_that_is_named_is_taken(converted: Callable[..., Any], tmp_path: Path) -> None:
@@ -266,6 +299,46 @@ def test_what_calibrates_never_counts(
     assert len(seen["calibrate"]) == 20
     assert len(seen["count"]) == 60
     assert not seen["calibrate"] & seen["count"]
+
+
+def test_keywords_are_judged_by_the_recall_of_each_class_from_wav_files(
+    edge: Callable[..., Any], tmp_path: Path
+) -> None:
+    weights = np.random.default_rng(3).normal(0, 1, (3, 16))
+    model = linear16(tmp_path / "m.tflite", weights)
+    counts = np.zeros(3, int)
+    random = np.random.default_rng(8)
+    for number in range(90):
+        sound = random.uniform(-0.9, 0.9, 16)
+        word = int((weights @ sound).argmax())
+        counts[word] += 1
+        record(tmp_path / "words" / ("no", "up", "yes")[word] / f"{number}.wav", sound)
+    assert counts.min() > 8
+    words = ("--metric", "recall", "--rate", 8000, "-o", tmp_path / "o.edge")
+    done = edge("convert", model, "--data", tmp_path / "words", *FEW, *words, "--json")
+    assert done.status == 0, done.err
+    manifest = Bundle(tmp_path / "o.edge").manifest
+    assert (manifest.metric, manifest.labels) == ("recall", ("no", "up", "yes"))
+    assert manifest.preprocessing.rate_hz == 8000
+    assert manifest.variants[0].quality.value == pytest.approx(100, abs=5)
+    by_class = json.loads(done.out)["by_class"]
+    assert set(by_class["int8"]) == {"0", "1", "2"}
+    mean = float(np.mean(list(by_class["int8"].values())))
+    assert manifest.variant("int8").quality.value == pytest.approx(mean, abs=1e-3)
+    assert "By class" in (tmp_path / "o.edge" / "report.html").read_text()
+    done = edge("convert", model, "--data", tmp_path / "words", "--rate", 16000, "-o", tmp_path / "p.edge")
+    assert done.status == 2
+    assert "is sampled at 8000 Hz, where 16000 are expected" in done.line
+
+
+def test_calibration_samples_of_another_shape(edge: Callable[..., Any], tmp_path: Path) -> None:
+    model, x, y = steep(tmp_path)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    np.savez(tmp_path / "c.npz", x=x[:, :3], y=y)
+    words = ("--data", tmp_path / "d.npz", "--calibration", tmp_path / "c.npz")
+    done = edge("convert", model, *words, *FEW, "-o", tmp_path / "o.edge")
+    assert done.status == 2
+    assert "c.npz: its samples are [3], the model takes [4]" in done.line
 
 
 def test_an_unreadable_image_in_the_middle_is_named(

@@ -35,10 +35,10 @@ def test_people_get_a_table_of_variants_fronts_and_refusals(
     assert lines[0] == "digits version 1, made 2023-11-14 22:13 UTC from digits (keras)"
     assert "2 variants, every hash checked" in lines[1]
     assert (
-        "float (reference) fp32 cpu 0.6 kB 0.6 kB 98.00 0.00 ± 0.50 100.0 % 3.25 ms measured on bench, 1 thread"
-        in lines
+        "float (reference) fp32 cpu 0.6 kB 0.6 kB 98.00 % 0.0 ± 0.5 pt (n=360) 100.0 % 3.25 ms "
+        "measured on bench, 1 thread" in lines
     )
-    assert "int8 int8 cpu 0.3 kB 0.3 kB 97.00 1.00 ± 0.50 99.0 % - not measured" in lines
+    assert "int8 int8 cpu 0.3 kB 0.3 kB 97.00 % 1.0 ± 0.5 pt (n=360) 99.0 % - not measured" in lines
     assert "rpi4 int8 1.5 ms x/÷1.25, predicted" in lines
     assert "pruned - - drop of 12.50 points is more than --max-drop 2.00" in lines
 

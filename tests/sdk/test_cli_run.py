@@ -60,7 +60,7 @@ def test_a_limit_and_no_labels(dense: str, tmp_path: Path, capsys: pytest.Captur
     [
         ({"z": X}, "no array named x"),
         ({"x": X[:0]}, "no sample"),
-        ({"x": X, "y": Y[:3]}, "20 whole numbers"),
+        ({"x": X, "y": Y[:3]}, "arrays of unequal lengths [3, 20]"),
         ({"x": X, "y": Y.astype(np.float32)}, "whole numbers"),
         ({"x": X.reshape(20, 2, 2)}, "shape"),
         ({"x": np.array(["a"])}, "x"),
@@ -88,3 +88,34 @@ def test_a_file_that_is_no_npz_is_one_line(
 def test_an_unknown_variant_is_named(dense: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", dense, "--data", data(tmp_path / "d.npz", x=X), "--variant", "int4"]) == 2
     assert "dense_int8" in capsys.readouterr().err
+
+
+def test_several_inputs_and_outputs_are_run_and_the_first_scores_are_counted(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes: dict[str, Any] = {
+        "inputs": [{"name": name, "shape": [1, 2], "dtype": "float32"} for name in "ab"],
+        "outputs": [{"name": name, "shape": [1, 2], "dtype": "float32"} for name in ("total", "product")],
+    }
+    bundle = make_bundle(contents={"only": (TINY / "two_by_two.tflite").read_bytes()}, **shapes)
+    a, b = np.random.default_rng(0).normal(size=(2, 12, 2)).astype(np.float32)
+    file = data(tmp_path / "d.npz", x0=a, x1=b, y=(a + b).argmax(axis=1))
+    assert main(["run", str(bundle.path), "--data", file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 100
+    assert main(["run", str(bundle.path), "--data", data(tmp_path / "e.npz", x=a)]) == 2
+    assert "holds no arrays named x0, x1" in capsys.readouterr().err
+
+
+def test_what_is_no_classifier_is_timed_and_says_why_it_is_not_scored(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes: dict[str, Any] = {
+        "inputs": [{"name": "x", "shape": [1, 4], "dtype": "float32"}],
+        "outputs": [{"name": "scores", "shape": [1, 3], "dtype": "float32"}],
+        "metric": "r2",
+    }
+    bundle = make_bundle(contents={"dense_fp32": (TINY / "dense_fp32.tflite").read_bytes()}, **shapes)
+    assert main(["run", str(bundle.path), "--data", data(tmp_path / "d.npz", x=X, y=np.zeros((20, 3)))]) == 0
+    told = capsys.readouterr().out
+    assert "not scored: the bundle is judged by r2, and edge run counts right classes" in told
+    assert "median" in told

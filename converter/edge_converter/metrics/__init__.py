@@ -66,7 +66,8 @@ def guess(judged: Judged) -> str:
         return "cosine"
     if detection.outputs_of(judged.outputs) is not None and first.ndim == 3:  # noqa: PLR2004 - boxes
         return "map"
-    if first.dtype.kind in "iub" and first.ndim == 1 and classes.output_of(judged.outputs) is not None:
+    is_class = first.ndim == 1 and first.dtype.kind in "iub"
+    if is_class and classes.output_of(judged.outputs, binary=classes.are_binary(judged)) is not None:
         return "accuracy"
     if first.dtype.kind in "iu" and segmentation.output_of(judged) is not None:
         return "miou"

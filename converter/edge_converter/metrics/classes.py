@@ -19,19 +19,35 @@ from edge_sdk.manifest import TensorSpec
 NO_ANSWER = -1
 _FEWEST_CLASSES = 2
 _TOP = 5
+_HALF = 0.5
 
 
-def output_of(outputs: Sequence[TensorSpec]) -> int | None:
-    """Which output holds one score a class: the first of `[batch, classes]`; None where there is none."""
-    fits = (n for n, spec in enumerate(outputs) if len(spec.shape) == 2 and spec.shape[1] >= _FEWEST_CLASSES)  # noqa: PLR2004
-    return next(fits, None)
+def output_of(outputs: Sequence[TensorSpec], *, binary: bool = False) -> int | None:
+    """Which output holds one score a class: the first of `[batch, classes]`; None where there is none.
+
+    Args:
+        outputs: Of the model.
+        binary: The labels are 0 and 1, so an output of one share (a sigmoid) will do as well.
+    """
+    flat = [n for n, spec in enumerate(outputs) if len(spec.shape) == 2]  # noqa: PLR2004 - batch and classes
+    fits = [n for n in flat if outputs[n].shape[1] >= _FEWEST_CLASSES]
+    single = [n for n in flat if binary and outputs[n].shape[1] == 1]
+    return next(iter(fits + single), None)
+
+
+def are_binary(judged: Judged) -> bool:
+    """Whether the labels are class numbers, and none but 0 and 1."""
+    return all(part.ndim == 1 and part.dtype.kind in "iub" and np.isin(part, (0, 1)).all() for part in judged.labels())
 
 
 def best(scores: Array) -> NDArray[np.int64]:
-    """The class of the highest score, `[n]`; `NO_ANSWER` where a score is no number."""
+    """The class of the highest score, `[n]`; `NO_ANSWER` where a score is no number.
+
+    A single score is the share of class 1, which is the answer above one half.
+    """
     found = np.full(len(scores), NO_ANSWER, np.int64)
     known = np.isfinite(scores).all(axis=1)
-    found[known] = scores[known].argmax(axis=1)
+    found[known] = scores[known].argmax(axis=1) if scores.shape[1] > 1 else scores[known, 0] > _HALF
     return found
 
 
@@ -41,9 +57,10 @@ class Accuracy:
     name = "accuracy"
     unit = "%"
     by_reference = False
+    _may_be_binary = True
 
     def __init__(self, judged: Judged) -> None:
-        at = output_of(judged.outputs)
+        at = output_of(judged.outputs, binary=self._may_be_binary and are_binary(judged))
         if at is None:
             shapes = ", ".join(str(list(spec.shape)) for spec in judged.outputs)
             raise DataError(
@@ -52,7 +69,7 @@ class Accuracy:
                 hint="--metric names another",
             )
         self._at = at
-        self.classes = int(judged.outputs[at].shape[1])
+        self.classes = max(_FEWEST_CLASSES, int(judged.outputs[at].shape[1]))
         check_labels(judged.samples, self.classes)
         self._labels: NDArray[np.int64] = np.concatenate([*judged.labels()]).astype(np.int64)
 
@@ -95,6 +112,7 @@ class Top5(Accuracy):
     """`top5`: how often the right class is among the five highest scores, in percent."""
 
     name = "top5"
+    _may_be_binary = False
 
     @property
     def guess(self) -> float:
