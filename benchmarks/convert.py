@@ -59,13 +59,13 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> list[dict[str, float | int | str]]:
     """One row a variant."""
-    shape = tuple(graph.read(args.model).inputs[0].shape[1:])
+    inputs = graph.read(args.model).inputs
     preprocessing = Preprocessing(mean=(args.mean,), std=(args.std,))
-    samples = data.open_samples(args.data, shape=shape, preprocessing=preprocessing)
+    samples = data.open_samples(args.data, inputs=inputs, preprocessing=preprocessing)
     parts = data.split(samples, apart=args.calibration is not None, steer=False)
     calibrating, rows = samples, parts.calibrate
     if args.calibration is not None:
-        calibrating = data.open_samples(args.calibration, shape=shape, preprocessing=preprocessing)
+        calibrating = data.open_samples(args.calibration, inputs=inputs, preprocessing=preprocessing)
         rows = data.first_by_content(calibrating, data.MAX_CALIBRATION)
     labels = samples.labels[parts.count]
     reference = evaluate.answers(args.model, samples, parts.count, advance=lambda _: None)

@@ -12,12 +12,10 @@ A bundle may also travel as one file, `NAME-VERSION.edgebundle`: the same tree a
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edge_sdk import _ustar, atomic
+from edge_sdk.content import regular, sha256
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
 from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Selection, Variant
 from edge_sdk.wire import canonical, decode
@@ -96,12 +95,12 @@ class Bundle:
         name, where = f"blob {variant.blob[:12]}", f"{self.path} ({variant.id})"
         hint = "the bundle was damaged or changed; copy or convert it again"
         try:
-            with _regular(path) as file:
+            with regular(path) as file:
                 found_bytes = os.fstat(file.fileno()).st_size
                 if found_bytes != variant.size_bytes:
                     text = f"{name} has {found_bytes} bytes, not {variant.size_bytes}"
                     raise BlobMismatchError(text, where=where, hint=hint)
-                digest = _sha256(file)
+                digest = sha256(file)
         except OSError as cause:
             raise BlobMismatchError(f"{name} cannot be read: {cause.strerror}", where=where, hint=hint) from cause
         if digest != variant.blob:
@@ -147,7 +146,7 @@ class Bundle:
     def _read(self, name: str, max_bytes: int) -> bytes:
         path = self.path / name
         try:
-            with _regular(path) as file:
+            with regular(path) as file:
                 content = file.read(max_bytes + 1)
         except (OSError, ValueError) as cause:  # ValueError: a path with a NUL in it
             raise BundleError(
@@ -158,28 +157,6 @@ class Bundle:
         if len(content) > max_bytes:
             raise BundleFormatError(f"{name} has more than {max_bytes} bytes", where=str(self.path))
         return content
-
-
-def _regular(path: Path) -> BinaryIO:
-    """Open a regular file and nothing else.
-
-    A link could point anywhere, and to something else later; opening a named pipe would wait for a writer.
-
-    Raises:
-        OSError: There is none, or it is of another kind.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check(manifest: Manifest, *, where: str) -> None:
@@ -305,7 +282,7 @@ def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Path:
     with atomic.file(target) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in names:
             entry = tarfile.TarInfo(name)
-            with _regular(bundle.path / name) as content:
+            with regular(bundle.path / name) as content:
                 entry.size = os.fstat(content.fileno()).st_size
                 tar.addfile(entry, content)
     return target

@@ -98,6 +98,12 @@ class UnknownVariantError(BundleError):
     code = "unknown-variant"
 
 
+class SegmentsError(BundleError):
+    """A split model is missing or malformed, or a segment's file is not what `split.json` says."""
+
+    code = "segments"
+
+
 class StorageError(EdgeError):
     """A file could not be written whole: full disk, missing permission, missing directory."""
 

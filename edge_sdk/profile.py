@@ -108,11 +108,13 @@ class Variants(Wire, frozen=True, kw_only=True):
     """What is worth converting for this board.
 
     Attributes:
+        recipe: The converter's recipe for it.
         precisions: Those worth trying on its CPU.
         accuracy_only: Those it runs, but slowly: kept for quality, never for speed.
         delegates: What can compute here; those beyond the CPU are not yet run on hardware.
     """
 
+    recipe: Name = "default"
     precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
     accuracy_only: tuple[Precision, ...] = ()
     delegates: tuple[Delegate, ...] = (Delegate.CPU,)

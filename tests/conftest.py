@@ -38,6 +38,8 @@ def reference_data() -> Path:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a misspelt directory at once: a typo must not silently deselect tests."""
+    # What a test computes is computed: a result kept by an earlier run would hide a mistake made since.
+    os.environ["EDGE_CACHE"] = ""
     named = os.environ.get(REFERENCE_VARIABLE)
     if named and not Path(named).is_dir():
         raise pytest.UsageError(f"{REFERENCE_VARIABLE} names {named!r}, which is no directory")

@@ -1,27 +1,25 @@
-"""Every file worth trying: each source in float, in each number format, and pruned.
+"""Every file worth trying: each source in float, and what the recipe makes of it and of its twins.
 
 Making a candidate says nothing of its worth; `edge_converter.judge` evaluates it and keeps or refuses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from edge_converter import compensate, graph, mixed, quantize
-from edge_converter.data import Integers, Samples
-from edge_converter.errors import QuantizationError
+from edge_converter import cache as caching
+from edge_converter import flatbuffer, graph, pipeline, quantize
+from edge_converter.cache import Cache
+from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.graph import Graph
-from edge_converter.quantize import Quantized
-from edge_converter.request import Progress
+from edge_converter.passes import Room, Work
+from edge_converter.pipeline import Step
+from edge_converter.recipe import VariantRecipe
 from edge_sdk.manifest import Pass, Precision, Refused
 
-# Whose integers are chosen by what comes out (`edge_converter.compensate`).
-_COMPENSATED = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4)
+GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +29,14 @@ class FloatFile:
     Attributes:
         source: The member of the family it is.
         path: The file.
+        kind: What it is to a recipe: `given`, or the kind of twin that training made, such as `pruned`.
         label: What was done to the source before, as it goes into ids: empty, or such as `pruned50`.
         compression: The same, with parameters.
     """
 
     source: str
     path: Path
+    kind: str = GIVEN
     label: str = ""
     compression: tuple[Pass, ...] = ()
 
@@ -54,11 +54,13 @@ class Candidate:
         compression: What was done to the source.
         exceptions: Layers in another format.
         given: It is a source as it was given, not something made of it.
+        origin: The float file it was made of, or itself.
     """
 
     id: str
     source: str
     path: Path
+    origin: Path
     graph: Graph
     precision: Precision
     compression: tuple[Pass, ...]
@@ -67,178 +69,156 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """Samples that give the quantizer its ranges."""
+class Planned:
+    """A variant that is to be made.
 
-    samples: Samples
-    rows: Integers
-    threads: int
+    Attributes:
+        id: Of the variant.
+        file: What it is made of.
+        recipe: How.
+        begin: The key that the keys of its results are made of.
+        steps: The recipe's passes with those keys.
+        macs: Multiply-accumulates of one inference of the file.
+    """
+
+    id: str
+    file: FloatFile
+    recipe: VariantRecipe
+    begin: str
+    steps: tuple[Step, ...]
+    macs: int
+
+
+def plan(files: Sequence[FloatFile], variants: Sequence[VariantRecipe], room: Room) -> tuple[Planned, ...]:
+    """What the recipe makes of each file; nothing of those that are quantized already.
+
+    Args:
+        files: The sources in float, and their twins.
+        variants: The recipe.
+        room: What passes may use.
+
+    Raises:
+        RecipeError: A pass or an option is not known.
+    """
+    alone = _alone(files)
+    digest = _samples_key(room)
+    found: list[Planned] = []
+    for file in files:
+        wanted = [variant for variant in variants if variant.of == file.kind]
+        seen = graph.read(file.path)
+        if not wanted or seen.precision is not Precision.FP32:
+            continue
+        begin = pipeline.root(file.path.read_bytes(), digest, room.seed)
+        for variant in wanted:
+            steps = pipeline.steps(variant, begin, max_size=room.max_size)
+            found.append(
+                Planned(
+                    id=_id(file, variant.id, alone=alone),
+                    file=file,
+                    recipe=variant,
+                    begin=begin,
+                    steps=steps,
+                    macs=seen.cost.macs,
+                )
+            )
+    return tuple(found)
 
 
 def make(
-    files: Sequence[FloatFile],
-    precisions: Sequence[Precision],
-    calibration: Calibration,
-    folder: Path,
-    progress: Progress,
-    *,
-    max_size: int | None = None,
-    clusters: int = 0,
+    planned: Sequence[Planned], room: Room, cache: Cache, *, reasons: Mapping[str, str] | None = None
 ) -> tuple[list[Candidate], list[Refused]]:
-    """Derive the number formats of every float file; what cannot be made is refused with the reason.
+    """Make every variant of a plan; what cannot be made is refused with the reason.
 
     Args:
-        files: The sources in float, and their pruned twins.
-        precisions: What to derive.
-        calibration: For the formats that need samples.
-        folder: For the files.
-        progress: Told how far it is.
-        max_size: Bytes that a derived file may have.
-        clusters: Distinct integers a channel in the clustered twin of int8; 0 makes none.
+        planned: From `plan`.
+        room: What passes may use; each variant gets a folder of its own in its folder.
+        cache: Of earlier results.
+        reasons: Why some cannot be made, by id, where that is known already.
     """
-    alone = len({file.source for file in files}) == 1
-    made = [_given(file, alone=alone) for file in files]
-    refused: list[Refused] = []
-    maker = _Maker(calibration, folder, progress, max_size)
-    wanted = [
-        job for file, given in zip(files, tuple(made), strict=True) for job in _jobs(given, file, precisions, clusters)
-    ]
-    plain = [job for job in wanted if job.precision is not Precision.MIXED]
-    progress.stage("quantize", len(plain))
+    made: list[Candidate] = []
+    refused = [Refused(id=id_, reason=reason) for id_, reason in (reasons or {}).items()]
+    planned = [one for one in planned if one.id not in (reasons or {})]
+    plain = [one for one in planned if not one.recipe.searched]
+    room.progress.stage("quantize", len(plain))
     # What is searched for says by itself how far it is, so it comes last.
-    for job in (*plain, *(job for job in wanted if job.precision is Precision.MIXED)):
-        id_ = job.id(alone=alone)
+    for number, one in enumerate((*plain, *(one for one in planned if one.recipe.searched))):
+        own = replace(room, folder=room.folder / f"variant-{number}", where=str(one.file.path))
+        own.folder.mkdir()
         try:
-            made.append(maker.make(job, id_))
-        except QuantizationError as error:
-            refused.append(Refused(id=id_, reason=error.what))
-        if job.precision is not Precision.MIXED:
-            progress.advance(1)
-    order = {file.path: number for number, file in enumerate(files)}
-    origins = {candidate.id: order[maker.origin.get(candidate.path, candidate.path)] for candidate in made}
-    return sorted(made, key=lambda candidate: origins[candidate.id]), refused
+            made.append(_make(one, own, cache))
+        except (QuantizationError, PassContractError) as error:
+            refused.append(Refused(id=one.id, reason=error.what[:1000]))
+        if not one.recipe.searched:
+            room.progress.advance(1)
+    return made, refused
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One file to make of another.
-
-    Attributes:
-        file: The float file.
-        precision: What to make of it.
-        clusters: Distinct integers a channel; 0 for as many as the format has.
-    """
-
-    file: FloatFile
-    precision: Precision
-    clusters: int = 0
-
-    def id(self, *, alone: bool) -> str:
-        """Of the variant."""
-        parts = (
-            "" if alone else self.file.source,
-            self.file.label,
-            f"clustered{self.clusters}" if self.clusters else "",
-            self.precision.value,
-        )
-        return "-".join(part for part in parts if part)
-
-
-class _Maker:
-    """Makes one file after the other; what several formats need of a source is found once."""
-
-    def __init__(self, calibration: Calibration, folder: Path, progress: Progress, max_size: int | None) -> None:
-        self._calibration = calibration
-        self._folder = folder
-        self._progress = progress
-        self._max_size = max_size
-        self._ranges: tuple[Path, dict[str, Any]] | None = None
-        self.origin: dict[Path, Path] = {}  # of each file made: the float file
-
-    def make(self, job: _Job, id_: str) -> Candidate:
-        """One number format of one file.
-
-        Raises:
-            QuantizationError: It cannot be made, or not as small as it has to be.
-        """
-        file, precision = job.file, job.precision
-        samples, rows = self._calibration.samples, self._calibration.rows
-        into = self._folder / f"{len(self.origin)}-{precision.value}.tflite"
-        self.origin[into] = file.path
-        if precision is Precision.MIXED:
-            result = self._mixed(file, into)
-        else:
-            ranges = self._of(file) if quantize.needs_ranges(precision) else None
-            result = quantize.quantize(file.path, precision, into, ranges=ranges)
-            if job.clusters:
-                result = compensate.cluster(file.path, result, samples, rows, job.clusters)
-            elif precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
-                result = compensate.refine(file.path, result, samples, rows)
-        result = quantize.slimmed(result, precision)
-        size = result.path.stat().st_size
-        if self._max_size is not None and size > self._max_size:
-            raise QuantizationError(
-                f"{size:,} bytes, where at most {self._max_size:,} are allowed", where=str(file.path)
+def given(files: Sequence[FloatFile]) -> list[Candidate]:
+    """The files themselves as candidates."""
+    alone, found = _alone(files), []
+    for file in files:
+        seen = graph.read(file.path)
+        found.append(
+            Candidate(
+                id=_id(file, seen.precision.value, alone=alone),
+                source=file.source,
+                path=file.path,
+                origin=file.path,
+                graph=seen,
+                precision=seen.precision,
+                compression=file.compression,
+                exceptions=() if seen.precision is Precision.MIXED else seen.exceptions(seen.precision),
+                given=file.kind == GIVEN,
             )
-        return Candidate(
-            id=id_,
-            source=file.source,
-            path=result.path,
-            graph=result.graph,
-            precision=precision,
-            compression=(*file.compression, result.compression),
-            exceptions=result.exceptions,
-            given=False,
         )
-
-    def _of(self, file: FloatFile) -> dict[str, Any]:
-        """The ranges of the file's activations."""
-        if self._ranges is None or self._ranges[0] != file.path:
-            samples, rows, threads = self._calibration.samples, self._calibration.rows, self._calibration.threads
-            self._ranges = file.path, quantize.calibrate(file.path, samples, rows, threads=threads)
-        return self._ranges[1]
-
-    def _mixed(self, file: FloatFile, into: Path) -> Quantized:
-        """Weights in 4 and 8 bits.
-
-        Raises:
-            QuantizationError: It cannot be made, or not as small as asked.
-        """
-        samples, rows = self._calibration.samples, self._calibration.rows
-        try:
-            return mixed.make(file.path, samples, rows, into, max_size=self._max_size, progress=self._progress)
-        except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
-            raise QuantizationError(
-                f"its layers cannot be computed one by one: {cause}", where=str(file.path)
-            ) from cause
+    return found
 
 
-def _given(file: FloatFile, *, alone: bool) -> Candidate:
-    found = graph.read(file.path)
+def in_order(files: Sequence[FloatFile], made: Sequence[Candidate]) -> list[Candidate]:
+    """The files themselves and all that was made of them, each behind the file it was made of."""
+    places = [file.path for file in files]
+    return sorted([*given(files), *made], key=lambda one: places.index(one.origin))
+
+
+def _make(one: Planned, room: Room, cache: Cache) -> Candidate:
+    """One variant.
+
+    Raises:
+        QuantizationError: It cannot be made, or not as small as it has to be.
+        PassContractError: A pass broke its promise.
+    """
+    floating = one.file.path.read_bytes()
+    begin = Work(floating=floating, content=floating, precision=one.recipe.precision)
+    work = pipeline.run(begin, one.steps, room, cache)
+    into = room.folder / "made.tflite"
+    into.write_bytes(flatbuffer.shorten_names(work.content, where=room.where))
+    size = into.stat().st_size
+    if room.max_size is not None and size > room.max_size:
+        raise QuantizationError(f"{size:,} bytes, where at most {room.max_size:,} are allowed", where=room.where)
+    result = quantize.read_back(into, one.recipe.precision, work.done[-1], where=room.where)
     return Candidate(
-        id=_id(file, found.precision, alone=alone),
-        source=file.source,
-        path=file.path,
-        graph=found,
-        precision=found.precision,
-        compression=file.compression,
-        exceptions=() if found.precision is Precision.MIXED else found.exceptions(found.precision),
-        given=not file.label,
+        id=one.id,
+        source=one.file.source,
+        path=into,
+        origin=one.file.path,
+        graph=result.graph,
+        precision=one.recipe.precision,
+        compression=(*one.file.compression, *work.done),
+        exceptions=result.exceptions,
+        given=False,
     )
 
 
-def _jobs(given: Candidate, file: FloatFile, precisions: Sequence[Precision], clusters: int) -> list[_Job]:
-    """What to make: nothing of a file that is quantized already, and of a pruned one what its zeros are good for."""
-    if given.precision is not Precision.FP32:
-        return []
-    if file.label:
-        return [_Job(file=file, precision=Precision.INT8)]
-    jobs = [_Job(file=file, precision=precision) for precision in quantize.DERIVED if precision in precisions]
-    if clusters and Precision.INT8 in precisions:
-        jobs.append(_Job(file=file, precision=Precision.INT8, clusters=clusters))
-    return jobs
+def _samples_key(room: Room) -> str:
+    digests = room.samples.digests()
+    return caching.key(
+        "samples", [digests[row].hex() for row in room.rows], repr(room.samples.preprocessing), room.threads
+    )
 
 
-def _id(file: FloatFile, precision: Precision, *, alone: bool) -> str:
-    parts = ("" if alone else file.source, file.label, precision.value)
-    return "-".join(part for part in parts if part)
+def _alone(files: Sequence[FloatFile]) -> bool:
+    return len({file.source for file in files}) == 1
+
+
+def _id(file: FloatFile, name: str, *, alone: bool) -> str:
+    return "-".join(part for part in ("" if alone else file.source, file.label, name) if part)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from edge_converter import cache as caching
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import DEFAULT_PRECISIONS, ConvertRequest, ConvertResult
+from edge_converter.request import ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.output import emit, table
 from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
@@ -35,7 +36,7 @@ class Converted:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print what came of it."""
-    with _ended_in_order(), progress.chosen() as watch:
+    with ended_in_order(), progress.chosen() as watch:
         result = convert(_request(args), watch)
     bundle = Bundle(result.bundle, verify=False)
     converted = Converted(
@@ -65,26 +66,29 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
-        clusters=args.clusters,
-        precisions=_precisions(args),
+        recipe=args.recipe,
+        settings=tuple(args.settings),
+        precisions=tuple(Precision(one) for one in args.precisions),
         max_size=args.max_size,
         preprocessing=Preprocessing(
             resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std
         ),
         seed=args.seed,
         threads=args.threads,
+        cache=_cache(args),
+        variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
     )
 
 
-def _precisions(args: argparse.Namespace) -> tuple[Precision, ...]:
-    if args.precisions:
-        return tuple(Precision(one) for one in args.precisions)
-    return DEFAULT_PRECISIONS if args.max_size is None else (*DEFAULT_PRECISIONS, Precision.MIXED)
+def _cache(args: argparse.Namespace) -> Path | None:
+    if args.no_cache:
+        return None
+    return Path(args.cache) if args.cache else caching.folder()
 
 
 @contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
+def ended_in_order() -> Iterator[None]:
     """Let a polite kill end the conversion as Ctrl-C does: temporary files and the TensorFlow process go with it."""
 
     def leave(number: int, _: FrameType | None) -> None:

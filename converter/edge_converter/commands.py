@@ -12,8 +12,9 @@ from edge_sdk.cli.command import Command
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
 _MOST_SPARSE = 0.95
-_FEWEST_CLUSTERS, _MOST_CLUSTERS = 3, 253
 _MOST_THREADS = 256
+_MOST_SEGMENTS = 64
+_SLOWEST_LINK = 1e-3  # MB/s
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -90,8 +91,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         choices=_PRECISIONS,
+        default=[],
         dest="precisions",
-        help="number format to make; may be repeated (default all, mixed only with --max-size; fp32 is always made)",
+        help="make only this number format of the recipe; may be repeated (mixed only with --max-size)",
     )
     wanted.add_argument(
         "--prune",
@@ -101,16 +103,31 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="share of weights to remove from .keras and .h5 models, 0 for none (default 0.5)",
     )
     wanted.add_argument(
-        "--clusters",
-        type=_clusters,
-        default=49,
-        metavar="N",
-        help="distinct weights a channel in the twin of int8 that travels lighter, odd, 0 for none (default 49)",
+        "--recipe",
+        metavar="NAME|FILE",
+        help="how variants are made: a .toml file, or a name such as default; else the recipes of the profiles",
+    )
+    wanted.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="VARIANT.PASS.OPTION=VALUE",
+        help="change an option of a pass in the recipe, such as clustered-int8.cluster.levels=31; may be repeated",
     )
 
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
+    how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
+    how.add_argument(
+        "--variant-deadline",
+        type=_seconds,
+        default=3600.0,
+        metavar="S",
+        help="most that making one variant of a large model may take (default 3600)",
+    )
     how.add_argument(
         "--keras-deadline",
         type=_seconds,
@@ -124,6 +141,42 @@ def _convert(args: argparse.Namespace) -> int:
     from edge_converter import cli
 
     return cli.run(args)
+
+
+def _configure_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a bundle, or a .tflite file")
+    parser.add_argument("--variant", metavar="ID", help="of the bundle; 'edge inspect' names them")
+    where = parser.add_argument_group("where to cut")
+    where.add_argument(
+        "--parts", type=_parts, metavar="N", help="cut it into N segments, the slowest as fast as can be"
+    )
+    where.add_argument(
+        "--at",
+        type=_operators,
+        default=(),
+        metavar="OP[,OP...]",
+        help="cut it before these operators, as --list counts",
+    )
+    where.add_argument(
+        "--link", type=_link, metavar="MB/S", help="count what is handed on at this many 10^6 bytes a second; else free"
+    )
+    where.add_argument(
+        "--profile", metavar="ID", help="go by the times predicted for this board; else they are measured here"
+    )
+    where.add_argument(
+        "--list", "--dry-run", action="store_true", dest="dry_run", help="print all places to cut, and write nothing"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("-o", "--output", metavar="DIR", help="directory for the segments and split.json")
+    how.add_argument("--data", metavar="PATH", help="verify on these samples as well as on noise: .npz, or images")
+    how.add_argument("--threads", type=_threads, default=1, metavar="N", help="of each segment (default 1)")
+    how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise (default 0)")
+
+
+def _split(args: argparse.Namespace) -> int:
+    from edge_converter import split_cli
+
+    return split_cli.run(args)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -156,17 +209,22 @@ def _seconds(text: str) -> float:
     return _number(text, 1, 1e6)
 
 
+def _parts(text: str) -> int:
+    return _whole(text, 2, _MOST_SEGMENTS)
+
+
+def _operators(text: str) -> tuple[int, ...]:
+    return tuple(_whole(part, 0, 2**31 - 1) for part in text.split(","))
+
+
+def _link(text: str) -> float:
+    return _number(text, _SLOWEST_LINK, 1e6)
+
+
 def _millis(text: str) -> float:
     value = _number(text, 0, 1e6)
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time: nothing takes 0 ms")
-    return value
-
-
-def _clusters(text: str) -> int:
-    value = _whole(text, 0, _MOST_CLUSTERS)
-    if value and (value % 2 == 0 or value < _FEWEST_CLUSTERS):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not 0 or odd from {_FEWEST_CLUSTERS} to {_MOST_CLUSTERS}")
     return value
 
 
@@ -249,5 +307,11 @@ COMMANDS: tuple[Command, ...] = (
         summary="turn trained models and labelled data into a bundle of measured variants",
         configure=_configure,
         run=_convert,
+    ),
+    Command(
+        path=("split",),
+        summary="cut a variant into segments for a pipeline, bit-identical to the whole",
+        configure=_configure_split,
+        run=_split,
     ),
 )

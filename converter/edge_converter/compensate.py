@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_converter import flatbuffer
+from edge_converter import batches, flatbuffer
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.layer import LARGEST, Floats, Layer
@@ -75,7 +75,7 @@ def compensate(
     Args:
         source: The float file.
         quantized: What the quantizer made of it: int8 weights and activations, tensors named as in the source.
-        inputs: Calibration samples by input tensor of the source, `[samples, *shape]`, batch dimension included.
+        inputs: Calibration samples by input tensor of the source, `[calls, *shape]`, batch dimension included.
         where: The source's name, for errors.
         seed: Of the rows that large layers are looked at.
         most: The largest magnitude of an integer in large layers, where fewer than the format's are wanted.
@@ -105,7 +105,7 @@ def replacements(
     Args:
         source: The float file.
         quantized: The same with weights as integers, in all layers that are to be looked at.
-        inputs: Calibration samples by input tensor of the source, `[samples, *shape]`, batch dimension included.
+        inputs: Calibration samples by input tensor of the source, `[calls, *shape]`, batch dimension included.
         where: The source's name, for errors.
         seed: Of the rows that large layers are looked at.
 
@@ -135,12 +135,12 @@ def refine(source: Path, made: Quantized, samples: Samples, rows: Integers) -> Q
     graph = FloatGraph(content, where=str(source))
     count = samples_that_fit(graph, len(rows))
     check = count // 4
-    if len(graph.inputs) != 1 or check < FEWEST_TO_CHECK:
+    if check < FEWEST_TO_CHECK:
         return made
     plain = made.path.read_bytes()
-    inputs = samples.read(rows[: count - check])[:, np.newaxis]
+    inputs = graph.calls(samples.read(rows[: count - check]))
     try:
-        chosen = compensate(content, plain, {graph.inputs[0]: inputs}, where=str(source))
+        chosen = compensate(content, plain, inputs, where=str(source))
     except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
         _log.info("%s: integers are rounded to the nearest: %s", source.name, str(cause))
         return made
@@ -181,9 +181,9 @@ def cluster(source: Path, made: Quantized, samples: Samples, rows: Integers, lev
     content = flatbuffer.prepare(source.read_bytes(), where=where)
     graph = FloatGraph(content, where=where)
     count = samples_that_fit(graph, len(rows))
-    if len(graph.inputs) != 1 or count < _FEWEST:
+    if count < _FEWEST:
         raise QuantizationError(f"{count} samples are too few to choose the integers by", where=where)
-    inputs = {graph.inputs[0]: samples.read(rows[:count])[:, np.newaxis]}
+    inputs = graph.calls(samples.read(rows[:count]))
     try:
         chosen = compensate(content, made.path.read_bytes(), inputs, where=where, most=levels // 2)
     except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
@@ -195,28 +195,39 @@ def cluster(source: Path, made: Quantized, samples: Samples, rows: Integers, lev
     return replace(made, compression=Pass(name=made.compression.name, parameters=parameters))
 
 
-def distance(content: bytes, samples: Array, wanted: Sequence[Array]) -> float:
+def distance(content: bytes, samples: Sequence[Array], wanted: Sequence[Array]) -> float:
     """Mean square between a file's scores and those wanted, relative to each output's own variance."""
     return sum(
-        float(np.mean((one - other) ** 2)) / max(float(np.var(other)), _NO_VARIANCE)
+        float(np.mean((one.astype(np.float64) - other) ** 2)) / max(float(np.var(other)), _NO_VARIANCE)
         for one, other in zip(scores(content, samples), wanted, strict=True)
     )
 
 
-def scores(content: bytes, samples: Array) -> list[Array]:
-    """What a file answers before it turns scores into shares, in which 8 bits would hide every difference."""
+def scores(content: bytes, samples: Sequence[Array]) -> tuple[Array, ...]:
+    """What a file answers before it turns scores into shares, in which 8 bits would hide every difference.
+
+    Args:
+        content: Of the file.
+        samples: One array per input, `[samples, *shape]`.
+
+    Returns:
+        One array per output.
+    """
     model = flatbuffer.parse(content, where="a calibrated file")
     graph = _graph(model)
-    for number, operator in enumerate(graph.operators):
-        if flatbuffer.op_name(model, operator) in _SHARES:
-            graph.outputs = np.array([operator.inputs[0]], np.int32)
-            graph.operators = graph.operators[:number]
-            model.signatureDefs = []
-            content = flatbuffer.serialize(model)
-            break
+    read = {int(index) for operator in graph.operators for index in operator.inputs}
+    ends = {
+        int(operator.outputs[0]): operator
+        for operator in graph.operators
+        if flatbuffer.op_name(model, operator) in _SHARES and int(operator.outputs[0]) not in read
+    }
+    if ends:
+        graph.outputs = np.array([ends[i].inputs[0] if i in ends else i for i in map(int, graph.outputs)], np.int32)
+        graph.operators = [operator for operator in graph.operators if int(operator.outputs[0]) not in ends]
+        model.signatureDefs = []
+        content = flatbuffer.serialize(model)
     with Engine(content, threads=1) as engine:
-        found: list[Array] = engine.run([samples])
-        return found
+        return batches.run(engine, samples)
 
 
 class _Walk:

@@ -11,15 +11,29 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_converter import candidates, evidence, graph, judge, latency, report, selection, sources
+from edge_converter import (
+    batches,
+    candidates,
+    crew,
+    evidence,
+    graph,
+    judge,
+    latency,
+    recipe,
+    report,
+    selection,
+    sources,
+)
 from edge_converter import data as labelled
-from edge_converter.candidates import Calibration, Candidate, FloatFile
-from edge_converter.data import Samples, Split
+from edge_converter.cache import Cache
+from edge_converter.candidates import Candidate, FloatFile, Planned
+from edge_converter.data import Integers, Samples, Split
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
+from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
 from edge_sdk import bundle as bundles
@@ -30,6 +44,7 @@ from edge_sdk.manifest import (
     Latency,
     Manifest,
     Quality,
+    Refused,
     Target,
     TensorSpec,
     Variant,
@@ -45,6 +60,14 @@ _SUSPICIOUS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Calibration:
+    """Samples that choose ranges and integers; their labels are not looked at."""
+
+    samples: Samples
+    rows: Integers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
     """What all sources share, and the samples they are judged on."""
 
@@ -52,7 +75,7 @@ class _Family:
     outputs: tuple[TensorSpec, ...]
     samples: Samples
     parts: Split
-    calibration: Calibration
+    calibration: _Calibration
 
 
 def convert(request: ConvertRequest, progress: Progress | None = None) -> ConvertResult:
@@ -91,17 +114,19 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             family = _family(models, floats, request, watch)
             pruned = prune(_pruning(family, request)) if request.prune else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
-        made, unmade = candidates.make(
-            files,
-            request.precisions,
-            family.calibration,
-            folder,
-            watch,
+        room = Room(
+            samples=family.calibration.samples,
+            rows=family.calibration.rows,
+            folder=folder,
+            where=name,
+            threads=request.threads,
+            seed=request.seed,
             max_size=request.max_size,
-            clusters=request.clusters,
+            progress=watch,
         )
+        made, unmade = _make(candidates.plan(files, recipe.chosen(request, boards), room), room, request)
         verdict = judge.judge(
-            made,
+            candidates.in_order(files, made),
             family.samples,
             family.parts.count,
             max_drop=request.max_drop,
@@ -162,6 +187,17 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     )
 
 
+def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
+    """Make what is planned: in child processes where it takes long, else here."""
+    if not crew.is_worth_it(planned, room):
+        return candidates.make(planned, room, Cache(request.cache))
+    cache = Cache(request.cache or room.folder / "cache")
+    reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+    found = candidates.make(planned, replace(room, progress=Silent()), cache, reasons=reasons)
+    cache.trim()
+    return found
+
+
 class _Notes:
     """Passes progress on, and remembers the notes for the report."""
 
@@ -209,37 +245,37 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
-    shape, classes = inputs[0].shape[1:], outputs[0].shape[1]
-    samples = _open(request.data, shape, classes, request)
+    classes = outputs[0].shape[1]
+    samples = _open(request.data, inputs, classes, request)
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
-    calibration = Calibration(samples=samples, rows=parts.calibrate, threads=request.threads)
+    calibration = _Calibration(samples=samples, rows=parts.calibrate)
     if request.calibration is not None:
-        apart = labelled.open_samples(request.calibration, shape=shape, preprocessing=request.preprocessing)
+        apart = labelled.open_samples(request.calibration, inputs=inputs, preprocessing=request.preprocessing)
         seen = set(samples.digests()) & set(apart.digests())
         if seen:
             progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
         rows = labelled.first_by_content(apart, labelled.MAX_CALIBRATION)
-        calibration = Calibration(samples=apart, rows=rows, threads=request.threads)
+        calibration = _Calibration(samples=apart, rows=rows)
     return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, calibration=calibration)
 
 
-def _open(path: Path, shape: tuple[int, ...], classes: int, request: ConvertRequest) -> Samples:
-    samples = labelled.open_samples(path, shape=shape, preprocessing=request.preprocessing)
+def _open(path: Path, inputs: Sequence[TensorSpec], classes: int, request: ConvertRequest) -> Samples:
+    samples = labelled.open_samples(path, inputs=inputs, preprocessing=request.preprocessing)
     labelled.check_labels(samples, classes)
     return samples
 
 
 def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
     """What pruned models are fine-tuned on: never a sample that counts."""
-    shape, classes = family.inputs[0].shape[1:], family.outputs[0].shape[1]
+    inputs, classes = family.inputs, family.outputs[0].shape[1]
     if request.train is not None:
-        samples = _open(request.train, shape, classes, request)
+        samples = _open(request.train, inputs, classes, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
         return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
     if request.calibration is not None:
-        samples = _open(request.calibration, shape, classes, request)
+        samples = _open(request.calibration, inputs, classes, request)
         rows_apart = labelled.as_rows(range(len(samples.labels)))
         return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
     rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
@@ -260,7 +296,8 @@ def _measure(
     kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
     progress.stage("time", len(kept) * latency.turns())
-    sample = family.samples.read(family.parts.count[:1])
+    at_once = batches.size(family.inputs)
+    sample = [each[0] for each in batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)]
     paths = {candidate.id: candidate.path for candidate in kept}
     return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from edge_converter.errors import DataError
 from edge_sdk import preprocess
 from edge_sdk.errors import InputError
-from edge_sdk.manifest import Preprocessing
+from edge_sdk.manifest import Preprocessing, TensorSpec
 
 Floats = NDArray[np.float32]
+Array = NDArray[Any]
 Integers = NDArray[np.int64]
 
 LABELS_FILE = "labels.csv"
@@ -45,8 +46,8 @@ class Samples(Protocol):
     def digests(self) -> list[bytes]:
         """The SHA-256 of each sample's raw content."""
 
-    def read(self, rows: Integers) -> Floats:
-        """These samples, `[n, *shape] float32`.
+    def read(self, rows: Integers) -> tuple[Array, ...]:
+        """These samples: one array per input, in the model's order, `[n, *shape]` of the input's dtype.
 
         Raises:
             DataError: A sample cannot be read.
@@ -68,21 +69,21 @@ class Split:
     count: Integers
 
 
-def open_samples(path: Path, *, shape: tuple[int, ...], preprocessing: Preprocessing) -> Samples:
-    """Open labelled data for a model that takes samples of this shape, and check all that can be without decoding it.
+def open_samples(path: Path, *, inputs: Sequence[TensorSpec], preprocessing: Preprocessing) -> Samples:
+    """Open labelled data for a model with these inputs, and check all that can be without decoding it.
 
     Args:
         path: An `.npz` file with `x` and `y`, or a folder of images with `labels.csv` or one sub-folder a class.
-        shape: Of one sample, without the batch dimension.
-        preprocessing: Applied to every sample.
+        inputs: Of the model, in its order, batch dimension included.
+        preprocessing: Applied to every sample, where an input takes floats.
 
     Raises:
         DataError: It is missing, empty, mislabelled, or does not fit the shape.
     """
     samples: Samples = (
-        _ImageFolder(path, shape=shape, preprocessing=preprocessing)
+        _ImageFolder(path, inputs=inputs, preprocessing=preprocessing)
         if path.is_dir()
-        else _Arrays(path, shape=shape, preprocessing=preprocessing)
+        else _Arrays(path, inputs=inputs, preprocessing=preprocessing)
     )
     if len(samples.labels) == 0:
         raise DataError("holds no samples", where=str(path))
@@ -179,22 +180,26 @@ def _to_size(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessi
 
 
 class _Arrays:
-    """An `.npz` file: `x` holds the samples, `y` their labels (numbers, or one-hot rows), `classes` their names."""
+    """An `.npz` file: `x` holds the samples, `y` their labels (numbers, or one-hot rows), `classes` their names.
 
-    def __init__(self, path: Path, *, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
+    Where a model has several inputs, `x0`, `x1`... hold them in the model's order, or arrays of the inputs' names.
+    """
+
+    def __init__(self, path: Path, *, inputs: Sequence[TensorSpec], preprocessing: Preprocessing) -> None:
         self.where = str(path)
         self.preprocessing = preprocessing
-        _check_preprocessing(preprocessing, shape)
+        self._inputs = tuple(inputs)
+        for spec in self._inputs:
+            if spec.dtype == "float32":
+                _check_preprocessing(preprocessing, spec.shape[1:])
         if preprocess.size_of(preprocessing) is not None:
             raise DataError(
                 "arrays are not resized", where=self.where, hint="--resize and --crop are for folders of images"
             )
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                have = ", ".join(archive.files) or "nothing"
-                if not {"x", "y"} <= set(archive.files):
-                    raise DataError(f"needs the arrays x and y, and holds {have}", where=self.where)
-                self._x, y = archive["x"], archive["y"]
+                names = self._names(archive.files)
+                self._arrays, y = [archive[name] for name in names], archive["y"]
                 self.classes = tuple(str(name) for name in archive["classes"]) if "classes" in archive.files else ()
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, KeyError) as cause:
             raise DataError(
@@ -203,19 +208,37 @@ class _Arrays:
                 hint="numpy.savez(FILE, x=samples, y=labels) makes one; a folder of images works too",
             ) from cause
         self.labels = self._numbers(y)
-        if len(self._x) != len(self.labels):
-            raise DataError(f"holds {len(self._x)} samples and {len(self.labels)} labels", where=self.where)
-        if len(self._x) and self._x.shape[1:] != shape:
-            raise DataError(
-                f"its samples are {list(self._x.shape[1:])}, the model takes {list(shape)}", where=self.where
-            )
-        self._check_finite()
+        for name, array, spec in zip(names, self._arrays, self._inputs, strict=True):
+            self._check(name, array, spec)
 
     def digests(self) -> list[bytes]:
-        return [hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in self._x]
+        found = []
+        for row in range(len(self.labels)):
+            digest = hashlib.sha256()
+            for array in self._arrays:
+                digest.update(np.ascontiguousarray(array[row]).tobytes())
+            found.append(digest.digest())
+        return found
 
-    def read(self, rows: Integers) -> Floats:
-        return preprocess.normalised(self._x[rows], self.preprocessing)
+    def read(self, rows: Integers) -> tuple[Array, ...]:
+        return tuple(
+            preprocess.normalised(array[rows], self.preprocessing)
+            if spec.dtype == "float32"
+            else array[rows].astype(spec.dtype)
+            for array, spec in zip(self._arrays, self._inputs, strict=True)
+        )
+
+    def _names(self, have: Sequence[str]) -> tuple[str, ...]:
+        """Of the arrays that hold the samples, in the order of the model's inputs."""
+        numbered = tuple(f"x{number}" for number in range(len(self._inputs)))
+        called = tuple(spec.name for spec in self._inputs)
+        ways = [("x",), numbered, called] if len(called) == 1 else [numbered, called]
+        names = next((way for way in ways if {*way, "y"} <= set(have)), None)
+        if names is None:
+            wanted = " and ".join(("x", "y") if len(called) == 1 else (*numbered, "y"))
+            shown = ", ".join(have)[:200] or "nothing"
+            raise DataError(f"needs the arrays {wanted}, and holds {shown}", where=self.where)
+        return names
 
     def _numbers(self, y: NDArray[np.generic]) -> Integers:
         if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "fiub":  # noqa: PLR2004 - rows and columns
@@ -227,21 +250,38 @@ class _Arrays:
             raise DataError(f"y holds {flat.dtype}, not whole numbers", where=self.where, hint="label by class number")
         return flat.astype(np.int64)
 
-    def _check_finite(self) -> None:
-        if self._x.dtype.kind not in "fiub":
-            raise DataError(f"x holds {self._x.dtype}, not numbers", where=self.where)
-        for start in range(0, len(self._x), _CHECKED_AT_ONCE):
-            finite = np.isfinite(self._x[start : start + _CHECKED_AT_ONCE].reshape(-1))
-            if not finite.all():
-                row = start + int(np.argmin(finite)) // max(1, self._x[0].size)
-                raise DataError(f"sample {row} holds NaN or infinity", where=self.where)
+    def _check(self, name: str, array: Array, spec: TensorSpec) -> None:
+        """Refuse what the model does not take, before minutes are spent on it."""
+        if len(array) != len(self.labels):
+            raise DataError(f"holds {len(array)} samples and {len(self.labels)} labels", where=self.where)
+        shape = spec.shape[1:]
+        if len(array) and array.shape[1:] != shape:
+            whose = "its samples are" if len(self._inputs) == 1 else f"the samples in {name} are"
+            raise DataError(f"{whose} {list(array.shape[1:])}, the model takes {list(shape)}", where=self.where)
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{name} holds {array.dtype}, not numbers", where=self.where)
+        wanted = np.dtype(spec.dtype)
+        if wanted.kind != "f" and array.dtype.kind == "f":
+            raise DataError(f"{name} holds {array.dtype}, and the model takes {wanted}", where=self.where)
+        for start in range(0, len(array), _CHECKED_AT_ONCE):
+            part = array[start : start + _CHECKED_AT_ONCE]
+            fits = np.isfinite(part) if wanted.kind == "f" else part.astype(wanted) == part
+            fits = fits.reshape(len(part), -1).all(axis=1)
+            if not fits.all():
+                says = "NaN or infinity" if wanted.kind == "f" else f"a number that is no {wanted}"
+                raise DataError(f"sample {start + int(np.argmin(fits))} holds {says}", where=self.where)
 
 
 class _ImageFolder:
     """A folder of images, labelled by `labels.csv` or by the sub-folder each lies in."""
 
-    def __init__(self, path: Path, *, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
+    def __init__(self, path: Path, *, inputs: Sequence[TensorSpec], preprocessing: Preprocessing) -> None:
         self.where = str(path)
+        if len(inputs) != 1:
+            raise DataError(f"images do not fit a model that takes {len(inputs)} inputs", where=self.where)
+        shape, self._dtype = inputs[0].shape[1:], np.dtype(inputs[0].dtype)
+        if self._dtype.kind != "f" and preprocessing != msgspec.structs.replace(preprocessing, mean=(0.0,), std=(1.0,)):
+            raise DataError(f"--mean and --std do not fit a model that takes {self._dtype}")
         if len(shape) != 3 or shape[2] not in {1, 3}:  # noqa: PLR2004 - height, width, channels
             raise DataError(f"images do not fit a model that takes {list(shape)}", where=self.where)
         _check_preprocessing(preprocessing, shape)
@@ -255,8 +295,8 @@ class _ImageFolder:
     def digests(self) -> list[bytes]:
         return [_file_digest(file) for file in self._files]
 
-    def read(self, rows: Integers) -> Floats:
-        return np.stack([self._sample(self._files[row]) for row in rows])
+    def read(self, rows: Integers) -> tuple[Array, ...]:
+        return (np.stack([self._sample(self._files[row]) for row in rows]).astype(self._dtype, copy=False),)
 
     def _sample(self, file: Path) -> Floats:
         from PIL import Image, UnidentifiedImageError

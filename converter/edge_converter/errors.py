@@ -33,7 +33,13 @@ class DataError(ConversionError):
     exit_status = EXIT_USAGE
 
 
-class KerasProcessError(ConversionError):
+class ChildProcessDiedError(ConversionError):
+    """A child process that imports or converts died, or did not answer in time; the ones below say which."""
+
+    code = "child-process"
+
+
+class KerasProcessError(ChildProcessDiedError):
     """The child process that runs TensorFlow died, or did not answer in time."""
 
     code = "keras-process"
@@ -45,8 +51,46 @@ class QuantizationError(ConversionError):
     code = "quantization"
 
 
+class RecipeError(ConversionError):
+    """A recipe is missing, malformed, or asks for a pass or an option that there is not."""
+
+    code = "recipe"
+    exit_status = EXIT_USAGE
+
+
+class CrewProcessError(ChildProcessDiedError):
+    """The child process that makes a variant died, or did not end in time."""
+
+    code = "crew-process"
+
+
+class PassContractError(ConversionError):
+    """A pass did not give what it promises: a mistake of ours, or a network nobody thought of."""
+
+    code = "pass-contract"
+
+
+class NoCutError(ConversionError):
+    """A model cannot be cut there, or not into so many parts."""
+
+    code = "no-cut"
+    exit_status = EXIT_USAGE
+
+
+class SplitMismatchError(ConversionError):
+    """The segments of a model do not compute the same as the whole, bit for bit."""
+
+    code = "split-mismatch"
+
+
 class EvidenceError(ConversionError):
     """A file of measured latencies is missing, or holds something else."""
 
     code = "evidence"
     exit_status = EXIT_USAGE
+
+
+class CompilerError(ConversionError):
+    """The compiler of an accelerator is missing, failed, crashed, hung, or gave nothing that can be read."""
+
+    code = "compiler"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_converter import batches
 from edge_converter.data import Integers, Samples
 from edge_sdk.engine import Engine
 
@@ -45,7 +46,7 @@ def answers(path: Path, samples: Samples, rows: Integers, *, advance: Callable[[
         engine = free.get()
         try:
             part = rows[start : start + _AT_ONCE]
-            scores = np.asarray(engine.run([samples.read(part)])[0]).reshape(len(part), -1)
+            scores = batches.run(engine, samples.read(part))[0].reshape(len(part), -1)
         finally:
             free.put(engine)
         known = np.isfinite(scores).all(axis=1)

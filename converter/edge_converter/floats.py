@@ -79,7 +79,11 @@ def _prune(
     process: KerasProcess, models: Sequence[SourceModel], pruning: Pruning, folder: Path, progress: Progress
 ) -> list[FloatFile]:
     arrays = folder / "train.npz"
-    np.savez(arrays, x=pruning.samples.read(pruning.rows), y=pruning.samples.labels[pruning.rows])
+    x, *others = pruning.samples.read(pruning.rows)
+    if others:
+        progress.note("nothing is pruned: fine-tuning takes models with one input")
+        return []
+    np.savez(arrays, x=x, y=pruning.samples.labels[pruning.rows])
     made = []
     for number, model in enumerate(models):
         if model.framework is not Framework.KERAS:
@@ -103,5 +107,5 @@ def _prune(
             },
         )
         label = f"pruned{round(100 * pruning.sparsity)}"
-        made.append(FloatFile(source=model.name, path=into, label=label, compression=(step,)))
+        made.append(FloatFile(source=model.name, path=into, kind="pruned", label=label, compression=(step,)))
     return made

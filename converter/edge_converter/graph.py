@@ -119,11 +119,29 @@ def read(path: Path) -> Graph:
         SourceError: It is no whole `.tflite` file.
         UnsupportedModelError: It holds something this converter cannot judge.
     """
-    model = flatbuffer.read(path)
+    return of(flatbuffer.read(path), where=str(path))
+
+
+def parsed(content: bytes, *, where: str) -> Graph:
+    """The same of a file's bytes.
+
+    Raises:
+        SourceError: They are no whole `.tflite` file.
+        UnsupportedModelError: They hold something this converter cannot judge.
+    """
+    return of(flatbuffer.parse(content, where=where), where=where)
+
+
+def of(model: Any, *, where: str) -> Graph:
+    """What a model that was read computes.
+
+    Raises:
+        UnsupportedModelError: It holds something this converter cannot judge.
+    """
     if len(model.subgraphs) > 1:
         raise UnsupportedModelError(
             f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
-            where=str(path),
+            where=where,
             hint="export one signature without control flow",
         )
     graph = model.subgraphs[0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edge_converter.data import Floats
 from edge_sdk import rounds
-from edge_sdk.engine import Engine
+from edge_sdk.engine import Array, Engine
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Latency, Origin
 
@@ -18,20 +17,20 @@ _PLAN = rounds.Plan()
 
 
 def measure(
-    paths: Mapping[str, Path], sample: Floats, *, threads: int, at: float, advance: Callable[[int], None]
+    paths: Mapping[str, Path], sample: Sequence[Array], *, threads: int, at: float, advance: Callable[[int], None]
 ) -> tuple[Latency, ...]:
     """Time one inference of each variant.
 
     Args:
         paths: Files by variant id.
-        sample: One sample, `[1, *shape]`.
+        sample: What one call takes: one array per input, batch dimension included.
         threads: For the interpreters.
         at: When this is, in seconds since 1970, for the record.
         advance: Told after each turn.
     """
     with contextlib.ExitStack() as stack:
         engines = {id_: stack.enter_context(Engine(path, threads=threads)) for id_, path in paths.items()}
-        took_ms = rounds.timed_ms(engines, {id_: [sample] for id_ in engines}, _PLAN, advance=advance)
+        took_ms = rounds.timed_ms(engines, dict.fromkeys(engines, sample), _PLAN, advance=advance)
         runtime = next(iter(engines.values())).runtime
     return tuple(
         Latency(

@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edge_converter import flatbuffer
+from edge_converter import batches, flatbuffer
 from edge_sdk.runtime import RawInterpreter, choose
 
 Array = NDArray[Any]
@@ -49,6 +49,12 @@ class FloatGraph:
         self.last_read: dict[int, int] = {}
         for number, operator in enumerate(self.operators):
             self.last_read.update({int(index): number for index in operator.inputs})
+
+    def calls(self, arrays: Sequence[Array]) -> dict[int, Array]:
+        """Samples, one array per input, as a stack of calls by input tensor: `[calls, *shape]`, batch included."""
+        shapes = [self.graph.tensors[index].shape for index in self.inputs]
+        at_once = max([1, *(int(shape[0]) for shape in shapes if shape is not None and len(shape))])
+        return dict(zip(self.inputs, batches.calls(arrays, at_once), strict=True))
 
     def kind(self, operator: Any) -> str:
         """What an operator is, such as `CONV_2D`."""

@@ -73,19 +73,19 @@ def make(
     content = flatbuffer.prepare(source.read_bytes(), where=where)
     graph = FloatGraph(content, where=where)
     some = samples.read(rows[: compensate.samples_that_fit(graph, len(rows))])
-    check = len(some) // 4
-    if check < compensate.FEWEST_TO_CHECK or len(graph.inputs) != 1:
-        raise QuantizationError(f"{len(some)} samples are too few to tell which layers bear 4 bits", where=where)
+    count = len(some[0])
+    check = count // 4
+    if check < compensate.FEWEST_TO_CHECK:
+        raise QuantizationError(f"{count} samples are too few to tell which layers bear 4 bits", where=where)
     progress.stage("find layers for 4 bits", sum(graph.kind(operator) in NARROW for operator in graph.operators))
-    calibrating, apart = some[: len(some) - check], some[len(some) - check :]
+    calibrating, apart = [each[: count - check] for each in some], [each[count - check :] for each in some]
     layers = sensitivities(content, calibrating, apart, where=where, advance=progress.advance)
     if not layers:
         raise QuantizationError("no layer can be stored in 4 bits", where=where)
     chosen, made = _small_enough(content, layers, max_size, where=where)
     if not chosen:
         raise QuantizationError("no layer bears 4 bits, and with 8 the file is weight8", where=where)
-    inputs = {graph.inputs[0]: some[:, np.newaxis]}
-    into.write_bytes(compensate.compensate(content, made, inputs, where=where).content)
+    into.write_bytes(compensate.compensate(content, made, graph.calls(some), where=where).content)
     compression = Pass(
         name="quantize",
         parameters={
@@ -94,20 +94,25 @@ def make(
             "layers_in_4_bits": len(chosen),
             "expected_error": round(sum(layer.error for layer in chosen), 5),
             "rounding": "compensated",
-            "samples": len(some),
+            "samples": count,
         },
     )
     return quantize.read_back(into, Precision.MIXED, compression, where=where)
 
 
 def sensitivities(
-    content: bytes, samples: Array, apart: Array, *, where: str, advance: Callable[[int], None] = lambda _: None
+    content: bytes,
+    samples: Sequence[Array],
+    apart: Sequence[Array],
+    *,
+    where: str,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Sensitivity, ...]:
     """Measure every layer that can be stored in 4 bits.
 
     Args:
         content: The float file.
-        samples: That the integers are chosen by, `[samples, *shape]`.
+        samples: That the integers are chosen by: one array per input, `[samples, *shape]`.
         apart: Others, that the errors are measured on.
         where: The file's name, for errors.
         advance: Told of each layer that is done.
@@ -120,7 +125,7 @@ def sensitivities(
     narrow = [n for n, operator in enumerate(graph.operators) if graph.kind(operator) in NARROW]
     names = {n: graph.name(int(graph.operators[n].outputs[0])) for n in narrow}
     four = quantize.weights(content, list(names.values()), where=where)
-    alone = compensate.replacements(content, four, {graph.inputs[0]: samples[:, np.newaxis]}, where=where)
+    alone = compensate.replacements(content, four, graph.calls(samples), where=where)
     wanted = compensate.scores(content, apart)
     found = []
     for number in narrow:

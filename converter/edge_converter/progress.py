@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
     from edge_converter.request import Progress
 
 
+# A stage that goes on for longer than this says so, as often.
+_SAID_EVERY_S = 20.0
+_A_WHILE_S = 100.0
+
+
 class Lines:
-    """A line when a stage begins and for each note: what a log should hold."""
+    """A line when a stage begins, now and then while it lasts, and for each note: what a log should hold.
+
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._what, self._total, self._done = "", 0, 0
+        self._begun_s = self._said_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -30,9 +46,17 @@ class Lines:
     def stage(self, what: str, total: int) -> None:
         """Say that it begins."""
         say(f"edge: {what}, {total} step{'' if total == 1 else 's'}" if total else f"edge: {what}")
+        self._what, self._total, self._done = what, total, 0
+        self._begun_s = self._said_s = self._clock()
 
     def advance(self, steps: int) -> None:
-        """Lines say no more than that a stage has begun."""
+        """Say how far it is and what is left, where it lasts."""
+        self._done += steps
+        now_s = self._clock()
+        if 0 < self._done < self._total and now_s - self._said_s >= _SAID_EVERY_S:
+            self._said_s = now_s
+            left_s = (now_s - self._begun_s) / self._done * (self._total - self._done)
+            say(f"edge: {self._what}, {self._done} of {self._total}, about {_duration(left_s)} left")
 
     def note(self, text: str) -> None:
         """Say it."""
@@ -48,7 +72,15 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
         self._bars = Progress(
@@ -57,6 +89,8 @@ class Bars:
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
             console=Console(file=self._terminal),
         )
         self._task: TaskID | None = None
@@ -102,6 +136,11 @@ class Bars:
             task = self._bars.tasks[self._task]
             total = task.total or task.completed or 1
             self._bars.update(self._task, total=total, completed=total)
+
+
+def _duration(seconds: float) -> str:
+    """In the unit a person would say it in."""
+    return f"{seconds:.0f} s" if seconds < _A_WHILE_S else f"{seconds / 60:.0f} min"
 
 
 def chosen() -> Bars | Lines:

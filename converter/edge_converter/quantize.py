@@ -10,12 +10,12 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_converter import flatbuffer, graph
+from edge_converter import batches, flatbuffer, graph
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.graph import Graph
@@ -62,11 +62,13 @@ def calibrate(source: Path, samples: Samples, rows: Integers, *, threads: int) -
         content = flatbuffer.prepare(source.read_bytes(), where=str(source))
         tool = _tool(content)
         _static(tool, 8)
-        signature = flatbuffer.parse(content, where=str(source)).signatureDefs[0]
-        name = bytes(signature.inputs[0].name).decode()
-        one_by_one = [{name: samples.read(rows[i : i + 1])} for i in range(len(rows))]
+        model = flatbuffer.parse(content, where=str(source))
+        signature = model.signatureDefs[0]
+        called = {int(entry.tensorIndex): bytes(entry.name).decode() for entry in signature.inputs}
+        names = [called[int(index)] for index in model.subgraphs[0].inputs]
+        at_once = batches.size(graph.read(source).inputs)
         ranges: dict[str, Any] = tool.calibrate(
-            {bytes(signature.signatureKey).decode(): one_by_one}, num_threads=threads
+            {bytes(signature.signatureKey).decode(): _Calls(samples, rows, names, at_once)}, num_threads=threads
         )
         return ranges
 
@@ -138,6 +140,19 @@ def weights(content: bytes, four: Collection[str], *, where: str) -> bytes:
 def needs_ranges(precision: Precision) -> bool:
     """Whether the ranges of the activations must be known beforehand."""
     return precision in {Precision.INT8, Precision.INT16X8}
+
+
+class _Calls:
+    """Calibration samples as the quantizer takes them, one call after the other, each read when it is asked for."""
+
+    def __init__(self, samples: Samples, rows: Integers, names: Sequence[str], at_once: int) -> None:
+        self._samples, self._rows, self._names, self._at_once = samples, rows, names, at_once
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self._rows), self._at_once):
+            arrays = self._samples.read(self._rows[start : start + self._at_once])
+            call = (stacked[0] for stacked in batches.calls(arrays, self._at_once))
+            yield dict(zip(self._names, call, strict=True))
 
 
 def _tool(content: bytes) -> Any:

@@ -10,18 +10,6 @@ from edge_sdk.manifest import Latency, Manifest, Objective, Precision, Preproces
 
 DEFAULT_MAX_DROP = 2.0
 DEFAULT_SPARSITY = 0.5
-# EfficientNet-Lite0's int8 travels in 4.4 MB, with 49 levels in 3.1 MB.
-DEFAULT_CLUSTERS = 49
-# What is made where nothing is said: all that needs no search.
-DEFAULT_PRECISIONS = (
-    Precision.FP32,
-    Precision.FP16,
-    Precision.DYNAMIC,
-    Precision.INT8,
-    Precision.INT16X8,
-    Precision.WEIGHT8,
-    Precision.WEIGHT4,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +31,15 @@ class ConvertRequest:
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
         train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
-        clusters: Distinct weights a channel in the clustered twin of int8, which travels lighter; 0 for none.
-        precisions: Number formats to make; fp32 is always made, as the reference.
+        recipe: Name of a recipe or path of its file; None takes those of the profiles.
+        settings: Options to change in it, each as `VARIANT.PASS.OPTION=VALUE`.
+        precisions: Number formats to make, searched or not; none leaves it to the recipe. fp32 is always there, as the
+            reference.
         preprocessing: Applied to every sample before it reaches the model.
         seed: For everything random.
         threads: Of the interpreters that calibrate and whose latencies are measured.
+        cache: Directory of results that are not computed again; None keeps none.
+        variant_deadline_s: One variant may take this long to make, where it is made in a process of its own.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
     """
 
@@ -65,11 +57,14 @@ class ConvertRequest:
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
-    clusters: int = DEFAULT_CLUSTERS
-    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
+    recipe: str | None = None
+    settings: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
     threads: int = 1
+    cache: Path | None = None
+    variant_deadline_s: float = 3600.0
     keras_deadline_s: float = 1800.0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_converter import batches
 from edge_converter.errors import SignatureMismatchError, SourceError, UnsupportedModelError
 from edge_converter.graph import Graph
 from edge_sdk.errors import UsageError
@@ -19,6 +20,7 @@ from edge_sdk.manifest import Source, TensorSpec
 _MAX_NAME_CHARS = 40
 _PROBE_S = 120.0
 _CHUNK = 1 << 20
+_TAKEN = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class Framework(enum.Enum):
@@ -91,7 +93,7 @@ def check_family(graphs: Sequence[tuple[SourceModel, Graph]]) -> tuple[tuple[Ten
 
     Raises:
         SignatureMismatchError: Two differ.
-        UnsupportedModelError: They are not those of a classifier with one input.
+        UnsupportedModelError: They cannot be judged.
     """
     first, graph = graphs[0]
     for other, its in graphs[1:]:
@@ -104,22 +106,40 @@ def check_family(graphs: Sequence[tuple[SourceModel, Graph]]) -> tuple[tuple[Ten
             )
     inputs, outputs = (tuple(_batch_free(spec) for spec in specs) for specs in (graph.inputs, graph.outputs))
     where = str(first.path)
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise UnsupportedModelError(
-            f"has {len(inputs)} inputs and {len(outputs)} outputs", where=where, hint="one of each can be evaluated"
-        )
+    _check_inputs(inputs, where)
     shape = outputs[0].shape
     if len(shape) != 2 or shape[1] < 2:  # noqa: PLR2004 - batch and classes
         raise UnsupportedModelError(
             f"gives {list(shape)}, not one score a class", where=where, hint="classifiers with two classes or more"
         )
-    if inputs[0].dtype != "float32":
-        raise UnsupportedModelError(f"takes {inputs[0].dtype}", where=where, hint="models that take float32 are judged")
-    if -1 in inputs[0].shape[1:] or inputs[0].shape[:1] != (-1,):
-        raise UnsupportedModelError(
-            f"takes {list(inputs[0].shape)}", where=where, hint="export it with every size fixed and batch 1 or free"
-        )
+    at_once = batches.size(inputs)
+    for spec in outputs if at_once > 1 else ():
+        if spec.shape[:1] != (at_once,):
+            raise UnsupportedModelError(
+                f"takes {at_once} samples a call and gives {list(spec.shape)} as {spec.name!r}",
+                where=where,
+                hint="export it with batch 1 or free",
+            )
     return inputs, outputs
+
+
+def _check_inputs(inputs: Sequence[TensorSpec], where: str) -> None:
+    shapes = [spec.shape for spec in inputs]
+    if any(not shape or -1 in shape[1:] for shape in shapes):
+        raise UnsupportedModelError(
+            f"takes {', '.join(str(list(shape)) for shape in shapes)}",
+            where=where,
+            hint="export it with every size fixed and a batch, of 1 or free",
+        )
+    if len({shape[0] for shape in shapes}) > 1:
+        raise UnsupportedModelError(
+            f"takes {', '.join(str(list(shape)) for shape in shapes)}, batches of unequal sizes", where=where
+        )
+    for spec in inputs:
+        if spec.dtype not in _TAKEN:
+            raise UnsupportedModelError(
+                f"takes {spec.dtype} as {spec.name!r}", where=where, hint=f"models that take {', '.join(_TAKEN)}"
+            )
 
 
 def _signature(graph: Graph) -> str:

@@ -32,8 +32,6 @@ from edge_sdk.errors import MissingExtraError
 
 BUNDLE = "digits-1.edge"
 PROFILES = ("rpi4", "jetson-orin-nano", "x86-64", "coral-usb")
-# Without int16x8: its reference kernels take a minute of the three for variants that no front has.
-PRECISIONS = ("fp16", "dynamic", "int8")
 _POLL_S = 0.05
 _CONVERT_GRACE_S = 5.0
 # A unix socket's path has 107 bytes at most (unix(7)); ours lies below this directory.
@@ -126,9 +124,8 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
     # Judged on what the family has never seen, calibrated on what it was trained on.
     command += ["--data", str(folder / "digits_test.npz"), "--calibration", str(folder / "digits_train.npz")]
     command += [word for profile in PROFILES for word in ("--profile", profile)]
-    command += [word for precision in PRECISIONS for word in ("--precision", precision)]
     # To prune is to fine-tune: minutes of training that `edge convert` is for.
-    command += ["--prune", "0", "--clusters", "0", "-o", str(target)]
+    command += ["--recipe", "quick", "--prune", "0", "--no-cache", "-o", str(target)]
     # In a session of its own it cannot ask the terminal how wide it is.
     env = environment(scratch) | {"COLUMNS": str(shutil.get_terminal_size().columns)}
     converting = Leashed("conversion", command, log=work / "convert.log", env=env, cwd=scratch, shown=True)

@@ -17,15 +17,16 @@ from edge_converter.layerwise import FloatGraph, OneOperator
 from edge_converter.quantize import Quantized
 from edge_lab import digits
 from edge_sdk.engine import Engine
-from edge_sdk.manifest import Precision, Preprocessing
+from edge_sdk.manifest import Precision, Preprocessing, TensorSpec
 
+IMAGES = [TensorSpec(name="x", shape=(-1, 8, 8, 1), dtype="float32")]
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
 
 
 @pytest.fixture(scope="module")
 def samples() -> Samples:
     path = digits.directory() / "digits_train.npz"
-    return data.open_samples(path, shape=(8, 8, 1), preprocessing=Preprocessing())
+    return data.open_samples(path, inputs=IMAGES, preprocessing=Preprocessing())
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def copied(made: Quantized, path: Path) -> Quantized:
 
 def distance(one: bytes, other: bytes) -> float:
     """Between the scores before the softmax, on images nothing has seen."""
-    images = digits.held_out()[0]
+    images = [digits.held_out()[0]]
     return compensate.distance(one, images, compensate.scores(other, images))
 
 
@@ -57,7 +58,7 @@ def distance(one: bytes, other: bytes) -> float:
 def test_operator_by_operator_it_computes_what_the_whole_computes(source: Path) -> None:
     content = flatbuffer.prepare(source.read_bytes(), where=str(source))
     whole = FloatGraph(content, where=str(source))
-    images = digits.held_out()[0][:3]
+    images = [digits.held_out()[0]][:3]
     values = {whole.inputs[0]: images[:, np.newaxis]}
     for operator in whole.operators:
         one = OneOperator(whole, operator)
@@ -72,7 +73,7 @@ def test_the_answers_come_closer_to_the_float_files(
     source = digits.models()[1]
     content = flatbuffer.prepare(source.read_bytes(), where=str(source))
     plain = medium.path.read_bytes()
-    inputs = {FloatGraph(content, where="medium").inputs[0]: samples.read(rows)[:, np.newaxis]}
+    inputs = FloatGraph(content, where="medium").calls(samples.read(rows))
     chosen = compensate.compensate(content, plain, inputs, where="medium")
     assert chosen.layers == len(medium.graph.weighted)
     assert distance(chosen.content, content) < distance(plain, content)
@@ -149,6 +150,6 @@ def test_a_file_whose_layers_have_other_names_is_left_as_it_is(samples: Samples,
     renamed = flatbuffer.parse(medium, where="x")
     for number, tensor in enumerate(renamed.subgraphs[0].tensors):
         tensor.name = f"other {number}".encode()
-    inputs = {FloatGraph(small, where="x").inputs[0]: samples.read(rows[:8])[:, np.newaxis]}
+    inputs = FloatGraph(small, where="x").calls(samples.read(rows[:8]))
     content = flatbuffer.serialize(renamed)
     assert compensate.compensate(small, content, inputs, where="x").content == content

@@ -13,15 +13,16 @@ from edge_converter import data, evaluate, flatbuffer, graph, quantize
 from edge_converter.data import Samples
 from edge_converter.errors import QuantizationError
 from edge_sdk.engine import Engine
-from edge_sdk.manifest import Precision, Preprocessing
+from edge_sdk.manifest import Precision, Preprocessing, TensorSpec
 
+IMAGES = [TensorSpec(name="x", shape=(-1, 8, 8, 1), dtype="float32")]
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
 DERIVED = pytest.mark.parametrize("precision", quantize.DERIVED[:-1], ids=lambda precision: precision.value)
 
 
 @pytest.fixture(scope="module")
 def samples(few_digits: Path) -> Samples:
-    return data.open_samples(few_digits, shape=(8, 8, 1), preprocessing=Preprocessing())
+    return data.open_samples(few_digits, inputs=IMAGES, preprocessing=Preprocessing())
 
 
 @pytest.fixture(scope="module")

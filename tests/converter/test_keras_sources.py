@@ -25,7 +25,7 @@ from edge_converter.request import Silent
 from edge_converter.sources import Framework
 from edge_lab import digits
 from edge_sdk.bundle import Bundle
-from edge_sdk.manifest import Manifest, Pass, Precision, Preprocessing
+from edge_sdk.manifest import Manifest, Pass, Precision, Preprocessing, TensorSpec
 
 pytestmark = [pytest.mark.keras, pytest.mark.timeout(900)]
 
@@ -63,6 +63,8 @@ for name, key, value in (("depthwise.h5", "groups", 1), ("strange.h5", "flavour"
         assert '"depth_multiplier": 1' in config
         file.attrs["model_config"] = config.replace('"depth_multiplier": 1', f'"{key}": {json.dumps(value)}')
 """
+
+IMAGES = [TensorSpec(name="x", shape=(-1, 8, 8, 1), dtype="float32")]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_pruning_beyond_what_the_network_bears_is_refused_with_its_accuracy(
     )
     assert done.sparsity == pytest.approx(0.95, abs=0.01)
     assert sum(percent) == 100
-    samples = data.open_samples(digits.directory() / "digits_test.npz", shape=(8, 8, 1), preprocessing=Preprocessing())
+    samples = data.open_samples(digits.directory() / "digits_test.npz", inputs=IMAGES, preprocessing=Preprocessing())
 
     def candidate(name: str, compression: tuple[Pass, ...]) -> Candidate:
         path = tmp_path / f"{name}.tflite"

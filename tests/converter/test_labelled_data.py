@@ -14,9 +14,14 @@ from PIL import Image
 from edge_converter import data
 from edge_converter.data import Samples
 from edge_converter.errors import DataError
-from edge_sdk.manifest import Fit, Preprocessing
+from edge_sdk.manifest import Fit, Preprocessing, TensorSpec
 
 PLAIN = Preprocessing()
+
+
+def takes(*shape: int) -> list[TensorSpec]:
+    """The one input of a model for samples of this shape."""
+    return [TensorSpec(name="x", shape=(-1, *shape), dtype="float32")]
 
 
 def saved(path: Path, x: np.ndarray, y: np.ndarray, **more: object) -> Path:
@@ -30,7 +35,7 @@ def opened(tmp_path: Path) -> Callable[..., Samples]:
 
     def write(x: np.ndarray, preprocessing: Preprocessing = PLAIN) -> Samples:
         path = saved(tmp_path / "x.npz", x.astype(np.float32)[:, np.newaxis], np.arange(len(x)))
-        return data.open_samples(path, shape=(1,), preprocessing=preprocessing)
+        return data.open_samples(path, inputs=takes(1), preprocessing=preprocessing)
 
     return write
 
@@ -74,21 +79,21 @@ def test_a_sample_added_later_changes_no_side_of_a_large_set_by_more_than_itself
 
 def test_the_model_gets_value_minus_mean_over_std(opened: Callable[..., Samples]) -> None:
     samples = opened(np.arange(20), Preprocessing(mean=(10.0,), std=(2.0,)))
-    assert samples.read(np.array([4, 12])).tolist() == [[-3.0], [1.0]]
+    assert samples.read(np.array([4, 12]))[0].tolist() == [[-3.0], [1.0]]
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "float64", "float16", "bool"])
 def test_numbers_of_every_kind_become_float32(tmp_path: Path, kind: str) -> None:
     x = (np.arange(40).reshape(20, 2) % 2).astype(kind)
     path = saved(tmp_path / "x.npz", x, np.zeros(20))
-    read = data.open_samples(path, shape=(2,), preprocessing=PLAIN).read(np.arange(20))
+    (read,) = data.open_samples(path, inputs=takes(2), preprocessing=PLAIN).read(np.arange(20))
     assert read.dtype == np.float32
     assert (read == x).all()
 
 
 def test_one_hot_rows_are_classes(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.npz", np.zeros((3, 1)), np.eye(4)[[2, 0, 3]])
-    assert data.open_samples(path, shape=(1,), preprocessing=PLAIN).labels.tolist() == [2, 0, 3]
+    assert data.open_samples(path, inputs=takes(1), preprocessing=PLAIN).labels.tolist() == [2, 0, 3]
 
 
 # ------------------------------------------------------------------------------------------------------- images
@@ -104,10 +109,10 @@ def test_images_are_labelled_by_a_table(tmp_path: Path) -> None:
         picture(tmp_path / "img" / f"{number}.png", 20 * number)
     rows = "".join(f"img/{number}.png,{number % 3}\n" for number in range(12))
     (tmp_path / "labels.csv").write_text("﻿file,label\n" + rows, encoding="utf-8")
-    samples = data.open_samples(tmp_path, shape=(8, 8, 1), preprocessing=PLAIN)
+    samples = data.open_samples(tmp_path, inputs=takes(8, 8, 1), preprocessing=PLAIN)
     assert samples.labels.tolist() == [number % 3 for number in range(12)]
     assert samples.classes == ()
-    read = samples.read(np.array([3, 11]))
+    (read,) = samples.read(np.array([3, 11]))
     assert read.shape == (2, 8, 8, 1)
     assert (read[0].min(), read[1].max()) == (60, 220)
     assert samples.preprocessing.resize == (8, 8)
@@ -117,16 +122,16 @@ def test_images_are_labelled_by_their_folder(tmp_path: Path) -> None:
     for name in ("dog", "cat"):
         for number in range(6):
             picture(tmp_path / name / f"{number}.jpg", 40 * number)
-    samples = data.open_samples(tmp_path, shape=(4, 4, 3), preprocessing=PLAIN)
+    samples = data.open_samples(tmp_path, inputs=takes(4, 4, 3), preprocessing=PLAIN)
     assert samples.classes == ("cat", "dog")
     assert samples.labels.tolist() == [0] * 6 + [1] * 6
-    assert samples.read(np.array([0])).shape == (1, 4, 4, 3)
+    assert samples.read(np.array([0]))[0].shape == (1, 4, 4, 3)
 
 
 def test_names_that_are_fewer_than_the_outputs_are_refused(tmp_path: Path) -> None:
     for name in ("dog", "cat"):
         picture(tmp_path / name / "1.png", 7)
-    samples = data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=PLAIN)
+    samples = data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=PLAIN)
     with pytest.raises(DataError, match="names 2 classes, and the model has 10 outputs"):
         data.check_labels(samples, 10)
 
@@ -147,10 +152,10 @@ def test_tables(tmp_path: Path, table: str, says: str | None) -> None:
     picture(tmp_path / "a.png", 7)
     (tmp_path / "labels.csv").write_text(table)
     if says is None:
-        assert len(data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=PLAIN).labels) == 1
+        assert len(data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=PLAIN).labels) == 1
         return
     with pytest.raises(DataError, match=says) as caught:
-        data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=PLAIN)
+        data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=PLAIN)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -158,7 +163,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "cat" / "1.png", 7)
     path = tmp_path / "cat" / "1.png"
     path.write_bytes(path.read_bytes()[:50])
-    samples = data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=PLAIN)
+    samples = data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=PLAIN)
     with pytest.raises(DataError, match="is no readable image") as caught:
         samples.read(np.array([0]))
     assert caught.value.where == str(path)
@@ -166,14 +171,14 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds neither labels\.csv nor a sub-folder"):
-        data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=PLAIN)
+        data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=PLAIN)
 
 
 def test_images_do_not_fit_a_model_of_vectors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="images do not fit"):
-        data.open_samples(tmp_path, shape=(4,), preprocessing=PLAIN)
+        data.open_samples(tmp_path, inputs=takes(4), preprocessing=PLAIN)
     with pytest.raises(DataError, match="--resize 5x5 does not fit"):
-        data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=Preprocessing(resize=(5, 5)))
+        data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=Preprocessing(resize=(5, 5)))
 
 
 @pytest.mark.parametrize(
@@ -188,13 +193,13 @@ def test_sizes_that_do_not_come_out_are_refused(
     how: Preprocessing, says: str, hint: str | None, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=says) as caught:
-        data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=how)
+        data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=how)
     assert hint is None or hint in (caught.value.hint or "")
 
 
 def test_an_image_too_small_to_crop_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "cat" / "1.png", 7, size=(3, 9))
-    samples = data.open_samples(tmp_path, shape=(4, 4, 1), preprocessing=Preprocessing(crop=(4, 4)))
+    samples = data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=Preprocessing(crop=(4, 4)))
     with pytest.raises(DataError, match="an image of 9x3 cannot be cropped to 4x4") as caught:
         samples.read(np.array([0]))
     assert caught.value.where == str(tmp_path / "cat" / "1.png")
@@ -205,7 +210,8 @@ def test_proportions_are_kept_unless_it_is_said_otherwise(tmp_path: Path) -> Non
     Image.fromarray(np.tile(np.linspace(0, 255, 30).astype(np.uint8), (10, 1))).save(tmp_path / "cat" / "wide.png")
 
     def spread(how: Preprocessing) -> float:
-        return float(np.ptp(data.open_samples(tmp_path, shape=(10, 10, 1), preprocessing=how).read(np.array([0]))))
+        samples = data.open_samples(tmp_path, inputs=takes(10, 10, 1), preprocessing=how)
+        return float(np.ptp(samples.read(np.array([0]))[0]))
 
     assert spread(PLAIN) < 120
     assert spread(Preprocessing(fit=Fit.STRETCH)) > 200

@@ -19,13 +19,15 @@ from edge_converter.request import Silent
 from edge_lab import digits
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine import Engine
-from edge_sdk.manifest import Precision, Preprocessing
+from edge_sdk.manifest import Precision, Preprocessing, TensorSpec
+
+IMAGES = [TensorSpec(name="x", shape=(-1, 8, 8, 1), dtype="float32")]
 
 
 @pytest.fixture(scope="module")
 def samples() -> Samples:
     return data.open_samples(
-        digits.directory() / "digits_train.npz", shape=(8, 8, 1), preprocessing=Preprocessing()
+        digits.directory() / "digits_train.npz", inputs=IMAGES, preprocessing=Preprocessing()
     )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def test_compensation_brings_integer_weights_closer_to_the_float_file(
     precision: Precision, source: Path, samples: Samples, rows: Integers, tmp_path: Path
 ) -> None:
     plain = quantize.quantize(source, precision, tmp_path / "plain.tflite")
-    images = digits.held_out()[0]
+    images = [digits.held_out()[0]]
     wanted = compensate.scores(flatbuffer.prepare(source.read_bytes(), where="medium"), images)
     before = compensate.distance(plain.path.read_bytes(), images, wanted)
     refined = compensate.refine(source, plain, samples, rows)
@@ -174,7 +176,7 @@ def test_what_the_runtime_reads_is_what_was_chosen(
     whole = FloatGraph(content, where="medium")
     names = [whole.name(int(o.outputs[0])) for o in whole.operators if whole.kind(o) in quantize.NARROW]
     four = quantize.weights(content, names[:1], where="medium")
-    inputs = {whole.inputs[0]: samples.read(rows)[:, np.newaxis]}
+    inputs = whole.calls(samples.read(rows))
     packed = compensate.compensate(content, four, inputs, where="medium")
     # 8-bit layers follow the first one, so its stream is the only one both walks share: compare what it alone gives.
     alone = compensate.replacements(content, four, inputs, where="medium")
@@ -236,7 +238,7 @@ def test_equal_scales_are_written_once_and_long_names_cut(content: bytes, source
     assert len(short) < len(named) - 500
     (tmp_path / "short.tflite").write_bytes(short)
     assert graph.read(tmp_path / "short.tflite").inputs == graph.read(source).inputs
-    images = digits.held_out()[0][:8]
+    images = [digits.held_out()[0]][:8]
     with Engine(eight) as one, Engine(short) as other:
         np.testing.assert_array_equal(one.run([images])[0], other.run([images])[0])
 

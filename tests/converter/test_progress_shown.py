@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from edge_converter import progress
+
 
 def test_lines_go_to_stderr_and_the_table_to_stdout(
     edge: Callable[..., object], tiny: Path, points: Path, tmp_path: Path
@@ -63,3 +67,17 @@ def test_on_a_terminal_an_error_is_still_a_line(tiny: Path, points: Path, tmp_pa
     assert (status, out) == (2, "")
     assert f"edge: {tiny}: " in shown
     assert "[source-model]" in shown
+
+
+def test_a_log_hears_now_and_then_how_much_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now_s = [0.0]
+    lines = progress.Lines(clock=lambda: now_s[0])
+    lines.stage("evaluate", 100)
+    for _ in range(100):
+        now_s[0] += 6.0
+        lines.advance(1)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "edge: evaluate, 100 steps"
+    assert said[1] == "edge: evaluate, 4 of 100, about 10 min left"
+    assert said[-1] == "edge: evaluate, 96 of 100, about 24 s left"
+    assert len(said) == 25

@@ -1,0 +1,53 @@
+"""`quantize`: the model in another number format, rounded to the nearest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edge_converter import quantize
+from edge_converter.passes._contract import Room, Work
+from edge_sdk.wire import Wire
+
+
+class QuantizeOptions(Wire, frozen=True, kw_only=True):
+    """None yet."""
+
+
+class Quantize:
+    """Makes the variant's number format of the float model."""
+
+    name = "quantize"
+    version = 1
+    serves_all_formats = False
+    options = QuantizeOptions
+
+    def requires(self, work: Work, options: QuantizeOptions, room: Room) -> str:
+        """A float model, and for static formats ranges of the activations."""
+        del options, room
+        if not work.is_float:
+            return "the model is quantized already"
+        if work.precision not in quantize.DERIVED:
+            return f"nothing is quantized to {work.precision.value}"
+        return (
+            f"{work.precision.value} needs ranges: put calibrate before it"
+            if quantize.needs_ranges(work.precision) and work.ranges is None
+            else ""
+        )
+
+    def run(self, work: Work, options: QuantizeOptions, room: Room) -> Work:
+        """Quantize.
+
+        Raises:
+            QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
+        """
+        del options
+        source, into = room.folder / "float.tflite", room.folder / "quantized.tflite"
+        source.write_bytes(work.floating)
+        ranges = dict(work.ranges) if work.ranges is not None and quantize.needs_ranges(work.precision) else None
+        made = quantize.quantize(source, work.precision, into, ranges=ranges)
+        return replace(work, content=into.read_bytes(), done=(*work.done, made.compression))
+
+    def ensures(self, before: Work, after: Work, options: QuantizeOptions) -> str:
+        """Another file."""
+        del options
+        return "the file is as it was" if after.content == before.content else ""

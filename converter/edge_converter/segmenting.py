@@ -1,0 +1,101 @@
+"""What `split.json` says of the segments of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from edge_converter import cut_search, stage_times
+from edge_converter.cutting import Cuttable, Span
+from edge_converter.graph import Graph
+from edge_sdk.segments import ModelOutput, Segment, SegmentInput, SplitPlan, Timing, WholeModel
+
+_DIGITS = 4  # of milliseconds
+
+
+def describe(
+    model: Cuttable,
+    graph: Graph,
+    spans: Sequence[Span],
+    *,
+    about: WholeModel,
+    link_mb_s: float | None,
+    compute_ms: Sequence[float],
+    timing: Timing,
+    verified: int,
+    verified_with: str,
+) -> tuple[SplitPlan, dict[str, bytes]]:
+    """The plan, and the files it names.
+
+    Args:
+        model: That was cut.
+        graph: What it computes.
+        spans: The segments.
+        about: Where the model came from.
+        link_mb_s: That handing on is counted with.
+        compute_ms: Of each segment.
+        timing: How these are known.
+        verified: Samples on which the segments gave what the whole gives.
+        verified_with: The runtime.
+    """
+    contents = [model.content(span) for span in spans]
+    gives = {tensor: number for number, span in enumerate(spans, 1) for tensor in model.borders(span)[1]}
+    crossing = {point.at: point.size_bytes for point in model.points}
+    parts = (
+        _Part(number=number, span=span, content=content, compute_ms=ms, send_bytes=crossing.get(span[1], 0))
+        for number, (span, content, ms) in enumerate(zip(spans, contents, compute_ms, strict=True), start=1)
+    )
+    segments = tuple(_segment(model, part, gives, link_mb_s) for part in parts)
+    plan = SplitPlan(
+        format=1,
+        whole=about,
+        inputs=tuple(
+            msgspec.structs.replace(spec, name=model.name(tensor))
+            for spec, tensor in zip(graph.inputs, model.inputs, strict=True)
+        ),
+        outputs=tuple(
+            ModelOutput(name=model.name(tensor), shape=spec.shape, dtype=spec.dtype, source=gives[tensor])
+            for spec, tensor in zip(graph.outputs, model.outputs, strict=True)
+        ),
+        segments=segments,
+        link_mb_s=link_mb_s,
+        timing=timing,
+        verified=verified,
+        verified_with=verified_with,
+    )
+    return plan, {segment.file: content for segment, content in zip(segments, contents, strict=True)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    number: int
+    span: Span
+    content: bytes
+    compute_ms: float
+    send_bytes: int
+
+
+def _segment(model: Cuttable, part: _Part, gives: Mapping[int, int], link_mb_s: float | None) -> Segment:
+    inputs, outputs = model.borders(part.span)
+    return Segment(
+        number=part.number,
+        file=f"segment-{part.number}.tflite",
+        sha256=hashlib.sha256(part.content).hexdigest(),
+        size_bytes=len(part.content),
+        first=part.span[0],
+        end=part.span[1],
+        inputs=tuple(_input(model, tensor, gives.get(tensor)) for tensor in inputs),
+        outputs=tuple(map(model.stored, outputs)),
+        macs=stage_times.works(model, part.span).cost.macs,
+        compute_ms=round(part.compute_ms, _DIGITS),
+        send_bytes=part.send_bytes,
+        send_ms=round(cut_search.send_ms(part.send_bytes, link_mb_s), _DIGITS),
+    )
+
+
+def _input(model: Cuttable, tensor: int, source: int | None) -> SegmentInput:
+    spec = model.stored(tensor)
+    return SegmentInput(name=spec.name, shape=spec.shape, dtype=spec.dtype, source=source)
