@@ -176,6 +176,8 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
                 boards=boards,
                 notes=watch.notes,
                 request=request,
+                elsewhere=believed,
+                changes=verdict.changes,
             ),
         )
     return ConvertResult(

@@ -8,13 +8,14 @@ refuse a candidate, or `--max-drop` would throw the small members out of a famil
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_converter import evaluate, paired
 from edge_converter.candidates import Candidate
+from edge_converter.confusion import Changes, changes
 from edge_converter.data import Integers, Samples
 from edge_converter.request import Progress
 from edge_sdk.manifest import Precision, Quality, Refused
@@ -30,6 +31,7 @@ class Verdict:
     reference: str
     kept: tuple[tuple[Candidate, Quality], ...]
     refused: tuple[tuple[Candidate, Refused], ...]
+    changes: Mapping[str, Changes] = field(default_factory=dict)  # against the reference, by candidate
 
 
 def judge(
@@ -60,7 +62,12 @@ def judge(
             refused.append((candidate, Refused(id=candidate.id, reason=reason, quality=quality)))
         else:
             kept.append((candidate, quality))
-    return Verdict(reference=reference.id, kept=tuple(kept), refused=tuple(refused))
+    return Verdict(
+        reference=reference.id,
+        kept=tuple(kept),
+        refused=tuple(refused),
+        changes={c.id: changes(answers[reference.id], answers[c.id], labels) for c in candidates if c is not reference},
+    )
 
 
 def _reference(
