@@ -172,6 +172,8 @@ def check(manifest: Manifest, *, where: str) -> None:
     }
     unique |= {f"fronts.{profile} names a variant twice": [*front] for profile, front in manifest.fronts.items()}
     unique |= _listed(manifest)
+    unique |= {f"accelerated.{board} names a variant twice": [*made] for board, made in manifest.accelerated.items()}
+    unique["a variant that is missing has the id of another"] = [*ids, *(one.id for one in manifest.missing)]
     for complaint, names in unique.items():
         if len(set(names)) != len(names):
             raise BundleFormatError(complaint, where=where)
@@ -180,6 +182,8 @@ def check(manifest: Manifest, *, where: str) -> None:
     named = {manifest.reference: "reference"}
     named |= {id_: f"fronts.{profile}" for profile, front in manifest.fronts.items() for id_ in front}
     named |= {id_: f"selection.{profile}" for profile, choice in manifest.selection.items() for id_ in _named(choice)}
+    named |= {id_: f"accelerated.{board}" for board, made in manifest.accelerated.items() for id_ in made}
+    named |= {one.twin: f"missing.{one.id}.twin" for one in manifest.missing if one.twin}
     named |= {v.target.fallback: f"{v.id}.target.fallback" for v in manifest.variants if v.target.fallback}
     for id_, place in named.items():
         if id_ not in ids:

@@ -105,6 +105,7 @@ class Preprocessing(Wire, frozen=True, kw_only=True):
         crop: Height and width of the centre that is kept.
         mean: One for all channels, or one for each.
         std: Likewise.
+        rate_hz: Of sounds, which are floats from -1 to 1 in one channel before mean and std.
     """
 
     resize: tuple[Count, Count] | None = None
@@ -112,6 +113,7 @@ class Preprocessing(Wire, frozen=True, kw_only=True):
     crop: tuple[Count, Count] | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    rate_hz: Count | None = None
 
 
 class Pass(Wire, frozen=True, kw_only=True):
@@ -135,7 +137,8 @@ class Target(Wire, frozen=True, kw_only=True):
         delegate: Who computes.
         isa: CPU features the file cannot do without, as `/proc/cpuinfo` spells them.
         min_runtime: The lowest TensorFlow Lite version that knows every operator version in the file.
-        fallback: The id of the CPU twin, for files that only an accelerator can run.
+        fallback: The id of the CPU twin of a variant for an accelerator: what runs where there is none, and what the
+            variant's quality was measured on, because it cannot run where it is made.
     """
 
     runtime: Name = "tflite"
@@ -157,13 +160,15 @@ class Quality(Wire, frozen=True, kw_only=True):
     """What a variant is worth, on labelled data that neither calibrated nor steered anything.
 
     Attributes:
-        metric: What `value` is, such as `accuracy` in percent.
-        value: Higher is better.
+        metric: What `value` is, such as `accuracy` in percent; `docs/reference/data-and-metrics.md` defines each.
+        value: Higher is better, whatever the metric.
         drop: The reference's value minus this one's, in points, paired on the same samples.
         interval: Half the width of the 95 % confidence interval of `drop`, in points.
-        agreement: Samples on which variant and reference give the same answer, in percent.
+        agreement: How far variant and reference give the same answers, right or wrong, in percent; what the same is,
+            the metric says.
         source_drop: What compression alone cost: the value of the same source's float file minus this one's, in
             points; None where the source was quantized already.
+        source_interval: Half the width of the 95 % confidence interval of `source_drop`.
         samples: How many.
     """
 
@@ -173,6 +178,7 @@ class Quality(Wire, frozen=True, kw_only=True):
     interval: Points
     agreement: Percent
     source_drop: Points | None = None
+    source_interval: Points | None = None
     samples: Count
 
 
@@ -251,12 +257,37 @@ class Selection(Wire, frozen=True, kw_only=True):
     notes: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
+class Missing(Wire, frozen=True, kw_only=True):
+    """A variant for an accelerator that the bundle could have and has not.
+
+    Attributes:
+        id: What it would be called.
+        delegate: Who would compute.
+        profiles: The boards it is for.
+        reason: What it lacks.
+        twin: The id of the variant it would be made of.
+        command: What makes it, where the compiler is.
+        coverage: What the accelerator is predicted to take.
+    """
+
+    id: Name
+    delegate: Delegate
+    profiles: tuple[Name, ...]
+    reason: Text
+    twin: Name | None = None
+    command: Text | None = None
+    coverage: Coverage | None = None
+
+
 class Manifest(Wire, frozen=True, kw_only=True):
     """What is in a bundle.
 
     Attributes:
-        fronts: Per profile, the ids of the variants worth having there, the most accurate first.
+        fronts: Per profile, the ids of the variants worth having there, the most accurate first; of its CPU.
         selection: Per profile, what to ship of them, and why not the rest.
+        accelerated: Per profile, the ids of the variants for its accelerators. They stand apart from the fronts: what
+            is known of their latency is another's word, not a measurement to rank by.
+        missing: What its accelerators could have had.
         reference: The id of the variant that `quality.drop` and `quality.agreement` are counted against.
     """
 
@@ -274,6 +305,8 @@ class Manifest(Wire, frozen=True, kw_only=True):
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=1000)]
     fronts: dict[Name, tuple[Name, ...]] = {}
     selection: dict[Name, Selection] = {}
+    accelerated: dict[Name, tuple[Name, ...]] = {}
+    missing: Annotated[tuple[Missing, ...], Meta(max_length=1000)] = ()
     refused: tuple[Refused, ...] = ()
 
     def variant(self, id: str) -> Variant | None:  # noqa: A002 - `id` is the field's name everywhere

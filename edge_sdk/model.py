@@ -32,7 +32,7 @@ from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import TensorSpec
-from edge_sdk.origin import found, usable
+from edge_sdk.origin import found, on_this_cpu, usable
 from edge_sdk.preference import Preference
 from edge_sdk.runtime import choose
 from edge_sdk.tally import Tally
@@ -234,7 +234,7 @@ class EdgeModel:
         self.bundle = bundle
         self._usable = usable(bundle, self._runtime)
         if variant is not None:
-            bundle.variant(variant)
+            on_this_cpu(bundle.variant(variant), where=str(bundle.path))
             self._seat = Seat(variant, self._load(variant))
             return
         if not self._usable:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError
+from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError, DelegateUnavailableError
 from edge_sdk.link import DaemonLink
 from edge_sdk.machine import cpu_features
 from edge_sdk.manifest import Delegate, Variant
@@ -79,6 +79,21 @@ def usable(bundle: Bundle, runtime: Runtime) -> tuple[Variant, ...]:
         and _speaks(v.target.min_runtime, runtime)
     ]
     return tuple(sorted(usable, key=lambda v: (-v.quality.value, v.size_bytes, v.id)))
+
+
+def on_this_cpu(variant: Variant, *, where: str) -> None:
+    """Refuse a variant that another than the CPU computes: its file, or its quality, means nothing here.
+
+    Raises:
+        DelegateUnavailableError: With the id of its CPU twin.
+    """
+    target = variant.target
+    if target.delegate is not Delegate.CPU:
+        raise DelegateUnavailableError(
+            f"{variant.id!r} is for the delegate {target.delegate.value!r}, which is not loaded here",
+            where=where,
+            hint=f"take {target.fallback!r}, its twin for the CPU" if target.fallback else "take one for the CPU",
+        )
 
 
 def _speaks(needed: str | None, runtime: Runtime) -> bool:

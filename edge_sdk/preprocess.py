@@ -105,11 +105,11 @@ def _resized(pixels: NDArray[Any], size: tuple[int, int], fit: Fit) -> NDArray[A
             f"an array of {pixels.dtype} {list(pixels.shape)} cannot be resized", hint="uint8 with 1 or 3 channels"
         )
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    box = _covered(pixels.shape[:2], size) if fit is Fit.COVER else None
+    box = covered(pixels.shape[:2], size) if fit is Fit.COVER else None
     return _with_channels(np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box), np.uint8))
 
 
-def _covered(have: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def covered(have: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The largest centred part of an image with the wanted proportions: left, top, right, bottom."""
     high, wide = have
     scale = min(high / size[0], wide / size[1])

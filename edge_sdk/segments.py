@@ -34,7 +34,7 @@ MAX_PLAN_BYTES = 4 * 1024 * 1024
 Number = Annotated[int, Meta(ge=1, le=MAX_SEGMENTS)]
 File = Annotated[str, Meta(pattern=r"\Asegment-[1-9][0-9]?\.tflite\Z")]
 # Megabytes (10^6 bytes) a second.
-Link = Annotated[float, Meta(gt=0, le=1e6)]
+Link = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 
 class WholeModel(Wire, frozen=True, kw_only=True):

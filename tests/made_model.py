@@ -88,3 +88,25 @@ def halves(count: int = 6) -> bytes:
         last = made.op("TANH", made.op("ADD", last, constant, name=f"sum{number}"), name=f"tanh{number}")
     # The first constant is read again at the end.
     return made.content([x], [made.op("ADD", last, unpacked[0], name="out")])
+
+
+def sparse() -> bytes:
+    """A chain with a constant of which only the values that are not zero are stored, in rows (CSR), read twice."""
+    made = Made()
+    x = made.tensor("x")
+    dense = made.constant("sparse", np.array([1.5, -2.5], np.float32))
+    entry = made.graph.tensors[dense]
+    entry.shape, entry.sparsity = [1, 4], schema.SparsityParametersT()
+    entry.sparsity.traversalOrder, entry.sparsity.blockMap = [0, 1], []
+    rows, columns = schema.DimensionMetadataT(), schema.DimensionMetadataT()
+    rows.format, rows.denseSize = schema.DimensionType.DENSE, 1
+    columns.format, columns.denseSize = schema.DimensionType.SPARSE_CSR, 0
+    for name, values in (("arraySegments", [0, 2]), ("arrayIndices", [1, 3])):
+        vector = schema.Int32VectorT()
+        vector.values = values
+        setattr(columns, f"{name}Type", schema.SparseIndexVector.Int32Vector)
+        setattr(columns, name, vector)
+    entry.sparsity.dimMetadata = [rows, columns]
+    whole = made.op("DENSIFY", dense, name="densified")
+    one = made.op("TANH", made.op("ADD", x, whole, name="sum1"), name="one")
+    return made.content([x], [made.op("ADD", one, whole, name="out")])

@@ -117,6 +117,15 @@ def write(path: Path, inputs: Sequence[Input], outputs: Sequence[Output]) -> Pat
     return path
 
 
+def echo(path: Path, width: int) -> Path:
+    """A file whose output is twice its input, `[1, width]`, without weights."""
+    g = _Graph()
+    x, y = g.tensor("x", (1, width)), g.tensor("y", (1, width))
+    g.op(schema.BuiltinOperator.ADD, [x, x], y, schema.AddOptionsT(), schema.BuiltinOptions.AddOptions)
+    path.write_bytes(_packed(g, [x], [y]))
+    return path
+
+
 def _reshaped(g: _Graph, tensor: int, shape: tuple[int, ...], name: str) -> int:
     wanted = g.tensor(f"{name}/shape", (len(shape),), "int32", np.array(shape, np.int32))
     made = g.tensor(name, shape)

@@ -79,8 +79,22 @@ class Loaded:
             raise run_error(cause, where=self._where, runtime=self._runtime) from cause
 
     def step(self, known: dict[str, Array]) -> None:
-        """Run on what is known by name, and add what it gives."""
-        known |= zip(self.link.outputs, self.run([known[name] for name in self.link.inputs]), strict=True)
+        """Run on what is known by name, and add what it gives.
+
+        Raises:
+            SplitMismatchError: Something known has not the shape that this link takes.
+            DelegateError: The runtime failed.
+        """
+        taken = [known[name] for name in self.link.inputs]
+        for name, value, details in zip(self.link.inputs, taken, self._inputs, strict=True):
+            should = tuple(int(size) for size in details["shape"])
+            if value.shape != should:
+                raise SplitMismatchError(
+                    f"{name!r} is {list(value.shape)} when it is computed and {list(should)} in the file",
+                    where=self._where,
+                    hint="nothing was written; choose other places with --at",
+                )
+        known |= zip(self.link.outputs, self.run(taken), strict=True)
 
     def ports(self) -> tuple[Port, ...]:
         """How an app's arrays become its inputs."""
@@ -89,6 +103,32 @@ class Loaded:
     def noise(self, random: np.random.Generator) -> list[Array]:
         """One random value for each input, of the whole range where it is quantized."""
         return [_noise(details, random) for details in self._inputs]
+
+
+def shapes(content: bytes, sample: Sequence[Array]) -> dict[int, tuple[int, ...]]:
+    """The shape that each tensor of a model really has when it computes a sample; a file may say another.
+
+    Empty where the runtime cannot tell, as of a model that it computes with its delegate only.
+
+    Args:
+        content: Of the `.tflite` file.
+        sample: Its inputs, as they are stored.
+    """
+    runtime = choose()
+    plain = runtime.attribute("OpResolverType").BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    options = {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": plain}
+    try:
+        interpreter = runtime.open(content, threads=1, options=options)
+        interpreter.allocate_tensors()
+        for details, value in zip(interpreter.get_input_details(), sample, strict=True):
+            interpreter.set_tensor(int(details["index"]), value)
+        interpreter.invoke()
+    except (ValueError, RuntimeError):
+        return {}
+    return {
+        int(details["index"]): tuple(int(size) for size in details["shape"])
+        for details in interpreter.get_tensor_details()
+    }
 
 
 def compare(whole: Loaded, segments: Sequence[Loaded], samples: Iterator[Sequence[Array]]) -> int:

@@ -14,10 +14,24 @@ from types import FrameType
 from edge_converter import cache as caching
 from edge_converter import progress
 from edge_converter.convert import convert
-from edge_converter.request import ConvertRequest, ConvertResult
+from edge_converter.request import Bound, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
+from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit, table
-from edge_sdk.manifest import EvidenceFile, Fit, Latency, Manifest, Objective, Origin, Precision, Preprocessing
+from edge_sdk.errors import UsageError
+from edge_sdk.manifest import (
+    Delegate,
+    EvidenceFile,
+    Fit,
+    Latency,
+    Manifest,
+    Objective,
+    Origin,
+    Precision,
+    Preprocessing,
+    Variant,
+)
+from edge_sdk.quality import drop_text, value_text
 
 _SIGNALLED = 128
 
@@ -63,6 +77,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         max_latency_ms=args.max_latency,
         objective=Objective(args.objective),
         evidence=tuple(Path(path) for path in args.evidence),
+        bound=Bound(args.bound),
+        metric=args.metric,
+        rate_hz=args.rate,
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
@@ -76,13 +93,17 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         seed=args.seed,
         threads=args.threads,
         cache=_cache(args),
+        resume=args.resume,
         variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
+        compiler_deadline_s=args.compiler_deadline,
     )
 
 
 def _cache(args: argparse.Namespace) -> Path | None:
     if args.no_cache:
+        if args.resume:
+            raise UsageError("--resume needs the results that --no-cache does not keep", hint="leave one of them out")
         return None
     return Path(args.cache) if args.cache else caching.folder()
 
@@ -115,27 +136,34 @@ def _text(result: ConvertResult) -> str:
             (profile, one.id, one.why) for profile, choice in manifest.selection.items() for one in choice.recommended
         ]
         parts.append(table(("profile", "recommended", "what for"), why))
+    if manifest.accelerated or manifest.missing:
+        parts.append(accelerators(manifest, EvidenceFile(format=1, latency=result.latencies)))
     machine = next(iter(measured.values())).machine if measured else "nowhere"
     samples = manifest.variants[0].quality.samples
+    judged = sum(_is_cpu(variant) for variant in manifest.variants)
     parts.append(
-        f"{len(manifest.variants)} variants judged on {samples} samples and timed on {machine}, "
+        f"{judged} variants judged on {samples} samples and timed on {machine}, "
         f"in {result.seconds:.1f} s\n{result.bundle}\n{result.bundle / REPORT}"
     )
     return "\n\n".join(parts)
 
 
+def _is_cpu(variant: Variant) -> bool:
+    return variant.target.delegate is Delegate.CPU
+
+
 def _variants(manifest: Manifest, measured: dict[str, Latency]) -> str:
     header = ("variant", "size", "transfer", manifest.metric, "drop", "agrees", "median", "p95")
     rows = []
-    for variant in manifest.variants:
+    for variant in filter(_is_cpu, manifest.variants):
         quality, latency = variant.quality, measured.get(variant.id)
         rows.append(
             (
                 variant.id + (" (reference)" if variant.id == manifest.reference else ""),
                 f"{variant.size_bytes / 1e3:,.1f} kB",
                 f"{variant.transfer_bytes / 1e3:,.1f} kB",
-                f"{quality.value:.2f} %",
-                f"{quality.drop:.2f} ± {quality.interval:.2f}",
+                value_text(quality),
+                drop_text(quality.drop, quality.interval, quality.samples),
                 f"{quality.agreement:.1f} %",
                 f"{latency.median_ms:.3g} ms" if latency else "-",
                 f"{latency.p95_ms:.3g} ms" if latency and latency.p95_ms is not None else "-",

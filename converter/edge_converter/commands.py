@@ -11,10 +11,14 @@ from edge_sdk.cli.command import Command
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
+# In the words of `edge_converter.metrics.METRICS`.
+_METRICS = ("accuracy", "top5", "recall", "r2", "mae-skill", "map", "miou", "cosine", "verification")
+_RATES = (1000, 768_000)
 _MOST_SPARSE = 0.95
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
 _SLOWEST_LINK = 1e-3  # MB/s
+_HIGHEST_LEVEL = 10_000_000
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -27,10 +31,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=".keras, .h5 or .tflite file, or SavedModel directory; several of the same signature make a family",
     )
-    data = parser.add_argument_group("data", "an .npz file with x and y, or a folder of images with labels.csv")
+    data = parser.add_argument_group(
+        "data", "an .npz file with x and y, a folder of images or .wav files with labels.csv, or module:function"
+    )
     data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
     data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
+    data.add_argument("--rate", type=_rate, metavar="HZ", help="sample rate of the .wav files; else that of the first")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
         "--fit",
@@ -60,6 +67,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="POINTS",
         help="refuse variants that lose more accuracy than this against their own float file (default 2)",
+    )
+    wanted.add_argument(
+        "--bound",
+        choices=("point", "interval"),
+        default="point",
+        help="of the drop compare what was measured (point, default) or the upper end of its 95 %% interval",
+    )
+    wanted.add_argument(
+        "--metric",
+        metavar="NAME",
+        help=f"what variants are worth: {', '.join(_METRICS)} or module:function (default by the labels)",
     )
     wanted.add_argument(
         "--max-size",
@@ -120,6 +138,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
     how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument(
+        "--resume", action="store_true", help="go on with a conversion that was killed, and say how much of it is known"
+    )
     how.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     how.add_argument(
         "--variant-deadline",
@@ -135,6 +156,58 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="most one conversion or fine-tuning may take in TensorFlow (default 1800)",
     )
+    how.add_argument(
+        "--compiler-deadline",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="most an accelerator's compiler may take for one file (default 600)",
+    )
+
+
+def _configure_coverage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=".tflite file, or a bundle's directory")
+    parser.add_argument(
+        "--delegate",
+        action="append",
+        default=[],
+        dest="delegates",
+        metavar="D",
+        help="only this one, such as edgetpu, ethos-u65, teflon or nnapi; may be repeated (default all there are)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        dest="profiles",
+        metavar="ID",
+        help="only what this board has, such as imx93; may be repeated",
+    )
+    parser.add_argument("--api", type=_level, metavar="N", help="Android's API level, for nnapi (default 30)")
+
+
+def _configure_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory with manifest.json")
+    parser.add_argument("-o", "--output", metavar="BUNDLE", help="write it there; else it is replaced, whole")
+    parser.add_argument(
+        "--compiler-deadline",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="most a compiler may take for one file (default 600)",
+    )
+
+
+def _coverage(args: argparse.Namespace) -> int:
+    from edge_converter.targets import cli
+
+    return cli.run_coverage(args)
+
+
+def _compile(args: argparse.Namespace) -> int:
+    from edge_converter.targets import cli
+
+    return cli.run_compile(args)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -232,6 +305,14 @@ def _threads(text: str) -> int:
     return _whole(text, 1, _MOST_THREADS)
 
 
+def _rate(text: str) -> int:
+    return _whole(text, *_RATES)
+
+
+def _level(text: str) -> int:
+    return _whole(text, 1, _HIGHEST_LEVEL)
+
+
 def _seed(text: str) -> int:
     return _whole(text, 0, 2**31 - 1)
 
@@ -313,5 +394,17 @@ COMMANDS: tuple[Command, ...] = (
         summary="cut a variant into segments for a pipeline, bit-identical to the whole",
         configure=_configure_split,
         run=_split,
+    ),
+    Command(
+        path=("coverage",),
+        summary="say which operators of a model accelerators take, and why the rest stays on the CPU",
+        configure=_configure_coverage,
+        run=_coverage,
+    ),
+    Command(
+        path=("compile",),
+        summary="finish a bundle where an accelerator's compiler is that was missing where it was made",
+        configure=_configure_compile,
+        run=_compile,
     ),
 )

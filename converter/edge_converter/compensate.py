@@ -22,9 +22,11 @@ import numpy as np
 from edge_converter import batches, flatbuffer
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
-from edge_converter.layer import LARGEST, Floats, Layer
-from edge_converter.layerwise import Array, FloatGraph, OneOperator
-from edge_converter.quantize import NARROW, Quantized
+from edge_converter.follower import Follower, Twin
+from edge_converter.layer import Looks
+from edge_converter.layerwise import FloatGraph, OneOperator
+from edge_converter.quantize import Quantized
+from edge_converter.values import Array, Floats, Values
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Pass
 
@@ -33,7 +35,6 @@ _log = logging.getLogger(__name__)
 # Both streams of one tensor, and the patches of one layer, at the most.
 _STREAM_BYTES = 700_000_000
 _FEWEST = 8
-_CONV = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 FEWEST_TO_CHECK = 4
 _NO_VARIANCE = 1e-12
 _SHARES = ("SOFTMAX", "LOG_SOFTMAX")
@@ -46,11 +47,13 @@ class Compensated:
     Attributes:
         layers: How many were chosen anew.
         samples: Of the calibration set that were used.
+        skipped: Layers that keep the quantizer's integers, and why, one line each.
     """
 
     content: bytes
     layers: int
     samples: int
+    skipped: tuple[str, ...] = ()
 
 
 def samples_that_fit(graph: FloatGraph, wanted: int) -> int:
@@ -70,28 +73,49 @@ def compensate(
     source: bytes, quantized: bytes, inputs: Mapping[int, Floats], *, where: str, seed: int = 0,
     most: int | None = None, advance: Callable[[int], None] = lambda _: None,
 ) -> Compensated:  # fmt: skip
-    """Choose the integers of `quantized` anew.
+    """Choose the integers of one file anew; see `compensate_all`."""
+    return compensate_all(
+        source, [Twin(content=quantized, most=most)], inputs, where=where, seed=seed, advance=advance
+    )[0]
+
+
+def compensate_all(
+    source: bytes, twins: Sequence[Twin], inputs: Mapping[int, Floats], *, where: str, seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Compensated]:  # fmt: skip
+    """Choose the integers of several files made of one float file, in one walk through its graph.
+
+    What the trained stream computes, and what each layer should see, is found once for all of them.
+
+    Requires: a float file of one subgraph whose operators the runtime computes alone; twins whose activations bear its
+    names. Ensures: the twins' operators, shapes and scales of activations are as they were.
 
     Args:
         source: The float file.
-        quantized: What the quantizer made of it: int8 weights and activations, tensors named as in the source.
+        twins: The files.
         inputs: Calibration samples by input tensor of the source, `[calls, *shape]`, batch dimension included.
         where: The source's name, for errors.
         seed: Of the rows that large layers are looked at.
-        most: The largest magnitude of an integer in large layers, where fewer than the format's are wanted.
         advance: Told of each operator that is done.
 
     Returns:
-        The same file with other weights and biases, or as it was where no layer could be matched.
+        The same files with other weights and biases, or as they were where no layer could be matched.
 
     Raises:
         ValueError, RuntimeError: The runtime cannot compute one of the operators alone.
     """
-    walk = _Walk(FloatGraph(source, where=where), flatbuffer.parse(quantized, where=where), seed, most=most)
-    layers = walk.through(inputs, advance)
+    walk = _Walk(FloatGraph(source, where=where), [Follower(twin, where=where) for twin in twins], seed)
+    walk.through(inputs, advance)
     count = len(next(iter(inputs.values())))
-    content = flatbuffer.serialize(walk.file) if layers else quantized
-    return Compensated(content=content, layers=layers, samples=count)
+    return [
+        Compensated(
+            content=flatbuffer.serialize(follower.file) if follower.replaced else twin.content,
+            layers=len(follower.replaced),
+            samples=count,
+            skipped=tuple(follower.skipped),
+        )
+        for twin, follower in zip(twins, walk.followers, strict=True)
+    ]
 
 
 Replaced = Mapping[int, Floats]
@@ -115,9 +139,9 @@ def replacements(
     Raises:
         ValueError, RuntimeError: The runtime cannot compute one of the operators alone.
     """
-    walk = _Walk(FloatGraph(source, where=where), flatbuffer.parse(quantized, where=where), seed, follows=False)
-    walk.through(inputs, lambda _: None)
-    return walk.replaced
+    follower = Follower(Twin(content=quantized, follows=False), where=where)
+    _Walk(FloatGraph(source, where=where), [follower], seed).through(inputs, lambda _: None)
+    return follower.replaced
 
 
 def refine(source: Path, made: Quantized, samples: Samples, rows: Integers) -> Quantized:
@@ -214,7 +238,7 @@ def scores(content: bytes, samples: Sequence[Array]) -> tuple[Array, ...]:
         One array per output.
     """
     model = flatbuffer.parse(content, where="a calibrated file")
-    graph = _graph(model)
+    graph = model.subgraphs[0]
     read = {int(index) for operator in graph.operators for index in operator.inputs}
     ends = {
         int(operator.outputs[0]): operator
@@ -231,115 +255,75 @@ def scores(content: bytes, samples: Sequence[Array]) -> tuple[Array, ...]:
 
 
 class _Walk:
-    """The state of one pass: both streams, and the file that is written into.
+    """The state of one pass: the trained stream, and those of the files that are written into.
 
     Args:
         graph: The float file's.
-        file: The quantized file, parsed.
+        followers: The quantized files.
         seed: Of the positions that large layers are looked at.
-        most: The largest magnitude of an integer in large layers, where not the format's.
-        follows: Each layer reads what the quantized layers before it give; else what the trained ones give.
     """
 
-    def __init__(
-        self, graph: FloatGraph, file: Any, seed: int, *, follows: bool = True, most: int | None = None
-    ) -> None:
-        self.file = file
-        self.replaced: dict[int, dict[int, Floats]] = {}  # by operator: the constants that were chosen, by tensor
+    def __init__(self, graph: FloatGraph, followers: Sequence[Follower], seed: int) -> None:
+        self.followers = followers
         self._graph = graph
-        self._follows = follows
-        self._most = most
         self._random = np.random.default_rng(seed)
-        self._tensors = {bytes(entry.name or b"").decode("utf-8", "replace"): entry for entry in _graph(file).tensors}
-        self._made_by = {self._name(operator.outputs[0]): operator for operator in _graph(file).operators}
-        self._unpacked = flatbuffer.unpacked(file)
-        self._trained: dict[int, Array] = {}
-        self._quantized: dict[int, Array] = {}
+        self._trained: dict[int, Values] = {}
+        self._count = 0
 
-    def through(self, inputs: Mapping[int, Floats], advance: Callable[[int], None]) -> int:
-        """Walk the whole graph; returns how many layers got other integers."""
+    def through(self, inputs: Mapping[int, Floats], advance: Callable[[int], None]) -> None:
+        """Walk the whole graph."""
         for tensor, samples in inputs.items():
-            self._trained[tensor] = samples
-            self._quantized[tensor] = self._as_stored(tensor, samples)
+            self._count = len(samples)
+            self._trained[tensor] = Values.of(samples)
+            for follower in self.followers:
+                if follower.follows:
+                    follower.stream[tensor] = Values.of(samples, follower.grid(self._graph.name(tensor)))
         for number, operator in enumerate(self._graph.operators):
             self._pass(number, operator)
             for tensor in [t for t in self._trained if self._graph.last_read.get(t, -1) <= number]:
-                if tensor not in self._graph.outputs:
-                    del self._trained[tensor], self._quantized[tensor]
+                for stream in (self._trained, *(follower.stream for follower in self.followers)):
+                    stream.pop(tensor, None)
             advance(1)
-        return len(self.replaced)
 
     def _pass(self, number: int, operator: Any) -> None:
         one = OneOperator(self._graph, operator)
         if any(tensor not in self._trained for tensor in one.computed):
             raise ValueError(f"{self._graph.kind(operator)} reads what was not computed")
-        output = int(operator.outputs[0])
-        trained = one.run([self._trained[tensor] for tensor in one.computed])
-        layer = self._layer(operator)
-        if layer is not None:
-            chosen = layer.choose(self._trained[one.computed[0]], self._quantized[one.computed[0]], self._random)
-            at_weights, at_bias = (int(index) for index in operator.inputs[1:3])
-            self.replaced[number] = {at_weights: chosen.weights, at_bias: chosen.bias}
-            one = OneOperator(self._graph, operator, self.replaced[number])
-        self._trained[output] = self._quantized[output] = trained
-        if self._follows:
-            quantized = one.run([self._quantized[tensor] for tensor in one.computed])
-            self._quantized[output] = self._as_stored(output, quantized)
+        trained = self._run(one, operator, self._trained, None)
+        looks: Looks | None = None
+        for follower in self.followers:
+            layer = follower.layer(self._graph, operator)
+            instead: dict[int, Floats] = {}
+            if layer is not None:
+                if looks is None:
+                    looks = Looks(
+                        layer.kind, layer.options, layer.weights, self._trained[one.computed[0]], self._random,
+                        centred=layer.bias is not None,
+                    )  # fmt: skip
+                chosen = layer.choose(looks.seen(follower.stream[one.computed[0]] if follower.follows else None))
+                instead[int(operator.inputs[1])] = chosen.weights
+                if chosen.bias is not None:
+                    instead[int(operator.inputs[2])] = chosen.bias
+                follower.replaced[number] = instead
+            elif follower.follows:
+                instead = follower.plain(self._graph, operator)
+            if follower.follows:
+                twin = OneOperator(self._graph, operator, instead) if instead else one
+                follower.stream.update(self._run(twin, operator, follower.stream, follower))
+        self._trained.update(trained)
 
-    def _layer(self, operator: Any) -> Layer | None:
-        """The layer behind an operator, if it is one whose integers can be chosen."""
-        kind = self._graph.kind(operator)
-        inputs = [int(index) for index in operator.inputs]
-        twin = self._made_by.get(self._graph.name(int(operator.outputs[0])))
-        if kind not in _CONV or twin is None or len(inputs) < 3 or inputs[2] < 0:  # noqa: PLR2004 - no bias, no mending
-            return None
-        weights, bias = self._graph.constant(inputs[1]), self._graph.constant(inputs[2])
-        if weights is None or bias is None or weights.dtype != np.float32 or _dilated(operator):
-            return None
-        tensors = _graph(self.file).tensors
-        at = int(twin.inputs[1])
-        stored, stored_bias = tensors[self._unpacked.get(at, at)], tensors[twin.inputs[2]]
-        kinds = flatbuffer.TYPE_NAMES[stored.type], flatbuffer.TYPE_NAMES[stored_bias.type]
-        input_scale = None
-        if kinds == ("int8", "int32"):
-            activation = self._tensors.get(self._name(twin.inputs[0]))
-            if activation is None or activation.quantization is None or activation.quantization.scale is None:
-                return None
-            input_scale = float(activation.quantization.scale[0])
-        elif kinds[0] not in LARGEST or kinds[1] != "float32" or at not in self._unpacked:
-            return None
-        return Layer(
-            kind=kind,
-            options=operator.builtinOptions,
-            weights=weights,
-            bias=bias.astype(np.float64),
-            stored=stored,
-            stored_bias=stored_bias,
-            input_scale=input_scale,
-            file=self.file,
-            most=self._most if kind in NARROW else None,
-        )
-
-    def _as_stored(self, tensor: int, values: Array) -> Array:
-        """What the quantized file makes of a tensor: rounded to its scale, where it has one."""
-        entry = self._tensors.get(self._graph.name(tensor))
-        if entry is None or entry.quantization is None or entry.quantization.scale is None:
-            return values
-        if flatbuffer.TYPE_NAMES[entry.type] != "int8" or len(entry.quantization.scale) != 1:
-            return values
-        scale, zero = np.float32(entry.quantization.scale[0]), np.float32(entry.quantization.zeroPoint[0])
-        stored = np.clip(np.rint(values / scale) + zero, -128, 127)
-        result: Array = (stored - zero) * scale
-        return result
-
-    def _name(self, index: int) -> str:
-        return bytes(_graph(self.file).tensors[index].name or b"").decode("utf-8", "replace")
-
-
-def _graph(file: Any) -> Any:
-    return file.subgraphs[0]
-
-
-def _dilated(operator: Any) -> bool:
-    options = operator.builtinOptions
-    return any(int(getattr(options, name, 1)) != 1 for name in ("dilationHFactor", "dilationWFactor"))
+    def _run(
+        self, one: OneOperator, operator: Any, stream: Mapping[int, Values], follower: Follower | None
+    ) -> dict[int, Values]:
+        """What comes out of an operator in one stream, by tensor; what nobody reads is not kept."""
+        found = {}
+        outputs = []
+        for index in operator.outputs:
+            tensor = int(index)
+            values = Values(self._count, follower.grid(self._graph.name(tensor)) if follower else None)
+            outputs.append(values)
+            if tensor in self._graph.last_read:
+                found[tensor] = values
+        if found:
+            one.stream([stream[tensor] for tensor in one.computed], outputs)
+        return found

@@ -10,18 +10,21 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_converter import (
     batches,
+    blob,
     candidates,
     crew,
     evidence,
     graph,
     judge,
     latency,
+    metrics,
+    pipeline,
     recipe,
     report,
     selection,
@@ -33,9 +36,11 @@ from edge_converter.candidates import Candidate, FloatFile, Planned
 from edge_converter.data import Integers, Samples, Split
 from edge_converter.floats import Pruning, float_files
 from edge_converter.judge import Verdict
+from edge_converter.metrics import Judged, Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
+from edge_converter.targets import make as targets
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
@@ -51,7 +56,6 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.profile import Profile
 
-_ZSTD_LEVEL = 19
 _MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -75,6 +79,7 @@ class _Family:
     outputs: tuple[TensorSpec, ...]
     samples: Samples
     parts: Split
+    metric: Metric
     calibration: _Calibration
 
 
@@ -93,6 +98,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         UnsupportedModelError: A model has something that cannot be converted.
         SignatureMismatchError: Two models answer different questions.
         DataError: The labelled data does not fit.
+        MetricError: The metric does not exist, or fails on a source.
         UnknownProfileError: A board has no profile.
         MissingExtraError: A Keras source is given and TensorFlow is not installed.
         KerasProcessError: The TensorFlow process died or took too long.
@@ -112,7 +118,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         folder = Path(temporary)
         with float_files(models, folder, request, watch) as (floats, prune):
             family = _family(models, floats, request, watch)
-            pruned = prune(_pruning(family, request)) if request.prune else []
+            pruned = prune(_pruning(family, request)) if request.prune and _can_prune(family, watch) else []
         files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
         room = Room(
             samples=family.calibration.samples,
@@ -129,10 +135,12 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             candidates.in_order(files, made),
             family.samples,
             family.parts.count,
+            metric=family.metric,
             max_drop=request.max_drop,
+            bound=request.bound,
             progress=watch,
         )
-        _doubt(verdict, family.outputs[0].shape[1], watch)
+        _doubt(verdict, family.metric, watch)
         # The refused are timed as well: the report shows what was given up.
         timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], family, request, watch)
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
@@ -144,6 +152,16 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         chosen = [_select(board, variants, verdict, believed, request) for board in boards]
         for board, one in zip(boards, chosen, strict=True):
             _tell(board, one, watch)
+        targeted = targets.make(
+            boards,
+            models,
+            verdict.kept,
+            {variant.id: variant for variant in variants},
+            folder,
+            progress=watch,
+            command=f"edge compile {name}-{version}.edge",
+            deadline_s=request.compiler_deadline_s,
+        )
         manifest = Manifest(
             format=1,
             name=name,
@@ -154,20 +172,23 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             outputs=family.outputs,
             labels=family.samples.classes,
             preprocessing=family.samples.preprocessing,
-            metric=judge.METRIC,
+            metric=family.metric.name,
             reference=verdict.reference,
-            variants=variants,
+            variants=(*variants, *targeted.variants),
             fronts={one.front.profile: one.front.ids for one in chosen},
             selection={one.front.profile: one.selection for one in chosen},
+            accelerated=dict(targeted.accelerated),
+            missing=targeted.missing,
             refused=(*unmade, *(one for _, one in verdict.refused)),
         )
         known = evidence.merged(believed, evidence.stamped(measured, variants))
-        predicted = tuple(entry for one in chosen for entry in one.front.predicted)
+        predicted = (*(entry for one in chosen for entry in one.front.predicted), *targeted.latencies)
         latencies = (*known, *predicted)
         bundles.write(
             request.output,
             manifest,
-            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)},
+            {variant.blob: candidate.path for variant, (candidate, _) in zip(variants, verdict.kept, strict=True)}
+            | dict(targeted.files),
             evidence=EvidenceFile(format=1, latency=latencies),
             report=report.render(
                 manifest,
@@ -191,11 +212,18 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
 
 def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
     """Make what is planned: in child processes where it takes long, else here."""
-    if not crew.is_worth_it(planned, room):
-        return candidates.make(planned, room, Cache(request.cache))
-    cache = Cache(request.cache or room.folder / "cache")
-    reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
-    found = candidates.make(planned, replace(room, progress=Silent()), cache, reasons=reasons)
+    is_worth_it = crew.is_worth_it(planned, room)
+    # Children leave what they made in a cache, if only for as long as this lasts.
+    cache = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
+    if request.resume:
+        known = sum(pipeline.done_before(one.steps, cache) for one in planned)
+        steps = sum(len(one.steps) for one in planned)
+        room.progress.note(f"{known} of {steps} steps are known from an earlier conversion")
+    reasons: Mapping[str, str] = {}
+    if is_worth_it:
+        reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+        room = replace(room, progress=Silent())
+    found = candidates.make(planned, room, cache, reasons=reasons)
     cache.trim()
     return found
 
@@ -247,49 +275,65 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
-    classes = outputs[0].shape[1]
-    samples = _open(request.data, inputs, classes, request)
+    samples = labelled.open_samples(
+        request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+    )
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
+    metric = metrics.choose(request.metric, Judged(samples=samples, rows=parts.count, outputs=outputs))
     calibration = _Calibration(samples=samples, rows=parts.calibrate)
     if request.calibration is not None:
-        apart = labelled.open_samples(request.calibration, inputs=inputs, preprocessing=request.preprocessing)
+        apart = labelled.open_samples(
+            request.calibration, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+        )
         seen = set(samples.digests()) & set(apart.digests())
         if seen:
             progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
         rows = labelled.first_by_content(apart, labelled.MAX_CALIBRATION)
         calibration = _Calibration(samples=apart, rows=rows)
-    return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, calibration=calibration)
+    return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, metric=metric, calibration=calibration)
 
 
-def _open(path: Path, inputs: Sequence[TensorSpec], classes: int, request: ConvertRequest) -> Samples:
-    samples = labelled.open_samples(path, inputs=inputs, preprocessing=request.preprocessing)
-    labelled.check_labels(samples, classes)
+def _open(path: Path, family: _Family, request: ConvertRequest) -> Samples:
+    """Further samples, labelled as those that are judged."""
+    samples = labelled.open_samples(
+        path, inputs=family.inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+    )
+    if family.metric.classes is not None:
+        labelled.check_labels(samples, family.metric.classes)
     return samples
+
+
+def _can_prune(family: _Family, progress: Progress) -> bool:
+    """Fine-tuning learns classes of one input."""
+    can = len(family.inputs) == 1 and family.metric.classes is not None
+    if not can:
+        progress.note("nothing is pruned: fine-tuning takes models with one input and labels that are classes")
+    return can
 
 
 def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
     """What pruned models are fine-tuned on: never a sample that counts."""
-    inputs, classes = family.inputs, family.outputs[0].shape[1]
     if request.train is not None:
-        samples = _open(request.train, inputs, classes, request)
+        samples = _open(request.train, family, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
         return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
     if request.calibration is not None:
-        samples = _open(request.calibration, inputs, classes, request)
+        samples = _open(request.calibration, family, request)
         rows_apart = labelled.as_rows(range(len(samples.labels)))
         return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
     rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
     return Pruning(samples=family.samples, rows=rows_both, sparsity=request.prune, seed=request.seed)
 
 
-def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:
+def _doubt(verdict: Verdict, metric: Metric, progress: Progress) -> None:
     value = next(quality.value for candidate, quality in verdict.kept if candidate.id == verdict.reference)
-    guess = 100.0 / classes
-    if value < guess + _SUSPICIOUS * (100.0 - guess):
+    guess = metric.guess
+    if guess is not None and value < guess + _SUSPICIOUS * (100.0 - guess):
+        unit = f" {metric.unit}" if metric.unit else ""
         progress.note(
-            f"{verdict.reference} answers only {value:.1f} % right, and guessing {guess:.1f} %: "
+            f"{verdict.reference} has {metric.name} {value:.1f}{unit}, and knowing nothing {guess:.1f}{unit}: "
             "do the labels and the preprocessing (--mean, --std, --resize) fit the model?"
         )
 
@@ -305,17 +349,13 @@ def _measure(
 
 
 def _variant(candidate: Candidate, quality: Quality) -> Variant:
-    import hashlib
-
-    import zstandard
-
-    content = candidate.path.read_bytes()
+    file = blob.of(candidate.path)
     return Variant(
         id=candidate.id,
         source=candidate.source,
-        blob=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        transfer_bytes=len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)),
+        blob=file.sha256,
+        size_bytes=file.size_bytes,
+        transfer_bytes=file.transfer_bytes,
         precision=candidate.precision,
         compression=candidate.compression,
         exceptions=tuple(text[:1000] for text in candidate.exceptions),
@@ -339,12 +379,6 @@ def _select(
 
 
 def _tell(board: Profile, chosen: selection.Selected, progress: Progress) -> None:
-    accelerators = [delegate.value for delegate in board.variants.delegates if delegate.value != "cpu"]
-    if accelerators:
-        progress.note(
-            f"{board.id}: the bundle holds its CPU variants; files for {', '.join(accelerators)} come with the "
-            "vendor's compiler"
-        )
     for note in chosen.selection.notes:
         progress.note(f"{board.id}: {note}")
 

@@ -94,3 +94,10 @@ class CompilerError(ConversionError):
     """The compiler of an accelerator is missing, failed, crashed, hung, or gave nothing that can be read."""
 
     code = "compiler"
+
+
+class MetricError(ConversionError):
+    """A metric does not exist, raised, or gave something that is no number."""
+
+    code = "metric"
+    exit_status = EXIT_USAGE

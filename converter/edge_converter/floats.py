@@ -79,10 +79,7 @@ def _prune(
     process: KerasProcess, models: Sequence[SourceModel], pruning: Pruning, folder: Path, progress: Progress
 ) -> list[FloatFile]:
     arrays = folder / "train.npz"
-    x, *others = pruning.samples.read(pruning.rows)
-    if others:
-        progress.note("nothing is pruned: fine-tuning takes models with one input")
-        return []
+    (x,) = pruning.samples.read(pruning.rows)
     np.savez(arrays, x=x, y=pruning.samples.labels[pruning.rows])
     made = []
     for number, model in enumerate(models):

@@ -18,7 +18,7 @@ from edge_sdk.manifest import Cost, Precision, TensorSpec
 from edge_sdk.predict import OpWork
 
 # Operator: positions of (activation, weight, bias) among its inputs.
-_WEIGHTED: dict[str, tuple[int, int, int]] = {
+WEIGHTED: dict[str, tuple[int, int, int]] = {
     "CONV_2D": (0, 1, 2),
     "DEPTHWISE_CONV_2D": (0, 1, 2),
     "CONV_3D": (0, 1, 2),
@@ -202,9 +202,9 @@ def _weighted(model: Any) -> Iterator[WeightedOp]:
     stored = flatbuffer.unpacked(model)
     for operator in graph.operators:
         op = flatbuffer.op_name(model, operator)
-        if op not in _WEIGHTED:
+        if op not in WEIGHTED:
             continue
-        at_activation, at_weight, _ = _WEIGHTED[op]
+        at_activation, at_weight, _ = WEIGHTED[op]
         activation = graph.tensors[operator.inputs[at_activation]]
         index = operator.inputs[at_weight]
         dequantized = index in stored
@@ -242,7 +242,7 @@ def _parameters(model: Any) -> int:
     graph = model.subgraphs[0]
     counted: dict[int, int] = {}
     for operator in graph.operators:
-        at_bias = _WEIGHTED.get(flatbuffer.op_name(model, operator), (-1, -1, -1))[2]
+        at_bias = WEIGHTED.get(flatbuffer.op_name(model, operator), (-1, -1, -1))[2]
         for position, index in enumerate(operator.inputs):
             if index < 0 or not flatbuffer.is_constant(model, index):
                 continue

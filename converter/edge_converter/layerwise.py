@@ -7,17 +7,15 @@ imitated in Python.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from numpy.typing import NDArray
 
 from edge_converter import batches, flatbuffer
+from edge_converter.values import Array, Values
 from edge_sdk.runtime import RawInterpreter, choose
-
-Array = NDArray[Any]
 
 _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.FLOAT32: np.float32,
@@ -91,21 +89,57 @@ class OneOperator:
     def __init__(self, graph: FloatGraph, operator: Any, instead: Mapping[int, Array] | None = None) -> None:
         self._interpreter, self.computed = _open(graph, operator, instead or {})
         self._inputs = [int(details["index"]) for details in self._interpreter.get_input_details()]
-        self._output = int(self._interpreter.get_output_details()[0]["index"])
+        self._outputs = [int(details["index"]) for details in self._interpreter.get_output_details()]
 
     def run(self, inputs: Sequence[Array]) -> Array:
-        """Its output for a stack of samples.
+        """Its first output for a stack of samples.
 
         Args:
             inputs: One array per computed input, `[samples, *shape]` with the tensor's whole shape, batch included.
         """
-        answers = []
-        for sample in range(len(inputs[0])):
-            for index, array in zip(self._inputs, inputs, strict=True):
-                self._interpreter.set_tensor(index, array[sample])
-            self._interpreter.invoke()
-            answers.append(self._interpreter.get_tensor(self._output))
-        return np.stack(answers)
+        found = Values(len(inputs[0]))
+        self.stream([Values.of(array) for array in inputs], [found])
+        return found.kept()
+
+    def stream(self, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
+        """Compute it for every sample.
+
+        Args:
+            inputs: One per computed input.
+            outputs: One per output, from the first on; what comes out is put there.
+        """
+        interpreter = self._interpreter
+        for sample in range(outputs[0].count):
+            for index, values in zip(self._inputs, inputs, strict=True):
+                interpreter.set_tensor(index, values.get(sample))
+            interpreter.invoke()
+            for index, values in zip(self._outputs, outputs, strict=False):
+                values.put(sample, interpreter.get_tensor(index))
+
+
+def computed(graph: FloatGraph, inputs: Mapping[int, Array]) -> Iterator[tuple[int, Values]]:
+    """Every tensor the graph computes, for all samples, in the order it does; each is forgotten once it was read last.
+
+    Args:
+        graph: Of a float file.
+        inputs: Samples by input tensor, `[samples, *shape]`, batch dimension included.
+
+    Raises:
+        ValueError, RuntimeError: The runtime cannot compute one of the operators alone.
+    """
+    known = {tensor: Values.of(samples) for tensor, samples in inputs.items()}
+    yield from known.items()
+    count = len(next(iter(inputs.values())))
+    for number, operator in enumerate(graph.operators):
+        one = OneOperator(graph, operator)
+        if any(tensor not in known for tensor in one.computed):
+            raise ValueError(f"{graph.kind(operator)} reads what was not computed")
+        found = {int(index): Values(count) for index in operator.outputs}
+        one.stream([known[tensor] for tensor in one.computed], list(found.values()))
+        yield from found.items()
+        known.update(found)
+        for tensor in [tensor for tensor in known if graph.last_read.get(tensor, -1) <= number]:
+            del known[tensor]
 
 
 def _open(graph: FloatGraph, operator: Any, instead: Mapping[int, Array]) -> tuple[RawInterpreter, list[int]]:

@@ -22,9 +22,10 @@ from edge_converter import compensate, flatbuffer, quantize
 from edge_converter.compensate import Replaced
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
-from edge_converter.layerwise import Array, FloatGraph
+from edge_converter.layerwise import FloatGraph
 from edge_converter.quantize import NARROW, Quantized
 from edge_converter.request import Progress
+from edge_converter.values import Array
 from edge_sdk.manifest import Pass, Precision
 
 _MOST_TOLD = 500  # layers whose error is told as evidence

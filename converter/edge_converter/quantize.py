@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +74,33 @@ def calibrate(source: Path, samples: Samples, rows: Integers, *, threads: int) -
         return ranges
 
 
-def quantize(source: Path, precision: Precision, into: Path, *, ranges: dict[str, Any] | None = None) -> Quantized:
+class Granularity(Enum):
+    """What has a scale of its own: each channel of a layer's weights, or only the layer, as some NPUs need it."""
+
+    CHANNEL = "channel"
+    TENSOR = "tensor"
+
+
+def quantize(
+    source: Path, precision: Precision, into: Path, *, ranges: dict[str, Any] | None = None,
+    granularity: Granularity = Granularity.CHANNEL,
+) -> Quantized:  # fmt: skip
     """Write `source` in another number format.
 
     Args:
         source: A float32 file.
         precision: One of `DERIVED`, except `mixed` (`edge_converter.mixed`).
         into: The file to write.
-        ranges: Of the activations, from `calibrate`, for the static formats.
+        ranges: Of the activations, from `ranges.chosen` or `calibrate`, for the static formats.
+        granularity: Of the weights' scales in `int8`; the other formats have one a channel.
 
     Raises:
         QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
     """
     with _quiet(source, precision.value):
         tool = _tool(flatbuffer.prepare(source.read_bytes(), where=str(source)))
-        parameters = _RECIPES[precision](tool)
+        each = granularity is Granularity.CHANNEL
+        parameters = _static(tool, 8, each=each) if precision is Precision.INT8 else _RECIPES[precision](tool)
         content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
     into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
     compression = Pass(name="quantize", parameters={"precision": precision.value, **parameters})
@@ -187,14 +200,14 @@ def _dynamic(tool: Any) -> dict[str, bool | int | float | str]:
     return {"algorithm": "min_max", "convolutions": "channelwise", "dense": "tensorwise"}
 
 
-def _static(tool: Any, bits: int) -> dict[str, bool | int | float | str]:
+def _static(tool: Any, bits: int, *, each: bool = True) -> dict[str, bool | int | float | str]:
     from litert_quantizer import algorithm_manager, qtyping
 
-    ops = qtyping.TFLOperationName
-    tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8)
+    ops, grain = qtyping.TFLOperationName, qtyping.QuantGranularity
+    tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8, grain.CHANNELWISE if each else grain.TENSORWISE)
     for border in (ops.INPUT, ops.OUTPUT):  # apps give and take float, whatever is inside
         tool.update_quantization_recipe(".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    return {"algorithm": "min_max", "weights": "channelwise", "activation_bits": bits}
+    return {"algorithm": "min_max", "weights": "channelwise" if each else "tensorwise", "activation_bits": bits}
 
 
 def _weights_only(tool: Any, bits: int) -> dict[str, bool | int | float | str]:

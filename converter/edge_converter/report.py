@@ -8,12 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from edge_converter import chart, page, report_boards, report_passes, reproduce
 from edge_converter.confusion import Changes
 from edge_converter.request import ConvertRequest
+from edge_converter.targets import page as accelerators
 from edge_sdk._version import __version__
-from edge_sdk.manifest import Latency, Manifest, Origin, Precision, Variant
+from edge_sdk.manifest import Delegate, Latency, Manifest, Origin, Precision, Variant
 from edge_sdk.profile import Profile
+from edge_sdk.quality import drop_text, value_text
 
 # Variants this close to the reference are offered as its faster or smaller stand-ins, in points.
 _CLOSE = 1.0
@@ -91,6 +95,10 @@ def render(
         changes: What variants answer otherwise than the reference, where answers are classes.
     """
     times = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
+    whole = manifest
+    # What accelerators run stands in a section of its own: nothing of it was measured here.
+    cpu = tuple(variant for variant in whole.variants if variant.target.delegate is Delegate.CPU)
+    manifest = msgspec.structs.replace(whole, variants=cpu)
     body = [
         _header(manifest, times),
         _highlights(manifest, times),
@@ -98,6 +106,7 @@ def render(
         "<h2>Variants</h2>",
         _variants(manifest, times),
         report_boards.section(manifest, [*elsewhere, *(x for x in latencies if x.profile)], boards),
+        accelerators.section(whole, latencies, boards),
         report_passes.bought(manifest, times),
         report_passes.sensitivity(manifest),
         report_passes.confused(manifest, changes or {}),
@@ -160,7 +169,7 @@ def _highlights(manifest: Manifest, times: Mapping[str, Latency]) -> str:
     ]
     parts = [
         f'<div><div class="what">{page.text(what)}</div><div class="big">{page.text(v.id)}</div>'
-        f"<p>{v.quality.value:.2f} % {page.text(manifest.metric)}; {page.text(words)}</p></div>"
+        f"<p>{value_text(v.quality)} {page.text(manifest.metric)}; {page.text(words)}</p></div>"
         for what, v, words in cards
     ]
     return f'<div class="cards">{"".join(parts)}</div>'
@@ -192,14 +201,14 @@ def _plots(
     def point(variant: Variant, x: float, weight: float) -> chart.Point:
         below = variant.quality.value < y.low
         note = (
-            f"{variant.id}: {variant.quality.value:.2f} %, {page.ms(times[variant.id].median_ms)}, "
+            f"{variant.id}: {value_text(variant.quality)}, {page.ms(times[variant.id].median_ms)}, "
             f"{page.size(variant.transfer_bytes)} to transfer{', refused' if variant.id in out else ''}"
         )
         return chart.Point(
             x=x,
             y=variant.quality.value,
             weight=weight,
-            label=f"{variant.id} {variant.quality.value:.1f} % ↓" if below else variant.id,
+            label=f"{variant.id} {value_text(variant.quality)} ↓" if below else variant.id,
             note=note,
             series=legend.index(variant.source if several else variant.precision.value),
             hollow=variant.id in out,
@@ -267,10 +276,12 @@ def _row(variant: Variant, manifest: Manifest, latency: Latency | None) -> str:
         sub += f", {100 * float(pruned.parameters.get('sparsity', 0)):.0f} % of the large kernels' weights are zero"
     if variant.exceptions:
         sub += f"; {page.count(len(variant.exceptions), 'layer')} in another format"
-    lost = "-" if quality.source_drop is None else f"{quality.source_drop:.2f}"
+    lost = "-"
+    if quality.source_drop is not None:
+        lost = drop_text(quality.source_drop, quality.source_interval or 0.0, quality.samples)
     cells = (
-        f"{quality.value:.2f} %",
-        f"{quality.drop:.2f} ± {quality.interval:.2f}",
+        value_text(quality),
+        drop_text(quality.drop, quality.interval, quality.samples),
         f"{quality.agreement:.1f} %",
         lost,
         page.size(variant.size_bytes),
@@ -291,7 +302,7 @@ def _refusals(manifest: Manifest, request: ConvertRequest) -> str:
     if not manifest.refused:
         return ""
     rows = "".join(
-        f'<tr><td>{page.text(one.id)}</td><td class="bad">{f"{one.quality.value:.2f} %" if one.quality else "-"}</td>'
+        f'<tr><td>{page.text(one.id)}</td><td class="bad">{value_text(one.quality) if one.quality else "-"}</td>'
         f'<td class="text">{page.text(one.reason)}</td></tr>'
         for one in manifest.refused
     )

@@ -10,6 +10,7 @@ from edge_converter.fronts import span
 from edge_converter.page import Column, text
 from edge_sdk.manifest import Latency, Manifest, Origin, Selection, Variant
 from edge_sdk.profile import Profile
+from edge_sdk.quality import value_text
 
 _COLUMNS = (
     Column(name="variant"),
@@ -81,7 +82,7 @@ def _plot(manifest: Manifest, choice: Selection, board: Profile, known: Mapping[
             x=latency.median_ms,
             y=v.quality.value,
             label=v.id,
-            note=f"{v.id}: {v.quality.value:.2f}, {page.ms(latency.median_ms)} {latency.origin.value}, "
+            note=f"{v.id}: {value_text(v.quality)}, {page.ms(latency.median_ms)} {latency.origin.value}, "
             f"{page.size(v.transfer_bytes)} to transfer, {'excluded' if v.id in out else state}",
             series=origins.index(latency.origin),
             hollow=v.id in out,
@@ -135,5 +136,5 @@ def _row(variant: Variant, latency: Latency | None, why: str) -> str:
         low, high = span(latency)
         within = f'<span class="way">{page.ms(low)} to {page.ms(high)}</span>' if high > low else ""
         how = f"{page.ms(latency.median_ms)} {page.chip(latency.origin.value)}{within}"
-    cells = (text(variant.id), f"{variant.quality.value:.2f}", page.size(variant.transfer_bytes), how, text(why))
+    cells = (text(variant.id), text(value_text(variant.quality)), page.size(variant.transfer_bytes), how, text(why))
     return page.row(_COLUMNS, cells)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_converter.request import DEFAULT_MAX_DROP, DEFAULT_SPARSITY, ConvertRequest
+from edge_converter.request import DEFAULT_MAX_DROP, DEFAULT_SPARSITY, Bound, ConvertRequest
 from edge_sdk.manifest import Fit, Manifest, Objective
 
 
@@ -32,6 +32,9 @@ def _words(request: ConvertRequest, manifest: Manifest) -> Iterator[str]:
         "--calibration": _name(request.calibration),
         "--train": _name(request.train),
         "--max-drop": _unless(f"{request.max_drop:g}", f"{DEFAULT_MAX_DROP:g}"),
+        "--bound": _unless(request.bound.value, Bound.POINT.value),
+        "--metric": request.metric,
+        "--rate": str(request.rate_hz) if request.rate_hz is not None else None,
         "--max-size": str(request.max_size) if request.max_size is not None else None,
         "--max-latency": f"{request.max_latency_ms:g}" if request.max_latency_ms is not None else None,
         "--objective": _unless(request.objective.value, Objective.ACCURACY.value),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,18 +13,28 @@ DEFAULT_MAX_DROP = 2.0
 DEFAULT_SPARSITY = 0.5
 
 
+class Bound(enum.Enum):
+    """What of a drop `max_drop` bounds: the drop as measured, or the upper end of its 95 % interval."""
+
+    POINT = "point"
+    INTERVAL = "interval"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertRequest:
     """One conversion.
 
     Attributes:
         models: `.keras`, `.h5`, `.tflite` files or SavedModel directories with the same inputs and outputs.
-        data: Labelled data: an `.npz` file or a folder of images.
+        data: Labelled data: an `.npz` file, a folder of images or sounds, or `module:function`.
         output: The bundle's directory; a bundle that stands there is replaced.
         profiles: Ids of the boards to choose variants for.
         name: The model's name; None takes it from `output` (`digits-1.edge` is digits, version 1).
         version: Likewise.
-        max_drop: A variant that loses more points of accuracy against its own float file is refused.
+        max_drop: A variant that loses more points of its metric against its own float file is refused.
+        bound: What of the drop that bounds.
+        metric: What variants are worth, such as `accuracy`, or `module:function`; None guesses by the labels.
+        rate_hz: Of the sounds in a folder; None takes that of the first.
         max_size: Bytes that a variant made here may have; what was given may be larger. None allows any size.
         max_latency_ms: What one inference may take on each board; what surely takes longer is left out of its front.
         objective: What the variants recommended for a board are ordered by.
@@ -39,8 +50,10 @@ class ConvertRequest:
         seed: For everything random.
         threads: Of the interpreters that calibrate and whose latencies are measured.
         cache: Directory of results that are not computed again; None keeps none.
+        resume: Say how much of an earlier conversion, which may have been killed, is known.
         variant_deadline_s: One variant may take this long to make, where it is made in a process of its own.
         keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
+        compiler_deadline_s: An accelerator's compiler may take this long for one file.
     """
 
     models: tuple[Path, ...]
@@ -50,6 +63,9 @@ class ConvertRequest:
     name: str | None = None
     version: str | None = None
     max_drop: float = DEFAULT_MAX_DROP
+    bound: Bound = Bound.POINT
+    metric: str | None = None
+    rate_hz: int | None = None
     max_size: int | None = None
     max_latency_ms: float | None = None
     objective: Objective = Objective.ACCURACY
@@ -64,8 +80,10 @@ class ConvertRequest:
     seed: int = 0
     threads: int = 1
     cache: Path | None = None
+    resume: bool = False
     variant_deadline_s: float = 3600.0
     keras_deadline_s: float = 1800.0
+    compiler_deadline_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

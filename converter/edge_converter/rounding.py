@@ -133,7 +133,7 @@ def largest(weights: Matrix, *, most: int) -> Matrix:
     return scales
 
 
-def clipped(weights: Matrix, curve: Matrix, scales: Matrix, *, most: int) -> Matrix:
+def clipped(weights: Matrix, curve: Matrix, scales: Matrix, *, most: int, together: bool = False) -> Matrix:
     """`[channels]`: scales that may clip a channel's largest weights where the others gain more by it.
 
     With few levels that is nearly always so. Searched over a grid, by the error each weight's own input makes of it.
@@ -143,12 +143,15 @@ def clipped(weights: Matrix, curve: Matrix, scales: Matrix, *, most: int) -> Mat
         curve: The inputs' second moments, `[taps, 1]` or `[taps, channels]`.
         scales: The largest there may be, `[channels]`.
         most: The largest magnitude of an integer.
+        together: One share for all channels, by the sum of their errors.
     """
     best, least = scales, np.full(scales.shape, np.inf)
     for share in np.linspace(1.0, _NARROWEST, _NARROWINGS):
         tried = np.maximum(scales * share, _TINY)
         codes = np.clip(np.rint(weights / tried), -most, most)
         error = (curve * (codes * tried - weights) ** 2).sum(axis=0)
+        if together:
+            error = np.full(error.shape, error.sum())
         best = np.where(error < least, tried, best)
         least = np.minimum(error, least)
     return best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,6 +14,7 @@ from edge_converter.graph import Graph
 from edge_sdk.segments import ModelOutput, Segment, SegmentInput, SplitPlan, Timing, WholeModel
 
 _DIGITS = 4  # of milliseconds
+_NO_GAIN = 0.95  # of the whole's time: what threads and queues cost is more than is left
 
 
 def describe(
@@ -65,8 +66,20 @@ def describe(
         timing=timing,
         verified=verified,
         verified_with=verified_with,
+        notes=tuple(_notes(segments, timing)),
     )
     return plan, {segment.file: content for segment, content in zip(segments, contents, strict=True)}
+
+
+def _notes(segments: Sequence[Segment], timing: Timing) -> Iterator[str]:
+    slowest = max(segments, key=lambda segment: segment.compute_ms + segment.send_ms)
+    takes_ms = slowest.compute_ms + slowest.send_ms
+    if takes_ms >= _NO_GAIN * timing.whole_ms:
+        why = "handing on" if slowest.send_ms > slowest.compute_ms else "computing"
+        yield (
+            f"a pipeline of these gains nothing: stage {slowest.number} takes {takes_ms:.3g} ms, most of it {why}, "
+            f"and the whole {timing.whole_ms:.3g} ms"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,11 +107,6 @@ def check_family(graphs: Sequence[tuple[SourceModel, Graph]]) -> tuple[tuple[Ten
     inputs, outputs = (tuple(_batch_free(spec) for spec in specs) for specs in (graph.inputs, graph.outputs))
     where = str(first.path)
     _check_inputs(inputs, where)
-    shape = outputs[0].shape
-    if len(shape) != 2 or shape[1] < 2:  # noqa: PLR2004 - batch and classes
-        raise UnsupportedModelError(
-            f"gives {list(shape)}, not one score a class", where=where, hint="classifiers with two classes or more"
-        )
     at_once = batches.size(inputs)
     for spec in outputs if at_once > 1 else ():
         if spec.shape[:1] != (at_once,):

@@ -31,6 +31,7 @@ from edge_sdk.segments import SplitPlan, Timing, WholeModel
 _NOISE_SAMPLES = 8
 _REAL_SAMPLES = 32
 _FEWEST_PARTS = 2
+_TO_CONVERT = frozenset({".keras", ".h5", ".hdf5", ".pb", ".onnx", ".pt", ".pt2"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def split(request: SplitRequest, output: Path, progress: Progress | None = None)
 
     Raises:
         SourceError, BundleError: The model cannot be read.
-        UnsupportedModelError: It cannot be cut: state, control flow, sparse weights, an accelerator's file.
+        UnsupportedModelError: It cannot be cut: state, control flow, an accelerator's file.
         NoCutError: It cannot be cut there, or not into so many parts.
         UsageError: Neither parts nor places are given, or both.
         UnknownProfileError: There is no such board.
@@ -123,6 +124,8 @@ def _opened(request: SplitRequest) -> Iterator[_Job]:
     if len(request.at) >= segments.MAX_SEGMENTS:
         raise UsageError(f"{len(request.at)} places to cut", hint=f"at most {segments.MAX_SEGMENTS - 1}")
     path = request.model
+    if path.suffix.lower() in _TO_CONVERT:
+        raise SourceError(f"is a {path.suffix} file", where=str(path), hint="`edge convert` makes a bundle of it first")
     if path.suffix == ".tflite":
         if request.variant is not None:
             raise UsageError("a bare file has no variants", where=str(path), hint="leave --variant out")
@@ -149,9 +152,9 @@ class _Job:
         content = _read(path, where)
         parsed = flatbuffer.parse(content, where=where)
         self._model = Cuttable(parsed, where=where)
-        self._graph = graph.of(parsed, where=where)
         cut_search.check(self._model, parts=request.parts, at=request.at)
         sources.probe([path])
+        self._graph = graph.of(parsed, where=where)
         self._about = WholeModel(
             sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), model=name, variant=request.variant
         )
@@ -161,8 +164,11 @@ class _Job:
             Link(content=content, inputs=inputs, outputs=outputs), threads=request.threads, where=where
         )
         self._random = np.random.default_rng(request.seed)
+        sample = self._whole.noise(self._random)
+        self._model.settle(chain.shapes(content, sample))
+        cut_search.check(self._model, parts=request.parts, at=request.at)
         self._clock: StageClock = (
-            Stopwatch(self._model, self._whole.noise(self._random), threads=request.threads)
+            Stopwatch(self._model, sample, threads=request.threads)
             if board is None
             else Forecast(self._model, self._graph.precision, board)
         )

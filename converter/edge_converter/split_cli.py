@@ -16,7 +16,7 @@ from edge_sdk.errors import UsageError
 from edge_sdk.manifest import Origin
 from edge_sdk.segments import PLAN, Segment, SplitPlan, Timing, WholeModel
 
-_MAX_NAME_CHARS = 44
+_MAX_NAME_CHARS = 32
 _KB, _MB = 1_000, 1_000_000
 
 
@@ -134,8 +134,11 @@ def _list_text(listed: Listed) -> str:
     if listed.link_mb_s is not None:
         header.insert(6, f"at {listed.link_mb_s:g} MB/s")
     numbers = frozenset({1, *range(3, len(header) - 1)})
-    told = table(tuple(header), [tuple(row) for row in rows], right=numbers) if rows else "no place to cut"
-    return f"{told}\n\n{len(rows)} places to cut; each operator alone, {_origin(listed.timing)}"
+    if not rows:
+        return "No place to cut: leave it whole"
+    told = table(tuple(header), [tuple(row) for row in rows], right=numbers)
+    places = f"{len(rows)} place{'' if len(rows) == 1 else 's'}"
+    return f"{told}\n\n{places} to cut; each operator alone, {_origin(listed.timing)}"
 
 
 def _split_text(plan: SplitPlan, directory: str) -> str:
@@ -153,9 +156,10 @@ def _split_text(plan: SplitPlan, directory: str) -> str:
         for segment in plan.segments
     ]
     slowest = max(segment.compute_ms + segment.send_ms for segment in plan.segments)
-    faster = f", {plan.timing.whole_ms / slowest:.2f} times its throughput" if slowest > 0 else ""
+    faster = f", {plan.timing.whole_ms / slowest:.3g} times its throughput" if slowest > 0 else ""
+    notes = "".join(f"Note: {note}\n" for note in plan.notes)
     return (
-        f"{table(header, rows, right=frozenset(range(1, 6)))}\n\n"
+        f"{table(header, rows, right=frozenset(range(1, 6)))}\n\n{notes}"
         f"The slowest stage takes {_ms(slowest)}, the whole {_ms(plan.timing.whole_ms)}{faster}; "
         f"{_origin(plan.timing)}\n"
         f"Bit-identical to the whole on {plan.verified} samples with {plan.verified_with}\n"

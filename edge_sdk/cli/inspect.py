@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 
 from edge_sdk import bundle as bundles
-from edge_sdk.cli.output import emit, table
+from edge_sdk.cli.output import emit, one_line, table
 from edge_sdk.machine import machine_name
-from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin, Quality, Refused, Variant
+from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Missing, Origin, Quality, Refused, Variant
+from edge_sdk.quality import drop_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ def _text(found: Inspection) -> str:
         parts.append("Worth having, the most accurate first:\n" + _fronts(manifest, found.evidence))
     if manifest.selection:
         parts.append("Recommended:\n" + _recommended(manifest))
+    if manifest.accelerated or manifest.missing:
+        parts.append(accelerators(manifest, found.evidence))
     if manifest.refused:
         parts.append("Made, measured and left out:\n" + _refused(manifest.refused, manifest.metric))
     return "\n\n".join(parts)
@@ -99,7 +102,7 @@ def _origin(latency: Latency) -> str:
 
 
 def _drop(quality: Quality) -> str:
-    return f"{quality.drop:.2f} ± {quality.interval:.2f}"
+    return drop_text(quality.drop, quality.interval, quality.samples)
 
 
 def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
@@ -121,6 +124,39 @@ def _recommended(manifest: Manifest) -> str:
         rows += [(profile, one.id, one.why) for one in choice.recommended]
         rows += [(profile, "", f"note: {note}") for note in choice.notes]
     return table(("profile", "variant", "what for"), rows)
+
+
+def accelerators(manifest: Manifest, evidence: EvidenceFile) -> str:
+    """What the bundle holds for the boards' accelerators, and what it could have had, in words."""
+    rows = []
+    for profile, made in sorted(manifest.accelerated.items()):
+        for variant in (v for v in manifest.variants if v.id in made):
+            known = [x for x in evidence.latency if x.variant == variant.id and x.profile == profile]
+            best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
+            covered = variant.coverage
+            rows.append(
+                (
+                    profile,
+                    variant.id,
+                    f"{covered.delegated} of {covered.total}" if covered else "-",
+                    f"{best.median_ms:.3g} ms, {best.origin.value}" if best else "not known",
+                    variant.target.fallback or "-",
+                )
+            )
+    parts = []
+    if rows:
+        header = ("profile", "variant", "operators it takes", "expected latency", "quality of, and where there is none")
+        parts.append("For accelerators, not yet run on hardware:\n" + table(header, rows))
+    if manifest.missing:
+        lines = [f"  {one.id} ({', '.join(one.profiles)}): {_wanting(one)}" for one in manifest.missing]
+        parts.append("\n".join(["Missing for accelerators:", *lines]))
+    return "\n\n".join(parts)
+
+
+def _wanting(one: Missing) -> str:
+    predicted = one.coverage
+    expected = f"; {predicted.delegated} of {predicted.total} operators expected on it" if predicted else ""
+    return one_line(f"{one.reason}{expected}" + (f"; then: {one.command}" if one.command else ""))
 
 
 def _refused(refused: tuple[Refused, ...], metric: str) -> str:

@@ -126,9 +126,10 @@ def test_an_operator_the_runtime_does_not_have(refused: Callable[..., str], poin
     assert "ethos-u" in line
 
 
-def test_a_model_that_is_no_classifier(refused: Callable[..., str], points: Path) -> None:
-    assert "has 2 inputs and 2 outputs" in refused(TINY / "two_by_two.tflite", "--data", points)
-    assert refused(TINY / "tokens.tflite", "--data", points).endswith("[unsupported-model]")
+def test_data_for_another_number_or_kind_of_inputs(refused: Callable[..., str], points: Path) -> None:
+    line = refused(TINY / "two_by_two.tflite", "--data", points)
+    assert "needs the arrays x0 and x1 and y, and holds x, y" in line
+    assert refused(TINY / "tokens.tflite", "--data", points).endswith("[data]")
 
 
 def test_two_models_that_answer_different_questions(
@@ -168,11 +169,14 @@ WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
         ({"x": X, "y": Y[:-1]}, "holds 40 samples and 39 labels"),
         ({"x": X[:, :3], "y": Y}, "its samples are [3], the model takes [4]"),
         ({"x": WITH_NAN, "y": Y}, "sample 10 holds NaN or infinity"),
-        ({"x": X, "y": Y + 0.5}, "y holds float64, not whole numbers"),
-        ({"x": X, "y": Y.astype("U3")}, "y holds <U3, not whole numbers"),
+        (
+            {"x": X, "y": Y + 0.5},
+            "labels of float64 one a sample do not say how to judge a model that gives [-1, 3]; --metric accuracy",
+        ),
+        ({"x": X, "y": Y.astype("U3")}, "y holds <U3, not numbers"),
         ({"x": X.astype("U9"), "y": Y}, "x holds <U9, not numbers"),
-        ({"x": X, "y": np.ones((40, 3))}, "the rows of y are not one-hot"),
-        ({"x": X}, "needs the arrays x and y, and holds x"),
+        ({"x": X, "y": np.ones((40, 3))}, "all labels are the same"),
+        ({"x": X, "y": np.ones((40, 3), int)}, "labels of int64 [3] do not say how to judge"),
         ({"images": X, "labels": Y}, "needs the arrays x and y, and holds images, labels"),
         ({"x": X, "y": Y, "classes": ["cat", "dog"]}, "names 2 classes, and the model has 3 outputs"),
     ],

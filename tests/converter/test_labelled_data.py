@@ -175,6 +175,7 @@ def test_a_folder_of_nothing(tmp_path: Path) -> None:
 
 
 def test_images_do_not_fit_a_model_of_vectors(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png", 7)
     with pytest.raises(DataError, match="images do not fit"):
         data.open_samples(tmp_path, inputs=takes(4), preprocessing=PLAIN)
     with pytest.raises(DataError, match="--resize 5x5 does not fit"):
@@ -192,6 +193,7 @@ def test_images_do_not_fit_a_model_of_vectors(tmp_path: Path) -> None:
 def test_sizes_that_do_not_come_out_are_refused(
     how: Preprocessing, says: str, hint: str | None, tmp_path: Path
 ) -> None:
+    picture(tmp_path / "cat" / "1.png", 7)
     with pytest.raises(DataError, match=says) as caught:
         data.open_samples(tmp_path, inputs=takes(4, 4, 1), preprocessing=how)
     assert hint is None or hint in (caught.value.hint or "")

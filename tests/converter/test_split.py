@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import made_model
 import numpy as np
 import pytest
 from bundle_stage import write_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_converter import chain, cut_search, data, flatbuffer, graph, quantize, stage_times
 from edge_converter.chain import Link, Loaded
@@ -24,6 +27,8 @@ from edge_sdk.errors import StorageError, UnknownVariantError, UsageError
 from edge_sdk.manifest import Origin, Precision, Preprocessing, TensorSpec
 from edge_sdk.segments import PLAN, Segments
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "segments.md"
+RESIDUAL = made_model.residual()
 FORMATS = (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8, Precision.WEIGHT8, Precision.WEIGHT4)
 
 
@@ -48,7 +53,7 @@ def formats(convolutions: Path, samples: Samples, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def residual(tmp_path: Path) -> Path:
     path = tmp_path / "residual.tflite"
-    path.write_bytes(made_model.residual())
+    path.write_bytes(RESIDUAL)
     return path
 
 
@@ -132,6 +137,41 @@ def test_nan_is_the_same_as_nan() -> None:
     assert chain.compare(loaded, chained(model, 1), iter([[np.ones((1, 4), np.float32)]])) == 1
 
 
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[bytes, tuple[int, ...]]:
+    """Any graph of additions and tanh, with whatever crosses whatever, and places to cut it."""
+    made = made_model.Made()
+    tensors = [made.tensor("x"), made.tensor("y"), made.constant("c", np.array([[0.5, -0.5, 0.25, 2]], np.float32))]
+    computed: list[int] = []
+    for number in range(draw(st.integers(3, 9))):
+        if draw(st.booleans()):
+            computed.append(made.op("ADD", draw(st.sampled_from(tensors)), draw(st.sampled_from(tensors)), name="add"))
+        else:
+            computed.append(made.op("TANH", draw(st.sampled_from(tensors)), name=f"tanh{number}"))
+        tensors.append(computed[-1])
+    outputs = draw(st.lists(st.sampled_from(computed), min_size=1, max_size=3, unique=True))
+    content = made.content([0, 1], list(dict.fromkeys([*outputs, computed[-1]])))
+    places = [point.at for point in Cuttable(flatbuffer.parse(content, where="made"), where="made").points]
+    at = draw(st.sets(st.sampled_from(places), max_size=3)) if places else set()
+    return content, tuple(sorted(at))
+
+
+@given(graphs())
+@settings(deadline=None, max_examples=60)
+def test_any_graph_cut_anywhere_is_bit_identical(drawn: tuple[bytes, tuple[int, ...]]) -> None:
+    content, at = drawn
+    model = Cuttable(flatbuffer.parse(content, where="made"), where="made")
+    assert {*at} <= {point.at for point in model.points}
+    try:
+        spans = cut_search.given(model, at)
+    except NoCutError:
+        return
+    inputs, outputs = (tuple(map(model.name, tensors)) for tensors in (model.inputs, model.outputs))
+    loaded = Loaded(Link(content=content, inputs=inputs, outputs=outputs), threads=1, where="made")
+    segments = [Loaded(stage_times.link(model, span), threads=1, where="segment") for span in spans]
+    assert chain.compare(loaded, segments, noise(loaded, 2)) == 2
+
+
 # ------------------------------------------------------------------------------------------------ what is in a segment
 
 
@@ -159,6 +199,21 @@ def test_a_constant_that_both_sides_unpack_is_in_both_and_crosses_nowhere() -> N
     assert [flatbuffer.op_name(last, operator) for operator in last.subgraphs[0].operators] == ["DEQUANTIZE", "ADD"]
     assert len(last.operatorCodes) == 2
     assert sum(buffer.data is not None and len(buffer.data) > 0 for buffer in last.buffers) <= 2
+
+
+def test_sparse_weights_stay_sparse() -> None:
+    content = made_model.sparse()
+    model = Cuttable(flatbuffer.parse(content, where="made"), where="made")
+    loaded = Loaded(Link(content=content, inputs=("x",), outputs=("out",)), threads=1, where="made")
+    zeros = loaded.run([np.zeros((1, 4), np.float32)])[0]
+    assert (zeros != 0).tolist() == [[False, True, False, True]]
+    assert [point.at for point in model.points] == [2, 3]
+    for point in model.points:
+        assert chain.compare(loaded, chained(model, point.at), noise(loaded, 2)) == 2
+        for span in ((0, point.at), (point.at, model.end)):
+            part = flatbuffer.parse(model.content(span), where="part")
+            stored = [tensor for tensor in part.subgraphs[0].tensors if tensor.sparsity is not None]
+            assert [len(part.buffers[tensor.buffer].data) for tensor in stored] == [8]
 
 
 def test_an_int8_boundary_stays_int8_with_its_scale(formats: dict[Precision, Path], tmp_path: Path) -> None:
@@ -198,6 +253,18 @@ def test_a_segment_is_a_file_any_engine_runs(convolutions: Path, tmp_path: Path)
                 value = engine.run([value])[0]
         assert value.tobytes() == should.tobytes()
         assert [spec.name for spec in one.outputs] == [output.name for output in plan.outputs]
+
+
+def test_the_example_of_how_to_run_segments_runs(
+    convolutions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split(SplitRequest(model=convolutions, at=(2,)), tmp_path / "digits-in-2")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own page
+    with Engine(convolutions) as engine:
+        (should,) = engine.run([np.zeros((1, 8, 8, 1), np.float32)])
+    assert capsys.readouterr().out.strip() == str([should])
 
 
 def test_a_residual_tensor_comes_straight_from_who_makes_it(residual: Path, tmp_path: Path) -> None:
@@ -295,12 +362,6 @@ def compiled(model: Any) -> None:
     model.operatorCodes[0].customCode = b"edgetpu-custom-op"
 
 
-def sparse(model: Any) -> None:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model.subgraphs[0].tensors[2].sparsity = schema.SparsityParametersT()
-
-
 def repeated(model: Any) -> None:
     model.subgraphs[0].outputs = [int(model.subgraphs[0].outputs[0])] * 2
 
@@ -315,7 +376,6 @@ def passed_on(model: Any) -> None:
         (variable, "keeps state from one call to the next"),
         (twice, "2 subgraphs"),
         (compiled, "compiled for the Edge TPU"),
-        (sparse, "sparse weights"),
         (repeated, "gives the same tensor twice"),
         (passed_on, "which no operator computes"),
     ],
@@ -323,7 +383,7 @@ def passed_on(model: Any) -> None:
 def test_what_cannot_be_cut_is_refused_with_the_reason(
     change: Callable[[Any], None], reason: str, tmp_path: Path
 ) -> None:
-    model = flatbuffer.parse(made_model.residual(), where="made")
+    model = flatbuffer.parse(RESIDUAL, where="made")
     change(model)
     path = tmp_path / "changed.tflite"
     path.write_bytes(flatbuffer.serialize(model))
@@ -338,13 +398,20 @@ def test_more_parts_than_places_are_refused(residual: Path, tmp_path: Path) -> N
         split(SplitRequest(model=residual, parts=9), tmp_path / "out")
 
 
-def test_one_operator_cannot_be_cut(tmp_path: Path) -> None:
+def test_what_has_to_be_converted_first_is_said(edge: Callable[..., Any], tmp_path: Path) -> None:
+    done = edge("split", tmp_path / "model.keras", "--parts", 2, "-o", tmp_path / "out")
+    assert done.status == 2
+    assert "is a .keras file; `edge convert` makes a bundle of it first [source-model]" in done.line
+
+
+def test_one_operator_cannot_be_cut(edge: Callable[..., Any], tmp_path: Path) -> None:
     made = made_model.Made()
     x = made.tensor("x")
     path = tmp_path / "one.tflite"
     path.write_bytes(made.content([x], [made.op("TANH", x, name="out")]))
     with pytest.raises(NoCutError, match="it has no places to cut at; leave it whole"):
         split(SplitRequest(model=path, parts=2), tmp_path / "out")
+    assert edge("split", path, "--list").out.strip() == "No place to cut: leave it whole"
 
 
 def test_a_place_that_is_none_is_refused(residual: Path, tmp_path: Path) -> None:
@@ -390,13 +457,55 @@ def test_samples_that_do_not_fit_are_refused(residual: Path, convolutions: Path,
 
 
 def test_a_file_cut_anywhere_is_refused_and_never_crashes(tmp_path: Path) -> None:
-    content = made_model.residual()
+    content = RESIDUAL
     path = tmp_path / "cut.tflite"
     for length in range(0, len(content) - 1, 97):
         path.write_bytes(content[:length])
         with pytest.raises((SourceError, UnsupportedModelError, NoCutError)):
             split(SplitRequest(model=path, parts=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=150)
+def test_a_file_with_any_bytes_changed_is_cut_or_refused_and_never_crashes(flips: list[tuple[float, int]]) -> None:
+    content = bytearray(RESIDUAL)
+    for where, byte in flips:
+        content[8 + int(where * (len(content) - 8))] = byte
+    try:
+        model = Cuttable(flatbuffer.parse(bytes(content), where="changed"), where="changed")
+        pieces = [model.content(span) for span in model.atoms]
+    except (SourceError, UnsupportedModelError):
+        return
+    assert all(flatbuffer.parse(piece, where="piece").subgraphs for piece in pieces)
+
+
+def untrue() -> bytes:
+    """A chain in which the file says [1, 4] of a tensor that is [4]."""
+    made = made_model.Made()
+    x = made.tensor("x")
+    flat = made.op("TANH", made.constant("c", np.ones(4, np.float32)), name="flat")
+    return made.content([x], [made.op("TANH", made.op("ADD", x, flat, name="sum"), name="out")])
+
+
+def test_where_the_file_is_wrong_about_a_shape_nothing_is_cut(edge: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "untrue.tflite"
+    path.write_bytes(untrue())
+    assert [point.at for point in cuttable(path).points] == [1, 2]
+    told = edge("split", path, "--list", "--json")
+    assert [place["at"] for place in json.loads(told.out)["places"]] == [2]
+    with pytest.raises(NoCutError, match="cannot be cut before operator 1"):
+        split(SplitRequest(model=path, at=(1,)), tmp_path / "out")
+    model = cuttable(path)
+    with pytest.raises(SplitMismatchError, match=r"'flat' is \[4\] when it is computed and \[1, 4\] in the file"):
+        chain.compare(whole(model, path), chained(model, 1), noise(whole(model, path), 1))
+
+
+def test_operators_out_of_order_are_refused(tmp_path: Path) -> None:
+    model = flatbuffer.parse(RESIDUAL, where="made")
+    model.subgraphs[0].operators.reverse()
+    with pytest.raises(SourceError, match="makes what was made or read before it"):
+        Cuttable(model, where="made")
 
 
 def test_what_stands_there_and_is_no_split_stays(residual: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from edge_converter.data import open_samples
 from edge_converter.errors import CompilerError, SourceError
 from edge_converter.targets import coverage, named, of_board, table, tables
 from edge_converter.targets import operators as reading
-from edge_converter.targets.coverage import stays
+from edge_converter.targets.covering import stays
 from edge_converter.targets.partition import AFTER, SMALLER, parted
 from edge_converter.targets.sparse import of as sparsity
 from edge_converter.targets.static import with_batch_one
@@ -37,12 +37,12 @@ DEEPLAB = (
 MOVENET = (
     (
         "CONV_2D 50, DEPTHWISE_CONV_2D 24, ADD 19, RESHAPE 12, QUANTIZE 8, MUL 7, SUB 6, CAST 5, DEQUANTIZE 4, "
-        "GATHER_ND 4, RESIZE_BILINEAR 3, PACK 3, LOGISTIC 2, ARG_MAX 2, FLOOR_DIV 2, UNPACK 2, CONCATENATION 2, SQRT 1, "
-        "DIV 1"
+        "GATHER_ND 4, RESIZE_BILINEAR 3, PACK 3, LOGISTIC 2, ARG_MAX 2, FLOOR_DIV 2, UNPACK 2, CONCATENATION 2, "
+        "SQRT 1, DIV 1"
     ),
     (
-        "RESHAPE 11, QUANTIZE 7, ADD 6, CAST 5, MUL 5, SUB 4, DEQUANTIZE 4, GATHER_ND 4, PACK 3, ARG_MAX 2, FLOOR_DIV 2, "
-        "UNPACK 2, CONCATENATION 2, SQRT 1, DIV 1"
+        "RESHAPE 11, QUANTIZE 7, ADD 6, CAST 5, MUL 5, SUB 4, DEQUANTIZE 4, GATHER_ND 4, PACK 3, ARG_MAX 2, "
+        "FLOOR_DIV 2, UNPACK 2, CONCATENATION 2, SQRT 1, DIV 1"
     ),
 )
 GROUND_TRUTH = (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec import inspect
 
-from edge_sdk import bundle, manifest, wire
+from edge_sdk import bundle, manifest, segments, wire
 from edge_sdk.errors import EdgeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,11 +136,27 @@ def named(kind: Any) -> set[str]:
         manifest.Manifest, manifest.Source, manifest.TensorSpec, manifest.Preprocessing, manifest.Variant,
         manifest.Pass, manifest.Target, manifest.Coverage, manifest.Quality, manifest.Cost, manifest.Refused,
         manifest.Selection, manifest.Recommended, manifest.Dominated, manifest.Excluded,
-        manifest.EvidenceFile, manifest.Latency,
+        manifest.Missing, manifest.EvidenceFile, manifest.Latency,
     ],
 )  # fmt: skip
 def test_every_field_of_a_bundle_is_documented_with_its_type_and_bounds(kind: type[wire.Wire]) -> None:
-    text = (REFERENCE / "bundle.md").read_text("utf-8")
+    check_fields(kind, "bundle.md")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        segments.SplitPlan, segments.WholeModel, segments.Segment, segments.SegmentInput, segments.ModelOutput,
+        segments.Timing, manifest.TensorSpec,
+    ],
+)  # fmt: skip
+def test_every_field_of_a_split_is_documented_with_its_type_and_bounds(kind: type[wire.Wire]) -> None:
+    check_fields(kind, "segments.md")
+
+
+def check_fields(kind: type[wire.Wire], page: str) -> None:
+    """A table of the page has all fields in their order, with types, bounds and defaults."""
+    text = (REFERENCE / page).read_text("utf-8")
     part = re.search(rf"^### {kind.__name__}$(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
     assert part is not None
     table = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| [^|]*\|$", part[1], re.MULTILINE)

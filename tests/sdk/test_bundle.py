@@ -125,6 +125,9 @@ def test_a_blob_that_is_a_link_is_refused_even_to_the_right_content(make_bundle:
 # ----------------------------------------------------------------------------------- the manifest and its bounds
 
 
+MISSING = {"id": "int8-edgetpu", "delegate": "edgetpu", "profiles": ["coral-usb"], "reason": "no compiler"}
+
+
 def _first(plain: dict[str, Any]) -> dict[str, Any]:
     first: dict[str, Any] = plain["variants"][0]
     return first
@@ -158,6 +161,11 @@ def _first(plain: dict[str, Any]) -> dict[str, Any]:
         (lambda m: m.update(fronts={"rpi4": ["int4"]}), "fronts.rpi4 names 'int4'"),
         (lambda m: m.update(fronts={"rpi4": ["int8", "int8"]}), "fronts.rpi4 names a variant twice"),
         (lambda m: m.update(fronts={"../rpi4": ["int8"]}), "fronts"),
+        (lambda m: m.update(accelerated={"rpi4": ["int4"]}), "accelerated.rpi4 names 'int4'"),
+        (lambda m: m.update(accelerated={"rpi4": ["int8", "int8"]}), "accelerated.rpi4 names a variant twice"),
+        (lambda m: m.update(missing=[MISSING | {"id": "int8"}]), "a variant that is missing has the id of another"),
+        (lambda m: m.update(missing=[MISSING | {"twin": "int4"}]), "missing.int8-edgetpu.twin names 'int4'"),
+        (lambda m: m.update(missing=[MISSING | {"delegate": "abacus"}]), "delegate"),
         (lambda m: _first(m).update(source="other"), "comes from 'other', which is no source"),
         (lambda m: _first(m)["target"].update(fallback="int4"), "fallback names 'int4'"),
         (lambda m: m["variants"][1].update(blob=_first(m)["blob"]), "one blob is given two sizes"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 
 from edge_sdk import EdgeModel
 from edge_sdk.bundle import Bundle
@@ -220,6 +221,21 @@ def test_bad_arguments_are_named(dense: Path, tmp_path: Path) -> None:
         EdgeModel(tmp_path / "nothing.edge")
     with pytest.raises(DaemonUnreachableError, match="no daemon serves"):
         EdgeModel("digits")
+
+
+def test_a_variant_for_an_accelerator_is_never_run_on_the_cpu(make_bundle: Make) -> None:
+    from bundle_stage import manifest_of
+
+    contents = tiny("dense_fp32", "dense_int8")
+    plain = [*to_builtins(manifest_of(contents, **IO).variants)]
+    plain.append(plain[1] | {"id": "int8-edgetpu", "target": {"delegate": "edgetpu", "fallback": "dense_int8"}})
+    bundle = make_bundle(contents=contents, **IO, variants=plain, accelerated={"coral-usb": ["int8-edgetpu"]})
+    with EdgeModel(bundle.path) as model:
+        assert set(model.variants) == {"dense_fp32", "dense_int8"}
+        with pytest.raises(UnknownVariantError, match="cannot run on this machine"):
+            model.switch("int8-edgetpu")
+    with pytest.raises(DelegateUnavailableError, match=r"'int8-edgetpu' is for the delegate 'edgetpu'.*'dense_int8'"):
+        EdgeModel(bundle.path, variant="int8-edgetpu")
 
 
 def test_switching_to_an_unknown_variant_names_those_there_are(model: EdgeModel) -> None:

@@ -4,7 +4,7 @@ from edge_converter.targets import coverage
 coverage(Path("model.tflite"), "edgetpu")
 """
 
-from edge_converter.targets.coverage import coverage
-from edge_converter.targets.table import Table, named, of_board, table, tables
+from edge_converter.targets.covering import coverage
+from edge_converter.targets.optable import Table, named, of_board, table, tables
 
 __all__ = ["Table", "coverage", "named", "of_board", "table", "tables"]

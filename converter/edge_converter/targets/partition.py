@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edge_converter.targets.operators import Operator
-from edge_converter.targets.table import Runs
+from edge_converter.targets.optable import Runs
 
 AFTER = "comes after an operator that stays on the CPU (one connected part is compiled)"
 SMALLER = "not in the largest part (only that is taken)"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from edge_converter.targets.operators import Operator, Tensor
-from edge_converter.targets.table import Axes, Row, Table
+from edge_converter.targets.optable import Axes, Row, Table
 
 _QUANTIZED = frozenset({"int8", "uint8", "int16"})
 _FLOATS = frozenset({"float32", "float16"})

@@ -14,8 +14,8 @@ from pathlib import Path
 from edge_converter.targets import operators as reading
 from edge_converter.targets import partition, rules
 from edge_converter.targets.operators import Operator
-from edge_converter.targets.table import Table
-from edge_converter.targets.table import table as table_of
+from edge_converter.targets.optable import Table
+from edge_converter.targets.optable import table as table_of
 from edge_sdk.manifest import Coverage
 
 _MAX_TEXT = 1000

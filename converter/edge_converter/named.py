@@ -1,0 +1,73 @@
+"""What a user names as `module:function`: imported from where the program runs, its errors told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from edge_sdk.errors import ConversionError
+
+_NAMED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z", re.ASCII)
+_SHOWN_CHARS = 200
+
+
+def is_named(text: str) -> bool:
+    """Whether this is `module:function` and not a path."""
+    return _NAMED.match(text) is not None
+
+
+def load(name: str, error: type[ConversionError]) -> Any:
+    """What `module:function` names.
+
+    Args:
+        name: Of it.
+        error: Raised where it cannot be had.
+    """
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()  # noqa: PTH109 - the entry of sys.path, which is text
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    with guarded(name, error, doing="importing it"):
+        found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise error(f"module {module} has no {part}", where=name, hint="module:function, as Python imports it")
+        found = getattr(found, part)
+    return found
+
+
+@contextlib.contextmanager
+def guarded(name: str, error: type[ConversionError], *, doing: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into one line.
+
+    Args:
+        name: Of the code.
+        error: Raised instead.
+        doing: What was being done, such as `reading sample 12`.
+    """
+    try:
+        yield
+    # A user's code may raise anything, and none of it is a mistake of ours.
+    except Exception as cause:
+        if isinstance(cause, error):
+            raise
+        said = (str(cause).strip().splitlines() or [""])[0][:_SHOWN_CHARS]
+        line = _line(cause)
+        raise error(
+            f"{doing} raised {type(cause).__name__}{': ' if said else ''}{said}", where=name, hint=line
+        ) from cause
+
+
+def _line(error: BaseException) -> str:
+    """Where it was raised, in the user's words."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"raised at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"  # noqa: PTH119 - text
