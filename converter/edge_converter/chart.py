@@ -1,4 +1,4 @@
-"""Two drawings as SVG text: a scatter of labelled points, and a timeline of tracks one below the other.
+"""Drawings as SVG text: a scatter of labelled points, bars, and a timeline of tracks one below the other.
 
 Pure: numbers in, a string out, nothing read and nothing loaded. Colours are classes; a page that shows a drawing puts
 `STYLE` into its style sheet once, which follows the reader's light or dark scheme.
@@ -28,6 +28,9 @@ STYLE = (
     ".chart text{fill:var(--ink)}.chart .faint{fill:var(--faint)}.chart .grid{stroke:var(--grid);stroke-width:1}"
     ".chart .axis{stroke:var(--faint);stroke-width:1}.chart .leader{stroke:var(--faint);stroke-width:.8;opacity:.7}"
     ".chart .limit{stroke:var(--faint);stroke-width:1.2;stroke-dasharray:5 4}.chart .line{fill:none;stroke-width:1.8}"
+    ".chart .ring{fill:none;stroke:var(--ink);stroke-width:1.6}"
+    ".chart .band{stroke-width:5;stroke-opacity:.28;fill:none}"
+    ".chart .pale{opacity:.38}"
     ".chart .mark{fill-opacity:.72;stroke-width:1.2}.chart .hollow{fill:var(--paper);fill-opacity:.5;stroke-width:1.8;"
     "stroke-dasharray:3 2}.chart .span{fill-opacity:.28}.chart .label{font-size:11px;paint-order:stroke;"
     "stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}"
@@ -37,6 +40,8 @@ STYLE = (
 _WIDTH = 920.0
 _CHAR_PX = 6.6
 _LINE_PX = 13.0
+_BAND_PX = 3.0  # half the height of a span
+_NAME_CHARS = 48  # of a bar's name; its end tells layers apart
 _RADIUS, _LEAST_RADIUS, _MOST_RADIUS = 6.0, 4.0, 20.0
 Box = tuple[float, float, float, float]
 
@@ -53,6 +58,9 @@ class Point:
         note: Shown while a pointer rests on the mark, and read out.
         series: The number of its colour.
         hollow: Drawn as an outline: made, but left out.
+        pale: Drawn faintly: not worth having.
+        ring: Drawn with a ring around it: recommended.
+        span: Between which `x` the truth is expected, drawn as a line.
     """
 
     x: float
@@ -62,6 +70,9 @@ class Point:
     note: str = ""
     series: int = 0
     hollow: bool = False
+    pale: bool = False
+    ring: bool = False
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +137,8 @@ def scatter(
     description: str,
     legend: Sequence[str] = (),
     weight_note: str = "",
+    out: str = "refused",
+    limit: float | None = None,
 ) -> str:
     """Points as discs, each with its label where there is room for it.
 
@@ -137,19 +150,71 @@ def scatter(
         description: Likewise, what there is to see.
         legend: The names of the series, in the order of their numbers.
         weight_note: What the area of a disc stands for; empty where all are alike.
+        out: What a hollow mark is.
+        limit: A value of `x` that is a bound, drawn dashed.
     """
     height, top, bottom, left, right = 480.0, 44.0, 426.0, 62.0, _WIDTH - 18
     plane = _Plane(x, y, (left, top, right, bottom))
-    parts = [*_key(legend, any(point.hollow for point in points), weight_note, right), *plane.frame()]
+    parts = [*_key(legend, _states(points, out), weight_note, right), *plane.frame()]
+    if limit is not None:
+        px = plane.across(limit)
+        parts.append(f'<line class="limit" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
     most = max((point.weight for point in points), default=1.0)
     discs = [(point, *plane.at(point), _radius(point, most) if weight_note else _RADIUS) for point in points]
+    for point, _, py, _ in discs:
+        if point.span is not None:
+            low, high = (plane.across(end) for end in point.span)
+            colour = f"band s{point.series % SERIES}"
+            parts.append(f'<line class="{colour}" x1="{low:.1f}" x2="{high:.1f}" y1="{py:.1f}" y2="{py:.1f}"/>')
     for point, px, py, radius in sorted(discs, key=lambda disc: -disc[3]):
-        kind = f"hollow s{point.series % SERIES}" if point.hollow else f"mark s{point.series % SERIES}"
+        if point.ring:
+            parts.append(f'<circle class="ring" cx="{px:.1f}" cy="{py:.1f}" r="{radius + 3.5:.1f}"/>')
+        kind = "hollow" if point.hollow else "mark pale" if point.pale else "mark"
+        kind = f"{kind} s{point.series % SERIES}"
         style = ' style="fill:var(--paper)"' if point.hollow else ""
         note = f"<title>{_text(point.note or point.label)}</title>"
         parts.append(f'<circle class="{kind}"{style} cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}">{note}</circle>')
-    parts += _labels(discs, (left, top, right, bottom))
+    spans = [
+        (plane.across(point.span[0]), py - _BAND_PX, plane.across(point.span[1]), py + _BAND_PX)
+        for point, _, py, _ in discs
+        if point.span is not None
+    ]
+    parts += _labels(discs, spans, (left, top, right, bottom))
     return _svg(parts, height, title, description)
+
+
+def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, unit: str) -> str:
+    """One bar a value, from top to bottom, on a logarithmic scale; what is not above 0 has none.
+
+    Args:
+        values: Names, of which the end is shown where they are long, with their values.
+        title: For those who do not see it.
+        description: Likewise, what there is to see.
+        unit: What is counted.
+    """
+    left, right, top, tall = 330.0, _WIDTH - 70, 8.0, 18.0
+    positive = [value for _, value in values if value > 0]
+    axis = around(positive or [1.0], title=unit, logarithmic=True)
+    bottom = top + tall * len(values)
+    parts: list[str] = []
+    for tick in axis.ticks():
+        px = left + axis.share(tick) * (right - left)
+        parts.append(f'<line class="grid" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+        parts.append(f'<text class="faint" x="{px:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{tick:.3g}</text>')
+    for number, (name, value) in enumerate(values):
+        y = top + tall * number
+        wide = axis.share(value) * (right - left) if value > 0 else 0.0
+        short = name.partition(";")[0]  # a fused layer is called by all that went into it
+        shown = short if len(short) <= _NAME_CHARS else f"…{short[1 - _NAME_CHARS :]}"
+        parts.append(
+            f'<text class="faint" x="{left - 8:.1f}" y="{y + 13:.1f}" text-anchor="end">{_text(shown)}'
+            f"<title>{_text(name)}</title></text>"
+            f'<rect class="mark s0" x="{left:.1f}" y="{y + 3:.1f}" width="{wide:.1f}" height="{tall - 6:.1f}">'
+            f"<title>{_text(name)}: {value:.3g}</title></rect>"
+            f'<text class="faint" x="{left + wide + 6:.1f}" y="{y + 13:.1f}">{value:.2g}</text>'
+        )
+    parts.append(f'<text x="{(left + right) / 2:.1f}" y="{bottom + 38:.1f}" text-anchor="middle">{_text(unit)}</text>')
+    return _svg(parts, bottom + 48, title, description)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,12 +308,12 @@ class _Plane:
         self._left, self._top, self._right, self._bottom = frame
 
     def at(self, point: Point) -> tuple[float, float]:
-        return self._across(point.x), self._up(point.y)
+        return self.across(point.x), self._up(point.y)
 
     def frame(self) -> Iterator[str]:
         left, right, top, bottom = self._left, self._right, self._top, self._bottom
         for tick in self._x.ticks():
-            px = self._across(tick)
+            px = self.across(tick)
             yield f'<line class="grid" x1="{px:.1f}" x2="{px:.1f}" y1="{top}" y2="{bottom}"/>'
             yield f'<text class="faint" x="{px:.1f}" y="{bottom + 17}" text-anchor="middle">{tick:,g}</text>'
         for tick in self._y.ticks():
@@ -262,23 +327,35 @@ class _Plane:
         yield f'<text transform="rotate(-90 14 {up:.1f})" x="14" y="{up:.1f}" text-anchor="middle">'
         yield f"{_text(self._y.title)}</text>"
 
-    def _across(self, value: float) -> float:
+    def across(self, value: float) -> float:
         return self._left + self._x.share(value) * (self._right - self._left)
 
     def _up(self, value: float) -> float:
         return self._bottom - self._y.share(value) * (self._bottom - self._top)
 
 
-def _key(legend: Sequence[str], hollow: bool, weight_note: str, right: float) -> Iterator[str]:
+def _states(points: Sequence[Point], out: str) -> list[tuple[str, str]]:
+    """The ways in which marks are drawn, with what each says."""
+    found = (
+        ("ring", "recommended", any(point.ring for point in points)),
+        ("mark pale s7", "dominated", any(point.pale for point in points)),
+        ("hollow s7", out, any(point.hollow for point in points)),
+    )
+    return [(kind, name) for kind, name, there in found if there]
+
+
+def _key(legend: Sequence[str], states: Sequence[tuple[str, str]], weight_note: str, right: float) -> Iterator[str]:
     """Names of the series above the drawing, and what area and outline stand for."""
     at = 62.0
     for number, name in enumerate(legend):
         yield f'<circle class="mark s{number % SERIES}" cx="{at + 5:.1f}" cy="16" r="5"/>'
         yield f'<text x="{at + 15:.1f}" y="20">{_text(name)}</text>'
         at += 32 + len(name) * _CHAR_PX * 1.08
-    if hollow:
-        yield f'<circle class="hollow s7" style="fill:var(--paper)" cx="{at + 5:.1f}" cy="16" r="5"/>'
-        yield f'<text x="{at + 15:.1f}" y="20">refused</text>'
+    for kind, name in states:
+        paper = ' style="fill:var(--paper)"' if kind.startswith("hollow") else ""
+        yield f'<circle class="{kind}"{paper} cx="{at + 5:.1f}" cy="16" r="5"/>'
+        yield f'<text x="{at + 15:.1f}" y="20">{_text(name)}</text>'
+        at += 32 + len(name) * _CHAR_PX * 1.08
     if weight_note:
         yield f'<text class="faint" x="{right}" y="20" text-anchor="end">{_text(weight_note)}</text>'
 
@@ -292,9 +369,9 @@ _SIDES = ((1, 0), (-1, 0), (0, -1), (0, 1), (0.7, -0.8), (0.7, 0.8), (-0.7, -0.8
 _DISTANCES = (5.0, 16.0, 30.0, 46.0, 64.0, 86.0)
 
 
-def _labels(discs: Sequence[tuple[Point, float, float, float]], frame: Box) -> Iterator[str]:
+def _labels(discs: Sequence[tuple[Point, float, float, float]], others: Sequence[Box], frame: Box) -> Iterator[str]:
     """Each label at the nearest place where it covers neither a mark nor another label; else it is left to the note."""
-    taken: list[Box] = [(px - r, py - r, px + r, py + r) for _, px, py, r in discs]
+    taken: list[Box] = [*others, *((px - r, py - r, px + r, py + r) for _, px, py, r in discs)]
     for point, px, py, radius in sorted(discs, key=lambda disc: (disc[2], disc[1])):
         place = _place(point.label, (px, py, radius), taken, frame)
         if place is None:

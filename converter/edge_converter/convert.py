@@ -199,6 +199,8 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
                 notes=watch.notes,
                 request=request,
                 classes=verdict.by_class,
+                elsewhere=believed,
+                changes=verdict.changes,
             ),
         )
     return ConvertResult(

@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edge_converter import paired
 from edge_converter.answered import Answered
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate
+from edge_converter.confusion import Changes, changes
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import MetricError, UnsupportedModelError
+from edge_converter.metrics.classes import Accuracy
 from edge_converter.metrics.contract import Array, Metric, Tally
 from edge_converter.request import Bound, Progress
 from edge_sdk.manifest import Precision, Quality, Refused
@@ -31,6 +35,7 @@ class Verdict:
     """What was kept, what was refused and why, and against what all was counted.
 
     Attributes:
+        changes: What they answer otherwise than the reference, by variant, where answers are classes.
         by_class: The metric's value of each class alone, by variant and class number.
     """
 
@@ -38,6 +43,7 @@ class Verdict:
     kept: tuple[tuple[Candidate, Quality], ...]
     refused: tuple[tuple[Candidate, Refused], ...]
     by_class: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    changes: Mapping[str, Changes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +90,14 @@ def judge(
 
     reference, rows_of_reference, judged = _reference(candidates, metric, kept_of)
     refused: list[tuple[Candidate, Refused]] = []
+    changed: dict[str, Changes] = {}
     for candidate in candidates:
         if candidate.id in judged:
             continue
         try:
             found = kept_of(candidate)
             judged[candidate.id] = _judged(metric, found, rows_of_reference)
+            changed |= _changed(candidate, metric, found, rows_of_reference, samples.labels[rows])
         except MetricError as error:
             refused.append((candidate, Refused(id=candidate.id, reason=f"{metric.name}: {error}"[:1000])))
     own = {c.source: c for c in candidates if c.given and c.precision is Precision.FP32}
@@ -112,8 +120,16 @@ def judge(
         reference=reference.id,
         kept=tuple(kept),
         refused=tuple(sorted(refused, key=lambda one: order.index(one[0].id))),
+        changes=changed,
         by_class={id_: dict(one.tally.by_class) for id_, one in judged.items()},
     )
+
+
+def _changed(candidate: Candidate, metric: Metric, found: Array, reference: Array, labels: Array) -> dict[str, Changes]:
+    """What it answers otherwise than the reference, where each answer is one class."""
+    if not isinstance(metric, Accuracy) or found.ndim != 1:
+        return {}
+    return {candidate.id: changes(reference, found, np.asarray(labels, np.int64))}
 
 
 def _reference(

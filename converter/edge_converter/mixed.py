@@ -28,6 +28,7 @@ from edge_converter.request import Progress
 from edge_converter.values import Array
 from edge_sdk.manifest import Pass, Precision
 
+_MOST_TOLD = 500  # layers whose error is told as evidence
 _STEPS = 4096  # of the knapsack
 # Where no size is asked for: the sum of errors up to which layers are stored in 4 bits. EfficientNet-Lite0 answers
 # 98 % of 800 photographs as before at 0.015, 97 % at 0.028.
@@ -97,6 +98,7 @@ def make(
             "rounding": "compensated",
             "samples": count,
         },
+        evidence={f"layer:{layer.name[:200]}": float(f"{layer.error:.4g}") for layer in layers[:_MOST_TOLD]},
     )
     return quantize.read_back(into, Precision.MIXED, compression, where=where)
 

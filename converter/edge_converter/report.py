@@ -5,15 +5,14 @@ Complete in itself: no script, font or image comes from elsewhere, and it names 
 
 from __future__ import annotations
 
-import html
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from edge_converter import by_class, chart
+from edge_converter import by_class, chart, page, report_boards, report_passes, reproduce
 from edge_converter.by_class import ByClass
+from edge_converter.confusion import Changes
 from edge_converter.request import ConvertRequest
 from edge_converter.targets import page as accelerators
 from edge_sdk._version import __version__
@@ -37,6 +36,7 @@ _MEANING = {
 
 _STYLE = (
     chart.STYLE
+    + report_boards.STYLE
     + """
 :root{color-scheme:light dark;--page:#f5f7fa;--line:#dde3ea;--good:#00704f;--bad:#b3261e;--tint:#eef4fb}
 @media (prefers-color-scheme:dark){:root{--page:#0e1319;--line:#2c3642;--good:#4fd3a5;--bad:#ff8a80;--tint:#1b2633}}
@@ -65,6 +65,7 @@ tr.group td{background:var(--tint);font-weight:600;text-align:left}
 .chip.measured{color:var(--good)}.chip.predicted{color:var(--s4)}.bad{color:var(--bad)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0;padding:14px 16px;font-size:14px}
 dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}ul{padding-left:20px;max-width:85ch}code{font-size:13px}
+pre{margin:0;padding:12px 16px;font-size:13px;white-space:pre-wrap;overflow-wrap:anywhere}th.text{width:55%}
 details{margin-top:8px}summary{cursor:pointer}
 @media print{body{background:none}figure,section,.scroll{break-inside:avoid}}
 """
@@ -80,6 +81,8 @@ def render(
     notes: Sequence[str],
     request: ConvertRequest,
     classes: ByClass | None = None,
+    elsewhere: Sequence[Latency] = (),
+    changes: Mapping[str, Changes] | None = None,
 ) -> str:
     """The page.
 
@@ -91,6 +94,8 @@ def render(
         notes: Sentences a reader should know.
         request: What was asked for.
         classes: The metric's value of each class, by variant and class number.
+        elsewhere: Latencies that devices measured.
+        changes: What variants answer otherwise than the reference, where answers are classes.
     """
     times = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
     whole = manifest
@@ -103,15 +108,19 @@ def render(
         _plots(manifest, times, refused, request),
         "<h2>Variants</h2>",
         _variants(manifest, times),
-        _boards(manifest, latencies, boards),
+        report_boards.section(manifest, [*elsewhere, *(x for x in latencies if x.profile)], boards),
         accelerators.section(whole, latencies, boards),
+        report_passes.bought(manifest, times),
+        report_passes.sensitivity(manifest),
+        report_passes.confused(manifest, changes or {}),
         by_class.section(manifest, classes or {}),
         _refusals(manifest, request),
         _notes(notes),
+        _again(manifest, request),
         _facts(manifest, times, request),
         _reading(manifest),
     ]
-    title = _text(f"{manifest.name} {manifest.version}")
+    title = page.text(f"{manifest.name} {manifest.version}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -125,9 +134,9 @@ def _header(manifest: Manifest, times: Mapping[str, Latency]) -> str:
     where = next(iter(times.values())).machine if times else "no machine"
     sources = ", ".join(source.name for source in manifest.sources)
     return (
-        f"<h1>{_text(manifest.name)} <small>version {_text(manifest.version)}</small></h1>"
-        f'<p class="lead">{_count(len(manifest.variants), "variant")} of {_text(sources)}, each judged on the same '
-        f"{samples:,} labelled samples and timed on {_text(where)}.</p>"
+        f"<h1>{page.text(manifest.name)} <small>version {page.text(manifest.version)}</small></h1>"
+        f'<p class="lead">{page.count(len(manifest.variants), "variant")} of {page.text(sources)}, each judged on '
+        f"the same {samples:,} labelled samples and timed on {page.text(where)}.</p>"
     )
 
 
@@ -140,23 +149,31 @@ def _highlights(manifest: Manifest, times: Mapping[str, Latency]) -> str:
     smallest = min(close, key=lambda v: (v.transfer_bytes, v.id))
     base_ms = times[reference.id].median_ms if reference.id in times else None
     faster = (
-        f", {_factor(base_ms / times[fastest.id].median_ms)} the reference's speed"
+        f", {page.factor(base_ms / times[fastest.id].median_ms)} the reference's speed"
         if base_ms and fastest is not reference
         else ""
     )
     share = f", {100 * smallest.transfer_bytes / max(1, reference.transfer_bytes):.0f} % of the reference"
     cards = [
-        ("Reference: the most accurate float model", reference, f"{_ms(base_ms)}, {_size(reference.transfer_bytes)}"),
+        (
+            "Reference: the most accurate float model",
+            reference,
+            f"{page.ms(base_ms)}, {page.size(reference.transfer_bytes)}",
+        ),
         (
             f"Fastest within {_CLOSE:g} point of it, here",
             fastest,
-            f"{_ms(times[fastest.id].median_ms) if fastest.id in times else '-'}{faster}",
+            f"{page.ms(times[fastest.id].median_ms) if fastest.id in times else '-'}{faster}",
         ),
-        (f"Smallest within {_CLOSE:g} point of it", smallest, f"{_size(smallest.transfer_bytes)} to transfer{share}"),
+        (
+            f"Smallest within {_CLOSE:g} point of it",
+            smallest,
+            f"{page.size(smallest.transfer_bytes)} to transfer{share}",
+        ),
     ]
     parts = [
-        f'<div><div class="what">{_text(what)}</div><div class="big">{_text(v.id)}</div>'
-        f"<p>{value_text(v.quality)} {_text(manifest.metric)}; {_text(words)}</p></div>"
+        f'<div><div class="what">{page.text(what)}</div><div class="big">{page.text(v.id)}</div>'
+        f"<p>{value_text(v.quality)} {page.text(manifest.metric)}; {page.text(words)}</p></div>"
         for what, v, words in cards
     ]
     return f'<div class="cards">{"".join(parts)}</div>'
@@ -188,8 +205,8 @@ def _plots(
     def point(variant: Variant, x: float, weight: float) -> chart.Point:
         below = variant.quality.value < y.low
         note = (
-            f"{variant.id}: {value_text(variant.quality)}, {_ms(times[variant.id].median_ms)}, "
-            f"{_size(variant.transfer_bytes)} to transfer{', refused' if variant.id in out else ''}"
+            f"{variant.id}: {value_text(variant.quality)}, {page.ms(times[variant.id].median_ms)}, "
+            f"{page.size(variant.transfer_bytes)} to transfer{', refused' if variant.id in out else ''}"
         )
         return chart.Point(
             x=x,
@@ -206,7 +223,7 @@ def _plots(
         [point(v, times[v.id].median_ms, float(v.transfer_bytes)) for v in shown],
         x=chart.around(
             [times[v.id].median_ms for v in shown],
-            title=f"median latency of one inference here, ms ({_count(threads, 'thread')}; logarithmic)",
+            title=f"median latency of one inference here, ms ({page.count(threads, 'thread')}; logarithmic)",
             logarithmic=True,
         ),
         y=y,
@@ -228,7 +245,7 @@ def _plots(
     )
     warning = (
         "<b>Accuracy against latency, measured on this machine.</b> Up and to the left is better. The order of the "
-        "latencies is another on other processors: for boards, see the predictions below."
+        "latencies is another on other processors: for boards, see the plots below."
     )
     return (
         f"<figure><figcaption>{warning}</figcaption>{by_time}</figure>"
@@ -249,9 +266,9 @@ def _variants(manifest: Manifest, times: Mapping[str, Latency]) -> str:
             words = (
                 f"{source.name}: {cost.macs / 1e6:,.2f} million multiply-accumulates, {cost.parameters:,} parameters"
             )
-            rows.append(f'<tr class="group"><td colspan="{len(header)}">{_text(words)}</td></tr>')
+            rows.append(f'<tr class="group"><td colspan="{len(header)}">{page.text(words)}</td></tr>')
         rows += [_row(variant, manifest, times.get(variant.id)) for variant in members]
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
+    head = "".join(f'<th scope="col">{page.text(name)}</th>' for name in header)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -262,7 +279,7 @@ def _row(variant: Variant, manifest: Manifest, latency: Latency | None) -> str:
     if pruned is not None:
         sub += f", {100 * float(pruned.parameters.get('sparsity', 0)):.0f} % of the large kernels' weights are zero"
     if variant.exceptions:
-        sub += f"; {_count(len(variant.exceptions), 'layer')} in another format"
+        sub += f"; {page.count(len(variant.exceptions), 'layer')} in another format"
     lost = "-"
     if quality.source_drop is not None:
         lost = drop_text(quality.source_drop, quality.source_interval or 0.0, quality.samples)
@@ -271,84 +288,49 @@ def _row(variant: Variant, manifest: Manifest, latency: Latency | None) -> str:
         drop_text(quality.drop, quality.interval, quality.samples),
         f"{quality.agreement:.1f} %",
         lost,
-        _size(variant.size_bytes),
-        _size(variant.transfer_bytes),
-        _ms(latency.median_ms if latency else None),
-        _ms(latency.p95_ms if latency else None),
+        page.size(variant.size_bytes),
+        page.size(variant.transfer_bytes),
+        page.ms(latency.median_ms if latency else None),
+        page.ms(latency.p95_ms if latency else None),
         f"{variant.target.min_runtime} on" if variant.target.min_runtime else "LiteRT",
     )
     exceptions = ""
     if variant.exceptions:
-        items = "".join(f"<li>{_text(line)}</li>" for line in variant.exceptions[:50])
+        items = "".join(f"<li>{page.text(line)}</li>" for line in variant.exceptions[:50])
         exceptions = f"<details><summary>layers in another format</summary><ul>{items}</ul></details>"
-    name = f'{_text(variant.id)}<span class="sub">{_text(sub)}</span>{exceptions}'
-    return f"<tr><td>{name}</td>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _boards(manifest: Manifest, latencies: Sequence[Latency], boards: Sequence[Profile]) -> str:
-    if not boards:
-        return ""
-    measured = {entry.variant: entry for entry in latencies if entry.origin is Origin.MEASURED}
-    rows = []
-    for board in boards:
-        predicted = {
-            entry.variant: entry
-            for entry in latencies
-            if entry.origin is Origin.PREDICTED and entry.profile == board.id
-        }
-        here = measured if platform.machine() in board.machine else {}
-        rows.append(f'<tr class="group"><td colspan="5">{_text(board.name)} ({_text(board.id)})</td></tr>')
-        for id_ in manifest.fronts.get(board.id, ()):
-            variant = manifest.variant(id_)
-            if variant is not None:
-                rows.append(_board_row(variant, predicted.get(id_), here.get(id_)))
-    names = ("variant", "accuracy", "transfer", "latency")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col" class="text">how known</th>'
-    return (
-        "<h2>Worth having, board by board</h2><p>On each board the variants that no other beats in accuracy, latency "
-        "and size at once, the most accurate first. A prediction comes from the operations in the file and what is "
-        "published about the processor; on the board, the daemon replaces it by what it measures.</p>"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _board_row(variant: Variant, predicted: Latency | None, measured: Latency | None) -> str:
-    """One variant; `measured` is given where this machine is one of those the profile is about."""
-    how = []
-    if measured is not None:
-        how.append(f'<span class="chip measured">measured here</span> {_count(measured.threads, "thread")}')
-    if predicted is not None:
-        band = predicted.band or 1.0
-        span = f"{_ms(predicted.median_ms / band)} to {_ms(predicted.median_ms * band)}"
-        words = f"{span}, {_count(predicted.threads, 'thread')}"
-        how.append(f'<span class="chip predicted">predicted</span> {_text(words)}')
-    best = measured or predicted
-    cells = f"<td>{value_text(variant.quality)}</td><td>{_size(variant.transfer_bytes)}</td>"
-    cells += f"<td>{_text(_ms(best.median_ms if best else None))}</td>"
-    why = "; ".join(how) or "no latency model for this board"
-    return f'<tr><td>{_text(variant.id)}</td>{cells}<td class="text">{why}</td></tr>'
+    name = f'{page.text(variant.id)}<span class="sub">{page.text(sub)}</span>{exceptions}'
+    return f"<tr><td>{name}</td>{''.join(f'<td>{page.text(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _refusals(manifest: Manifest, request: ConvertRequest) -> str:
     if not manifest.refused:
         return ""
     rows = "".join(
-        f'<tr><td>{_text(one.id)}</td><td class="bad">{value_text(one.quality) if one.quality else "-"}</td>'
-        f'<td class="text">{_text(one.reason)}</td></tr>'
+        f'<tr><td>{page.text(one.id)}</td><td class="bad">{value_text(one.quality) if one.quality else "-"}</td>'
+        f'<td class="text">{page.text(one.reason)}</td></tr>'
         for one in manifest.refused
     )
     return (
         f"<h2>Refused</h2><p>Made, and left out of the bundle. The bound was {request.max_drop:g} points lost to "
         "compression.</p>"
         '<div class="scroll"><table><thead><tr><th scope="col">variant</th>'
-        f'<th scope="col">{_text(manifest.metric)}</th><th scope="col" class="text">why</th></tr></thead>'
+        f'<th scope="col">{page.text(manifest.metric)}</th><th scope="col" class="text">why</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
 def _notes(notes: Iterable[str]) -> str:
-    items = "".join(f"<li>{_text(note)}</li>" for note in notes)
+    items = "".join(f"<li>{page.text(note)}</li>" for note in notes)
     return f"<h2>Notes</h2><ul>{items}</ul>" if items else ""
+
+
+def _again(manifest: Manifest, request: ConvertRequest) -> str:
+    lines = "\n".join(reproduce.commands(request, manifest))
+    return (
+        "<h2>To make it again</h2><p>The same files, data and kind of machine give the same manifest and variants, "
+        "byte for byte; then what looks at the bundle, and what measures it on a board.</p>"
+        f'<div class="scroll"><pre>{page.text(lines)}</pre></div>'
+    )
 
 
 def _facts(manifest: Manifest, times: Mapping[str, Latency], request: ConvertRequest) -> str:
@@ -369,7 +351,7 @@ def _facts(manifest: Manifest, times: Mapping[str, Latency], request: ConvertReq
         ("timed on", f"{any_time.machine}; {any_time.runtime}; {any_time.threads} threads" if any_time else "nothing"),
         ("seed", str(request.seed)),
     ]
-    items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in pairs)
+    items = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in pairs)
     return f'<h2>How it was made</h2><section class="card"><dl>{items}</dl></section>'
 
 
@@ -387,31 +369,9 @@ def _reading(manifest: Manifest) -> str:
         "median, p95": "half and 95 % of the inferences took no longer. The variants took turns while timed.",
         "runs on TFLite": "the first version of TensorFlow Lite that knows all operators in the file.",
     }
-    items = "".join(f"<li><b>{_text(word)}</b>: {_text(meaning)}</li>" for word, meaning in words.items())
+    items = "".join(f"<li><b>{page.text(word)}</b>: {page.text(meaning)}</li>" for word, meaning in words.items())
     return f"<h2>How to read it</h2><ul>{items}</ul>"
 
 
 def _numbers(values: Sequence[float]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _factor(ratio: float) -> str:
-    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:.0f} times"  # noqa: PLR2004 - two significant digits
-
-
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"  # noqa: PLR2004 - three significant digits
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"  # noqa: PLR2004
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True).replace(" %", "\u00a0%")
