@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_converter import compensate, graph, mixed, quantize
+from edge_converter import compensate, graph, mixed, quantize, sequences
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.graph import Graph
@@ -162,6 +162,7 @@ class _Maker:
             QuantizationError: It cannot be made, or not as small as it has to be.
         """
         file, precision = job.file, job.precision
+        sequences.refuse(file.path)
         samples, rows = self._calibration.samples, self._calibration.rows
         into = self._folder / f"{len(self.origin)}-{precision.value}.tflite"
         self.origin[into] = file.path

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import candidates, fronts, graph, judge, latency, report, sources
+from edge_converter import candidates, fronts, graph, judge, latency, report, sequences, sources
 from edge_converter import data as labelled
 from edge_converter.candidates import Calibration, Candidate, FloatFile
 from edge_converter.data import Samples, Split
@@ -201,6 +201,8 @@ def _family(
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
     shape, classes = inputs[0].shape[1:], outputs[0].shape[1]
+    if graphs[0].stateful:
+        shape = sequences.sample_shape(request.data, shape)
     samples = _open(request.data, shape, classes, request)
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
@@ -251,7 +253,7 @@ def _measure(
     kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
     progress.stage("time", len(kept) * latency.rounds())
-    sample = family.samples.read(family.parts.count[:1])
+    sample = sequences.one_step(family.samples.read(family.parts.count[:1]), family.inputs[0].shape[1:])
     paths = {candidate.id: candidate.path for candidate in kept}
     return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_converter import sequences
 from edge_converter.data import Integers, Samples
+from edge_converter.sequences import SequenceEngine
 from edge_sdk.engine import Engine
 
 # What is being answered when Ctrl-C comes is answered to its end, so it is little.
@@ -39,7 +41,8 @@ def answers(path: Path, samples: Samples, rows: Integers, *, advance: Callable[[
     """
     found = np.full(len(rows), NO_ANSWER, np.int64)
     parts = range(0, len(rows), _AT_ONCE)
-    free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+    opened = sequences.opener(path)
+    free: queue.SimpleQueue[Engine | SequenceEngine] = queue.SimpleQueue()
 
     def answer(start: int) -> int:
         engine = free.get()
@@ -55,7 +58,9 @@ def answers(path: Path, samples: Samples, rows: Integers, *, advance: Callable[[
     with contextlib.ExitStack() as stack:
         workers = max(1, min(_processors(), _MOST_ENGINES, len(parts)))
         for _ in range(workers):
-            free.put(stack.enter_context(Engine(path, threads=1)))
+            engine = opened()
+            stack.callback(engine.close)
+            free.put(engine)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="evaluate")
         try:
             for done in as_completed([pool.submit(answer, start) for start in parts]):

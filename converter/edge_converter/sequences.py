@@ -1,0 +1,102 @@
+"""Models that keep state from one call to the next: each sample is a sequence, answered from a fresh start.
+
+`Interpreter.reset_all_variables` resets the variable tensors of old recurrent operators alone; what a `VAR_HANDLE`
+names, as in streaming models, it leaves as it was (seen with ai-edge-litert 2.3.0). Only a new interpreter forgets.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_converter import graph
+from edge_converter.errors import QuantizationError
+from edge_sdk.engine import Engine
+
+
+class SequenceEngine:
+    """Answers like an `Engine`, of a model that keeps state: a sample is a sequence of inputs, or one.
+
+    Args:
+        path: The file.
+        threads: Of the interpreter.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self._path = path
+        self._threads = threads
+        with Engine(path, threads=threads, warm=False) as engine:
+            self._rank = len(engine.inputs[0].shape)
+
+    def close(self) -> None:
+        """Do nothing: nothing is kept between samples."""
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The answers after the last step of each sample.
+
+        Args:
+            arrays: One, `[samples, steps, *input]`, or `[samples, *input]` where each has one step; the input without
+                its batch.
+        """
+        (batch,) = arrays
+        answers = [self._sample(sample if batch.ndim > self._rank else sample[np.newaxis]) for sample in batch]
+        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+
+    def _sample(self, steps: NDArray[Any]) -> list[NDArray[Any]]:
+        answer: list[NDArray[Any]] = []
+        with Engine(self._path, threads=self._threads, warm=False) as engine:  # warming it would be a step
+            for step in steps:
+                answer = engine.run([step[np.newaxis]])
+        return answer
+
+
+def opener(path: Path, *, threads: int = 1) -> Callable[[], Engine | SequenceEngine]:
+    """What opens a file for answering samples, by whether it keeps state.
+
+    Raises:
+        SourceError: It is no whole `.tflite` file.
+        UnsupportedModelError: It holds something this converter cannot judge.
+    """
+    if graph.read(path).stateful:
+        return lambda: SequenceEngine(path, threads=threads)
+    return lambda: Engine(path, threads=threads)
+
+
+def refuse(path: Path) -> None:
+    """Pass if the model keeps no state; for passes that take samples, or operators, as if each stood alone.
+
+    Raises:
+        QuantizationError: It does.
+    """
+    found = graph.read(path)
+    if found.stateful:
+        raise QuantizationError(
+            f"keeps state between calls ({found.variables} variables), and calibration takes each sample as if it "
+            "stood alone",
+            where=str(path),
+            hint="quantize it where it was trained: a quantized .tflite is kept and measured as it is",
+        )
+
+
+def sample_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the samples in this data, for a model with state that takes `shape` at each step.
+
+    Where `x` has one dimension more, that is the steps; everything else is left to whoever opens the data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as array:
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            found = tuple(int(size) for size in read[np.lib.format.read_magic(array)](array)[0][1:])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        return shape
+    return found if found[1:] == shape else shape
+
+
+def one_step(sample: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The first input of a sample, `[1, *shape]`: what one inference takes."""
+    return sample[:, 0] if sample.shape[1:] != shape else sample
