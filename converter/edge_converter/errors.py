@@ -33,10 +33,41 @@ class DataError(ConversionError):
     exit_status = EXIT_USAGE
 
 
-class KerasProcessError(ConversionError):
+class ChildProcessDiedError(ConversionError):
+    """A child process that imports or converts died, or did not answer in time; the three below say which."""
+
+    code = "child-process"
+
+
+class KerasProcessError(ChildProcessDiedError):
     """The child process that runs TensorFlow died, or did not answer in time."""
 
     code = "keras-process"
+
+
+class TorchProcessError(ChildProcessDiedError):
+    """The child process that runs PyTorch died, or did not answer in time."""
+
+    code = "torch-process"
+
+
+class OnnxProcessError(ChildProcessDiedError):
+    """The child process that runs onnx2tf died, or did not answer in time."""
+
+    code = "onnx-process"
+
+
+class OnnxEnvironmentError(ConversionError):
+    """The environment that onnx2tf runs in could not be made."""
+
+    code = "onnx-environment"
+
+
+class ImportMismatchError(ConversionError):
+    """What an import made answers otherwise than the model it was made of."""
+
+    code = "import-mismatch"
+    exit_status = EXIT_USAGE
 
 
 class QuantizationError(ConversionError):
