@@ -71,6 +71,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         seed=args.seed,
         threads=args.threads,
         keras_deadline_s=args.keras_deadline,
+        signature=args.signature,
+        input_shapes=tuple(args.input_shapes),
+        onnx_python=Path(args.onnx_python) if args.onnx_python else None,
     )
 
 

@@ -201,7 +201,7 @@ def _family(
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
     shape, classes = inputs[0].shape[1:], outputs[0].shape[1]
-    if graphs[0].stateful:
+    if sequences.keep_state(list(zip(models, graphs, strict=True))):
         shape = sequences.sample_shape(request.data, shape)
     samples = _open(request.data, shape, classes, request)
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)

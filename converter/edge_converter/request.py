@@ -29,7 +29,8 @@ class ConvertRequest:
     """One conversion.
 
     Attributes:
-        models: `.keras`, `.h5`, `.tflite` files or SavedModel directories with the same inputs and outputs.
+        models: `.keras`, `.h5`, `.tflite`, `.pt2`, `.onnx` files, SavedModel directories or `torch:module:function`,
+            with the same inputs and outputs.
         data: Labelled data: an `.npz` file or a folder of images.
         output: The bundle's directory; a bundle that stands there is replaced.
         profiles: Ids of the boards to choose variants for.
@@ -45,7 +46,11 @@ class ConvertRequest:
         preprocessing: Applied to every sample before it reaches the model.
         seed: For everything random.
         threads: Of the interpreters that calibrate and whose latencies are measured.
-        keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
+        keras_deadline_s: One conversion or fine-tuning in a process of TensorFlow, PyTorch or onnx2tf may take this
+            long.
+        signature: Of SavedModel and `.tflite` sources that have several; None for `serving_default`, or the only one.
+        input_shapes: One for each input, in the source's own layout, where more than the batch is free.
+        onnx_python: An interpreter that has onnx2tf; None makes an environment for it.
     """
 
     models: tuple[Path, ...]
@@ -65,6 +70,9 @@ class ConvertRequest:
     seed: int = 0
     threads: int = 1
     keras_deadline_s: float = 1800.0
+    signature: str | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    onnx_python: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

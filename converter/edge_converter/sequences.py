@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_converter import graph
-from edge_converter.errors import QuantizationError
+from edge_converter.errors import QuantizationError, SignatureMismatchError
+from edge_converter.graph import Graph
+from edge_converter.sources import SourceModel
 from edge_sdk.engine import Engine
 
 
@@ -65,6 +67,23 @@ def opener(path: Path, *, threads: int = 1) -> Callable[[], Engine | SequenceEng
     if graph.read(path).stateful:
         return lambda: SequenceEngine(path, threads=threads)
     return lambda: Engine(path, threads=threads)
+
+
+def keep_state(graphs: Sequence[tuple[SourceModel, Graph]]) -> bool:
+    """Whether the models of a family keep state.
+
+    Raises:
+        SignatureMismatchError: Some do and some do not: their samples differ.
+    """
+    first, graph_ = graphs[0]
+    for other, its in graphs[1:]:
+        if its.stateful != graph_.stateful:
+            raise SignatureMismatchError(
+                f"one of {other.name} and {first.name} keeps state between calls and the other does not",
+                where=str(other.path),
+                hint="convert it apart",
+            )
+    return graph_.stateful
 
 
 def refuse(path: Path) -> None:
