@@ -9,13 +9,24 @@ from typing import Literal
 
 import msgspec
 
+from edge_converter._child_wire import Advance, Failed, Ready
+
+__all__ = ["Advance", "Answer", "Ask", "Convert", "Done", "Failed", "Prune", "Ready"]
+
 
 class Convert(msgspec.Struct, frozen=True, kw_only=True, tag="convert", forbid_unknown_fields=True):
-    """Convert a model to a float `.tflite` file."""
+    """Convert a model to a float `.tflite` file.
+
+    Attributes:
+        signature: Of a SavedModel; None for its `serving_default`, or its only one.
+        shapes: Of its inputs, where more than the batch is free; none to leave them.
+    """
 
     path: str
     framework: Literal["keras", "saved_model"]
     into: str
+    signature: str | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unknown_fields=True):
@@ -26,18 +37,6 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unkno
     into: str
     sparsity: float
     seed: int
-
-
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", forbid_unknown_fields=True):
-    """TensorFlow is imported."""
-
-    version: str
-
-
-class Advance(msgspec.Struct, frozen=True, kw_only=True, tag="advance", forbid_unknown_fields=True):
-    """This many more percent are done."""
-
-    percent: int
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown_fields=True):
@@ -52,21 +51,6 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
     sparsity: float = 0.0
     layers: int = 0
     steps: int = 0
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", forbid_unknown_fields=True):
-    """It could not be done.
-
-    Attributes:
-        kind: `missing`: TensorFlow is not installed; `source`: the file cannot be read; `unsupported`: it holds
-            something that cannot be converted or pruned.
-        what: One clause.
-        hint: What to try.
-    """
-
-    kind: Literal["missing", "source", "unsupported"]
-    what: str
-    hint: str = ""
 
 
 Ask = Convert | Prune

@@ -99,6 +99,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
         compiler_deadline_s=args.compiler_deadline,
+        signature=args.signature,
+        input_shapes=tuple(args.input_shapes),
+        onnx_python=Path(args.onnx_python) if args.onnx_python else None,
     )
 
 

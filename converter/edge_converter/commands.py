@@ -19,6 +19,7 @@ _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
 _SLOWEST_LINK = 1e-3  # MB/s
 _HIGHEST_LEVEL = 10_000_000
+_LARGEST_SIZE, _MOST_DIMENSIONS = 2**20, 8
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -29,7 +30,21 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".keras, .h5 or .tflite file, or SavedModel directory; several of the same signature make a family",
+        help=".keras, .h5, .tflite, .pt2 or .onnx file, SavedModel directory, or torch:MODULE:FUNCTION; several of the "
+        "same inputs and outputs make a family",
+    )
+    parser.add_argument("--signature", metavar="NAME", help="of a SavedModel or .tflite that has several")
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        type=_shape,
+        default=[],
+        dest="input_shapes",
+        metavar="N[,N...]",
+        help="fix an input's sizes, such as 1,224,224,3, where more than the batch is free; once for each input",
+    )
+    parser.add_argument(
+        "--onnx-python", metavar="PATH", help="a Python that has onnx2tf; else an environment is made for it, once"
     )
     data = parser.add_argument_group(
         "data", "an .npz file with x and y, a folder of images or .wav files with labels.csv, or module:function"
@@ -154,7 +169,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=1800.0,
         metavar="S",
-        help="most one conversion or fine-tuning may take in TensorFlow (default 1800)",
+        help="most one conversion or fine-tuning may take in TensorFlow, PyTorch or onnx2tf (default 1800)",
     )
     how.add_argument(
         "--compiler-deadline",
@@ -261,6 +276,13 @@ def _size(text: str) -> tuple[int, int]:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(_number(part, -math.inf, math.inf) for part in text.split(","))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = tuple(_whole(part, 1, _LARGEST_SIZE) for part in text.split(","))
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} has more than {_MOST_DIMENSIONS} sizes")
+    return sizes
 
 
 def _bytes(text: str) -> int:

@@ -28,6 +28,7 @@ from edge_converter import (
     recipe,
     report,
     selection,
+    sequences,
     sources,
 )
 from edge_converter import data as labelled
@@ -278,9 +279,12 @@ def _family(
 ) -> _Family:
     graphs = [graph.read(file.path) for file in floats]
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
+    takes = inputs
+    if sequences.keep_state(list(zip(models, graphs, strict=True))):
+        takes = sequences.samples_of(request.data, inputs)
     outputs = sources.settled(floats[0].path, outputs)
     samples = labelled.open_samples(
-        request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
+        request.data, inputs=takes, preprocessing=request.preprocessing, rate_hz=request.rate_hz
     )
     steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
@@ -347,7 +351,8 @@ def _measure(
 ) -> tuple[Latency, ...]:
     progress.stage("time", len(kept) * latency.turns())
     at_once = batches.size(family.inputs)
-    sample = [each[0] for each in batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)]
+    calls = batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)
+    sample = [sequences.one_step(each[0], spec) for each, spec in zip(calls, family.inputs, strict=True)]
     paths = {candidate.id: candidate.path for candidate in kept}
     return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)
 

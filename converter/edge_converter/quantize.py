@@ -205,6 +205,8 @@ def _static(tool: Any, bits: int, *, each: bool = True) -> dict[str, bool | int 
 
     ops, grain = qtyping.TFLOperationName, qtyping.QuantGranularity
     tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8, grain.CHANNELWISE if each else grain.TENSORWISE)
+    # LiteRT 2.3.0 computes products of integers with a constant as if it had one scale: with one a channel it gives 0.
+    tool.add_static_config(".*", ops.BATCH_MATMUL, bits, 8, grain.TENSORWISE)
     for border in (ops.INPUT, ops.OUTPUT):  # apps give and take float, whatever is inside
         tool.update_quantization_recipe(".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
     return {"algorithm": "min_max", "weights": "channelwise" if each else "tensorwise", "activation_bits": bits}

@@ -53,6 +53,29 @@ keras.Model(image, keras.layers.Dense(10)(keras.ops.erfinv(flat))).save(folder /
 pool = keras.layers.GlobalAveragePooling2D()(image)
 keras.Model(image, keras.layers.Dense(10)(pool)).save(folder / "few.keras")
 
+# With code of its own, with free sizes, with a recurrent layer.
+keras.Model(image, keras.layers.Dense(10)(keras.layers.Lambda(lambda x: x * 2)(flat))).save(folder / "lambda.keras")
+keras.Model(image, keras.layers.Dense(10)(keras.layers.Lambda(lambda x: x * 2)(flat))).save(folder / "lambda.h5")
+any_size = keras.Input((None, None, 3))
+seen = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2DTranspose(8, 3)(any_size))
+keras.Model(any_size, keras.layers.Dense(3)(seen)).save(folder / "sizes.keras")
+steps = keras.Input((6, 4))
+keras.Model(steps, keras.layers.Dense(3)(keras.layers.LSTM(8)(steps))).save(folder / "recurrent.keras")
+
+# With several signatures, and with an operator that TensorFlow Lite does not have.
+import tensorflow as tf
+root = tf.Module()
+root.w = tf.Variable(tf.random.normal((4, 3)))
+def signature(function, *shape):
+    return tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.float32, name="x"))
+tf.saved_model.save(root, str(folder / "several"), signatures={
+    "once": signature(lambda x: {"y": x @ root.w}, None, 4),
+    "mean": signature(lambda x: {"y": tf.reduce_mean(x, 1) @ root.w}, None, None, 4),
+})
+tf.saved_model.save(root, str(folder / "strange"), signatures={
+    "serving_default": signature(lambda x: {"y": tf.math.erfinv(x) @ root.w}, None, 4),
+})
+
 # As Keras 2 wrote it, and with a setting that no Keras knows.
 import h5py
 mobile = keras.layers.DepthwiseConv2D(3)(image)
@@ -242,6 +265,53 @@ def test_a_depthwise_layer_as_keras_2_wrote_it(process: KerasProcess, exports: P
 def test_a_layer_whose_settings_nobody_knows(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"holds a DepthwiseConv2D layer that Keras .* cannot read"):
         process.convert(exports / "strange.h5", Framework.KERAS, tmp_path / "out.tflite")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_layer_that_brings_code_is_refused(process: KerasProcess, exports: Path, tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"holds code .a Lambda layer., which would run when it is loaded"):
+        process.convert(exports / f"lambda{suffix}", Framework.KERAS, tmp_path / "out.tflite")
+
+
+def test_free_sizes_are_fixed_before_a_keras_model_is_converted(
+    process: KerasProcess, exports: Path, tmp_path: Path
+) -> None:
+    path = exports / "sizes.keras"
+    process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 8, 6, 3)])
+    found = graph.read(tmp_path / "out.tflite")
+    assert (found.inputs[0].shape, found.outputs[0].shape) == ((1, 8, 6, 3), (1, 3))
+    assert {op.op for op in found.weighted} == {"TRANSPOSE_CONV", "FULLY_CONNECTED"}
+    with pytest.raises(UnsupportedModelError, match=r"is \[None, None, None, 3\], not \[1, 8, 6, 4\]"):
+        process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 8, 6, 4)])
+
+
+def test_a_recurrent_layer_is_unrolled_once_its_length_is_fixed(
+    process: KerasProcess, exports: Path, tmp_path: Path
+) -> None:
+    path = exports / "recurrent.keras"
+    with pytest.raises(UnsupportedModelError, match=r"holds a loop.*--input-shape"):
+        process.convert(path, Framework.KERAS, tmp_path / "out.tflite")
+    process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 6, 4)])
+    assert graph.read(tmp_path / "out.tflite").operators["FULLY_CONNECTED"] > 6
+
+
+def test_a_signature_of_a_saved_model_is_chosen_by_name(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    def convert(signature: str | None, *shapes: tuple[int, ...]) -> graph.Graph:
+        out = tmp_path / "out.tflite"
+        process.convert(exports / "several", Framework.SAVED_MODEL, out, signature=signature, shapes=shapes)
+        return graph.read(out)
+
+    assert convert("once").inputs[0].shape == (-1, 4)
+    assert convert("mean", (1, 5, 4)).inputs[0].shape == (1, 5, 4)
+    with pytest.raises(UnsupportedModelError, match="has the signatures mean, once; choose one with --signature"):
+        convert(None)
+    with pytest.raises(UnsupportedModelError, match="has no signature 'serve'; it has mean, once"):
+        convert("serve")
+
+
+def test_an_operator_tensorflow_lite_does_not_have(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"needs operators TensorFlow Lite does not have: .*Erfinv"):
+        process.convert(exports / "strange", Framework.SAVED_MODEL, tmp_path / "out.tflite")
 
 
 @pytest.mark.reference_data
