@@ -335,8 +335,8 @@ def _table(report: dict[str, Any], rows: Sequence[Row]) -> None:
     for one in report["times"]:
         print(
             f"{one['model']}: ours {one['ours_wall_s']:.1f} s ({one['ours_cpu_s']:.1f} s CPU), TFLiteConverter "
-            f"fp32 and int8 {one['theirs_wall_s']:.1f} s ({one['theirs_cpu_s']:.1f} s CPU): {one['ratio_wall']:.2f} times "
-            f"({one['ratio_cpu']:.2f} by CPU), {'met' if one['met'] else 'missed'}"
+            f"fp32 and int8 {one['theirs_wall_s']:.1f} s ({one['theirs_cpu_s']:.1f} s CPU): "
+            f"{one['ratio_wall']:.2f} times ({one['ratio_cpu']:.2f} by CPU), {'met' if one['met'] else 'missed'}"
         )
     for note in report["notes"]:
         print(note)

@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_converter import compensate, graph, mixed, quantize
+from edge_converter import graph, mixed, posttraining, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.graph import Graph
+from edge_converter.posttraining import Want
 from edge_converter.quantize import Quantized
 from edge_converter.request import Progress
 from edge_sdk.manifest import Pass, Precision, Refused
-
-# Whose integers are chosen by what comes out (`edge_converter.compensate`).
-_COMPENSATED = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +102,7 @@ def make(
         job for file, given in zip(files, tuple(made), strict=True) for job in _jobs(given, file, precisions, clusters)
     ]
     plain = [job for job in wanted if job.precision is not Precision.MIXED]
+    maker.plan(plain)
     progress.stage("quantize", len(plain))
     # What is searched for says by itself how far it is, so it comes last.
     for job in (*plain, *(job for job in wanted if job.precision is Precision.MIXED)):
@@ -153,7 +152,15 @@ class _Maker:
         self._progress = progress
         self._max_size = max_size
         self._ranges: tuple[Path, dict[str, Any]] | None = None
+        self._planned: dict[_Job, Path] = {}
+        self._made: dict[_Job, Quantized | QuantizationError] = {}
         self.origin: dict[Path, Path] = {}  # of each file made: the float file
+
+    def plan(self, jobs: Sequence[_Job]) -> None:
+        """What will be asked for; all of it that is made of one file is made together."""
+        for number, job in enumerate(jobs):
+            if not job.file.label:  # a pruned file's zeros must stay zeros
+                self._planned[job] = self._folder / f"planned-{number}-{job.precision.value}.tflite"
 
     def make(self, job: _Job, id_: str) -> Candidate:
         """One number format of one file.
@@ -162,18 +169,15 @@ class _Maker:
             QuantizationError: It cannot be made, or not as small as it has to be.
         """
         file, precision = job.file, job.precision
-        samples, rows = self._calibration.samples, self._calibration.rows
-        into = self._folder / f"{len(self.origin)}-{precision.value}.tflite"
+        into = self._planned.get(job, self._folder / f"{len(self.origin)}-{precision.value}.tflite")
         self.origin[into] = file.path
         if precision is Precision.MIXED:
             result = self._mixed(file, into)
+        elif job in self._planned:
+            result = self._together(job)
         else:
             ranges = self._of(file) if quantize.needs_ranges(precision) else None
             result = quantize.quantize(file.path, precision, into, ranges=ranges)
-            if job.clusters:
-                result = compensate.cluster(file.path, result, samples, rows, job.clusters)
-            elif precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
-                result = compensate.refine(file.path, result, samples, rows)
         result = quantize.slimmed(result, precision)
         size = result.path.stat().st_size
         if self._max_size is not None and size > self._max_size:
@@ -190,6 +194,24 @@ class _Maker:
             exceptions=result.exceptions,
             given=False,
         )
+
+    def _together(self, job: _Job) -> Quantized:
+        """What was planned, made with all that is made of the same file.
+
+        Raises:
+            QuantizationError: It cannot be made.
+        """
+        if job not in self._made:
+            jobs = [each for each in self._planned if each.file == job.file]
+            wants = [
+                Want(precision=each.precision, into=self._planned[each], levels=each.clusters) for each in jobs
+            ]  # fmt: skip
+            samples, rows = self._calibration.samples, self._calibration.rows
+            self._made.update(zip(jobs, posttraining.make(job.file.path, samples, rows, wants), strict=True))
+        found = self._made[job]
+        if isinstance(found, QuantizationError):
+            raise found
+        return found
 
     def _of(self, file: FloatFile) -> dict[str, Any]:
         """The ranges of the file's activations."""
