@@ -78,7 +78,7 @@ def test_a_file_travels_in_as_few_bytes_as_asked(samples: Samples, rows: Integer
     most = int(0.8 * transfer.transfer_bytes(flatbuffer.shorten_names(whole.read_bytes(), where="x")))
     want = Want(precision=Precision.INT8, into=light, max_transfer=most)
     (one,) = made(posttraining.make(source, samples, rows, [want]))
-    assert 0.9 * most < transfer.transfer_bytes(light.read_bytes()) <= most
+    assert 0.85 * most < transfer.transfer_bytes(light.read_bytes()) <= most
     assert one.graph.precision is Precision.INT8
     assert float(one.compression.parameters["price"]) > 0
 
