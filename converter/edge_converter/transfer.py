@@ -61,7 +61,9 @@ def fit(source: bytes, quantized: bytes, inputs: Mapping[int, Floats], max_trans
     """
     size = transfer_bytes(flatbuffer.shorten_names(quantized, where=where))
     if size <= max_transfer:
-        return Light(content=quantized, price=0.0, transfer_bytes=size)
+        whole = _made(source, quantized, inputs, 0.0, where=where)
+        if whole.transfer_bytes <= max_transfer:
+            return whole
     weights = _weights(quantized, where=where)
     price, best = _FIRST, None
     dearest, cheapest = _LARGEST, _LEAST
