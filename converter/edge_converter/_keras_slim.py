@@ -12,7 +12,6 @@ Imported in the TensorFlow process only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,103 +19,107 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edge_converter import _keras_channels, _keras_graph
-from edge_converter._keras_channels import Channels, Ids
+from edge_converter import _keras_channels, _keras_graph, _keras_heal, _keras_tune
+from edge_converter._keras_channels import Ids
+from edge_converter._keras_wire import RUNG
 
 Keep = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 # Channels go this many at a time: kernels of XNNPACK work on blocks of 4 to 16 (NEON, AVX2), so fewer save nothing.
 _BLOCK = 4
-# A space keeps at least this many blocks.
-_FEWEST_BLOCKS = 1
-# Importance is measured again after each of so many equal shares of the multiplications.
-_ROUNDS = 12
+_SAMPLES = 384
 _BATCH = 128
 # How far the smaller model's answers may be from those of the model with closed gates.
 _TOLERANCE = 1e-3
+_CHECKED = 16
+_HEALED = 256
 
 
 class CannotSlimError(Exception):
     """The model has no channels that can go, or not enough of them."""
 
 
-@dataclass(slots=True)
 class Slimmer:
-    """Gives up channels of a model step by step.
+    """Gives up channels of a model, rung by rung of a ladder: what a rung leaves depends on the rungs above it alone.
 
-    Attributes:
-        model: The model; it is not changed.
-        channels: Its channels.
-        keep: Which units are left; its last entry is always true.
+    Args:
+        model: A functional or sequential model; it is not changed.
+        x: Samples to measure importance on; no labels are needed.
+        seed: For the answers drawn.
+
+    Raises:
+        CannotSlimError: None of its channels can go.
+        NoGraphError: It computes by code of its own.
     """
 
-    model: Any
-    channels: Channels
-    keep: Keep
-
-    @classmethod
-    def of(cls, model: Any) -> Slimmer:
-        """For a functional or sequential model.
-
-        Raises:
-            CannotSlimError: None of its channels can go.
-            NoGraphError: It computes by code of its own.
-        """
-        channels = _keras_channels.trace(model)
-        if not any(len(space) >= 2 * _block(space) for space in channels.spaces):
+    def __init__(self, model: Any, x: Floats, *, seed: int) -> None:
+        self.model = model
+        self.channels = _keras_channels.trace(model)
+        if not any(_steps(len(space), _block(space)) for space in self.channels.spaces):
             raise CannotSlimError("has no layer whose channels can be removed")
-        return cls(model, channels, channels.all_kept())
+        self.keep: Keep = self.channels.all_kept()
+        self.rung = 0
+        self._x = x[:_SAMPLES]
+        self._draw = np.random.default_rng(seed)
+        self._full = self.channels.cost(self.keep)
+        self._traced = tf.function(self._slopes, autograph=False)
 
-    def macs(self) -> int:
-        """Multiply-accumulates of what is left."""
-        return self.channels.macs(self.keep)
+    @property
+    def macs(self) -> tuple[int, int]:
+        """Multiply-accumulates of an inference: of the whole model, and of what is left."""
+        return self.channels.macs(self.channels.all_kept()), self.channels.macs(self.keep)
 
-    def reduce(self, macs: int, x: Floats, draw: np.random.Generator) -> None:
-        """Give up channels until so many multiply-accumulates are left.
+    @property
+    def removed(self) -> tuple[int, int]:
+        """How many channels went, of how many that could."""
+        return int((~self.keep).sum()), self.channels.units
+
+    def descend(self, rung: int) -> None:
+        """Give up channels until what is left takes no longer than this rung allows.
 
         Raises:
             CannotSlimError: Every layer has as few channels as it may have before that.
         """
-        begun = self.macs()
-        for number in range(1, _ROUNDS + 1):
-            target = begun - (begun - macs) * number // _ROUNDS
-            if self.macs() > target:
-                self._drop(self._importance(x, draw), target)
+        while self.rung < rung:
+            target = self._full * RUNG ** (self.rung + 1)
+            if self.channels.cost(self.keep) > target:
+                self._drop(self._importance(), target)
+            self.rung += 1
 
-    def _drop(self, worth: NDArray[np.float64], target: int) -> None:
-        while (now := self.macs()) > target:
+    def _drop(self, worth: NDArray[np.float64], target: float) -> None:
+        while (now := self.channels.cost(self.keep)) > target:
             best: tuple[float, Ids] | None = None
             for space in self.channels.spaces:
-                left, block = space[self.keep[space]], _block(space)
-                if len(left) < (_FEWEST_BLOCKS + 1) * block:
-                    continue
-                cheapest = left[np.argsort(worth[left], kind="stable")[:block]]
-                without = self.keep.copy()
-                without[cheapest] = False
-                saved = now - self.channels.macs(without)
-                price = float(worth[cheapest].sum()) / max(1, saved)
-                if best is None or price < best[0]:
-                    best = price, cheapest
+                left = space[self.keep[space]]
+                for count in _steps(len(left), _block(space)):
+                    cheapest = left[np.argsort(worth[left], kind="stable")[:count]]
+                    without = self.keep.copy()
+                    without[cheapest] = False
+                    saved = now - self.channels.cost(without)
+                    price = float(worth[cheapest].sum()) / saved if saved else np.inf
+                    if best is None or price < best[0]:
+                        best = price, cheapest
             if best is None:
                 raise CannotSlimError("cannot be made so much smaller: every layer is at its fewest channels")
             self.keep[best[1]] = False
 
-    def _importance(self, x: Floats, draw: np.random.Generator) -> NDArray[np.float64]:
-        """Of every unit: what would change without it, on average over these samples."""
+    def _importance(self) -> NDArray[np.float64]:
+        """Of every unit: what would change without it, on average over the samples."""
         total = np.zeros(self.channels.units)
-        for start in range(0, len(x), _BATCH):
-            batch = x[start : start + _BATCH]
-            uniform = draw.random((len(batch), 1)).astype(np.float32)
+        for start in range(0, len(self._x), _BATCH):
+            batch = self._x[start : start + _BATCH]
+            uniform = self._draw.random((len(batch), 1)).astype(np.float32)
             gates = np.broadcast_to(self.keep.astype(np.float32), (len(batch), len(self.keep)))
-            total += (self._slopes(tf.constant(batch), tf.constant(gates), tf.constant(uniform)).numpy() ** 2).sum(0)
-        return total / len(x)
+            slopes = self._traced(tf.constant(batch), tf.constant(gates), tf.constant(uniform))
+            total += np.square(slopes.numpy().astype(np.float64)).sum(axis=0)
+        return total / len(self._x)
 
     def _slopes(self, x: Any, gates: Any, uniform: Any) -> Any:
         """The derivative by each gate of the log-likelihood of an answer, `[n, units]`."""
         with tf.GradientTape() as tape:
             tape.watch(gates)
-            scores = log_scores(self.gated(x, gates))
+            scores = _keras_tune.log_scores(self.gated(x, gates))
             chosen = tf.argmax(tf.cumsum(tf.exp(scores), axis=-1) >= uniform, axis=-1)
             likelihood = tf.gather(scores, chosen, axis=-1, batch_dims=1)
         return tape.gradient(likelihood, gates)[:, :-1]
@@ -137,11 +140,11 @@ class Slimmer:
 
         return _keras_graph.walk(self.model, [x], call)[0]
 
-    def build(self, x: Floats) -> Any:
+    def build(self, *, heal: bool) -> Any:
         """The model with what is left.
 
         Args:
-            x: A few samples to check it with.
+            heal: Solve its layers for what the original's give.
 
         Raises:
             CannotSlimError: It does not answer as the model with closed gates does: a layer does something with its
@@ -151,10 +154,13 @@ class Slimmer:
         originals = {id(layer): layer for layer in _keras_graph.layers_of(self.model)}
         for key, fresh in layers.items():
             fresh.set_weights(self._weights(originals[key]))
+        x = self._x[:_CHECKED]
         gates = np.broadcast_to(self.keep.astype(np.float32), (len(x), len(self.keep)))
         wanted, given = self.gated(tf.constant(x), tf.constant(gates)).numpy(), made(x, training=False).numpy()
         if not np.allclose(wanted, given, rtol=_TOLERANCE, atol=_TOLERANCE * max(1.0, float(np.abs(wanted).max()))):
             raise CannotSlimError("cannot be made smaller: a layer depends on its channels in a way that is not known")
+        if heal:
+            _keras_heal.heal(self.model, layers, self.channels, self.keep, self._x[:_HEALED])
         return made
 
     def _smaller(self, layer: Any) -> Any:
@@ -181,14 +187,11 @@ class Slimmer:
         return found
 
 
-def log_scores(answers: Any) -> Any:
-    """Logarithms of the probabilities of the classes, of a model's scores or probabilities."""
-    sums = tf.reduce_sum(answers, axis=-1, keepdims=True)
-    probabilities = tf.logical_and(tf.reduce_all(answers >= 0), tf.reduce_all(tf.abs(sums - 1) < 1e-3))  # noqa: PLR2004
-    # The logarithm of a softmax is a softmax of that logarithm, so one line serves both.
-    scores = tf.cond(probabilities, lambda: tf.math.log(tf.maximum(answers, 1e-7)), lambda: answers)
-    return tf.nn.log_softmax(scores, axis=-1)
-
-
 def _block(space: Ids) -> int:
     return _BLOCK if len(space) >= 2 * _BLOCK else 1
+
+
+def _steps(left: int, block: int) -> list[int]:
+    """How many channels may go at once: to the next lower whole number of blocks, of two blocks, of tiles."""
+    sizes = {block, 2 * block, _keras_channels.TILE} if block > 1 else {1}
+    return sorted({(left - 1) % size + 1 for size in sizes if left - ((left - 1) % size + 1) >= block})
