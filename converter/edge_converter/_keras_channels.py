@@ -134,7 +134,7 @@ def trace(model: Any) -> Channels:
         NoGraphError: It is neither.
     """
     tracer = _Tracer()
-    inputs = model.inputs
+    inputs = _keras_graph.graph_of(model).inputs
     outputs = _keras_graph.walk(model, [_Signal(t.shape, tracer.fresh(t.shape, "input")) for t in inputs], tracer.call)
     for signal in outputs:
         tracer.pin(signal.ids)

@@ -34,7 +34,7 @@ def walk(model: Any, values: Sequence[Any], call: Call) -> list[Any]:
     Raises:
         NoGraphError: The model, or one nested in it, is neither functional nor sequential.
     """
-    graph = _graph(model)
+    graph = graph_of(model)
     known = {id(tensor): value for tensor, value in zip(graph.inputs, values, strict=True)}
     nodes = graph._nodes_by_depth  # noqa: SLF001 - Keras has no public way through a graph
     for depth in sorted(nodes, reverse=True):
@@ -51,7 +51,12 @@ def walk(model: Any, values: Sequence[Any], call: Call) -> list[Any]:
     return [known[id(tensor)] for tensor in graph.outputs]
 
 
-def _graph(model: Any) -> Any:
+def graph_of(model: Any) -> Any:
+    """The functional model that holds the nodes of a functional or sequential one.
+
+    Raises:
+        NoGraphError: It is neither.
+    """
     if isinstance(model, keras.Sequential):
         model = model._functional  # noqa: SLF001
     if not hasattr(model, "_nodes_by_depth"):
@@ -84,7 +89,7 @@ def flattened(model: Any, make: Callable[[Any], Any]) -> tuple[Any, dict[int, An
             made[id(layer)] = fresh
         return made[id(layer)](*args, **keywords)
 
-    graph = _graph(model)
+    graph = graph_of(model)
     inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in graph.inputs]
     outputs = walk(model, inputs, call)
     return keras.Model(

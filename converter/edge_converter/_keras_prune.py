@@ -26,6 +26,7 @@ _FEWEST_WEIGHTS = 256
 # Sparsity grows during this part of the steps; the rest recovers at the final sparsity.
 _GROWING = 0.5
 _RAISE_EVERY = 10
+_EPOCHS = 12
 # A kernel keeps at least this share of what an even distribution would leave it.
 _KEPT = 0.25
 
@@ -67,12 +68,14 @@ def prune(model: Any, lesson: Lesson, *, sparsity: float) -> Pruned:
     model.set_weights(teacher.get_weights())
     masks = [(kernel, tf.Variable(tf.ones_like(kernel), trainable=False)) for kernel in kernels]
 
+    steps = lesson.steps(_EPOCHS)
+
     def raised(step: int) -> None:
         if step % _RAISE_EVERY == 0:
-            share = min(1.0, step / (_GROWING * lesson.steps))
+            share = min(1.0, step / (_GROWING * steps))
             _mask(masks, sparsity * (1 - (1 - share) ** 3))
 
-    steps = _keras_tune.tune(model, teacher, lesson, before=raised, masks=masks)
+    _keras_tune.tune(model, teacher, lesson, epochs=_EPOCHS, before=raised, masks=masks)
     _mask(masks, sparsity)
     _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
     zeros = sum(int(np.count_nonzero(kernel.numpy() == 0)) for kernel in kernels)

@@ -23,6 +23,7 @@ from edge_converter._keras_tune import Floats, Lesson
 
 _LEVELS = 127.0
 _LEARNING_RATE = 1e-4
+_EPOCHS = 4
 _CALIBRATION_BATCH = 64
 _CALIBRATION_SAMPLES = 256
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D)
@@ -63,10 +64,10 @@ def learn(model: Any, lesson: Lesson) -> Learned:
     model.set_weights(teacher.get_weights())
     ranges = _ranges(model, lesson.x[:_CALIBRATION_SAMPLES])
     student = _Quantized(model, ranges)
-    steps = _keras_tune.tune(student, teacher, lesson, rate=_LEARNING_RATE, frozen=True)
+    steps = _keras_tune.tune(student, teacher, lesson, epochs=_EPOCHS, rate=_LEARNING_RATE, frozen=True)
     kernels = _kernels(model)
     for kernel, axes in kernels:
-        kernel.assign(_rounded(kernel, axes))
+        kernel.assign(_rounded(kernel.value, axes))
     return Learned(layers=len(kernels), steps=steps)
 
 
@@ -108,7 +109,6 @@ def _apply(node: Any, args: tuple[Any, ...], keywords: dict[str, Any], axes: dic
 
 def _rounded(kernel: Any, axes: tuple[int, ...]) -> Any:
     """The kernel on the grid of its quantized twin; gradients pass as if it were not."""
-    kernel = tf.convert_to_tensor(kernel)
     scale = tf.maximum(tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True) / _LEVELS, 1e-12)
     return kernel + tf.stop_gradient(tf.round(kernel / scale) * scale - kernel)
 
@@ -156,7 +156,7 @@ def _tensors(model: Any) -> set[int]:
         made_by.update((id(tensor), id(node)) for tensor in outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    _keras_graph.walk(model, list(model.inputs), call)
+    _keras_graph.walk(model, list(_keras_graph.graph_of(model).inputs), call)
     kept = set()
     for key, node in nodes.items():
         after = readers.get(key, [])

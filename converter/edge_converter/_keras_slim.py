@@ -34,6 +34,9 @@ _BATCH = 128
 _TOLERANCE = 1e-3
 _CHECKED = 16
 _HEALED = 256
+# A network that has lost channels has more to learn than one that has lost weights.
+EPOCHS = 32
+LEARNING_RATE = 2e-3
 
 
 class CannotSlimError(Exception):

@@ -19,15 +19,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edge_converter import _keras_graph
+from edge_converter import _keras_augment, _keras_graph
 
 Floats = NDArray[np.float32]
 
 _BATCH = 64
-# So many times through the data, within these bounds.
-_EPOCHS = 8
-_STEPS = (200, 1000)
-_LEARNING_RATE = 1e-3
+# However few or many samples there are.
+_STEPS = (200, 4000)
+LEARNING_RATE = 1e-3
 _WARM_UP = 0.05
 # What the labels count, where there are any; what the original answers counts the rest.
 _LABELS = 0.5
@@ -52,10 +51,9 @@ class Lesson:
     seed: int
     advance: Callable[[int], None]
 
-    @property
-    def steps(self) -> int:
-        """How many batches to learn from."""
-        return int(np.clip(_EPOCHS * len(self.x) // _BATCH, *_STEPS))
+    def steps(self, epochs: int) -> int:
+        """How many batches to learn from, to see every sample so many times."""
+        return int(np.clip(epochs * len(self.x) // _BATCH, *_STEPS))
 
 
 def tune(
@@ -63,9 +61,10 @@ def tune(
     teacher: Any,
     lesson: Lesson,
     *,
+    epochs: int,
     before: Callable[[int], None] = lambda _: None,
     masks: Sequence[tuple[Any, Any]] = (),
-    rate: float = _LEARNING_RATE,
+    rate: float = LEARNING_RATE,
     frozen: bool = False,
 ) -> int:
     """Fine-tune `model` in place.
@@ -74,6 +73,7 @@ def tune(
         model: Scores or probabilities of classes out.
         teacher: What it was made of, with the same input and output.
         lesson: What to learn from.
+        epochs: How often to see every sample, about.
         before: Told the number of each step before it is taken.
         masks: Weights, and what they are multiplied with after each step.
         rate: The highest learning rate.
@@ -82,21 +82,23 @@ def tune(
     Returns:
         How many steps were taken.
     """
-    wanted = _targets(teacher, lesson)
-    train = _trainer(model, masks, lesson.steps, rate, training=not frozen)
+    steps = lesson.steps(epochs)
+    moves = _keras_augment.harmless(lambda x: _scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
+    train = _trainer(model, teacher, masks, steps, rate, training=not frozen)
     order = np.random.default_rng(lesson.seed)
+    labels = _labels(teacher, lesson)
     rows, done_percent = np.zeros(0, np.int64), 0
-    for step in range(lesson.steps):
+    for step in range(steps):
         before(step)
         if len(rows) < min(_BATCH, len(lesson.x)):
             rows = order.permutation(len(lesson.x))
         now, rows = rows[:_BATCH], rows[_BATCH:]
-        train(tf.constant(lesson.x[now]), tf.constant(wanted[now]))
-        percent = 100 * (step + 1) // lesson.steps
+        train(tf.constant(moves.of(lesson.x[now], order)), tf.constant(labels[now]))
+        percent = 100 * (step + 1) // steps
         if percent > done_percent:
             lesson.advance(percent - done_percent)
             done_percent = percent
-    return lesson.steps
+    return steps
 
 
 def log_scores(answers: Any) -> Any:
@@ -153,17 +155,16 @@ def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
         layer.momentum = momentum
 
 
-def _targets(teacher: Any, lesson: Lesson) -> Floats:
-    """What to answer: as the teacher does, and where there are labels half as they say."""
-    wanted: Floats = np.exp(_scores(teacher, lesson.x))
+def _labels(teacher: Any, lesson: Lesson) -> Floats:
+    """One row a sample: 1 at its class, or zeros where nobody knows it."""
+    classes = int(teacher.output_shape[-1])
     if lesson.y is None:
-        return wanted
-    labels = np.eye(wanted.shape[-1], dtype=np.float32)[lesson.y]
-    return ((1 - _LABELS) * wanted + _LABELS * labels).astype(np.float32)
+        return np.zeros((len(lesson.x), classes), np.float32)
+    return np.eye(classes, dtype=np.float32)[lesson.y]
 
 
 def _trainer(
-    model: Any, masks: Sequence[tuple[Any, Any]], steps: int, rate: float, *, training: bool
+    model: Any, teacher: Any, masks: Sequence[tuple[Any, Any]], steps: int, rate: float, *, training: bool
 ) -> Callable[[Any, Any], None]:
     warm = max(1, int(_WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -173,7 +174,9 @@ def _trainer(
     variables = model.trainable_variables
     optimizer.build(variables)
 
-    def train(x: Any, wanted: Any) -> None:
+    def train(x: Any, labels: Any) -> None:
+        share = _LABELS * tf.reduce_sum(labels, axis=-1, keepdims=True)
+        wanted = (1 - share) * tf.exp(log_scores(teacher(x, training=False))) + _LABELS * labels
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(tf.reduce_sum(wanted * log_scores(model(x, training=training)), axis=-1))
         slopes = tape.gradient(loss, variables)

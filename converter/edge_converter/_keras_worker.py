@@ -107,7 +107,7 @@ def _train(question: wire.Prune | wire.Slim | wire.Qat, answers: IO[bytes]) -> w
 
 def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[Any, wire.Done]:
     """The model that was asked for, and what was done to it."""
-    from edge_converter import _keras_prune, _keras_qat, _keras_tune
+    from edge_converter import _keras_prune, _keras_qat, _keras_slim, _keras_tune
 
     if isinstance(question, wire.Slim):
         slimmer = _slimmer(question, lesson)
@@ -115,7 +115,9 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
         model, steps = slimmer.build(heal=question.tune), 0
         if question.tune:
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
-            steps = _keras_tune.tune(model, slimmer.model, lesson)
+            steps = _keras_tune.tune(
+                model, slimmer.model, lesson, epochs=_keras_slim.EPOCHS, rate=_keras_slim.LEARNING_RATE
+            )
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
         return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
     model = _load(question.path)

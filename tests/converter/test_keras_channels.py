@@ -117,7 +117,8 @@ for make in (residual, concatenated, depthwise, flattened, gated, nested, shared
     wanted = model(x, training=False).numpy()
     off = [float(np.square(each(x, training=False).numpy() - wanted).mean()) for each in (smaller, healed)]
     found[make.__name__] = {
-        "macs": slimmer.macs, "removed": slimmer.removed, "off": off, "same": smaller.output_shape == model.output_shape,
+        "macs": slimmer.macs, "removed": slimmer.removed, "off": off,
+        "same": smaller.output_shape == model.output_shape,
         "weights": [model.count_params(), smaller.count_params()],
     }
     if make is residual:
