@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -125,7 +126,14 @@ class Found:
     measured: dict[str, SpeedUp]
 
 
-def find(wanted: float, make: Callable[[int], Path], clock: Clock) -> Found:
+class Times(Protocol):
+    """Whoever times smaller models against the original."""
+
+    def time(self, path: Path) -> dict[str, SpeedUp]:
+        """The speed-up of a smaller model by number format."""
+
+
+def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
     """The first rung tried that is as fast as wanted.
 
     Args:
