@@ -40,6 +40,11 @@ class FloatFile:
     label: str = ""
     compression: tuple[Pass, ...] = ()
 
+    @property
+    def roundable(self) -> bool:
+        """Its weights may be rounded either way: zeros of a pruned file must stay zeros, and integers what they are."""
+        return not {step.name for step in self.compression} & {"prune", "qat"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:

@@ -88,6 +88,8 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         recipe=args.recipe,
         settings=tuple(args.settings),
         precisions=tuple(Precision(one) for one in args.precisions),
+        slim=args.slim,
+        qat=args.qat,
         max_size=args.max_size,
         preprocessing=Preprocessing(
             resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std

@@ -15,6 +15,7 @@ _OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
 _METRICS = ("accuracy", "top5", "recall", "r2", "mae-skill", "map", "miou", "cosine", "verification")
 _RATES = (1000, 768_000)
 _MOST_SPARSE = 0.95
+_LEAST_SPEEDUP, _MOST_SPEEDUP = 1.05, 16.0
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
 _SLOWEST_LINK = 1e-3  # MB/s
@@ -51,7 +52,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
-    data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
+    data.add_argument("--train", metavar="PATH", help="samples to fine-tune models on; else --calibration")
     data.add_argument("--rate", type=_rate, metavar="HZ", help="sample rate of the .wav files; else that of the first")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
@@ -148,6 +149,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="VARIANT.PASS.OPTION=VALUE",
         help="change an option of a pass in the recipe, such as int8.calibrate.method=mse; may be repeated",
     )
+    wanted.add_argument(
+        "--slim",
+        type=_speedup,
+        default=0.0,
+        metavar="SPEEDUP",
+        help="remove channels of .keras and .h5 models until they are so many times as fast, such as 1.6; 0 for none",
+    )
+    wanted.add_argument("--qat", action="store_true", help="fine-tune .keras and .h5 models for int8")
 
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
@@ -298,6 +307,13 @@ def _points(text: str) -> float:
 
 def _share(text: str) -> float:
     return _number(text, 0, _MOST_SPARSE)
+
+
+def _speedup(text: str) -> float:
+    value = _number(text, 0, _MOST_SPEEDUP)
+    if value and value < _LEAST_SPEEDUP:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not 0 or from {_LEAST_SPEEDUP:g} to {_MOST_SPEEDUP:g}")
+    return value
 
 
 def _seconds(text: str) -> float:

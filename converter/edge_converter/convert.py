@@ -35,13 +35,14 @@ from edge_converter import data as labelled
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate, FloatFile, Planned
 from edge_converter.data import Integers, Samples, Split
-from edge_converter.floats import Pruning, float_files
+from edge_converter.floats import float_files
 from edge_converter.judge import Verdict
 from edge_converter.metrics import Judged, Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
 from edge_converter.targets import make as targets
+from edge_converter.trained import Trained, Training
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
@@ -49,6 +50,7 @@ from edge_sdk.manifest import (
     EvidenceFile,
     Latency,
     Manifest,
+    Precision,
     Quality,
     Refused,
     Target,
@@ -117,10 +119,12 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     elsewhere = evidence.read(request.evidence)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
         folder = Path(temporary)
-        with float_files(models, folder, request, watch) as (floats, prune):
+        with float_files(models, folder, request, watch) as (floats, train):
             family = _family(models, floats, request, watch)
-            pruned = prune(_pruning(family, request)) if request.prune and _can_prune(family, watch) else []
-        files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
+            trained = Trained()
+            if request.trains and _can_train(family, watch):
+                trained = train(_training(family, request))
+        files = sorted([*floats, *trained.files], key=lambda file: [model.name for model in models].index(file.source))
         room = Room(
             samples=family.calibration.samples,
             rows=family.calibration.rows,
@@ -181,7 +185,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             selection={one.front.profile: one.selection for one in chosen},
             accelerated=dict(targeted.accelerated),
             missing=targeted.missing,
-            refused=(*unmade, *(one for _, one in verdict.refused)),
+            refused=(*trained.refused, *unmade, *(one for _, one in verdict.refused)),
         )
         known = evidence.merged(believed, evidence.stamped(measured, variants))
         predicted = (*(entry for one in chosen for entry in one.front.predicted), *targeted.latencies)
@@ -286,7 +290,7 @@ def _family(
     samples = labelled.open_samples(
         request.data, inputs=takes, preprocessing=request.preprocessing, rate_hz=request.rate_hz
     )
-    steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
+    steers = request.trains and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
     metric = metrics.choose(request.metric, Judged(samples=samples, rows=parts.count, outputs=outputs))
     calibration = _Calibration(samples=samples, rows=parts.calibrate)
@@ -312,27 +316,39 @@ def _open(path: Path, family: _Family, request: ConvertRequest) -> Samples:
     return samples
 
 
-def _can_prune(family: _Family, progress: Progress) -> bool:
-    """Fine-tuning learns classes of one input."""
-    can = len(family.inputs) == 1 and family.metric.classes is not None
-    if not can:
-        progress.note("nothing is pruned: fine-tuning takes models with one input and labels that are classes")
-    return can
+def _can_train(family: _Family, progress: Progress) -> bool:
+    """Fine-tuning takes one input."""
+    if len(family.inputs) > 1:
+        progress.note("nothing is pruned or trained: fine-tuning takes models with one input")
+    return len(family.inputs) == 1
 
 
-def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
-    """What pruned models are fine-tuned on: never a sample that counts."""
+def _training(family: _Family, request: ConvertRequest) -> Training:
+    """What models are trained for, and on what: never a sample that counts."""
+    samples, rows = _lessons(family, request)
+    return Training(
+        samples=samples,
+        rows=rows,
+        prune=request.prune,
+        slim=request.slim,
+        qat=request.qat,
+        labelled=family.metric.classes is not None,
+        int8=not request.precisions or Precision.INT8 in request.precisions,
+        threads=request.threads,
+        seed=request.seed,
+    )
+
+
+def _lessons(family: _Family, request: ConvertRequest) -> tuple[Samples, Integers]:
     if request.train is not None:
         samples = _open(request.train, family, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
-        return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
+        return samples, labelled.as_rows(rows)
     if request.calibration is not None:
         samples = _open(request.calibration, family, request)
-        rows_apart = labelled.as_rows(range(len(samples.labels)))
-        return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
-    rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
-    return Pruning(samples=family.samples, rows=rows_both, sparsity=request.prune, seed=request.seed)
+        return samples, labelled.as_rows(range(len(samples.labels)))
+    return family.samples, labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
 
 
 def _doubt(verdict: Verdict, metric: Metric, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""One float `.tflite` file for each source, and pruned twins of those that come from Keras.
+"""One float `.tflite` file for each source, and what training makes of those that come from Keras.
 
 Every framework works in a child process of its own, started once for all its sources: importing one takes 5 to 40 s.
 """
@@ -7,36 +7,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from edge_converter import finite, imports, onnx_env, shapes, signature, sources
 from edge_converter.candidates import FloatFile
 from edge_converter.child import Worker
-from edge_converter.data import Integers, Samples
 from edge_converter.errors import SourceError
 from edge_converter.imports import ImportProcess
 from edge_converter.keras_process import KerasProcess
 from edge_converter.request import ConvertRequest, Progress
 from edge_converter.sources import Framework, SourceModel
+from edge_converter.trained import Trained, Training, train
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import Pass
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pruning:
-    """How to prune, and what to fine-tune on afterwards."""
-
-    samples: Samples
-    rows: Integers
-    sparsity: float
-    seed: int
-
-
-Prune = Callable[[Pruning], list[FloatFile]]
-
+Train = Callable[[Training], Trained]
 
 _KERAS = (Framework.KERAS, Framework.SAVED_MODEL)
 
@@ -44,8 +29,8 @@ _KERAS = (Framework.KERAS, Framework.SAVED_MODEL)
 @contextlib.contextmanager
 def float_files(
     models: Sequence[SourceModel], folder: Path, request: ConvertRequest, progress: Progress
-) -> Iterator[tuple[list[FloatFile], Prune]]:
-    """The float files of the sources, in their order, and a function that prunes the Keras ones.
+) -> Iterator[tuple[list[FloatFile], Train]]:
+    """The float files of the sources, in their order, and a function that trains the Keras ones.
 
     Raises:
         SourceError: A source cannot be read, or has weights that are no numbers.
@@ -75,18 +60,19 @@ def float_files(
         some = {numbers[model.path]: model for model in models if model.framework is framework}
         made |= _imported(worker, some, folder, request, progress)
     with contextlib.ExitStack() as stack:
-        prune: Prune = lambda _: []  # noqa: E731 - replaced where there is a process to ask
+        learn: Train = lambda _: Trained()  # noqa: E731 - replaced where there is a process to ask
         if keras:
             process = stack.enter_context(KerasProcess(folder, deadline_s=request.keras_deadline_s))
             for model in keras:
                 made[model.path] = _converted(process, model, folder / f"{numbers[model.path]}-fp32.tflite", request)
                 progress.advance(1)
-            prune = lambda pruning: _prune(process, models, pruning, folder, progress)  # noqa: E731
-        elif request.prune:
-            progress.note("nothing is pruned: fine-tuning needs a .keras or .h5 source, and there is none")
+            pairs = [(model, made[model.path]) for model in models]
+            learn = lambda training: train(process, pairs, training, folder, progress)  # noqa: E731
+        elif request.trains:
+            progress.note("nothing is pruned or trained: that needs a .keras or .h5 source, and there is none")
         for model in models:
             finite.check(made[model.path].path, where=str(model.path))
-        yield [made[model.path] for model in models], prune
+        yield [made[model.path] for model in models], learn
 
 
 def _converted(process: KerasProcess, model: SourceModel, into: Path, request: ConvertRequest) -> FloatFile:
@@ -153,37 +139,4 @@ def _imported(
             step = Pass(name="import", parameters=parameters, evidence=evidence)
             made[model.path] = FloatFile(source=model.name, path=into, compression=(step,))
             progress.advance(1)
-    return made
-
-
-def _prune(
-    process: KerasProcess, models: Sequence[SourceModel], pruning: Pruning, folder: Path, progress: Progress
-) -> list[FloatFile]:
-    arrays = folder / "train.npz"
-    (x,) = pruning.samples.read(pruning.rows)
-    np.savez(arrays, x=x, y=pruning.samples.labels[pruning.rows])
-    made = []
-    for number, model in enumerate(models):
-        if model.framework is not Framework.KERAS:
-            progress.note(f"{model.name} is not pruned: only .keras and .h5 models can be fine-tuned")
-            continue
-        into = folder / f"{number}-pruned.tflite"
-        progress.stage(f"prune {model.name}", 100)
-        done = process.prune(
-            model.path, arrays, into, sparsity=pruning.sparsity, seed=pruning.seed, advance=progress.advance
-        )
-        step = Pass(
-            name="prune",
-            parameters={
-                "algorithm": "magnitude, cubic schedule",
-                "asked": pruning.sparsity,
-                "sparsity": round(done.sparsity, 4),
-                "layers": done.layers,
-                "steps": done.steps,
-                "samples": len(pruning.rows),
-                "seed": pruning.seed,
-            },
-        )
-        label = f"pruned{round(100 * pruning.sparsity)}"
-        made.append(FloatFile(source=model.name, path=into, kind="pruned", label=label, compression=(step,)))
     return made

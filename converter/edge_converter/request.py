@@ -42,8 +42,10 @@ class ConvertRequest:
         objective: What the variants recommended for a board are ordered by.
         evidence: `evidence.json` files of devices, whose measurements decide for their boards.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
-        train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
+        train: Labelled data to fine-tune models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
+        slim: How many times as fast Keras sources are to become by removing channels; 0 for none.
+        qat: Fine-tune Keras sources for int8.
         recipe: Name of a recipe or path of its file; None takes those of the profiles.
         settings: Options to change in it, each as `VARIANT.PASS.OPTION=VALUE`.
         precisions: Number formats to make, searched or not; none leaves it to the recipe. fp32 is always there, as the
@@ -79,6 +81,8 @@ class ConvertRequest:
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
+    slim: float = 0.0
+    qat: bool = False
     recipe: str | None = None
     settings: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
@@ -93,6 +97,11 @@ class ConvertRequest:
     signature: str | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
     onnx_python: Path | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Something is to be made that needs training."""
+        return bool(self.prune or self.slim or self.qat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

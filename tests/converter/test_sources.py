@@ -190,7 +190,7 @@ def test_free_sizes_are_refused_unless_they_are_fixed(edge: Callable[..., Any], 
     data = labelled(tmp_path / "images.npz", x, (x.mean(axis=(1, 2)) @ model_stage.WEIGHTS.T).argmax(axis=1))
     base = ("convert", model, "--data", data, "-o", tmp_path / "a.edge")
     assert "takes [-1, -1, -1, 4]; --input-shape fixes free sizes" in edge(*base).line
-    done = edge(*base, "--input-shape", "1,6,5,4", "--precision", "int8", "--max-drop", "50", "--clusters", "0")
+    done = edge(*base, "--input-shape", "1,6,5,4", "--precision", "int8", "--max-drop", "50")
     assert done.status == 0, done.err
     manifest = Bundle(tmp_path / "a.edge").manifest
     assert manifest.inputs[0].shape == (-1, 6, 5, 4)
