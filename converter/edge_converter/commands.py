@@ -162,6 +162,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
     how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument("--dry-run", action="store_true", help="say what would be made, and about how long that takes")
     how.add_argument(
         "--resume", action="store_true", help="go on with a conversion that was killed, and say how much of it is known"
     )
