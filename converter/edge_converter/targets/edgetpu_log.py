@@ -16,7 +16,7 @@ MAPPED = "Mapped to Edge TPU"
 _MAX_TEXT = 1000
 _ROW = re.compile(r"^(?P<op>[A-Za-z][A-Za-z0-9_-]{0,80}) +(?P<count>[0-9]{1,9}) +(?P<status>\S.*?) *$", re.MULTILINE)
 _VERSION = re.compile(r"^Edge TPU Compiler version (?P<version>[0-9][0-9.]{0,40})", re.MULTILINE)
-_SIZE = r"(?P<number>[0-9]{{1,12}}(?:\.[0-9]{{1,6}})?)(?P<unit>B|KiB|MiB|GiB)"
+_SIZE = r"(?P<number>[0-9]{1,12}(?:\.[0-9]{1,6})?)(?P<unit>B|KiB|MiB|GiB)"
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SUBGRAPHS = re.compile(r"^Number of Edge TPU subgraphs: (?P<number>[0-9]{1,6})", re.MULTILINE)
 _MEMORY = {
@@ -66,5 +66,5 @@ def parse(text: str) -> Log:
 
 
 def _bytes(text: str, line: str) -> int | None:
-    found = re.search(rf"^{re.escape(line)}: {_SIZE.format()}", text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(line)}: {_SIZE}", text, re.MULTILINE)
     return round(float(found["number"]) * _UNITS[found["unit"]]) if found else None
