@@ -96,17 +96,17 @@ GENERATOR = """
         return many(150)
 
     def many_samples():
-        return many(1500)
+        return many(800)
 """
 
 
 @pytest.mark.parametrize("kind", ["plain", "compressed", "generated"])
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, kind: str) -> None:
-    # 12 MB against 120 MB of samples, and as much again of answers that are kept.
+    # 12 MB against 64 MB of samples, and as much again of answers that are kept.
     model = small_graphs.echo(tmp_path / "echo.tflite", 20000)
     (tmp_path / "mine.py").write_text(textwrap.dedent(GENERATOR))
     peaks = []
-    for name, count in (("few", 150), ("many", 1500)):
+    for name, count in (("few", 150), ("many", 800)):
         source = f"mine:{name}_samples"
         if kind != "generated":
             source = str(tmp_path / f"{name}.npz")

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from edge_converter import _keras_wire as wire
-from edge_converter import data, graph, judge
+from edge_converter import data, graph, judge, metrics
 from edge_converter.candidates import Candidate
 from edge_converter.errors import KerasProcessError, SourceError, UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.metrics import Judged
 from edge_converter.request import Silent
 from edge_converter.sources import Framework
 from edge_lab import digits
@@ -219,10 +220,13 @@ def test_pruning_beyond_what_the_network_bears_is_refused_with_its_accuracy(
             given=not compression,
         )
 
+    rows = data.as_rows(range(len(samples.labels)))
+    outputs = graph.read(tmp_path / "float.tflite").outputs
     verdict = judge.judge(
         [candidate("float", ()), candidate("pruned", (Pass(name="prune"),))],
         samples,
-        data.as_rows(range(len(samples.labels))),
+        rows,
+        metric=metrics.choose("accuracy", Judged(samples=samples, rows=rows, outputs=outputs)),
         max_drop=1.0,
         progress=Silent(),
     )
