@@ -14,7 +14,7 @@ from edge_converter import accelerated, arena, choose
 from edge_converter.choose import Board, By, Model, Verdict, Wanted
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle
-from edge_sdk.manifest import Precision
+from edge_sdk.manifest import Delegate, Latency, Origin, Precision
 from edge_sdk.predict import OpWork, predicted_ms
 from edge_sdk.profile import Profile
 
@@ -168,6 +168,24 @@ def test_an_accelerator_counts_only_if_it_maps(model: Model) -> None:
     assert (board.best.runs_on, board.best.if_mapped) == ("Edge TPU", True)
     assert board.verdict is Verdict.UNSURE
     assert broken(ranked(model, "rpi-zero2w", max_latency_ms=10.0)["rpi-zero2w"]) == {"latency"}
+
+
+def test_what_was_compiled_for_an_accelerator_counts_as_its_compiler_says(model: Model) -> None:
+    from dataclasses import replace
+
+    (int8,) = [variant for variant in model.variants if variant.id == "int8"]
+    target = msgspec.structs.replace(int8.target, delegate=Delegate.ETHOS_U, fallback="int8")
+    compiled = msgspec.structs.replace(int8, id="int8-ethos", target=target)
+    told = Latency(
+        variant="int8-ethos", origin=Origin.PREDICTED, machine="imx93", profile="imx93", median_ms=3.0, band=2.0
+    )
+    richer = replace(model, compiled=(compiled,), accelerated=(told,))
+    board = ranked(richer, "imx93", max_latency_ms=7.0)["imx93"]
+    assert board.best is not None
+    assert (board.best.variant, board.best.runs_on, board.best.high_ms) == ("int8-ethos", "ethos-u", 6.0)
+    assert board.verdict is Verdict.MET
+    other = ranked(richer, "rpi4")["rpi4"]
+    assert {option.runs_on for option in other.options} == {"cpu"}
 
 
 def test_memory_and_what_is_left_for_others_are_tested_against_what_is_sold(model: Model) -> None:
