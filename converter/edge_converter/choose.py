@@ -245,7 +245,7 @@ def _options(model: Model, profile: Profile, chosen: selection.Selected) -> Iter
     compiled = {variant.id: variant for variant in model.compiled}
     for known in made:
         yield _option(known, compiled[known.variant], judged=model.judged)
-    rates = None if made else accelerated.RATES.get(profile.id)
+    rates = None if made else accelerated.rates(profile.id)
     int8 = [v for v in model.variants if v.precision is Precision.INT8 and v.id in model.graphs]
     if rates is not None and int8:
         best = max(int8, key=lambda v: (v.quality.value, v.id))
