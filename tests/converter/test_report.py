@@ -89,7 +89,7 @@ def test_each_pass_is_told_with_what_it_bought(bundle: Bundle) -> None:
     page = rendered(bundle)
     assert "What each pass bought" in page.headings
     assert "int8 fp32 " in page.text
-    assert "calibrate : method min_max" in page.text
+    assert "calibrate : " in page.text
     assert "found: samples" in page.text
 
 
@@ -124,7 +124,7 @@ def test_what_is_answered_otherwise_is_told_by_the_names_of_the_classes(bundle: 
 
 def test_the_commands_to_make_it_again_are_those_that_were_given(bundle: Bundle) -> None:
     asked = ConvertRequest(
-        models=(Path("/home/me/my model.tflite"), Path("/home/me/b.tflite")),
+        models=(Path("/secret/my model.tflite"), Path("/secret/b.tflite")),
         data=Path("/secret/data.npz"),
         output=Path("/secret/a-1.edge"),
         profiles=("rpi4", "rpi5"),
