@@ -1,9 +1,9 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both make .venv and install what they need.
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint constraints clean
+.PHONY: help demo test quick test-torch test-onnx lint constraints clean
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/'
 
 demo:  ## the whole story on this machine, in three minutes
 	@tools/bootstrap.sh demo
@@ -16,6 +16,14 @@ test:  ## everything that must hold: lint, types, architecture, tests, wheel, ot
 quick:  ## lint, types and the fast tests
 	@tools/bootstrap.sh test
 	@.venv/bin/python tools/check.py lint quick
+
+test-torch:  ## the tests on PyTorch sources; installs gigabytes
+	@tools/bootstrap.sh test
+	@.venv/bin/python tools/check.py torch
+
+test-onnx:  ## the tests on ONNX sources; installs gigabytes
+	@tools/bootstrap.sh test
+	@.venv/bin/python tools/check.py onnx
 
 lint:  ## lint, types and architecture
 	@tools/bootstrap.sh test

@@ -85,8 +85,8 @@ class Source(Wire, frozen=True, kw_only=True):
 
     Attributes:
         name: The member of the family, taken from the file's name.
-        framework: `keras`, `saved_model` or `tflite`.
-        sha256: Of the file; of a directory, of its sorted relative paths and contents.
+        framework: `keras`, `saved_model`, `tflite`, `torch` or `onnx`.
+        sha256: Of the file; of a directory, of its sorted relative paths and contents; of a function, of its module.
     """
 
     name: Name

@@ -27,6 +27,7 @@ STAGE_LIMIT_S = 45 * 60
 # Where they are: the other folders import what a device has not.
 DEVICE_TESTS = ("-m", "device", "tests/sdk", "tests/daemon")
 # What a device test needs beside the device install.
+TORCH = "torch==2.13.0"
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
 
@@ -75,7 +76,7 @@ def suite() -> str:
 
 def quick() -> str:
     """The tests that need neither TensorFlow nor minutes."""
-    run(BIN / "python", "-m", "pytest", "-q", "-m", "not keras and not e2e")
+    run(BIN / "python", "-m", "pytest", "-q", "-m", "not keras and not e2e and not torch and not onnx")
     return "the fast tests"
 
 
@@ -121,6 +122,29 @@ def device(version: str) -> Callable[[], str]:
     return stage
 
 
+def torch() -> str:
+    """The tests on PyTorch sources, in an environment of gigabytes."""
+    wheel_ = built_wheel()
+    folder = VENVS / "torch"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    # pip, and PyTorch by itself first: where a CPU build of this release is at hand, nothing after asks for another.
+    run(python, "-m", "pip", "install", "-q", TORCH)
+    run(python, "-m", "pip", "install", "-q", f"{wheel_}[converter,torch]", *TEST_TOOLS)
+    with tests_apart() as place:
+        # anyio's plugin, which comes with something PyTorch's converter needs, warns under the newest pytest.
+        what = ("-p", "no:anyio", "-m", "torch", "tests/converter/test_torch_sources.py")
+        run(python, "-m", "pytest", "-q", *what, cwd=place)
+    return "the tests on PyTorch sources"
+
+
+def onnx() -> str:
+    """The tests on ONNX sources; they make the environment of onnx2tf where it is not there."""
+    run(BIN / "python", "-m", "pytest", "-q", "-m", "onnx", "tests/converter/test_onnx_sources.py")
+    return "the tests on ONNX sources"
+
+
 def constraints() -> str:
     """Pin the newest allowed versions."""
     common = ("pip", "compile", "--universal", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "-q")
@@ -145,6 +169,8 @@ STAGES = (
     Stage("py310", "device tests on Python 3.10", device("3.10")),
     Stage("py313", "device tests on Python 3.13", device("3.13")),
     Stage("quick", "the fast tests on the checkout", quick, default=False),
+    Stage("torch", "PyTorch sources, in an environment of gigabytes", torch, default=False),
+    Stage("onnx", "ONNX sources, by onnx2tf in its environment of gigabytes", onnx, default=False),
     Stage("constraints", "pin versions anew", constraints, default=False),
 )
 

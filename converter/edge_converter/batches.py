@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.engine import Engine
 from edge_sdk.manifest import TensorSpec
 
 Array = NDArray[Any]
@@ -34,7 +33,19 @@ def calls(arrays: Sequence[Array], at_once: int) -> tuple[Array, ...]:
     return tuple(each.reshape(-1, at_once, *each.shape[1:]) for each in filled)
 
 
-def run(engine: Engine, arrays: Sequence[Array]) -> tuple[Array, ...]:
+class Answers(Protocol):
+    """What answers as an `Engine` does."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...  # noqa: D102
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...  # noqa: D102
+
+    def run(self, arrays: Sequence[Array], /) -> Sequence[Array]: ...  # noqa: D102
+
+
+def run(engine: Answers, arrays: Sequence[Array]) -> tuple[Array, ...]:
     """What a model answers to samples, whatever its batch.
 
     Args:

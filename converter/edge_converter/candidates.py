@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_converter import cache as caching
-from edge_converter import flatbuffer, graph, pipeline, quantize
+from edge_converter import flatbuffer, graph, pipeline, quantize, sequences
 from edge_converter.cache import Cache
 from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.graph import Graph
@@ -39,6 +39,11 @@ class FloatFile:
     kind: str = GIVEN
     label: str = ""
     compression: tuple[Pass, ...] = ()
+
+    @property
+    def roundable(self) -> bool:
+        """Its weights may be rounded either way: zeros of a pruned file must stay zeros, and integers what they are."""
+        return not {step.name for step in self.compression} & {"prune", "qat"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +192,7 @@ def _make(one: Planned, room: Room, cache: Cache) -> Candidate:
         QuantizationError: It cannot be made, or not as small as it has to be.
         PassContractError: A pass broke its promise.
     """
+    sequences.refuse(one.file.path)
     begin = pipeline.begin(one.file.path.read_bytes(), one.recipe.precision, where=room.where)
     work = pipeline.run(begin, one.steps, room, cache)
     into = room.folder / "made.tflite"

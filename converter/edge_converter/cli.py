@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from edge_converter import cache as caching
-from edge_converter import progress
+from edge_converter import plan, progress
 from edge_converter.convert import convert
 from edge_converter.request import Bound, ConvertRequest, ConvertResult
 from edge_sdk.bundle import REPORT, Bundle
@@ -50,7 +50,11 @@ class Converted:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and print what came of it."""
+    """Convert, and print what came of it; or say what would be made."""
+    if args.dry_run:
+        planned = plan.dry_run(_request(args))
+        emit(args, planned, lambda: _plan_text(planned))
+        return 0
     with ended_in_order(), progress.chosen() as watch:
         result = convert(_request(args), watch)
     bundle = Bundle(result.bundle, verify=False)
@@ -88,6 +92,8 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         recipe=args.recipe,
         settings=tuple(args.settings),
         precisions=tuple(Precision(one) for one in args.precisions),
+        slim=args.slim,
+        qat=args.qat,
         max_size=args.max_size,
         preprocessing=Preprocessing(
             resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std
@@ -99,6 +105,9 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         variant_deadline_s=args.variant_deadline,
         keras_deadline_s=args.keras_deadline,
         compiler_deadline_s=args.compiler_deadline,
+        signature=args.signature,
+        input_shapes=tuple(args.input_shapes),
+        onnx_python=Path(args.onnx_python) if args.onnx_python else None,
     )
 
 
@@ -123,6 +132,30 @@ def ended_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _plan_text(found: plan.Plan) -> str:
+    header = ("variant", "format", "passes", "known", "size, about", "time, about")
+    rows = [
+        (
+            one.id,
+            one.precision.value,
+            ", ".join(one.passes),
+            f"{one.known} of {len(one.passes)}",
+            "-" if one.size_bytes is None else f"{one.size_bytes / 1e3:,.0f} kB",
+            "-" if one.seconds is None else f"{one.seconds:,.0f} s",
+        )
+        for one in found.variants
+    ]
+    parts = [table(header, rows, right=frozenset({3, 4, 5}))]
+    if found.seconds is not None:
+        parts.append(
+            f"{found.calibrate} samples calibrate and {found.count} count; {found.at_once} variants at once; "
+            f"about {found.seconds:,.0f} s in all, within a factor of three"
+        )
+    parts += [f"note: {note}" for note in found.notes]
+    parts.append(f"{found.bundle} was not touched")
+    return "\n\n".join(parts)
 
 
 def _text(result: ConvertResult) -> str:

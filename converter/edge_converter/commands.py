@@ -15,10 +15,12 @@ _OBJECTIVES = ("accuracy", "latency", "size", "transfer", "energy")
 _METRICS = ("accuracy", "top5", "recall", "r2", "mae-skill", "map", "miou", "cosine", "verification")
 _RATES = (1000, 768_000)
 _MOST_SPARSE = 0.95
+_LEAST_SPEEDUP, _MOST_SPEEDUP = 1.05, 16.0
 _MOST_THREADS = 256
 _MOST_SEGMENTS = 64
 _SLOWEST_LINK = 1e-3  # MB/s
 _HIGHEST_LEVEL = 10_000_000
+_LARGEST_SIZE, _MOST_DIMENSIONS = 2**20, 8
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RESIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\Z")
@@ -29,14 +31,28 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=".keras, .h5 or .tflite file, or SavedModel directory; several of the same signature make a family",
+        help=".keras, .h5, .tflite, .pt2 or .onnx file, SavedModel directory, or torch:MODULE:FUNCTION; several of the "
+        "same inputs and outputs make a family",
+    )
+    parser.add_argument("--signature", metavar="NAME", help="of a SavedModel or .tflite that has several")
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        type=_shape,
+        default=[],
+        dest="input_shapes",
+        metavar="N[,N...]",
+        help="fix an input's sizes, such as 1,224,224,3, where more than the batch is free; once for each input",
+    )
+    parser.add_argument(
+        "--onnx-python", metavar="PATH", help="a Python that has onnx2tf; else an environment is made for it, once"
     )
     data = parser.add_argument_group(
         "data", "an .npz file with x and y, a folder of images or .wav files with labels.csv, or module:function"
     )
     data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
-    data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
+    data.add_argument("--train", metavar="PATH", help="samples to fine-tune models on; else --calibration")
     data.add_argument("--rate", type=_rate, metavar="HZ", help="sample rate of the .wav files; else that of the first")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
@@ -133,11 +149,20 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="VARIANT.PASS.OPTION=VALUE",
         help="change an option of a pass in the recipe, such as int8.calibrate.method=mse; may be repeated",
     )
+    wanted.add_argument(
+        "--slim",
+        type=_speedup,
+        default=0.0,
+        metavar="SPEEDUP",
+        help="remove channels of .keras and .h5 models until they are so many times as fast, such as 1.6; 0 for none",
+    )
+    wanted.add_argument("--qat", action="store_true", help="fine-tune .keras and .h5 models for int8")
 
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
     how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument("--dry-run", action="store_true", help="say what would be made, and about how long that takes")
     how.add_argument(
         "--resume", action="store_true", help="go on with a conversion that was killed, and say how much of it is known"
     )
@@ -154,7 +179,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=1800.0,
         metavar="S",
-        help="most one conversion or fine-tuning may take in TensorFlow (default 1800)",
+        help="most one conversion or fine-tuning may take in TensorFlow, PyTorch or onnx2tf (default 1800)",
     )
     how.add_argument(
         "--compiler-deadline",
@@ -263,6 +288,13 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(_number(part, -math.inf, math.inf) for part in text.split(","))
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = tuple(_whole(part, 1, _LARGEST_SIZE) for part in text.split(","))
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} has more than {_MOST_DIMENSIONS} sizes")
+    return sizes
+
+
 def _bytes(text: str) -> int:
     found = _BYTES.match(text)
     if not found or float(found[1]) == 0:
@@ -276,6 +308,13 @@ def _points(text: str) -> float:
 
 def _share(text: str) -> float:
     return _number(text, 0, _MOST_SPARSE)
+
+
+def _speedup(text: str) -> float:
+    value = _number(text, 0, _MOST_SPEEDUP)
+    if value and value < _LEAST_SPEEDUP:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not 0 or from {_LEAST_SPEEDUP:g} to {_MOST_SPEEDUP:g}")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -6,12 +6,10 @@ Everything is made in a temporary folder; the bundle appears whole at the end, o
 
 from __future__ import annotations
 
-import os
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edge_converter import (
@@ -19,31 +17,31 @@ from edge_converter import (
     blob,
     candidates,
     crew,
+    destination,
     evidence,
-    graph,
+    family,
     judge,
     latency,
-    metrics,
     pipeline,
     recipe,
     report,
     selection,
+    sequences,
     sources,
 )
 from edge_converter import data as labelled
 from edge_converter.cache import Cache
-from edge_converter.candidates import Candidate, FloatFile, Planned
-from edge_converter.data import Integers, Samples, Split
-from edge_converter.floats import Pruning, float_files
+from edge_converter.candidates import Candidate, Planned
+from edge_converter.family import Family
+from edge_converter.floats import float_files
 from edge_converter.judge import Verdict
-from edge_converter.metrics import Judged, Metric
+from edge_converter.metrics import Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
-from edge_converter.sources import Framework, SourceModel
 from edge_converter.targets import make as targets
+from edge_converter.trained import Trained
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
-from edge_sdk.errors import UsageError
 from edge_sdk.manifest import (
     EvidenceFile,
     Latency,
@@ -51,36 +49,12 @@ from edge_sdk.manifest import (
     Quality,
     Refused,
     Target,
-    TensorSpec,
     Variant,
 )
 from edge_sdk.profile import Profile
 
-_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
-_NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 # Of the way from a guess to always right: below it labels or preprocessing are more likely wrong than the model.
 _SUSPICIOUS = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Calibration:
-    """Samples that choose ranges and integers; their labels are not looked at."""
-
-    samples: Samples
-    rows: Integers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Family:
-    """What all sources share, and the samples they are judged on."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    samples: Samples
-    parts: Split
-    metric: Metric
-    calibration: _Calibration
 
 
 def convert(request: ConvertRequest, progress: Progress | None = None) -> ConvertResult:
@@ -106,8 +80,8 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     """
     begun = time.monotonic()
     watch = _Notes(progress or Silent())
-    name, version = _name(request)
-    _check_output(request.output)
+    name, version = destination.name(request)
+    destination.check(request.output)
     boards = tuple(profiles.load(id_) for id_ in dict.fromkeys(request.profiles))
     models = sources.identify(request.models)
     for path in (request.data, request.calibration, request.train):
@@ -116,34 +90,27 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     elsewhere = evidence.read(request.evidence)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
         folder = Path(temporary)
-        with float_files(models, folder, request, watch) as (floats, prune):
-            family = _family(models, floats, request, watch)
-            pruned = prune(_pruning(family, request)) if request.prune and _can_prune(family, watch) else []
-        files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
-        room = Room(
-            samples=family.calibration.samples,
-            rows=family.calibration.rows,
-            folder=folder,
-            where=name,
-            threads=request.threads,
-            seed=request.seed,
-            max_size=request.max_size,
-            progress=watch,
-        )
+        with float_files(models, folder, request, watch) as (floats, train):
+            shared = family.gather(models, floats, request, watch)
+            trained = Trained()
+            if request.trains and family.can_train(shared, watch):
+                trained = train(family.training(shared, request))
+        files = sorted([*floats, *trained.files], key=lambda file: [model.name for model in models].index(file.source))
+        room = family.room(shared, folder, name, request, watch)
         made, unmade = _make(candidates.plan(files, recipe.chosen(request, boards), room), room, request)
         verdict = judge.judge(
             candidates.in_order(files, made),
-            family.samples,
-            family.parts.count,
-            metric=family.metric,
+            shared.samples,
+            shared.parts.count,
+            metric=shared.metric,
             max_drop=request.max_drop,
             bound=request.bound,
             progress=watch,
             cache=Cache(request.cache),
         )
-        _doubt(verdict, family.metric, watch)
+        _doubt(verdict, shared.metric, watch)
         # The refused are timed as well: the report shows what was given up.
-        timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], family, request, watch)
+        timed = _measure([c for c, _ in (*verdict.kept, *verdict.refused)], shared, request, watch)
         measured = tuple(entry for entry in timed if any(entry.variant == c.id for c, _ in verdict.kept))
         variants = tuple(_variant(candidate, quality) for candidate, quality in verdict.kept)
         believed, doubted = evidence.believed(elsewhere, variants)
@@ -167,20 +134,20 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             format=1,
             name=name,
             version=version,
-            created=_now(),
+            created=destination.now(),
             sources=tuple(model.record for model in models),
-            inputs=family.inputs,
-            outputs=family.outputs,
-            labels=family.samples.classes,
-            preprocessing=family.samples.preprocessing,
-            metric=family.metric.name,
+            inputs=shared.inputs,
+            outputs=shared.outputs,
+            labels=shared.samples.classes,
+            preprocessing=shared.samples.preprocessing,
+            metric=shared.metric.name,
             reference=verdict.reference,
             variants=(*variants, *targeted.variants),
             fronts={one.front.profile: one.front.ids for one in chosen},
             selection={one.front.profile: one.selection for one in chosen},
             accelerated=dict(targeted.accelerated),
             missing=targeted.missing,
-            refused=(*unmade, *(one for _, one in verdict.refused)),
+            refused=(*trained.refused, *unmade, *(one for _, one in verdict.refused)),
         )
         known = evidence.merged(believed, evidence.stamped(measured, variants))
         predicted = (*(entry for one in chosen for entry in one.front.predicted), *targeted.latencies)
@@ -249,88 +216,6 @@ class _Notes:
         self._progress.note(text)
 
 
-def _name(request: ConvertRequest) -> tuple[str, str]:
-    found = _NAMED_OUTPUT.match(request.output.name)
-    name = request.name or (found["name"] if found else request.models[0].stem if request.models else "")
-    version = request.version or (found["version"] if found else None) or "1"
-    for what, value in (("name", name), ("version", version)):
-        if not _NAME.match(value):
-            raise UsageError(f"{value[:80]!r} is no {what}", hint="letters, digits, dots, hyphens; at most 64")
-    if not request.models:
-        raise UsageError("no model is given")
-    return name, version
-
-
-def _check_output(output: Path) -> None:
-    """Refuse, before minutes are spent, to put a bundle where something else stands."""
-    if output.is_dir():
-        if any(output.iterdir()) and not (output / bundles.MANIFEST).is_file():
-            raise UsageError("is a directory that holds no bundle", where=str(output), hint="name a new one")
-    elif output.exists() or output.is_symlink():
-        raise UsageError("is a file; a bundle is a directory", where=str(output), hint="such as digits-1.edge")
-    parent = next((place for place in output.absolute().parents if place.exists()), Path("/"))
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError("cannot be written to", where=str(parent), hint="choose another place for -o")
-
-
-def _family(
-    models: Sequence[SourceModel], floats: Sequence[FloatFile], request: ConvertRequest, progress: Progress
-) -> _Family:
-    graphs = [graph.read(file.path) for file in floats]
-    inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
-    outputs = sources.settled(floats[0].path, outputs)
-    samples = labelled.open_samples(
-        request.data, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
-    )
-    steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
-    parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
-    metric = metrics.choose(request.metric, Judged(samples=samples, rows=parts.count, outputs=outputs))
-    calibration = _Calibration(samples=samples, rows=parts.calibrate)
-    if request.calibration is not None:
-        apart = labelled.open_samples(
-            request.calibration, inputs=inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
-        )
-        seen = set(samples.digests()) & set(apart.digests())
-        if seen:
-            progress.note(f"{len(seen)} samples are in --calibration and in --data: quality is flattered by them")
-        rows = labelled.first_by_content(apart, labelled.MAX_CALIBRATION)
-        calibration = _Calibration(samples=apart, rows=rows)
-    return _Family(inputs=inputs, outputs=outputs, samples=samples, parts=parts, metric=metric, calibration=calibration)
-
-
-def _open(path: Path, family: _Family, request: ConvertRequest) -> Samples:
-    """Further samples, labelled as those that are judged."""
-    samples = labelled.open_samples(
-        path, inputs=family.inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
-    )
-    if family.metric.classes is not None:
-        labelled.check_labels(samples, family.metric.classes)
-    return samples
-
-
-def _can_prune(family: _Family, progress: Progress) -> bool:
-    """Fine-tuning learns classes of one input."""
-    can = len(family.inputs) == 1 and family.metric.classes is not None
-    if not can:
-        progress.note("nothing is pruned: fine-tuning takes models with one input and labels that are classes")
-    return can
-
-
-def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
-    """What pruned models are fine-tuned on: never a sample that counts."""
-    if request.train is not None:
-        samples = _open(request.train, family, request)
-        counted = set(family.samples.digests())
-        rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
-        return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
-    if request.calibration is not None:
-        samples = _open(request.calibration, family, request)
-        rows_apart = labelled.as_rows(range(len(samples.labels)))
-        return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
-    rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
-    return Pruning(samples=family.samples, rows=rows_both, sparsity=request.prune, seed=request.seed)
-
-
 def _doubt(verdict: Verdict, metric: Metric, progress: Progress) -> None:
     value = next(quality.value for candidate, quality in verdict.kept if candidate.id == verdict.reference)
     guess = metric.guess
@@ -343,13 +228,14 @@ def _doubt(verdict: Verdict, metric: Metric, progress: Progress) -> None:
 
 
 def _measure(
-    kept: Sequence[Candidate], family: _Family, request: ConvertRequest, progress: Progress
+    kept: Sequence[Candidate], shared: Family, request: ConvertRequest, progress: Progress
 ) -> tuple[Latency, ...]:
     progress.stage("time", len(kept) * latency.turns())
-    at_once = batches.size(family.inputs)
-    sample = [each[0] for each in batches.calls(family.samples.read(family.parts.count[:at_once]), at_once)]
+    at_once = batches.size(shared.inputs)
+    calls = batches.calls(shared.samples.read(shared.parts.count[:at_once]), at_once)
+    sample = [sequences.one_step(each[0], spec) for each, spec in zip(calls, shared.inputs, strict=True)]
     paths = {candidate.id: candidate.path for candidate in kept}
-    return latency.measure(paths, sample, threads=request.threads, at=_now(), advance=progress.advance)
+    return latency.measure(paths, sample, threads=request.threads, at=destination.now(), advance=progress.advance)
 
 
 def _variant(candidate: Candidate, quality: Quality) -> Variant:
@@ -385,11 +271,3 @@ def _select(
 def _tell(board: Profile, chosen: selection.Selected, progress: Progress) -> None:
     for note in chosen.selection.notes:
         progress.note(f"{board.id}: {note}")
-
-
-def _now() -> float:
-    """Whole seconds since 1970, or what SOURCE_DATE_EPOCH says, for builds that must repeat."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return (
-        float(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else float(int(time.time()))
-    )

@@ -36,6 +36,8 @@ class DataError(ConversionError):
 class ChildProcessDiedError(ConversionError):
     """A child process that imports or converts died, or did not answer in time; the ones below say which."""
 
+    """A child process that imports or converts died, or did not answer in time; the three below say which."""
+
     code = "child-process"
 
 
@@ -43,6 +45,31 @@ class KerasProcessError(ChildProcessDiedError):
     """The child process that runs TensorFlow died, or did not answer in time."""
 
     code = "keras-process"
+
+
+class TorchProcessError(ChildProcessDiedError):
+    """The child process that runs PyTorch died, or did not answer in time."""
+
+    code = "torch-process"
+
+
+class OnnxProcessError(ChildProcessDiedError):
+    """The child process that runs onnx2tf died, or did not answer in time."""
+
+    code = "onnx-process"
+
+
+class OnnxEnvironmentError(ConversionError):
+    """The environment that onnx2tf runs in could not be made."""
+
+    code = "onnx-environment"
+
+
+class ImportMismatchError(ConversionError):
+    """What an import made answers otherwise than the model it was made of."""
+
+    code = "import-mismatch"
+    exit_status = EXIT_USAGE
 
 
 class QuantizationError(ConversionError):

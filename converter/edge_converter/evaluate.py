@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_converter import batches, spool
+from edge_converter import batches, sequences, spool
 from edge_converter.data import Integers, Samples
 from edge_converter.metrics import classes
+from edge_converter.sequences import SequenceEngine
 from edge_sdk.engine import Engine
 
 Array = NDArray[Any]
@@ -60,7 +61,8 @@ def kept(path: Path, samples: Samples, rows: Integers, keep: Keep, *, advance: C
         keep: As `Metric.keep`: of the outputs and labels of some samples, one row each.
         advance: Told how many more samples are done, by the thread that called.
     """
-    free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+    opened = sequences.opener(path)
+    free: queue.SimpleQueue[Engine | SequenceEngine] = queue.SimpleQueue()
 
     def answer(start: int) -> tuple[int, Array]:
         engine = free.get()
@@ -71,12 +73,12 @@ def kept(path: Path, samples: Samples, rows: Integers, keep: Keep, *, advance: C
             free.put(engine)
 
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(Engine(path, threads=1))
+        first = stack.enter_context(contextlib.closing(opened()))
         calls = batches.size(first.inputs)
         at_once = max(1, _AT_ONCE // calls) * calls
         parts = range(0, len(rows), at_once)
         workers = max(1, min(_processors(), _MOST_ENGINES, len(parts)))
-        for engine in (first, *(stack.enter_context(Engine(path, threads=1)) for _ in range(workers - 1))):
+        for engine in (first, *(stack.enter_context(contextlib.closing(opened())) for _ in range(workers - 1))):
             free.put(engine)
         # The first few tell how large a row is.
         _, rows_of_first = answer(0)

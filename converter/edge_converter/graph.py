@@ -25,7 +25,17 @@ WEIGHTED: dict[str, tuple[int, int, int]] = {
     "FULLY_CONNECTED": (0, 1, 2),
     "TRANSPOSE_CONV": (2, 1, 3),
     "BATCH_MATMUL": (0, 1, 2),
+    # Of their many matrices the first that is never left out: input to forget gate, or features.
+    "LSTM": (0, 2, 13),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (0, 2, 13),
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (0, 2, 13),
+    "RNN": (0, 1, 3),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (0, 1, 3),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (0, 1, 3),
+    "SVDF": (0, 1, 3),
 }
+_RECURRENT = frozenset(op for op in WEIGHTED if "LSTM" in op or "RNN" in op or op == "SVDF")
+_CONTROL_FLOW = frozenset({"WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE"})
 _QUANTIZED = ("int8", "uint8", "int16")
 
 # (activation, stored weight, weight is dequantized before use): the number format that makes.
@@ -75,6 +85,7 @@ class Graph:
         parameters: Weights, biases and other constants of layers.
         activations: Elements that all operators read and write, weights aside.
         min_runtime: The lowest TensorFlow Lite that knows every operator version, or None where that is not known.
+        variables: How many tensors keep their value from one call to the next.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -84,6 +95,12 @@ class Graph:
     parameters: int
     activations: int
     min_runtime: str | None
+    variables: int
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an answer depends on the calls before it."""
+        return self.variables > 0
 
     @property
     def cost(self) -> Cost:
@@ -138,12 +155,7 @@ def of(model: Any, *, where: str) -> Graph:
     Raises:
         UnsupportedModelError: It holds something this converter cannot judge.
     """
-    if len(model.subgraphs) > 1:
-        raise UnsupportedModelError(
-            f"has {len(model.subgraphs)} subgraphs (loops, branches or several signatures)",
-            where=where,
-            hint="export one signature without control flow",
-        )
+    _check_graphs(model, where=where)
     graph = model.subgraphs[0]
     names = _signature_names(model)
     return Graph(
@@ -154,14 +166,41 @@ def of(model: Any, *, where: str) -> Graph:
         parameters=_parameters(model),
         activations=_activations(model),
         min_runtime=flatbuffer.min_runtime(model),
+        variables=_variables(model),
     )
+
+
+def _check_graphs(model: Any, *, where: str) -> None:
+    """Refuse a file whose first graph is not all that a call computes; graphs that only set variables up are let be.
+
+    Raises:
+        UnsupportedModelError: It has several signatures, or control flow.
+    """
+    if len(model.signatureDefs or ()) > 1:
+        count = len(model.signatureDefs)
+        raise UnsupportedModelError(f"has {count} signatures", where=where, hint="choose one with --signature")
+    ops = {flatbuffer.op_name(model, operator) for graph in model.subgraphs for operator in graph.operators or ()}
+    if flow := sorted(ops & _CONTROL_FLOW):
+        raise UnsupportedModelError(
+            f"has control flow ({', '.join(flow)})",
+            where=where,
+            hint="--input-shape with batch and length fixed unrolls the recurrent layers of a .keras file",
+        )
+    if len(model.subgraphs) > 1 and "CALL_ONCE" not in ops:
+        raise UnsupportedModelError(f"has {len(model.subgraphs)} subgraphs", where=where, hint="export one signature")
+
+
+def _variables(model: Any) -> int:
+    graph = model.subgraphs[0]
+    handles = sum(flatbuffer.op_name(model, operator) == "VAR_HANDLE" for operator in graph.operators)
+    return handles + sum(bool(tensor.isVariable) for tensor in graph.tensors)
 
 
 def _kind(op: WeightedOp) -> str:
     """The field of `OpWork` this operator's arithmetic belongs to."""
     if op.op == "DEPTHWISE_CONV_2D":
         return "depthwise_macs"
-    if op.op in {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+    if op.op in {"FULLY_CONNECTED", "BATCH_MATMUL"} | _RECURRENT:
         return "dense_macs"
     return "conv1x1_macs" if op.pointwise else "conv_macs"
 
@@ -234,7 +273,20 @@ def _macs(op: str, weight: tuple[int, ...], activation: tuple[int, ...], outputs
         return outputs * math.prod(weight[:4])
     if op == "BATCH_MATMUL":
         return outputs * activation[-1]
+    if op in _RECURRENT:
+        return _recurrent_macs(op, weight, activation, outputs)
     return outputs * math.prod(weight[1:])  # [out, ..., in]
+
+
+def _recurrent_macs(op: str, weight: tuple[int, ...], activation: tuple[int, ...], outputs: int) -> int:
+    """Of a matrix for the input and one for the state, [units, inputs] and [units, units], at each step; of four gates.
+
+    SVDF has no second matrix: a filter over its memory instead, which is little.
+    """
+    units, inputs = weight[0], weight[-1]
+    steps = math.prod(activation) // max(1, inputs)
+    gates = 4 if "LSTM" in op else 1
+    return steps * gates * units * (inputs + (0 if op == "SVDF" else units)) * (outputs > 0)
 
 
 def _parameters(model: Any) -> int:

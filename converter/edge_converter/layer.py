@@ -29,6 +29,11 @@ _INT32 = 2**31 - 1
 _BIAS_MOST = 2.0**30
 # The largest magnitude of a stored integer; -8 and -128 stay unused, so that the range is symmetric.
 LARGEST = {"int8": 127, "int4": 7}
+# A channel's error counts relative to what comes out of it to this power: 0 counts squares alike wherever they are, 1
+# counts each channel alike.
+_OWN_SHARE = 0.5
+_FAINTEST = 1e-3  # of the mean power: fainter channels' integers are as if they were
+_TINY = 1e-12
 _FINE = 127  # from here on the largest weight fixes the scale: clipping gains nothing
 
 
@@ -113,11 +118,17 @@ class Layer:
         if not self.price:
             scales = self._scales(wanted, np.diag(seen.moments)[:, None], most)
             return rounding.compensated(wanted, seen.moments, scales, most=most), scales
-        power = np.einsum("ic,ij,jc->c", weights, seen.moments, weights, optimize=True)
-        price = self.price * float(power.sum())
-        step = rounding.step_for(seen.moments, price)
-        scales = np.maximum(self._scales(wanted, np.diag(seen.moments)[:, None], most), step)
+        price = self._price_each(weights, seen.moments)
+        steps = rounding.steps_for(seen.moments, price)
+        scales = np.maximum(self._scales(wanted, np.diag(seen.moments)[:, None], most), steps)
         return rounding.compensated(wanted, seen.moments, scales, most=most, price=price), scales
+
+    def _price_each(self, weights: Matrix, moments: Matrix) -> Matrix:
+        """`[channels]`: what a bit costs in mean square of each channel's output."""
+        power = np.einsum("ic,ij,jc->c", weights, moments, weights, optimize=True)
+        mean = max(float(power.mean()), _TINY)
+        shared: Matrix = self.price * len(power) * mean * np.maximum(power / mean, _FAINTEST) ** _OWN_SHARE
+        return shared
 
     def _each(self, weights: Matrix, seen: Seen, most: int) -> tuple[Matrix, Matrix]:
         wanted = weights if seen.cross is None else rounding.aimed_each(weights, seen.moments, seen.cross)

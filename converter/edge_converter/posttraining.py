@@ -46,6 +46,7 @@ class Want:
         into: The file to write.
         granularity: Of the weights' scales, in `int8`.
         price: What a bit costs, as a share of the mean square of a layer's output; 0: size is no object. `int8` only.
+        levels: Distinct integers a channel of large layers, odd; 0 for as many as the format has. `int8` only.
         max_transfer: Bytes it may have when compressed; the price that comes to that is found. `int8` only.
     """
 
@@ -53,12 +54,13 @@ class Want:
     into: Path
     granularity: Granularity = Granularity.CHANNEL
     price: float = 0.0
+    levels: int = 0
     max_transfer: int | None = None
 
     @property
     def is_light(self) -> bool:
         """Its integers are chosen for what they take when compressed, too."""
-        return self.price > 0 or self.max_transfer is not None
+        return self.price > 0 or self.levels > 0 or self.max_transfer is not None
 
 
 def make(
@@ -150,7 +152,12 @@ def _refined(bench: Workbench, base: Base, jobs: dict[int, tuple[Want, Quantized
     if not jobs:
         return {}
     twins = [
-        Twin(content=made.path.read_bytes(), price=want.price, follows=want.precision is not Precision.WEIGHT8)
+        Twin(
+            content=made.path.read_bytes(),
+            most=want.levels // 2 or None,
+            price=want.price,
+            follows=want.precision is not Precision.WEIGHT8,
+        )
         for want, made in jobs.values()
     ]
     walked = compensate_all(base.content, twins, bench.choosing, where=str(bench.source))
@@ -158,13 +165,13 @@ def _refined(bench: Workbench, base: Base, jobs: dict[int, tuple[Want, Quantized
     for (number, (want, made)), one in zip(jobs.items(), walked, strict=True):
         error, before = bench.error(one.content), bench.error(made.path.read_bytes())
         told: Evidence = dict(base.evidence) if quantize.needs_ranges(want.precision) else {}
-        if want.price or error < before:
+        if want.is_light or error < before:
             made.path.write_bytes(one.content)
             told |= {"rounding": "compensated", "samples": one.samples, "error": round(error, 6)}
         else:
             told |= {"rounding": "nearest", "error": round(before, 6)}
-        if want.price:
-            told["price"] = want.price
+        told |= {"price": want.price} if want.price else {}
+        told |= {"levels": want.levels} if want.levels else {}
         if one.skipped:
             told["left_as_they_were"] = "; ".join(one.skipped)[:_SHOWN]
         done[number] = _told(made, told)

@@ -83,7 +83,7 @@ class Granularity(Enum):
 
 def quantize(
     source: Path, precision: Precision, into: Path, *, ranges: dict[str, Any] | None = None,
-    granularity: Granularity = Granularity.CHANNEL,
+    granularity: Granularity = Granularity.CHANNEL, floats: Collection[str] = (),
 ) -> Quantized:  # fmt: skip
     """Write `source` in another number format.
 
@@ -93,6 +93,7 @@ def quantize(
         into: The file to write.
         ranges: Of the activations, from `ranges.chosen` or `calibrate`, for the static formats.
         granularity: Of the weights' scales in `int8`; the other formats have one a channel.
+        floats: Names of the output tensors of layers that stay float.
 
     Raises:
         QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
@@ -101,6 +102,7 @@ def quantize(
         tool = _tool(flatbuffer.prepare(source.read_bytes(), where=str(source)))
         each = granularity is Granularity.CHANNEL
         parameters = _static(tool, 8, each=each) if precision is Precision.INT8 else _RECIPES[precision](tool)
+        _leave(tool, floats)
         content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
     into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
     compression = Pass(name="quantize", parameters={"precision": precision.value, **parameters})
@@ -205,9 +207,23 @@ def _static(tool: Any, bits: int, *, each: bool = True) -> dict[str, bool | int 
 
     ops, grain = qtyping.TFLOperationName, qtyping.QuantGranularity
     tool.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8, grain.CHANNELWISE if each else grain.TENSORWISE)
+    # LiteRT 2.3.0 computes products of integers with a constant as if it had one scale: with one a channel it gives 0.
+    tool.add_static_config(".*", ops.BATCH_MATMUL, bits, 8, grain.TENSORWISE)
     for border in (ops.INPUT, ops.OUTPUT):  # apps give and take float, whatever is inside
         tool.update_quantization_recipe(".*", border, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
     return {"algorithm": "min_max", "weights": "channelwise" if each else "tensorwise", "activation_bits": bits}
+
+
+def _leave(tool: Any, floats: Collection[str]) -> None:
+    """Keep layers out of a recipe."""
+    from litert_quantizer import algorithm_manager, qtyping
+
+    for name in floats:
+        tool.update_quantization_recipe(
+            f"^{re.escape(name)};?$",
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+        )
 
 
 def _weights_only(tool: Any, bits: int) -> dict[str, bool | int | float | str]:

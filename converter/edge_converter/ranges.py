@@ -57,7 +57,8 @@ class Observed:
         counts: `[_BINS]`, how many of the elements looked at lie in each of as many equal parts from low to high.
         channels: The largest magnitude in each channel, `[channels]`.
         rank: Dimensions of the tensor.
-        decides: No weights follow: the answer is read from it, and its rarest values are what decides.
+        is_whole: Nothing of it may be clipped. It is what is asked: images of 8 bits then keep every one of their
+            values. Or no weights follow: the answer is read from it, and its rarest values are what decides.
     """
 
     low: float
@@ -65,7 +66,7 @@ class Observed:
     counts: NDArray[np.float64]
     channels: Floats
     rank: int
-    decides: bool = False
+    is_whole: bool = False
 
 
 def observe(source: bytes, inputs: Mapping[int, Floats], *, where: str) -> dict[str, Observed]:
@@ -85,9 +86,9 @@ def observe(source: bytes, inputs: Mapping[int, Floats], *, where: str) -> dict[
     graph = FloatGraph(source, where=where)
     weighted = [number for number, operator in enumerate(graph.operators) if graph.kind(operator) in WEIGHTED]
     behind = graph.operators[weighted[-1] if weighted else 0 :]
-    last = {int(tensor) for operator in behind for tensor in operator.outputs}
+    last = {*graph.inputs} | {int(tensor) for operator in behind for tensor in operator.outputs}
     return {
-        graph.name(tensor): _observed(values, graph.name(tensor), decides=tensor in last)
+        graph.name(tensor): _observed(values, graph.name(tensor), is_whole=tensor in last)
         for tensor, values in computed(graph, inputs)
         if values.kept().dtype == np.float32
     }
@@ -103,7 +104,7 @@ def chosen(observed: Mapping[str, Observed], method: Method) -> dict[str, Any]:
     return ranges
 
 
-def _observed(values: Values, name: str, *, decides: bool) -> Observed:
+def _observed(values: Values, name: str, *, is_whole: bool) -> Observed:
     stored = values.kept()
     low, high = float(stored.min()), float(stored.max())
     if not np.isfinite([low, high]).all():
@@ -119,14 +120,14 @@ def _observed(values: Values, name: str, *, decides: bool) -> Observed:
         counts=counts.astype(np.float64),
         channels=channels.max(axis=0),
         rank=stored.ndim - 1,
-        decides=decides,
+        is_whole=is_whole,
     )
 
 
 def _range(one: Observed, method: Method) -> tuple[float, float]:
     """Low and high; a range always holds 0, which padding and rectifiers need exactly."""
     low, high = min(one.low, 0.0), max(one.high, 0.0)
-    if one.high <= one.low or one.decides:
+    if one.high <= one.low or one.is_whole:
         return low, high
     match method:
         case Method.MIN_MAX:

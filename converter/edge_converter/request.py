@@ -26,7 +26,8 @@ class ConvertRequest:
     """One conversion.
 
     Attributes:
-        models: `.keras`, `.h5`, `.tflite` files or SavedModel directories with the same inputs and outputs.
+        models: `.keras`, `.h5`, `.tflite`, `.pt2`, `.onnx` files, SavedModel directories or `torch:module:function`,
+            with the same inputs and outputs.
         data: Labelled data: an `.npz` file, a folder of images or sounds, or `module:function`.
         output: The bundle's directory; a bundle that stands there is replaced.
         profiles: Ids of the boards to choose variants for.
@@ -41,8 +42,10 @@ class ConvertRequest:
         objective: What the variants recommended for a board are ordered by.
         evidence: `evidence.json` files of devices, whose measurements decide for their boards.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
-        train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
+        train: Labelled data to fine-tune models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
+        slim: How many times as fast Keras sources are to become by removing channels; 0 for none.
+        qat: Fine-tune Keras sources for int8.
         recipe: Name of a recipe or path of its file; None takes those of the profiles.
         settings: Options to change in it, each as `VARIANT.PASS.OPTION=VALUE`.
         precisions: Number formats to make, searched or not; none leaves it to the recipe. fp32 is always there, as the
@@ -53,8 +56,12 @@ class ConvertRequest:
         cache: Directory of results that are not computed again; None keeps none.
         resume: Say how much of an earlier conversion, which may have been killed, is known.
         variant_deadline_s: One variant may take this long to make, where it is made in a process of its own.
-        keras_deadline_s: One conversion or fine-tuning in the TensorFlow process may take this long.
         compiler_deadline_s: An accelerator's compiler may take this long for one file.
+        keras_deadline_s: One conversion or fine-tuning in a process of TensorFlow, PyTorch or onnx2tf may take this
+            long.
+        signature: Of SavedModel and `.tflite` sources that have several; None for `serving_default`, or the only one.
+        input_shapes: One for each input, in the source's own layout, where more than the batch is free.
+        onnx_python: An interpreter that has onnx2tf; None makes an environment for it.
     """
 
     models: tuple[Path, ...]
@@ -74,6 +81,8 @@ class ConvertRequest:
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
+    slim: float = 0.0
+    qat: bool = False
     recipe: str | None = None
     settings: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
@@ -85,6 +94,14 @@ class ConvertRequest:
     variant_deadline_s: float = 3600.0
     keras_deadline_s: float = 1800.0
     compiler_deadline_s: float = 600.0
+    signature: str | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    onnx_python: Path | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Something is to be made that needs training."""
+        return bool(self.prune or self.slim or self.qat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,13 @@ def aimed_each(weights: Matrix, moments: Stack, cross: Stack, *, ridge: float = 
 
 
 def compensated(
-    weights: Matrix, moments: Matrix, scales: Matrix, *, most: int, damping: float = DAMPING, price: float = 0.0
+    weights: Matrix,
+    moments: Matrix,
+    scales: Matrix,
+    *,
+    most: int,
+    damping: float = DAMPING,
+    price: Matrix | None = None,
 ) -> Matrix:
     """Integers for `weights / scales`, each rounding error made good by the taps that are still to be rounded.
 
@@ -79,24 +85,24 @@ def compensated(
         scales: `[channels]`.
         most: The largest magnitude of an integer: 127 for 8 bits.
         damping: As a share of the mean second moment.
-        price: What a bit costs in mean square of the output: an integer nearer to 0, and so more frequent, is taken
-            where it saves more bits than it loses (rate-distortion optimised quantization; Sullivan and Wiegand, IEEE
-            Signal Processing Magazine 15(6), 1998).
+        price: What a bit costs in mean square of each channel's output, `[channels]`: an integer nearer to 0, and so
+            more frequent, is taken where it saves more bits than it loses (rate-distortion optimised quantization;
+            Sullivan and Wiegand, IEEE Signal Processing Magazine 15(6), 1998).
     """
     damped = _damped(moments, damping)
-    if not price:
+    if price is None:
         codes = _rounded(weights, damped, scales, most, None)
         return _descended(codes, weights, damped, scales, most=most)
     codes = np.clip(np.rint(weights / scales), -most, most)
     for _ in range(_PRICINGS):
-        costs = price * _bits(codes, most)
+        costs = price[:, None] * _bits(codes, most)  # a row a channel
         codes = _rounded(weights, damped, scales, most, costs)
         codes = _descended(codes, weights, damped, scales, most=most, costs=costs)
     return codes
 
 
-def step_for(moments: Matrix, price: float, *, damping: float = DAMPING) -> float:
-    """The step between integers at which one bit more would gain just its price.
+def steps_for(moments: Matrix, price: Matrix, *, damping: float = DAMPING) -> Matrix:
+    """`[channels]`: the step between integers at which one bit more would gain just its price.
 
     At many levels, an even step D loses D^2/12 of each weight's curvature, and a bit more makes that a quarter:
     D^2 = 6 price / (ln 2 curvature) (Gish and Pierce, Asymptotically efficient quantizing, 1968). A weight's curvature
@@ -104,7 +110,8 @@ def step_for(moments: Matrix, price: float, *, damping: float = DAMPING) -> floa
     """
     factor = _factor(_damped(moments, damping))
     curvature = float(np.exp(np.mean(-2 * np.log(np.diag(factor)))))
-    return math.sqrt(6 * price / (math.log(2) * curvature))
+    steps: Matrix = np.sqrt(6 * price / (math.log(2) * curvature))
+    return steps
 
 
 def _bits(codes: Matrix, most: int) -> Matrix:
@@ -146,10 +153,10 @@ def _rounded(weights: Matrix, damped: Matrix, scales: Matrix, most: int, costs: 
 
 def _cheaper(codes: Matrix, wanted: Matrix, curve: Matrix, costs: Matrix) -> Matrix:
     """Each integer, or the next towards 0 where that saves more bits than it loses."""
-    most = len(costs) // 2
+    most, channel = costs.shape[1] // 2, np.arange(len(codes))
     nearer = codes - np.sign(codes)
-    stays = curve * (codes - wanted) ** 2 + costs[(codes + most).astype(np.int64)]
-    moves = curve * (nearer - wanted) ** 2 + costs[(nearer + most).astype(np.int64)]
+    stays = curve * (codes - wanted) ** 2 + costs[channel, (codes + most).astype(np.int64)]
+    moves = curve * (nearer - wanted) ** 2 + costs[channel, (nearer + most).astype(np.int64)]
     cheaper: Matrix = np.where(moves < stays, nearer, codes)
     return cheaper
 

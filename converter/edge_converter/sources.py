@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -22,6 +23,11 @@ _MAX_NAME_CHARS = 40
 _PROBE_S = 120.0
 _CHUNK = 1 << 20
 _TAKEN = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
+_FUNCTION_PREFIX = "torch:"
+_FUNCTION = re.compile(r"torch:([A-Za-z_][\w.]*):([A-Za-z_]\w*)\Z")
+_READS = "it reads .keras, .h5, .tflite, .pt2, .onnx, SavedModel directories and torch:MODULE:FUNCTION"
+_PICKLED = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class Framework(enum.Enum):
@@ -30,6 +36,19 @@ class Framework(enum.Enum):
     KERAS = "keras"
     SAVED_MODEL = "saved_model"
     TFLITE = "tflite"
+    TORCH = "torch"
+    ONNX = "onnx"
+
+
+# By suffix: what it is, and how such a file begins (at which byte). ONNX is a protobuf: its first field is the version.
+_KINDS: dict[str, tuple[Framework, int, bytes]] = {
+    ".tflite": (Framework.TFLITE, 4, b"TFL3"),
+    ".keras": (Framework.KERAS, 0, b"PK\x03\x04"),
+    ".h5": (Framework.KERAS, 0, _HDF5),
+    ".hdf5": (Framework.KERAS, 0, _HDF5),
+    ".pt2": (Framework.TORCH, 0, b"PK\x03\x04"),
+    ".onnx": (Framework.ONNX, 0, b"\x08"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +58,11 @@ class SourceModel:
     path: Path
     framework: Framework
     record: Source
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its digest covers all it is made of; a function of the user's may read what it likes."""
+        return not str(self.path).startswith(_FUNCTION_PREFIX)
 
     @property
     def name(self) -> str:
@@ -166,6 +190,9 @@ def _batch_free(spec: TensorSpec) -> TensorSpec:
 
 
 def _framework(path: Path) -> Framework:
+    if str(path).startswith(_FUNCTION_PREFIX):
+        _module(path)
+        return Framework.TORCH
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return Framework.SAVED_MODEL
@@ -175,22 +202,49 @@ def _framework(path: Path) -> Framework:
             start = file.read(8)
     except OSError as cause:
         raise SourceError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
-    kinds = {".tflite": Framework.TFLITE, ".keras": Framework.KERAS, ".h5": Framework.KERAS, ".hdf5": Framework.KERAS}
-    framework = kinds.get(path.suffix.lower())
-    if framework is None:
+    suffix = path.suffix.lower()
+    if suffix in _PICKLED:
         raise SourceError(
-            f"is no model this converter reads ({path.suffix or 'no suffix'})",
+            "is pickled: it lacks the network's class, and loading it can run any code",
             where=str(path),
-            hint="it reads .keras, .h5, .tflite and SavedModel directories",
+            hint="torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2') writes one to convert; "
+            "torch:MODULE:FUNCTION names a function that builds the model",
         )
-    magic = {".tflite": start[4:8] == b"TFL3", ".keras": start[:4] == b"PK\x03\x04"}
-    if not magic.get(path.suffix.lower(), start == b"\x89HDF\r\n\x1a\n"):
+    if suffix not in _KINDS:
+        raise SourceError(
+            f"is no model this converter reads ({path.suffix or 'no suffix'})", where=str(path), hint=_READS
+        )
+    framework, at, magic = _KINDS[suffix]
+    if start[at : at + len(magic)] != magic:
         raise SourceError(f"is damaged: it does not begin as a {path.suffix} file does", where=str(path))
     return framework
 
 
+def _module(path: Path) -> Path:
+    """The file of the module that `torch:module:function` names, from the working directory or installed.
+
+    Raises:
+        SourceError: There is none.
+    """
+    found = _FUNCTION.match(str(path))
+    if found is None:
+        raise SourceError("is not torch:MODULE:FUNCTION", where=str(path)[:200])
+    local = Path(*found[1].split("."))
+    for place in (local.with_suffix(".py"), local / "__init__.py"):
+        if place.is_file():
+            return place
+    try:
+        spec = importlib.util.find_spec(found[1])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise SourceError(f"there is no module {found[1]}", where=str(path), hint="run it where the module lies")
+    return Path(spec.origin)
+
+
 def _free_name(path: Path, taken: set[str]) -> str:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem).strip("-._")[:_MAX_NAME_CHARS] or "model"
+    given = str(path).rpartition(":")[2] if str(path).startswith(_FUNCTION_PREFIX) else path.resolve().stem
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-._")[:_MAX_NAME_CHARS] or "model"
     name, number = stem, 1
     while name in taken:
         number += 1
@@ -200,6 +254,9 @@ def _free_name(path: Path, taken: set[str]) -> str:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
+    if str(path).startswith(_FUNCTION_PREFIX):
+        digest.update(str(path).encode() + b"\0")
+        path = _module(path)
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")

@@ -96,7 +96,7 @@ def test_a_tflite_of_noise(refused: Callable[..., str], points: Path, tiny: Path
     assert line.endswith("[source-model]")
 
 
-@pytest.mark.parametrize("suffix", [".tflite", ".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".tflite", ".keras", ".h5", ".pt2", ".onnx"])
 def test_a_file_that_does_not_begin_as_its_name_says(
     refused: Callable[..., str], points: Path, tmp_path: Path, suffix: str
 ) -> None:
@@ -106,13 +106,13 @@ def test_a_file_that_does_not_begin_as_its_name_says(
     assert f"{path}: is damaged: it does not begin as a {suffix} file does" in line
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model"])
+@pytest.mark.parametrize("name", ["model.pdf", "model"])
 def test_a_file_of_another_kind(refused: Callable[..., str], points: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"something else")
     line = refused(path, "--data", points)
     assert "is no model this converter reads" in line
-    assert "it reads .keras, .h5, .tflite and SavedModel directories" in line
+    assert "it reads .keras, .h5, .tflite, .pt2, .onnx, SavedModel directories and torch:MODULE:FUNCTION" in line
 
 
 def test_a_directory_that_is_no_saved_model(refused: Callable[..., str], points: Path, tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ def test_four_methods_give_four_ranges_that_hold_zero() -> None:
     assert len(spread) == len(ranges.Method)
 
 
-def test_what_the_answer_is_read_from_is_covered_whole() -> None:
+def test_what_is_asked_and_what_the_answer_is_read_from_are_covered_whole() -> None:
     seen = observed(prepared(digits.models()[1]))
-    decides = [name for name, one in seen.items() if one.decides]
+    decides = [name for name, one in seen.items() if one.is_whole]
     assert decides
     for method in ranges.Method:
         found = ranges.chosen(seen, method)

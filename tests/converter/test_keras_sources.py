@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_converter import _keras_wire as wire
 from edge_converter import data, graph, judge
 from edge_converter.candidates import Candidate
 from edge_converter.errors import KerasProcessError, SourceError, UnsupportedModelError
@@ -53,6 +54,29 @@ keras.Model(image, keras.layers.Dense(10)(keras.ops.erfinv(flat))).save(folder /
 pool = keras.layers.GlobalAveragePooling2D()(image)
 keras.Model(image, keras.layers.Dense(10)(pool)).save(folder / "few.keras")
 
+# With code of its own, with free sizes, with a recurrent layer.
+keras.Model(image, keras.layers.Dense(10)(keras.layers.Lambda(lambda x: x * 2)(flat))).save(folder / "lambda.keras")
+keras.Model(image, keras.layers.Dense(10)(keras.layers.Lambda(lambda x: x * 2)(flat))).save(folder / "lambda.h5")
+any_size = keras.Input((None, None, 3))
+seen = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2DTranspose(8, 3)(any_size))
+keras.Model(any_size, keras.layers.Dense(3)(seen)).save(folder / "sizes.keras")
+steps = keras.Input((6, 4))
+keras.Model(steps, keras.layers.Dense(3)(keras.layers.LSTM(8)(steps))).save(folder / "recurrent.keras")
+
+# With several signatures, and with an operator that TensorFlow Lite does not have.
+import tensorflow as tf
+root = tf.Module()
+root.w = tf.Variable(tf.random.normal((4, 3)))
+def signature(function, *shape):
+    return tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.float32, name="x"))
+tf.saved_model.save(root, str(folder / "several"), signatures={
+    "once": signature(lambda x: {"y": x @ root.w}, None, 4),
+    "mean": signature(lambda x: {"y": tf.reduce_mean(x, 1) @ root.w}, None, None, 4),
+})
+tf.saved_model.save(root, str(folder / "strange"), signatures={
+    "serving_default": signature(lambda x: {"y": tf.math.erfinv(x) @ root.w}, None, 4),
+})
+
 # As Keras 2 wrote it, and with a setting that no Keras knows.
 import h5py
 mobile = keras.layers.DepthwiseConv2D(3)(image)
@@ -65,6 +89,11 @@ for name, key, value in (("depthwise.h5", "groups", 1), ("strange.h5", "flavour"
 """
 
 IMAGES = [TensorSpec(name="x", shape=(-1, 8, 8, 1), dtype="float32")]
+
+
+def prune(path: Path, folder: Path, into: Path, *, sparsity: float) -> wire.Prune:
+    """What is asked to prune a model and fine-tune it on the folder's `train.npz`."""
+    return wire.Prune(path=str(path), arrays=str(folder / "train.npz"), into=str(into), sparsity=sparsity, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +184,7 @@ def test_a_pruned_variant_has_the_zeros_it_claims_and_travels_lighter(converted:
     assert pruned.quality.source_drop is not None
     assert pruned.quality.source_drop <= 2
     twin = bundle.variant("small-pruned60-int8")
-    assert [step.name for step in twin.compression] == ["prune", "quantize"]
+    assert [step.name for step in twin.compression] == ["prune", "calibrate", "quantize"]
     assert twin.transfer_bytes < bundle.variant("small-int8").transfer_bytes
 
 
@@ -172,9 +201,7 @@ def test_pruning_beyond_what_the_network_bears_is_refused_with_its_accuracy(
     np.savez(tmp_path / "train.npz", x=images[:300], y=labels[:300])
     percent: list[int] = []
     process.convert(SMALL, Framework.KERAS, tmp_path / "float.tflite")
-    done = process.prune(
-        SMALL, tmp_path / "train.npz", tmp_path / "pruned.tflite", sparsity=0.95, seed=0, advance=percent.append
-    )
+    done = process.train(prune(SMALL, tmp_path, tmp_path / "pruned.tflite", sparsity=0.95), percent.append)
     assert done.sparsity == pytest.approx(0.95, abs=0.01)
     assert sum(percent) == 100
     samples = data.open_samples(digits.directory() / "digits_test.npz", inputs=IMAGES, preprocessing=Preprocessing())
@@ -244,6 +271,53 @@ def test_a_layer_whose_settings_nobody_knows(process: KerasProcess, exports: Pat
         process.convert(exports / "strange.h5", Framework.KERAS, tmp_path / "out.tflite")
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_layer_that_brings_code_is_refused(process: KerasProcess, exports: Path, tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"holds code .a Lambda layer., which would run when it is loaded"):
+        process.convert(exports / f"lambda{suffix}", Framework.KERAS, tmp_path / "out.tflite")
+
+
+def test_free_sizes_are_fixed_before_a_keras_model_is_converted(
+    process: KerasProcess, exports: Path, tmp_path: Path
+) -> None:
+    path = exports / "sizes.keras"
+    process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 8, 6, 3)])
+    found = graph.read(tmp_path / "out.tflite")
+    assert (found.inputs[0].shape, found.outputs[0].shape) == ((1, 8, 6, 3), (1, 3))
+    assert {op.op for op in found.weighted} == {"TRANSPOSE_CONV", "FULLY_CONNECTED"}
+    with pytest.raises(UnsupportedModelError, match=r"is \[None, None, None, 3\], not \[1, 8, 6, 4\]"):
+        process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 8, 6, 4)])
+
+
+def test_a_recurrent_layer_is_unrolled_once_its_length_is_fixed(
+    process: KerasProcess, exports: Path, tmp_path: Path
+) -> None:
+    path = exports / "recurrent.keras"
+    with pytest.raises(UnsupportedModelError, match=r"holds a loop.*--input-shape"):
+        process.convert(path, Framework.KERAS, tmp_path / "out.tflite")
+    process.convert(path, Framework.KERAS, tmp_path / "out.tflite", shapes=[(1, 6, 4)])
+    assert graph.read(tmp_path / "out.tflite").operators["FULLY_CONNECTED"] > 6
+
+
+def test_a_signature_of_a_saved_model_is_chosen_by_name(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    def convert(signature: str | None, *shapes: tuple[int, ...]) -> graph.Graph:
+        out = tmp_path / "out.tflite"
+        process.convert(exports / "several", Framework.SAVED_MODEL, out, signature=signature, shapes=shapes)
+        return graph.read(out)
+
+    assert convert("once").inputs[0].shape == (-1, 4)
+    assert convert("mean", (1, 5, 4)).inputs[0].shape == (1, 5, 4)
+    with pytest.raises(UnsupportedModelError, match="has the signatures mean, once; choose one with --signature"):
+        convert(None)
+    with pytest.raises(UnsupportedModelError, match="has no signature 'serve'; it has mean, once"):
+        convert("serve")
+
+
+def test_an_operator_tensorflow_lite_does_not_have(process: KerasProcess, exports: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"needs operators TensorFlow Lite does not have: .*Erfinv"):
+        process.convert(exports / "strange", Framework.SAVED_MODEL, tmp_path / "out.tflite")
+
+
 @pytest.mark.reference_data
 @pytest.mark.parametrize(
     ("name", "millions"),
@@ -264,7 +338,7 @@ def test_the_same_seed_prunes_to_the_same_file(process: KerasProcess, tmp_path: 
     np.savez(tmp_path / "train.npz", x=images[:64], y=labels[:64])
     made = [tmp_path / "one.tflite", tmp_path / "other.tflite"]
     for into in made:
-        process.prune(SMALL, tmp_path / "train.npz", into, sparsity=0.5, seed=3, advance=lambda _: None)
+        process.train(prune(SMALL, tmp_path, into, sparsity=0.5))
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
@@ -278,14 +352,7 @@ def test_a_model_with_nothing_to_prune(process: KerasProcess, exports: Path, tmp
     images, labels = digits.held_out()
     np.savez(tmp_path / "train.npz", x=images[:40], y=labels[:40])
     with pytest.raises(UnsupportedModelError, match="no convolution or dense layer with 256 weights or more"):
-        process.prune(
-            exports / "few.keras",
-            tmp_path / "train.npz",
-            tmp_path / "out.tflite",
-            sparsity=0.5,
-            seed=0,
-            advance=lambda _: None,
-        )
+        process.train(prune(exports / "few.keras", tmp_path, tmp_path / "out.tflite", sparsity=0.5))
 
 
 def test_after_errors_it_still_converts(process: KerasProcess, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_file_travels_in_as_few_bytes_as_asked(samples: Samples, rows: Integer
     most = int(0.8 * transfer.transfer_bytes(flatbuffer.shorten_names(whole.read_bytes(), where="x")))
     want = Want(precision=Precision.INT8, into=light, max_transfer=most)
     (one,) = made(posttraining.make(source, samples, rows, [want]))
-    assert 0.9 * most < transfer.transfer_bytes(light.read_bytes()) <= most
+    assert 0.85 * most < transfer.transfer_bytes(light.read_bytes()) <= most
     assert one.graph.precision is Precision.INT8
     assert float(one.compression.parameters["price"]) > 0
 
@@ -121,23 +121,23 @@ def test_integers_that_are_paid_for_take_fewer_bits_for_the_same_error() -> None
     random = np.random.default_rng(0)
     weights, inputs = random.laplace(size=(64, 32)), random.normal(size=(1024, 64))
     moments = inputs.T @ inputs / len(inputs)
-    step = rounding.step_for(moments, 1e-2)
-    scales = np.full(32, step)
+    price = np.full(32, 1e-2)
+    scales = rounding.steps_for(moments, price)
 
     def bits(codes: np.ndarray) -> float:
         share = np.unique(codes, return_counts=True)[1] / codes.size
         return float(-(share * np.log2(share)).sum())
 
-    def lost(codes: np.ndarray, scale: float) -> float:
-        off = weights - codes * scale
+    def lost(codes: np.ndarray, scales: np.ndarray) -> float:
+        off = weights - codes * scales
         return float(np.einsum("ic,ij,jc->", off, moments, off))
 
-    paid = rounding.compensated(weights, moments, scales, most=127, price=1e-2)
+    paid = rounding.compensated(weights, moments, scales, most=127, price=price)
     coarse = [
-        (bits(codes), lost(codes, step * factor))
+        (bits(codes), lost(codes, scales * factor))
         for factor in (1.0, 1.1, 1.2, 1.3, 1.5)
         for codes in [rounding.compensated(weights, moments, scales * factor, most=127)]
     ]
     alike = [off for entropy, off in coarse if entropy >= bits(paid)]
     assert bits(paid) < coarse[0][0]
-    assert lost(paid, step) < 1.1 * max(alike)
+    assert lost(paid, scales) < 1.1 * max(alike)

@@ -105,7 +105,7 @@ def test_an_option_out_of_its_bounds_is_refused_with_those_there_are(options: di
 
 
 def test_a_pass_nobody_has_is_refused_with_those_there_are() -> None:
-    with pytest.raises(RecipeError, match="no pass 'shrink'; there are equalize, calibrate, quantize"):
+    with pytest.raises(RecipeError, match="no pass 'shrink'; there are fold, equalize, calibrate, quantize"):
         passes.find("shrink")
 
 

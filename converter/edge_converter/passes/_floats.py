@@ -1,11 +1,11 @@
-"""`equalize`: a float model with its channels at one scale, which answers as before."""
+"""`fold` and `equalize`: a float model that computes less or has its channels at one scale, and answers as before."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 
-from edge_converter import equalize, ranges
+from edge_converter import equalize, folding, graph, ranges
 from edge_converter.equalize import Aim
 from edge_converter.errors import QuantizationError
 from edge_converter.passes._bench import bench, one_by_one
@@ -20,6 +20,40 @@ _SAMPLES = 32
 # Relative to the variance of the scores: what float32 makes of the same network computed with other factors is a
 # millionth of a millionth.
 _SAME = 1e-8
+
+
+class FoldOptions(Wire, frozen=True, kw_only=True):
+    """None: what can be folded exactly is."""
+
+
+class Fold:
+    """Folds what is left of batch normalization behind convolutions into their weights."""
+
+    name = "fold"
+    version = 1
+    options = FoldOptions
+    serves_all_formats = True
+
+    def requires(self, work: Work, options: FoldOptions, room: Room) -> str:
+        """A float model."""
+        del options, room
+        return "" if work.is_float else "the model is quantized already: put fold before quantize"
+
+    def run(self, work: Work, options: FoldOptions, room: Room) -> Work:
+        """Fold; the evidence names what a fold would remove and cannot."""
+        del options
+        made = folding.fold(work.floating, where=room.where)
+        evidence: Evidence = {"operators": len(made.folded)}
+        if made.left:
+            evidence["left"] = "; ".join(made.left)[:500]
+        record = Record(name=self.name, parameters={}, evidence=evidence)
+        return replace(work, floating=made.content, content=made.content, done=(*work.done, record))
+
+    def ensures(self, before: Work, after: Work, options: FoldOptions) -> str:
+        """A float model with no more operators than before."""
+        del options
+        count = [sum(graph.parsed(each.content, where="fold").operators.values()) for each in (before, after)]
+        return "" if after.is_float and count[1] <= count[0] else f"{count[0]} operators became {count[1]}"
 
 
 class EqualizeOptions(Wire, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from edge_converter.recipe import Options
 GROUP = "edge.passes"
 
 _OURS: tuple[Pass, ...] = (
+    _floats.Fold(),
     _floats.Equalize(),
     _ranges.Calibrate(),
     _formats.Quantize(),
