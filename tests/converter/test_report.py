@@ -86,11 +86,17 @@ def test_every_board_says_what_to_ship_and_what_dominates_the_rest(bundle: Bundl
 
 
 def test_each_pass_is_told_with_what_it_bought(bundle: Bundle) -> None:
-    page = rendered(bundle)
+    steps = (
+        Pass(name="calibrate", parameters={"method": "best"}, evidence={"samples": 15, "kept": True}),
+        Pass(name="quantize", parameters={"share": 0.123456}),
+    )
+    variants = tuple(
+        msgspec.structs.replace(v, compression=steps) if v.id == "int8" else v for v in bundle.manifest.variants
+    )
+    page = rendered(bundle, msgspec.structs.replace(bundle.manifest, variants=variants))
     assert "What each pass bought" in page.headings
     assert "int8 fp32 " in page.text
-    assert "calibrate : " in page.text
-    assert "found: samples" in page.text
+    assert "calibrate : method best found: kept yes, samples 15 quantize : share 0.1235" in page.text
 
 
 def test_layers_are_shown_by_what_they_cost_where_a_pass_measured_it(bundle: Bundle) -> None:
