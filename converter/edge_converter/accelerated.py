@@ -1,13 +1,12 @@
-"""What an accelerator would take for a network, fitted to what its makers and users published.
+"""What an accelerator would take for a network that was not compiled for it yet, fitted to published latencies.
 
     Edge TPU: ms = t0 + MACs * rate + (weights above 6 MB) * streaming       (int8, the whole graph on it)
     TensorRT: ms = t0 + floating-point operations / speed                    (a Jetson Orin Nano Super)
 
-The Edge TPU's rows were fitted to the 14 networks of coral.ai/docs/edgetpu/benchmarks by least squares in log space;
-their mean leave-one-out error is 17 % (USB 3) and 24 % (Dev Board). DenseNet, whose time goes into moving activations,
-takes twice as long as predicted, and the bands are as wide as that. TensorRT's were fitted to YOLO11 n to x
+The Edge TPU's figures are those of its table (`edge_converter.targets`). TensorRT's were fitted to YOLO11 n to x
 (ultralytics/ultralytics docs/en/guides/nvidia-jetson.md @0100750), within 13 %; nothing says how they carry to other
-networks, so the band is wider.
+networks, so the band is wider. Of other accelerators nothing published predicts a latency: a Hailo's speed falls by the
+factor eight between MobileNet v2 1.0 and 1.4 (hailo-ai/hailo_model_zoo @c83fc03).
 
 None of this was run by this project, and whether a network maps whole is the vendor's compiler's to say: where that
 matters, these numbers only tell whether it is worth trying.
@@ -17,10 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_converter import targets
 from edge_sdk.predict import OpWork
-
-_CORAL = "fitted to coral.ai/docs/edgetpu/benchmarks"
-_ULTRALYTICS = "fitted to ultralytics/ultralytics docs/en/guides/nvidia-jetson.md @0100750"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +43,33 @@ class Rates:
     source: str
 
 
-# By profile id. Boards that are not here have no accelerator, or none whose latencies anything published predicts: a
-# Hailo's speed falls by the factor eight between MobileNet v2 1.0 and 1.4 (hailo-ai/hailo_model_zoo @c83fc03).
-RATES: dict[str, Rates] = {
-    "coral-usb": Rates(
-        name="Edge TPU", start_ms=1.573, ms_per_gmac=1.527, cache_mb=6.0, ms_per_mb=2.005, band=2.2, source=_CORAL
-    ),
-    "coral-dev": Rates(
-        name="Edge TPU", start_ms=1.664, ms_per_gmac=1.791, cache_mb=6.0, ms_per_mb=2.448, band=2.2, source=_CORAL
-    ),
-    # Twice the multiply-accumulates are operations: 2 / 10.61e12 per second.
-    "jetson-orin-nano": Rates(
-        name="TensorRT, int8", start_ms=3.30, ms_per_gmac=2 / 10.61, band=2.0, source=_ULTRALYTICS
-    ),
-}
+# Two operations are one multiply-accumulate: 2 / 10.61e12 seconds each.
+_TENSORRT = Rates(
+    name="TensorRT, int8",
+    start_ms=3.30,
+    ms_per_gmac=2 / 10.61,
+    band=2.0,
+    source="fitted to ultralytics/ultralytics docs/en/guides/nvidia-jetson.md @0100750",
+)
+
+
+def rates(profile: str) -> Rates | None:
+    """Of the accelerator on this board, or None where it has none that anything published predicts."""
+    if profile == "jetson-orin-nano":
+        return _TENSORRT
+    for table in targets.tables():
+        for speed in table.speeds:
+            if profile in speed.profiles:
+                return Rates(
+                    name=table.title.partition(" (")[0],  # without the compiler it is about
+                    start_ms=speed.t0_ms,
+                    ms_per_gmac=speed.ms_per_gmac,
+                    cache_mb=speed.cache_mb,
+                    ms_per_mb=speed.ms_per_mb,
+                    band=speed.band,
+                    source=speed.source,
+                )
+    return None
 
 
 def predicted_ms(rates: Rates, work: OpWork) -> float:

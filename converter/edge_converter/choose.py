@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_converter import accelerated, selection
+from edge_converter.evidence import deciding
 from edge_converter.fronts import span
 from edge_converter.graph import Graph
 from edge_sdk.manifest import Latency, Precision, Variant
@@ -73,10 +74,12 @@ class Model:
     """What is to run.
 
     Attributes:
-        variants: In the bundle, or what a bare model would become.
+        variants: In the bundle, or what a bare model would become; those that run on a CPU.
         graphs: Of the variants, by id.
         peak_bytes: Of the values between layers, by variant id.
         evidence: Latencies from devices.
+        compiled: The variants for accelerators.
+        accelerated: Their latencies, by whoever told them.
         judged: The variants' quality was measured; a bare model's was not.
     """
 
@@ -84,6 +87,8 @@ class Model:
     graphs: Mapping[str, Graph]
     peak_bytes: Mapping[str, int]
     evidence: tuple[Latency, ...] = ()
+    compiled: tuple[Variant, ...] = ()
+    accelerated: tuple[Latency, ...] = ()
     judged: bool = True
 
 
@@ -189,7 +194,8 @@ def _board(model: Model, profile: Profile, wanted: Wanted) -> Board:
     shipped = {by_id[id_].blob: by_id[id_] for id_ in recommended}.values()
     transfer_bytes = sum(variant.transfer_bytes for variant in shipped)
     transfer_s = 8 * transfer_bytes / (wanted.link_mbps * 1e6) if wanted.link_mbps else None
-    runs = by_id[best.variant] if best else min(model.variants, key=lambda v: v.size_bytes)
+    every = by_id | {variant.id: variant for variant in model.compiled}
+    runs = every[best.variant] if best else min(model.variants, key=lambda v: v.size_bytes)
     memory_bytes = _PROGRAM_BYTES + model.peak_bytes.get(runs.id, 0) + _WEIGHT_COPIES * runs.size_bytes
     storage_bytes = sum(variant.size_bytes for variant in shipped)
     checks = (
@@ -223,7 +229,10 @@ def _board(model: Model, profile: Profile, wanted: Wanted) -> Board:
 
 
 def _options(model: Model, profile: Profile, chosen: selection.Selected) -> Iterator[Option]:
-    """What the board can do with the variants that are allowed there; the accelerator takes int8 alone."""
+    """What the board can do with the variants that are allowed there.
+
+    Of an accelerator, by what is known of the files compiled for it; else by a fit, which holds for int8 alone.
+    """
     latencies = chosen.front.latencies
     # What a bound excluded is shown as well: the board's best may still be too slow.
     ids = chosen.front.ids or tuple(one.id for one in chosen.selection.recommended)
@@ -231,17 +240,12 @@ def _options(model: Model, profile: Profile, chosen: selection.Selected) -> Iter
     for id_ in ids:
         known = latencies.get(id_)
         if known is not None:
-            low, high = span(known)
-            yield Option(
-                variant=id_,
-                runs_on=by_id[id_].target.delegate.value,
-                ms=known.median_ms,
-                low_ms=low,
-                high_ms=high,
-                known=known.origin.value,
-                quality=by_id[id_].quality.value if model.judged else None,
-            )
-    rates = accelerated.RATES.get(profile.id)
+            yield _option(known, by_id[id_], judged=model.judged)
+    made = tuple(deciding(profile, model.accelerated).values())
+    compiled = {variant.id: variant for variant in model.compiled}
+    for known in made:
+        yield _option(known, compiled[known.variant], judged=model.judged)
+    rates = None if made else accelerated.rates(profile.id)
     int8 = [v for v in model.variants if v.precision is Precision.INT8 and v.id in model.graphs]
     if rates is not None and int8:
         best = max(int8, key=lambda v: (v.quality.value, v.id))
@@ -256,6 +260,19 @@ def _options(model: Model, profile: Profile, chosen: selection.Selected) -> Iter
             quality=best.quality.value if model.judged else None,
             if_mapped=True,
         )
+
+
+def _option(known: Latency, variant: Variant, *, judged: bool) -> Option:
+    low, high = span(known)
+    return Option(
+        variant=variant.id,
+        runs_on=variant.target.delegate.value,
+        ms=known.median_ms,
+        low_ms=low,
+        high_ms=high,
+        known=known.origin.value,
+        quality=variant.quality.value if judged else None,
+    )
 
 
 def _best(options: Sequence[Option], bound_ms: float | None) -> Option | None:

@@ -69,14 +69,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _bundled(path: Path) -> Model:
     with bundles.opened(path) as bundle:
-        variants = bundle.manifest.variants
-        plain = {v.id: bundle.blob(v) for v in variants if v.target.delegate is Delegate.CPU}
+        variants = tuple(v for v in bundle.manifest.variants if v.target.delegate is Delegate.CPU)
+        compiled = tuple(v for v in bundle.manifest.variants if v.target.delegate is not Delegate.CPU)
+        plain = {v.id: bundle.blob(v) for v in variants}
         known, _ = evidence.believed(evidence.read([bundle.path]) if _has_evidence(bundle) else (), variants)
+        theirs = {variant.id for variant in compiled}
         return Model(
             variants=variants,
             graphs={id_: graph.read(blob) for id_, blob in plain.items()},
             peak_bytes={id_: arena.peak_bytes(blob) for id_, blob in plain.items()},
             evidence=known,
+            compiled=compiled,
+            accelerated=tuple(entry for entry in bundle.evidence().latency if entry.variant in theirs),
         )
 
 

@@ -14,7 +14,7 @@ from edge_converter import accelerated, arena, choose
 from edge_converter.choose import Board, By, Model, Verdict, Wanted
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle
-from edge_sdk.manifest import Precision
+from edge_sdk.manifest import Delegate, Latency, Origin, Precision
 from edge_sdk.predict import OpWork, predicted_ms
 from edge_sdk.profile import Profile
 
@@ -29,6 +29,7 @@ WORK = {
     "inception_v4_299": (9084694624, 3167744000, 0, 1537536, 71971124, 42744521),
     "resnet50_v1_299": (3670813440, 3539013632, 0, 2048000, 70243787, 25636712),
     "vgg16_224": (15346630656, 0, 0, 123633664, 30323688, 138357544),
+    "densenet121_224": (1360773120, 1472364544, 0, 1024000, 44182484, 8062504),
     "squeezenet_224": (586882080, 190412800, 0, 0, 15171529, 1260868),
 }
 # Milliseconds as published: coral.ai/docs/edgetpu/benchmarks (Dev Board CPU, Edge TPU on USB 3, Edge TPU of the Dev
@@ -48,6 +49,7 @@ PUBLISHED_CPU = [
 PUBLISHED_EDGETPU = {
     "mobilenet_v1_224": (2.4, 2.4), "mobilenet_v2_224": (2.6, 2.6), "inception_v1_224": (3.4, 4.1),
     "inception_v4_299": (85, 102), "resnet50_v1_299": (49, 56), "vgg16_224": (296, 343), "squeezenet_224": (2.1, 2.0),
+    "densenet121_224": (20, 25),
 }  # fmt: skip
 # ultralytics docs/en/guides/nvidia-jetson.md @0100750: YOLO11 n to x at 640, 1e9 operations and ms by TensorRT INT8.
 PUBLISHED_TENSORRT = [(6.5, 3.91), (21.5, 5.25), (68.0, 9.58), (86.9, 12.37), (194.9, 20.72)]
@@ -77,21 +79,24 @@ def test_what_was_published_of_a_cpu_lies_within_the_band(
 @pytest.mark.parametrize("network", PUBLISHED_EDGETPU)
 def test_what_was_published_of_an_edge_tpu_lies_within_the_band(network: str) -> None:
     for board, published_ms in zip(("coral-usb", "coral-dev"), PUBLISHED_EDGETPU[network], strict=True):
-        rates = accelerated.RATES[board]
+        rates = accelerated.rates(board)
+        assert rates is not None
         ms = accelerated.predicted_ms(rates, work(network))
         assert ms / rates.band <= published_ms <= ms * rates.band, board
 
 
 @pytest.mark.parametrize(("giga_operations", "published_ms"), PUBLISHED_TENSORRT)
 def test_what_was_published_of_tensorrt_lies_within_the_band(giga_operations: float, published_ms: float) -> None:
-    rates = accelerated.RATES["jetson-orin-nano"]
+    rates = accelerated.rates("jetson-orin-nano")
+    assert rates is not None
     ms = accelerated.predicted_ms(rates, OpWork(conv_macs=int(giga_operations * 1e9 / 2)))
     assert ms / rates.band <= published_ms <= ms * rates.band
 
 
-def test_every_accelerator_that_is_predicted_is_one_of_a_board_that_exists() -> None:
-    assert set(accelerated.RATES) <= set(profiles.ids())
-    assert all(profiles.load(id_).compute.accelerator for id_ in accelerated.RATES)
+def test_only_boards_with_an_accelerator_have_one_predicted() -> None:
+    found = {id_ for id_ in profiles.ids() if accelerated.rates(id_) is not None}
+    assert found == {"coral-usb", "coral-dev", "jetson-orin-nano"}
+    assert all(profiles.load(id_).compute.accelerator for id_ in found)
 
 
 # ------------------------------------------------------------------------------------------------------- the ranking
@@ -168,6 +173,24 @@ def test_an_accelerator_counts_only_if_it_maps(model: Model) -> None:
     assert (board.best.runs_on, board.best.if_mapped) == ("Edge TPU", True)
     assert board.verdict is Verdict.UNSURE
     assert broken(ranked(model, "rpi-zero2w", max_latency_ms=10.0)["rpi-zero2w"]) == {"latency"}
+
+
+def test_what_was_compiled_for_an_accelerator_counts_as_its_compiler_says(model: Model) -> None:
+    from dataclasses import replace
+
+    (int8,) = [variant for variant in model.variants if variant.id == "int8"]
+    target = msgspec.structs.replace(int8.target, delegate=Delegate.ETHOS_U, fallback="int8")
+    compiled = msgspec.structs.replace(int8, id="int8-ethos", target=target)
+    told = Latency(
+        variant="int8-ethos", origin=Origin.PREDICTED, machine="imx93", profile="imx93", median_ms=3.0, band=2.0
+    )
+    richer = replace(model, compiled=(compiled,), accelerated=(told,))
+    board = ranked(richer, "imx93", max_latency_ms=7.0)["imx93"]
+    assert board.best is not None
+    assert (board.best.variant, board.best.runs_on, board.best.high_ms) == ("int8-ethos", "ethos-u", 6.0)
+    assert board.verdict is Verdict.MET
+    other = ranked(richer, "rpi4")["rpi4"]
+    assert {option.runs_on for option in other.options} == {"cpu"}
 
 
 def test_memory_and_what_is_left_for_others_are_tested_against_what_is_sold(model: Model) -> None:

@@ -86,11 +86,17 @@ def test_every_board_says_what_to_ship_and_what_dominates_the_rest(bundle: Bundl
 
 
 def test_each_pass_is_told_with_what_it_bought(bundle: Bundle) -> None:
-    page = rendered(bundle)
+    steps = (
+        Pass(name="calibrate", parameters={"method": "best"}, evidence={"samples": 15, "kept": True}),
+        Pass(name="quantize", parameters={"share": 0.123456}),
+    )
+    variants = tuple(
+        msgspec.structs.replace(v, compression=steps) if v.id == "int8" else v for v in bundle.manifest.variants
+    )
+    page = rendered(bundle, msgspec.structs.replace(bundle.manifest, variants=variants))
     assert "What each pass bought" in page.headings
     assert "int8 fp32 " in page.text
-    assert "calibrate : method min_max" in page.text
-    assert "found: samples" in page.text
+    assert "calibrate : method best found: kept yes, samples 15 quantize : share 0.1235" in page.text
 
 
 def test_layers_are_shown_by_what_they_cost_where_a_pass_measured_it(bundle: Bundle) -> None:
@@ -124,7 +130,7 @@ def test_what_is_answered_otherwise_is_told_by_the_names_of_the_classes(bundle: 
 
 def test_the_commands_to_make_it_again_are_those_that_were_given(bundle: Bundle) -> None:
     asked = ConvertRequest(
-        models=(Path("/home/me/my model.tflite"), Path("/home/me/b.tflite")),
+        models=(Path("/secret/my model.tflite"), Path("/secret/b.tflite")),
         data=Path("/secret/data.npz"),
         output=Path("/secret/a-1.edge"),
         profiles=("rpi4", "rpi5"),
