@@ -24,6 +24,7 @@ from edge_converter import _layout, _serve
 _IMAGES = "calibration_image_sample_data_20x128x128x3_float32.npy"
 _CONTROL = ("Loop", "Scan", "If")
 _REASON_CHARS = 300
+_FOREIGN = re.compile(r"[^A-Za-z0-9_.\\/>-]")
 
 
 class _RefusedError(Exception):
@@ -72,6 +73,9 @@ def _convert(path: str, into: str, place: Path, shapes: list[list[int]]) -> dict
     np.save(_IMAGES, random.random((20, 128, 128, 3), np.float32))
     model = _load(path)
     inputs = _inputs(model, shapes)
+    for number, node in enumerate(model.graph.node):  # TensorFlow refuses to build what is called `Softmax@0`
+        if _FOREIGN.search(node.name):
+            node.name = f"{_FOREIGN.sub('_', node.name)}_{number}"
     copy = place / "model.onnx"
     onnx.save(model, copy)
     try:
@@ -204,7 +208,9 @@ def _places(takes: list[dict[str, Any]], inputs: dict[str, tuple[int, ...]]) -> 
 
 
 def _first_line(error: BaseException) -> str:
+    """The first line that gives a reason: Keras begins by saying where one was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Exception encountered when calling")] or lines
     return (lines[0] if lines else type(error).__name__)[:_REASON_CHARS]
 
 

@@ -49,7 +49,8 @@ node = h.make_node
 net = [
     node("Conv", ["image", "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1]), node("Relu", ["c"], ["r"]),
     node("Conv", ["r", "d"], ["e"], "depthwise", pads=[1, 1, 1, 1], group=8),
-    node("GlobalAveragePool", ["e"], ["p"]), node("Flatten", ["p"], ["f"]), node("Gemm", ["f", "g", "h"], ["scores"]),
+    node("GlobalAveragePool", ["e"], ["p"]), node("Flatten", ["p"], ["f"], "flatten@0"),
+    node("Gemm", ["f", "g", "h"], ["scores"]),
 ]
 inits = weights(w=(8, 3, 3, 3), b=(8,), d=(8, 1, 3, 3), g=(8, 5), h=(5,))
 save("free", net, inits, ["N", 3, 12, 16], ["N", 5])

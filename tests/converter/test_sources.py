@@ -21,7 +21,10 @@ from edge_sdk.engine import Engine
 from edge_sdk.errors import MissingExtraError, UsageError
 from edge_sdk.manifest import Precision, Preprocessing
 
-RNG = np.random.default_rng(3)
+
+def normal(*shape: int) -> Any:
+    """The same numbers for the same shape, whatever other tests ran before."""
+    return np.random.default_rng(3).normal(0, 1, shape).astype(np.float32)
 
 
 def labelled(path: Path, x: Any, y: Any) -> Path:
@@ -108,7 +111,7 @@ def test_a_model_that_is_quantized_already_goes_into_the_bundle_byte_for_byte(
 
 def test_one_of_several_signatures_is_taken_alone(tmp_path: Path) -> None:
     content = model_stage.several(tmp_path / "two.tflite").read_bytes()
-    x = RNG.normal(0, 1, (1, 4)).astype(np.float32)
+    x = normal(1, 4)
     for name, factor in ((None, 1), ("serving_default", 1), ("other", 2)):
         made = signature.alone(content, name, where="two")
         assert signature.names(flatbuffer.parse(made, where="two")) == ((name or "serving_default"),)
@@ -164,7 +167,7 @@ def test_free_sizes_are_fixed_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "fixed.tflite").write_bytes(made)
     found = graph.read(tmp_path / "fixed.tflite")
     assert [spec.shape for spec in (*found.inputs, *found.outputs)] == [(1, 6, 5, 4), (1, 3)]
-    x = RNG.normal(0, 1, (1, 6, 5, 4)).astype(np.float32)
+    x = normal(1, 6, 5, 4)
     with Engine(made) as engine:
         np.testing.assert_allclose(engine.run([x])[0], x.mean(axis=(1, 2)) @ model_stage.WEIGHTS.T, rtol=1e-4)
     assert shapes.fix(made, [(1, 6, 5, 4)], where="fixed") == made
@@ -186,7 +189,7 @@ def test_a_shape_that_does_not_fit_is_refused(tmp_path: Path, wanted: list[tuple
 
 def test_free_sizes_are_refused_unless_they_are_fixed(edge: Callable[..., Any], tmp_path: Path) -> None:
     model = model_stage.free_sizes(tmp_path / "free.tflite")
-    x = RNG.normal(0, 1, (40, 6, 5, 4))
+    x = normal(40, 6, 5, 4)
     data = labelled(tmp_path / "images.npz", x, (x.mean(axis=(1, 2)) @ model_stage.WEIGHTS.T).argmax(axis=1))
     base = ("convert", model, "--data", data, "-o", tmp_path / "a.edge")
     assert "takes [-1, -1, -1, 4]; --input-shape fixes free sizes" in edge(*base).line
@@ -209,7 +212,7 @@ def adding(tmp_path: Path) -> Path:
 @pytest.fixture
 def walks(tmp_path: Path) -> Path:
     """Sequences of five steps, labelled by the score of their sum."""
-    x = RNG.normal(0, 1, (40, 5, 4)).astype(np.float32)
+    x = normal(40, 5, 4)
     return labelled(tmp_path / "walks.npz", x, (x.sum(axis=1) @ model_stage.WEIGHTS.T).argmax(axis=1))
 
 
@@ -286,14 +289,20 @@ def test_control_flow_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_no_numbers_are_named_by_their_layer(
-    edge: Callable[..., Any], dense: Callable[..., Path], points: Path, tmp_path: Path, value: float
-) -> None:
+def test_weights_that_are_no_numbers_are_named_by_their_layer(dense: Callable[..., Path], value: float) -> None:
     weights = np.ones((3, 4))
     weights[1, 2] = value
-    done = edge("convert", dense("bad", weights), "--data", points, "-o", tmp_path / "a.edge")
-    assert done.status == 2
-    assert "bad.tflite: has NaN or infinity in 1 of 12 weights of FULLY_CONNECTED logits" in done.line
+    path = dense("bad", weights)
+    with pytest.raises(SourceError, match="has NaN or infinity in 1 of 12 weights of FULLY_CONNECTED logits"):
+        finite.check(path, where=str(path))
+
+
+def test_a_model_with_such_weights_makes_no_bundle(
+    edge: Callable[..., Any], dense: Callable[..., Path], points: Path, tmp_path: Path
+) -> None:
+    done = edge("convert", dense("bad", np.full((3, 4), np.nan)), "--data", points, "-o", tmp_path / "a.edge")
+    assert (done.status, (tmp_path / "a.edge").exists()) == (2, False)
+    assert "bad.tflite: has NaN or infinity in 12 of 12 weights of FULLY_CONNECTED logits" in done.line
 
 
 def test_an_infinite_mask_is_no_weight(tmp_path: Path) -> None:
@@ -319,7 +328,7 @@ def test_recurrent_layers_count_as_layers_and_keep_state(tmp_path: Path) -> None
 
 def test_a_recurrent_layer_starts_fresh_with_every_sample(tmp_path: Path) -> None:
     path = model_stage.recurrent(tmp_path / "recurrent.tflite")
-    x = RNG.normal(0, 1, (4, 5, 4)).astype(np.float32)
+    x = normal(4, 5, 4)
     fresh = sequences.SequenceEngine(path)
     forth, back = fresh.run([x])[0], fresh.run([x[::-1]])[0]
     np.testing.assert_array_equal(forth, back[::-1])
@@ -335,7 +344,7 @@ def test_transposed_convolutions_and_matrix_products_are_quantized_or_listed(
     tmp_path: Path, precision: Precision, left: list[str]
 ) -> None:
     path = model_stage.transposed(tmp_path / "transposed.tflite")
-    x = RNG.normal(0, 1, (20, 4, 4, 2)).astype(np.float32)
+    x = normal(20, 4, 4, 2)
     samples = open_samples(
         labelled(tmp_path / "x.npz", x, np.arange(20) % 3), shape=(4, 4, 2), preprocessing=Preprocessing()
     )
@@ -345,4 +354,4 @@ def test_transposed_convolutions_and_matrix_products_are_quantized_or_listed(
     assert [line.partition(" ")[0] for line in made.exceptions] == left
     with Engine(path) as engine, Engine(made.path) as other:
         expected, found = engine.run([x])[0], other.run([x])[0]
-    assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
