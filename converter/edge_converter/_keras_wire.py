@@ -18,13 +18,51 @@ class Convert(msgspec.Struct, frozen=True, kw_only=True, tag="convert", forbid_u
     into: str
 
 
+# What a rung of channel pruning leaves of the time of an inference, by the cost its channels are chosen by.
+RUNG = 0.93
+
+
 class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unknown_fields=True):
-    """Prune and fine-tune a Keras model, then convert it."""
+    """Prune and fine-tune a Keras model, then convert it.
+
+    Attributes:
+        arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+    """
 
     path: str
     arrays: str
     into: str
     sparsity: float
+    seed: int
+
+
+class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown_fields=True):
+    """Remove channels of a Keras model, fine-tune it if asked to, and convert it.
+
+    Attributes:
+        arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+        rung: How far down the ladder whose rungs each leave `RUNG` of the one above.
+        tune: Fine-tune; the file of a model that is not has the right shape and time, and no more.
+    """
+
+    path: str
+    arrays: str
+    into: str
+    rung: int
+    tune: bool
+    seed: int
+
+
+class Qat(msgspec.Struct, frozen=True, kw_only=True, tag="qat", forbid_unknown_fields=True):
+    """Fine-tune a Keras model as it will be once quantized, and convert it, still in floats.
+
+    Attributes:
+        arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+    """
+
+    path: str
+    arrays: str
+    into: str
     seed: int
 
 
@@ -45,13 +83,17 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
 
     Attributes:
         sparsity: Share of zeros among the weights that were pruned.
-        layers: How many were pruned.
+        layers: How many were pruned, or learned to be quantized.
         steps: Of fine-tuning.
+        macs: Multiply-accumulates of the original, and of what is left of it.
+        channels: How many were removed, and how many could have been.
     """
 
     sparsity: float = 0.0
     layers: int = 0
     steps: int = 0
+    macs: tuple[int, int] = (0, 0)
+    channels: tuple[int, int] = (0, 0)
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", forbid_unknown_fields=True):
@@ -69,5 +111,5 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", forbid_unk
     hint: str = ""
 
 
-Ask = Convert | Prune
+Ask = Convert | Prune | Slim | Qat
 Answer = Ready | Advance | Done | Failed

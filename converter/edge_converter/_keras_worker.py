@@ -25,6 +25,7 @@ _CUSTOM = re.compile(r"^Custom ops:\s*([^\n]+)", re.MULTILINE)
 _UNKNOWN_LAYER = re.compile(r"[Cc]ould not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[:'\s]+(\w+)")
 _UNREADABLE_LAYER = re.compile(r"Error when deserializing class '([^']+)'")
 _REASON_CHARS = 300
+_THREADS = 4
 
 
 def main() -> int:
@@ -40,6 +41,8 @@ def main() -> int:
         return 0
     import tensorflow as tf
 
+    # Sums depend on how many threads share them: always so many, whatever the machine has.
+    tf.config.threading.set_intra_op_parallelism_threads(_THREADS)
     _answer(answers, wire.Ready(version=tf.__version__))
     while True:
         question = msgspec.json.decode(questions.get(), type=wire.Ask)
@@ -50,7 +53,7 @@ def _handle(question: wire.Ask, answers: IO[bytes]) -> wire.Done | wire.Failed:
     try:
         if isinstance(question, wire.Convert):
             return _convert(question)
-        return _prune(question, answers)
+        return _train(question, answers)
     except _RefusedError as error:
         return error.answer
 
@@ -72,36 +75,72 @@ def _convert(question: wire.Convert) -> wire.Done:
     return wire.Done()
 
 
-def _prune(question: wire.Prune, answers: IO[bytes]) -> wire.Done:
+def _train(question: wire.Prune | wire.Slim | wire.Qat, answers: IO[bytes]) -> wire.Done:
     import numpy as np
     import tensorflow as tf
 
-    from edge_converter import _keras_prune
+    from edge_converter import _keras_graph, _keras_prune, _keras_slim, _keras_tune
 
     # Before the model is loaded, so that its dropout layers are seeded too.
     tf.keras.utils.set_random_seed(question.seed)
     tf.config.experimental.enable_op_determinism()
-    model = _load(question.path)
     with np.load(question.arrays) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    try:
-        pruned = _keras_prune.prune(
-            model,
-            x,
-            y,
-            sparsity=question.sparsity,
+        lesson = _keras_tune.Lesson(
+            x=arrays["x"],
+            y=arrays["y"] if "y" in arrays.files else None,
             seed=question.seed,
             advance=lambda percent: _answer(answers, wire.Advance(percent=percent)),
         )
-    except _keras_prune.NothingToPruneError as error:
+    try:
+        model, done = _trained(question, lesson)
+    except (_keras_prune.NothingToPruneError, _keras_slim.CannotSlimError, _keras_graph.NoGraphError) as error:
         raise _refused("unsupported", str(error)) from error
+    except _RefusedError:
+        raise
     except Exception as error:  # a layer's own code runs here
         traceback.print_exc()
-        raise _refused(
-            "unsupported", f"cannot be fine-tuned: {_first_line(error)}", "--prune 0 leaves it out"
-        ) from error
+        hint = "--prune 0, and neither --slim nor --qat, leaves it out"
+        raise _refused("unsupported", f"cannot be fine-tuned: {_first_line(error)}", hint) from error
     _write(tf.lite.TFLiteConverter.from_keras_model(model), question.into)
-    return wire.Done(sparsity=pruned.sparsity, layers=pruned.layers, steps=pruned.steps)
+    return done
+
+
+def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[Any, wire.Done]:
+    """The model that was asked for, and what was done to it."""
+    from edge_converter import _keras_prune, _keras_qat, _keras_slim, _keras_tune
+
+    if isinstance(question, wire.Slim):
+        slimmer = _slimmer(question, lesson)
+        slimmer.descend(question.rung)
+        model, steps = slimmer.build(heal=question.tune), 0
+        if question.tune:
+            _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
+            steps = _keras_tune.tune(
+                model, slimmer.model, lesson, epochs=_keras_slim.EPOCHS, rate=_keras_slim.LEARNING_RATE
+            )
+            _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
+        return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
+    model = _load(question.path)
+    if isinstance(question, wire.Prune):
+        pruned = _keras_prune.prune(model, lesson, sparsity=question.sparsity)
+        return model, wire.Done(sparsity=pruned.sparsity, layers=pruned.layers, steps=pruned.steps)
+    learned = _keras_qat.learn(model, lesson)
+    return model, wire.Done(layers=learned.layers, steps=learned.steps)
+
+
+# The last model whose channels were given up, so that the next rung does not begin at the top again.
+_last: dict[tuple[str, str, int], Any] = {}
+
+
+def _slimmer(question: wire.Slim, lesson: Any) -> Any:
+    from edge_converter import _keras_slim, _keras_tune
+
+    key = question.path, question.arrays, question.seed
+    if key not in _last or _last[key].rung > question.rung:
+        _last.clear()
+        model = _keras_tune.adapted(_load(question.path), lesson)
+        _last[key] = _keras_slim.Slimmer(model, lesson.x, seed=question.seed)
+    return _last[key]
 
 
 def _saved_model(path: str) -> Any:

@@ -40,6 +40,11 @@ class FloatFile:
     label: str = ""
     compression: tuple[Pass, ...] = ()
 
+    @property
+    def roundable(self) -> bool:
+        """Its weights may be rounded either way: zeros of a pruned file must stay zeros, and integers what they are."""
+        return not {step.name for step in self.compression} & {"prune", "qat"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -172,7 +177,7 @@ class _Maker:
             result = quantize.quantize(file.path, precision, into, ranges=ranges)
             if job.clusters:
                 result = compensate.cluster(file.path, result, samples, rows, job.clusters)
-            elif precision in _COMPENSATED and not file.label:  # a pruned file's zeros must stay zeros
+            elif precision in _COMPENSATED and file.roundable:
                 result = compensate.refine(file.path, result, samples, rows)
         result = quantize.slimmed(result, precision)
         size = result.path.stat().st_size

@@ -62,6 +62,8 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         calibration=Path(args.calibration) if args.calibration else None,
         train=Path(args.train) if args.train else None,
         prune=args.prune,
+        slim=args.slim,
+        qat=args.qat,
         clusters=args.clusters,
         precisions=_precisions(args),
         max_size=args.max_size,

@@ -11,6 +11,7 @@ from edge_sdk.cli.command import Command
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
 _MOST_SPARSE = 0.95
+_LEAST_SPEEDUP, _MOST_SPEEDUP = 1.05, 16.0
 _FEWEST_CLUSTERS, _MOST_CLUSTERS = 3, 253
 _MOST_THREADS = 256
 _BYTES = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|kB|KB|MB|GB|KiB|MiB|GiB|)\Z")
@@ -28,7 +29,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data", "an .npz file with x and y, or a folder of images with labels.csv")
     data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
     data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
-    data.add_argument("--train", metavar="PATH", help="samples to fine-tune pruned models on; else --calibration")
+    data.add_argument("--train", metavar="PATH", help="samples to fine-tune models on; else --calibration")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
         "--fit",
@@ -80,6 +81,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="share of weights to remove from .keras and .h5 models, 0 for none (default 0.5)",
     )
     wanted.add_argument(
+        "--slim",
+        type=_speedup,
+        default=0.0,
+        metavar="SPEEDUP",
+        help="remove channels of .keras and .h5 models until they are so many times as fast, such as 1.6; 0 for none",
+    )
+    wanted.add_argument("--qat", action="store_true", help="fine-tune .keras and .h5 models for int8")
+    wanted.add_argument(
         "--clusters",
         type=_clusters,
         default=49,
@@ -129,6 +138,13 @@ def _points(text: str) -> float:
 
 def _share(text: str) -> float:
     return _number(text, 0, _MOST_SPARSE)
+
+
+def _speedup(text: str) -> float:
+    value = _number(text, 0, _MOST_SPEEDUP)
+    if value and value < _LEAST_SPEEDUP:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not 0 or from {_LEAST_SPEEDUP:g} to {_MOST_SPEEDUP:g}")
+    return value
 
 
 def _seconds(text: str) -> float:

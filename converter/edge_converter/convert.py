@@ -17,11 +17,12 @@ from pathlib import Path
 from edge_converter import candidates, fronts, graph, judge, latency, report, sources
 from edge_converter import data as labelled
 from edge_converter.candidates import Calibration, Candidate, FloatFile
-from edge_converter.data import Samples, Split
-from edge_converter.floats import Pruning, float_files
+from edge_converter.data import Integers, Samples, Split
+from edge_converter.floats import float_files
 from edge_converter.judge import Verdict
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
 from edge_converter.sources import Framework, SourceModel
+from edge_converter.trained import Trained, Training
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
 from edge_sdk.errors import UsageError
@@ -29,6 +30,7 @@ from edge_sdk.manifest import (
     EvidenceFile,
     Latency,
     Manifest,
+    Precision,
     Quality,
     Target,
     TensorSpec,
@@ -86,10 +88,10 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             labelled.check_readable(path)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
         folder = Path(temporary)
-        with float_files(models, folder, request, watch) as (floats, prune):
+        with float_files(models, folder, request, watch) as (floats, train):
             family = _family(models, floats, request, watch)
-            pruned = prune(_pruning(family, request)) if request.prune else []
-        files = sorted([*floats, *pruned], key=lambda file: [model.name for model in models].index(file.source))
+            trained = train(_training(family, request)) if request.trains else Trained()
+        files = sorted([*floats, *trained.files], key=lambda file: [model.name for model in models].index(file.source))
         made, unmade = candidates.make(
             files,
             request.precisions,
@@ -127,7 +129,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             reference=verdict.reference,
             variants=variants,
             fronts={one.profile: one.ids for one in chosen},
-            refused=(*unmade, *(one for _, one in verdict.refused)),
+            refused=(*trained.refused, *unmade, *(one for _, one in verdict.refused)),
         )
         latencies = (*measured, *(entry for one in chosen for entry in one.predicted))
         bundles.write(
@@ -202,7 +204,7 @@ def _family(
     inputs, outputs = sources.check_family(list(zip(models, graphs, strict=True)))
     shape, classes = inputs[0].shape[1:], outputs[0].shape[1]
     samples = _open(request.data, shape, classes, request)
-    steers = bool(request.prune) and request.train is None and any(m.framework is Framework.KERAS for m in models)
+    steers = request.trains and request.train is None and any(m.framework is Framework.KERAS for m in models)
     parts = labelled.split(samples, apart=request.calibration is not None, steer=steers)
     calibration = Calibration(samples=samples, rows=parts.calibrate, threads=request.threads)
     if request.calibration is not None:
@@ -221,20 +223,32 @@ def _open(path: Path, shape: tuple[int, ...], classes: int, request: ConvertRequ
     return samples
 
 
-def _pruning(family: _Family, request: ConvertRequest) -> Pruning:
-    """What pruned models are fine-tuned on: never a sample that counts."""
+def _training(family: _Family, request: ConvertRequest) -> Training:
+    """What models are trained for, and on what: never a sample that counts."""
+    samples, rows = _lessons(family, request)
+    return Training(
+        samples=samples,
+        rows=rows,
+        prune=request.prune,
+        slim=request.slim,
+        qat=request.qat,
+        int8=Precision.INT8 in request.precisions,
+        threads=request.threads,
+        seed=request.seed,
+    )
+
+
+def _lessons(family: _Family, request: ConvertRequest) -> tuple[Samples, Integers]:
     shape, classes = family.inputs[0].shape[1:], family.outputs[0].shape[1]
     if request.train is not None:
         samples = _open(request.train, shape, classes, request)
         counted = set(family.samples.digests())
         rows = [row for row, digest in enumerate(samples.digests()) if digest not in counted]
-        return Pruning(samples=samples, rows=labelled.as_rows(rows), sparsity=request.prune, seed=request.seed)
+        return samples, labelled.as_rows(rows)
     if request.calibration is not None:
         samples = _open(request.calibration, shape, classes, request)
-        rows_apart = labelled.as_rows(range(len(samples.labels)))
-        return Pruning(samples=samples, rows=rows_apart, sparsity=request.prune, seed=request.seed)
-    rows_both = labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
-    return Pruning(samples=family.samples, rows=rows_both, sparsity=request.prune, seed=request.seed)
+        return samples, labelled.as_rows(range(len(samples.labels)))
+    return family.samples, labelled.as_rows([*family.parts.calibrate, *family.parts.steer])
 
 
 def _doubt(verdict: Verdict, classes: int, progress: Progress) -> None:

@@ -38,8 +38,10 @@ class ConvertRequest:
         max_drop: A variant that loses more points of accuracy against its own float file is refused.
         max_size: Bytes that a variant made here may have; what was given may be larger. None allows any size.
         calibration: Samples that give activation ranges and fine-tune; None takes them out of `data`.
-        train: Labelled data to fine-tune pruned models on; None takes the calibration and steering samples.
+        train: Labelled data to fine-tune models on; None takes the calibration and steering samples.
         prune: Share of the weights to remove from Keras sources; 0 for none.
+        slim: How many times as fast Keras sources are to become by removing channels; 0 for none.
+        qat: Fine-tune Keras sources for int8.
         clusters: Distinct weights a channel in the clustered twin of int8, which travels lighter; 0 for none.
         precisions: Number formats to make; fp32 is always made, as the reference.
         preprocessing: Applied to every sample before it reaches the model.
@@ -59,12 +61,19 @@ class ConvertRequest:
     calibration: Path | None = None
     train: Path | None = None
     prune: float = DEFAULT_SPARSITY
+    slim: float = 0.0
+    qat: bool = False
     clusters: int = DEFAULT_CLUSTERS
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
     threads: int = 1
     keras_deadline_s: float = 1800.0
+
+    @property
+    def trains(self) -> bool:
+        """Something is to be made that needs training."""
+        return bool(self.prune or self.slim or self.qat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,6 +227,8 @@ def test_an_unknown_board(refused: Callable[..., str], tiny: Path, points: Path)
         ("--max-drop", "-1"),
         ("--prune", "1"),
         ("--prune", "inf"),
+        ("--slim", "1"),
+        ("--slim", "nan"),
         ("--threads", "0"),
         ("--threads", "1.5"),
         ("--seed", "-1"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_converter import _keras_wire as wire
 from edge_converter import data, graph, judge
 from edge_converter.candidates import Candidate
 from edge_converter.errors import KerasProcessError, SourceError, UnsupportedModelError
@@ -63,6 +64,11 @@ for name, key, value in (("depthwise.h5", "groups", 1), ("strange.h5", "flavour"
         assert '"depth_multiplier": 1' in config
         file.attrs["model_config"] = config.replace('"depth_multiplier": 1', f'"{key}": {json.dumps(value)}')
 """
+
+
+def prune(path: Path, folder: Path, into: Path, *, sparsity: float) -> wire.Prune:
+    """What is asked to prune a model and fine-tune it on the folder's `train.npz`."""
+    return wire.Prune(path=str(path), arrays=str(folder / "train.npz"), into=str(into), sparsity=sparsity, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +176,7 @@ def test_pruning_beyond_what_the_network_bears_is_refused_with_its_accuracy(
     np.savez(tmp_path / "train.npz", x=images[:300], y=labels[:300])
     percent: list[int] = []
     process.convert(SMALL, Framework.KERAS, tmp_path / "float.tflite")
-    done = process.prune(
-        SMALL, tmp_path / "train.npz", tmp_path / "pruned.tflite", sparsity=0.95, seed=0, advance=percent.append
-    )
+    done = process.train(prune(SMALL, tmp_path, tmp_path / "pruned.tflite", sparsity=0.95), percent.append)
     assert done.sparsity == pytest.approx(0.95, abs=0.01)
     assert sum(percent) == 100
     samples = data.open_samples(digits.directory() / "digits_test.npz", shape=(8, 8, 1), preprocessing=Preprocessing())
@@ -262,7 +266,7 @@ def test_the_same_seed_prunes_to_the_same_file(process: KerasProcess, tmp_path: 
     np.savez(tmp_path / "train.npz", x=images[:64], y=labels[:64])
     made = [tmp_path / "one.tflite", tmp_path / "other.tflite"]
     for into in made:
-        process.prune(SMALL, tmp_path / "train.npz", into, sparsity=0.5, seed=3, advance=lambda _: None)
+        process.train(prune(SMALL, tmp_path, into, sparsity=0.5))
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
@@ -276,14 +280,7 @@ def test_a_model_with_nothing_to_prune(process: KerasProcess, exports: Path, tmp
     images, labels = digits.held_out()
     np.savez(tmp_path / "train.npz", x=images[:40], y=labels[:40])
     with pytest.raises(UnsupportedModelError, match="no convolution or dense layer with 256 weights or more"):
-        process.prune(
-            exports / "few.keras",
-            tmp_path / "train.npz",
-            tmp_path / "out.tflite",
-            sparsity=0.5,
-            seed=0,
-            advance=lambda _: None,
-        )
+        process.train(prune(exports / "few.keras", tmp_path, tmp_path / "out.tflite", sparsity=0.5))
 
 
 def test_after_errors_it_still_converts(process: KerasProcess, tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""Fine-tuning of a changed model: it learns to answer as the model it was made of, and as the labels say.
+
+What the original answers tells more of a sample than its label does (Hinton and others, "Distilling the knowledge in a
+neural network", 2015, arXiv:1503.02531), and it is there without labels too. At the end batch normalization, whose
+averages lag behind weights that change fast, sees the data once more: alone that brought a ResNet8 with 80 % of its
+weights removed from 13 to 39 % accuracy.
+
+Imported in the TensorFlow process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edge_converter import _keras_augment, _keras_graph
+
+Floats = NDArray[np.float32]
+
+_BATCH = 64
+# However few or many samples there are.
+_STEPS = (200, 4000)
+LEARNING_RATE = 1e-3
+_WARM_UP = 0.05
+# What the labels count, where there are any; what the original answers counts the rest.
+_LABELS = 0.5
+_RECALIBRATION_BATCH = 128
+_RECALIBRATION_BATCHES = 24
+_JUDGED = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What to learn from.
+
+    Attributes:
+        x: Samples as the model takes them.
+        y: Their classes; None where nobody knows them.
+        seed: For their order.
+        advance: Told how many more percent are done.
+    """
+
+    x: Floats
+    y: NDArray[np.int64] | None
+    seed: int
+    advance: Callable[[int], None]
+
+    def steps(self, epochs: int) -> int:
+        """How many batches to learn from, to see every sample so many times."""
+        return int(np.clip(epochs * len(self.x) // _BATCH, *_STEPS))
+
+
+def tune(
+    model: Any,
+    teacher: Any,
+    lesson: Lesson,
+    *,
+    epochs: int,
+    before: Callable[[int], None] = lambda _: None,
+    masks: Sequence[tuple[Any, Any]] = (),
+    rate: float = LEARNING_RATE,
+    frozen: bool = False,
+) -> int:
+    """Fine-tune `model` in place.
+
+    Args:
+        model: Scores or probabilities of classes out.
+        teacher: What it was made of, with the same input and output.
+        lesson: What to learn from.
+        epochs: How often to see every sample, about.
+        before: Told the number of each step before it is taken.
+        masks: Weights, and what they are multiplied with after each step.
+        rate: The highest learning rate.
+        frozen: Keep the averages of batch normalization.
+
+    Returns:
+        How many steps were taken.
+    """
+    steps = lesson.steps(epochs)
+    moves = _keras_augment.harmless(lambda x: _scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
+    train = _trainer(model, teacher, masks, steps, rate, training=not frozen)
+    order = np.random.default_rng(lesson.seed)
+    labels = _labels(teacher, lesson)
+    rows, done_percent = np.zeros(0, np.int64), 0
+    for step in range(steps):
+        before(step)
+        if len(rows) < min(_BATCH, len(lesson.x)):
+            rows = order.permutation(len(lesson.x))
+        now, rows = rows[:_BATCH], rows[_BATCH:]
+        train(tf.constant(moves.of(lesson.x[now], order)), tf.constant(labels[now]))
+        percent = 100 * (step + 1) // steps
+        if percent > done_percent:
+            lesson.advance(percent - done_percent)
+            done_percent = percent
+    return steps
+
+
+def log_scores(answers: Any) -> Any:
+    """Logarithms of the probabilities of the classes, of a model's scores or probabilities."""
+    sums = tf.reduce_sum(answers, axis=-1, keepdims=True)
+    probabilities = tf.logical_and(tf.reduce_all(answers >= 0), tf.reduce_all(tf.abs(sums - 1) < 1e-3))  # noqa: PLR2004
+    # The logarithm of probabilities is as good as the scores they were made of, so one line serves both.
+    scores = tf.cond(probabilities, lambda: tf.math.log(tf.maximum(answers, 1e-7)), lambda: answers)
+    return tf.nn.log_softmax(scores, axis=-1)
+
+
+def adapted(model: Any, lesson: Lesson) -> Any:
+    """A copy of the model whose batch normalization has seen these samples, if that answers their labels better.
+
+    Models often meet other data than they were trained on: other cameras, other compression. The averages of an
+    upstream ResNet8, measured anew on CIFAR-10 images that went through JPEG, answer 5 points more of them.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    if lesson.y is None:
+        return copy
+    x, y = lesson.x[:_JUDGED], lesson.y[:_JUDGED]
+    before = _loss(copy, x, y)
+    recalibrate(copy, lesson.x, seed=lesson.seed)
+    if not _loss(copy, x, y) < before:
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+def _loss(model: Any, x: Floats, y: NDArray[np.int64]) -> float:
+    return -float(np.mean(np.take_along_axis(_scores(model, x), y[:, None], axis=1)))
+
+
+def _scores(model: Any, x: Floats) -> Floats:
+    batches = range(0, len(x), _RECALIBRATION_BATCH)
+    parts = [model(x[i : i + _RECALIBRATION_BATCH], training=False) for i in batches]
+    scores: Floats = log_scores(tf.concat(parts, axis=0)).numpy()
+    return scores
+
+
+def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
+    """Let batch normalization see the data once more, without training anything: exact averages over its batches."""
+    layers = [layer for layer in _keras_graph.layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    if not layers:
+        return
+    before = [layer.momentum for layer in layers]
+    order = np.random.default_rng(seed).permutation(len(x))
+    batches = np.array_split(order, int(np.clip(len(x) // _RECALIBRATION_BATCH, 1, _RECALIBRATION_BATCHES)))
+    for number, rows in enumerate(batches):
+        for layer in layers:
+            layer.momentum = number / (number + 1)
+        model(x[rows[:_RECALIBRATION_BATCH]], training=True)
+    for layer, momentum in zip(layers, before, strict=True):
+        layer.momentum = momentum
+
+
+def _labels(teacher: Any, lesson: Lesson) -> Floats:
+    """One row a sample: 1 at its class, or zeros where nobody knows it."""
+    classes = int(teacher.output_shape[-1])
+    if lesson.y is None:
+        return np.zeros((len(lesson.x), classes), np.float32)
+    return np.eye(classes, dtype=np.float32)[lesson.y]
+
+
+def _trainer(
+    model: Any, teacher: Any, masks: Sequence[tuple[Any, Any]], steps: int, rate: float, *, training: bool
+) -> Callable[[Any, Any], None]:
+    warm = max(1, int(_WARM_UP * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / warm, max(1, steps - warm), warmup_target=rate, warmup_steps=warm
+    )
+    optimizer = keras.optimizers.Adam(schedule)
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    def train(x: Any, labels: Any) -> None:
+        share = _LABELS * tf.reduce_sum(labels, axis=-1, keepdims=True)
+        wanted = (1 - share) * tf.exp(log_scores(teacher(x, training=False))) + _LABELS * labels
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(tf.reduce_sum(wanted * log_scores(model(x, training=training)), axis=-1))
+        slopes = tape.gradient(loss, variables)
+        optimizer.apply_gradients([pair for pair in zip(slopes, variables, strict=True) if pair[0] is not None])
+        for weight, mask in masks:
+            weight.assign(weight * mask)
+
+    traced: Callable[[Any, Any], None] = tf.function(train, autograph=False)
+    return traced
