@@ -50,6 +50,7 @@ def _compared(keras: Path, arrays: Path, folder: Path, cpu_s: Callable[[], float
     begun, spent = time.monotonic(), cpu_s()
     _ours(keras, arrays, folder)
     ours = time.monotonic() - begun, cpu_s() - spent
+    print(f"{keras.name}: ours {ours[0]:.1f} s, TFLiteConverter {theirs[0]:.1f} s", file=sys.stderr, flush=True)
     return {
         "model": keras.name,
         "theirs_wall_s": round(theirs[0], 1),

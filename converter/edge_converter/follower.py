@@ -30,6 +30,7 @@ class Twin:
         content: What the quantizer made of the float file, tensors named as there.
         most: The largest magnitude of an integer in large layers, where fewer than the format's are wanted.
         price: What a bit costs, as a share of the mean square of a layer's output; 0 takes all the format has.
+        rounds: Integers are chosen. Else they stay, and only biases are mended (bias correction; Nagel et al. 2019).
         follows: Each layer is chosen for what the quantized layers before it give. Else for what the trained ones
             give, which is as good where 8-bit weights are all that is quantized, and takes no second stream.
     """
@@ -37,6 +38,7 @@ class Twin:
     content: bytes
     most: int | None = None
     price: float = 0.0
+    rounds: bool = True
     follows: bool = True
 
 
@@ -57,7 +59,7 @@ class Follower:
         self.replaced: dict[int, dict[int, Floats]] = {}  # by operator: the constants that were chosen, by tensor
         self.skipped: list[str] = []
         self.stream: dict[int, Values] = {}
-        self._most, self._price = twin.most, twin.price
+        self._twin = twin
         graph = _graph(self.file)
         self._tensors = {_text(entry.name): entry for entry in graph.tensors}
         self._made_by = {_text(graph.tensors[operator.outputs[0]].name): operator for operator in graph.operators}
@@ -147,8 +149,9 @@ class Follower:
             stored_bias=stored_bias,
             input_scale=input_scale,
             file=self.file,
-            most=self._most if kind in NARROW else None,
-            price=self._price if kind in NARROW else 0.0,
+            most=self._twin.most if kind in NARROW else None,
+            price=self._twin.price if kind in NARROW else 0.0,
+            kept=None if self._twin.rounds else self._stands_for(self._unpacked.get(at, at)),
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 from edge_converter import answers, compensate, data, flatbuffer, graph, layerwise, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
+from edge_converter.follower import Twin
 from edge_converter.layerwise import FloatGraph, OneOperator
 from edge_converter.quantize import Quantized
 from edge_lab import digits
@@ -82,6 +83,21 @@ def test_the_answers_come_closer_to_the_float_files(
     assert found.precision is Precision.INT8
     assert found.operators == medium.graph.operators
     assert len(chosen.content) == len(plain)
+
+
+def test_mending_biases_alone_leaves_the_integers_and_helps(
+    samples: Samples, rows: Integers, medium: Quantized
+) -> None:  # fmt: skip
+    source = digits.models()[1]
+    content = flatbuffer.prepare(source.read_bytes(), where=str(source))
+    plain = medium.path.read_bytes()
+    inputs = {FloatGraph(content, where="medium").inputs[0]: samples.read(rows)[:, np.newaxis]}
+    (mended,) = compensate.compensate_all(content, [Twin(content=plain, rounds=False)], inputs, where="medium")
+    assert distance(mended.content, content) < distance(plain, content)
+    before, after = (flatbuffer.parse(one, where="x") for one in (plain, mended.content))
+    for one, other in zip(before.subgraphs[0].tensors, after.subgraphs[0].tensors, strict=True):
+        if flatbuffer.TYPE_NAMES[one.type] == "int8" and before.buffers[one.buffer].data is not None:
+            assert np.array_equal(before.buffers[one.buffer].data, after.buffers[other.buffer].data)
 
 
 def test_the_same_samples_give_the_same_bytes(
