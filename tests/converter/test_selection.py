@@ -16,7 +16,7 @@ from edge_converter.graph import Graph
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle, check
 from edge_sdk.errors import BundleFormatError
-from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Objective, Origin, Selection, Variant
+from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Objective, Origin, Precision, Selection, Variant
 from edge_sdk.wire import canonical
 
 RPI4 = profiles.load("rpi4")
@@ -51,11 +51,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def graphs(bundle: Bundle) -> dict[str, Graph]:
     """As if each had ten million activations, so that a prediction is some milliseconds."""
     read = {variant.id: graph.read(bundle.blob(variant)) for variant in bundle.manifest.variants}
+    read |= {id_: read["fp32"] for id_ in LADDER if id_ not in read}
     return {id_: dataclasses.replace(found, activations=10**7) for id_, found in read.items()}
 
 
 def of(bundle: Bundle, id_: str, value: float, transfer_bytes: int) -> Variant:
-    variant = bundle.variant(id_)
+    """A variant of this name, whatever the recipe of the day makes."""
+    variant = bundle.variant("fp32")
+    precision = Precision(id_.rpartition("-")[2])
+    variant = msgspec.structs.replace(variant, id=id_, precision=precision)
     quality = msgspec.structs.replace(variant.quality, value=value)
     return msgspec.structs.replace(variant, quality=quality, transfer_bytes=transfer_bytes, size_bytes=transfer_bytes)
 
