@@ -30,12 +30,13 @@ from typing import Any
 import numpy as np
 from convert_time import conversion_times
 
-from edge_converter import data, evaluate, graph, mixed, paired, posttraining, quantize, transfer
+from edge_converter import candidates, data, evaluate, graph, paired, quantize, recipe, transfer
+from edge_converter.cache import Cache
+from edge_converter.candidates import FloatFile
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
-from edge_converter.posttraining import Want
+from edge_converter.passes import Room
 from edge_converter.quantize import Granularity
-from edge_converter.request import Silent
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Fit, Precision, Preprocessing
 
@@ -151,26 +152,27 @@ class Bench:
 
         return make
 
-    def ours(self, precision: Precision, **wanted: Any) -> Callable[[Path], Path]:
-        """What the converter makes."""
+    def ours(self, *ids: str, max_size: int | None = None, settings: Sequence[str] = ()) -> Callable[[Path], Path]:
+        """What `edge convert` makes, by its own recipes.
+
+        Args:
+            ids: Of the variant in the recipe `npu`.
+            max_size: Bytes it may have.
+            settings: As `--set` takes them.
+        """
+        variants = recipe.changed([one for one in recipe.load("npu").variant if one.id in ids], settings)
 
         def make(into: Path) -> Path:
-            want = Want(precision=precision, into=into, **wanted)
-            (one,) = posttraining.make(self.model, self.calibrating, self.rows, [want])
-            if isinstance(one, QuantizationError):
-                raise one
-            return quantize.slimmed(one, precision).path
-
-        return make
-
-    def mixed(self, max_size: int) -> Callable[[Path], Path]:
-        """Weights in 4 and 8 bits."""
-
-        def make(into: Path) -> Path:
-            made = mixed.make(
-                self.model, self.calibrating, self.rows, into, max_size=max_size, progress=Silent()
-            )  # fmt: skip
-            return quantize.slimmed(made, Precision.MIXED).path
+            folder = into.with_suffix(".work")
+            folder.mkdir()
+            room = Room(
+                samples=self.calibrating, rows=self.rows, folder=folder, where=self.model.name, max_size=max_size
+            )
+            planned = candidates.plan([FloatFile(source="model", path=self.model)], variants[:1], room)
+            made, refused = candidates.make(planned, room, Cache(None))
+            if refused:
+                raise QuantizationError(refused[0].reason)
+            return made[0].path
 
         return make
 
@@ -231,13 +233,13 @@ def _photographs(store: Path, args: argparse.Namespace, folder: Path) -> Bench:
     jobs = [
         ("float", "none", lambda _: model),
         ("int8", quantizer, bench.defaults(Precision.INT8)),
-        ("int8", "ours", bench.ours(Precision.INT8)),
+        ("int8", "ours", bench.ours("int8")),
         ("int8 per tensor", quantizer, bench.defaults(Precision.INT8, tensor)),
-        ("int8 per tensor", "ours", bench.ours(Precision.INT8, granularity=tensor)),
+        ("int8 per tensor", "ours", bench.ours("per-tensor-int8")),
         ("weight4", quantizer, bench.defaults(Precision.WEIGHT4)),
-        ("mixed 3.4 MB", "ours", bench.mixed(3_400_000)),
-        ("mixed 3.9 MB", "ours", bench.mixed(3_900_000)),
-        ("int8 light", "ours", bench.ours(Precision.INT8, max_transfer=3_200_000)),
+        ("mixed 3.4 MB", "ours", bench.ours("mixed", max_size=3_400_000)),
+        ("mixed 3.9 MB", "ours", bench.ours("mixed", max_size=3_900_000)),
+        ("int8 light", "ours", bench.ours("clustered-int8", settings=["*.cluster.max_transfer=3200000"])),
     ]
     for name, tool, make in jobs:
         if not args.only or any(word in name for word in args.only):
@@ -264,10 +266,10 @@ def _small_images(store: Path, args: argparse.Namespace, folder: Path) -> Bench:
     jobs = [
         ("float", "none", lambda _: model),
         ("int8", "litert-quantizer", bench.defaults(Precision.INT8)),
-        ("int8", "ours", bench.ours(Precision.INT8)),
-        ("int8 light", "ours", bench.ours(Precision.INT8, max_transfer=52_000)),
+        ("int8", "ours", bench.ours("int8")),
+        ("int8 light", "ours", bench.ours("clustered-int8", settings=["*.cluster.max_transfer=52000"])),
         ("weight4", "litert-quantizer", bench.defaults(Precision.WEIGHT4)),
-        ("weight4", "ours", bench.ours(Precision.WEIGHT4)),
+        ("weight4", "ours", bench.ours("weight4")),
     ]
     if importlib.util.find_spec("tensorflow") is not None:
         keras = store / "mlperf_tiny" / "pretrainedResnet.h5"

@@ -21,7 +21,7 @@ import numpy as np
 _DEADLINE_S = 900.0
 _MOST = 1.5
 _CALIBRATING = 100
-_PRICE = 3e-8
+_SET = ("fp16", "dynamic", "int8", "weight8", "weight4", "clustered-int8")
 
 
 def conversion_times(store: Path, folder: Path, cpu_s: Callable[[], float]) -> list[dict[str, Any]]:
@@ -65,26 +65,32 @@ def _compared(keras: Path, arrays: Path, folder: Path, cpu_s: Callable[[], float
 
 
 def _ours(keras: Path, arrays: Path, folder: Path) -> None:
-    from edge_converter import data, graph, posttraining
-    from edge_converter.errors import QuantizationError
+    """The set without search, as `edge convert` makes it: float, then a recipe's variants side by side."""
+    from edge_converter import candidates, crew, data, graph, recipe
+    from edge_converter.cache import Cache
+    from edge_converter.candidates import FloatFile
     from edge_converter.keras_process import KerasProcess
-    from edge_converter.posttraining import Want
+    from edge_converter.passes import Room
     from edge_converter.sources import Framework
-    from edge_sdk.manifest import Precision, Preprocessing
+    from edge_sdk.manifest import Preprocessing
 
-    source = folder / "ours.tflite"
-    with KerasProcess(folder, deadline_s=_DEADLINE_S) as process:
+    own = folder / f"ours-{keras.stem}"
+    own.mkdir()
+    source = own / "float.tflite"
+    with KerasProcess(own, deadline_s=_DEADLINE_S) as process:
         process.convert(keras, Framework.KERAS, source)
     samples = data.open_samples(arrays, inputs=graph.read(source).inputs, preprocessing=Preprocessing())
-    wants = [
-        Want(precision=each, into=folder / f"ours-{each.value}.tflite")
-        for each in (Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4)
-    ]
-    wants.append(Want(precision=Precision.INT8, price=_PRICE, into=folder / "ours-light.tflite"))
-    rows = data.first_by_content(samples, data.MAX_CALIBRATION)
-    for one in posttraining.make(source, samples, rows, wants):
-        if isinstance(one, QuantizationError):
-            raise one
+    room = Room(
+        samples=samples, rows=data.first_by_content(samples, data.MAX_CALIBRATION), folder=own, where=keras.name
+    )
+    variants = [one for one in recipe.load("default").variant if one.id in _SET and one.of == "given"]
+    planned = candidates.plan([FloatFile(source="model", path=source)], variants, room)
+    cache = Cache(own / "cache")
+    if crew.is_worth_it(planned, room):
+        crew.fill(planned, room, cache, deadline_s=_DEADLINE_S)
+    _, refused = candidates.make(planned, room, cache)
+    if refused:
+        raise RuntimeError("; ".join(f"{one.id}: {one.reason}" for one in refused))
 
 
 def _child(*words: str) -> None:

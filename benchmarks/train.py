@@ -21,15 +21,17 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from edge_converter import compensate, data, evaluate, graph, paired, quantize, slim
+from edge_converter import candidates, data, evaluate, graph, paired, recipe, slim
+from edge_converter.cache import Cache
 from edge_converter.candidates import FloatFile
 from edge_converter.errors import ConversionError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.passes import Room
 from edge_converter.request import Silent
 from edge_converter.sources import identify
 from edge_converter.trained import Training, train
 from edge_sdk.machine import machine_name
-from edge_sdk.manifest import Precision, Preprocessing
+from edge_sdk.manifest import Preprocessing
 
 _MODEL = "mlperf_tiny/pretrainedResnet.h5"
 _DATA = "cifar10/cifar10_8000train_2000test.npz"
@@ -119,11 +121,15 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, float | int | 
             print(f"{name}: {found[-1]['accuracy']:.2f} %", file=sys.stderr)
 
         def quantized(file: FloatFile, name: str) -> Path:
-            ranges = quantize.calibrate(file.path, lessons, calibrating, threads=1)
-            made = quantize.quantize(file.path, Precision.INT8, folder / f"{name}.tflite", ranges=ranges)
-            if file.roundable:
-                made = compensate.refine(file.path, made, lessons, calibrating)
-            return made.path
+            """Its int8, by the recipe that `edge convert` uses."""
+            own = folder / name
+            own.mkdir()
+            room = Room(samples=lessons, rows=calibrating, folder=own, where=file.path.name)
+            variants = [one for one in recipe.load("default").variant if (one.id, one.of) == ("int8", file.kind)]
+            made, refused = candidates.make(candidates.plan([file], variants, room), room, Cache(None))
+            if refused:
+                raise RuntimeError(refused[0].reason)
+            return made[0].path
 
         begun = time.monotonic()
         add("fp32, as given", source.path, source.path, begun)

@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge_converter import flatbuffer
-from edge_converter.answers import distance, scores
-from edge_converter.data import Integers, Samples
-from edge_converter.errors import QuantizationError
 from edge_converter.follower import Follower, Twin
 from edge_converter.layer import Looks
-from edge_converter.layerwise import FloatGraph, OneOperator, samples_that_fit
-from edge_converter.quantize import Quantized
+from edge_converter.layerwise import FloatGraph, OneOperator
 from edge_converter.values import Floats, Values
-from edge_sdk.manifest import Pass
 
 _log = logging.getLogger(__name__)
 
@@ -124,81 +118,6 @@ def replacements(
     follower = Follower(Twin(content=quantized, follows=False), where=where)
     _Walk(FloatGraph(source, where=where), [follower], seed).through(inputs, lambda _: None)
     return follower.replaced
-
-
-def refine(source: Path, made: Quantized, samples: Samples, rows: Integers) -> Quantized:
-    """The file with integers chosen anew, where that brings its answers closer to the float file's.
-
-    A quarter of the samples is kept apart to find out whether it does; the file at `made.path` is replaced if so.
-
-    Args:
-        source: The float file.
-        made: The file with integers that was made of it.
-        samples: Calibration data.
-        rows: Of it.
-    """
-    content = flatbuffer.prepare(source.read_bytes(), where=str(source))
-    graph = FloatGraph(content, where=str(source))
-    count = samples_that_fit(graph, len(rows))
-    check = count // 4
-    if check < FEWEST_TO_CHECK:
-        return made
-    plain = made.path.read_bytes()
-    inputs = graph.calls(samples.read(rows[: count - check]))
-    try:
-        chosen = compensate(content, plain, inputs, where=str(source))
-    except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
-        _log.info("%s: integers are rounded to the nearest: %s", source.name, str(cause))
-        return made
-    if not chosen.layers:
-        return made
-    apart = samples.read(rows[count - check : count])
-    wanted = scores(content, apart)
-    if distance(chosen.content, apart, wanted) >= distance(plain, apart, wanted):
-        return made
-    made.path.write_bytes(chosen.content)
-    return replace(
-        made,
-        compression=Pass(
-            name=made.compression.name,
-            parameters={**made.compression.parameters, "rounding": "compensated", "samples": chosen.samples},
-        ),
-    )
-
-
-def cluster(source: Path, made: Quantized, samples: Samples, rows: Integers, levels: int) -> Quantized:
-    """The file with few distinct integers a channel, so that it travels lighter; it runs as the other does.
-
-    The levels are evenly spaced: what is sent is coded by how often each occurs, for which an even grid is as good as
-    any (Gish and Pierce, Asymptotically efficient quantizing, 1968), and it is what hardware multiplies by. Depthwise
-    layers keep all levels: they are few weights, and bear little.
-
-    Args:
-        source: The float file.
-        made: The file with 8-bit integers that was made of it; replaced.
-        samples: Calibration data.
-        rows: Of it; all choose.
-        levels: How many distinct integers, odd.
-
-    Raises:
-        QuantizationError: The layers cannot be computed one by one, or there are too few samples.
-    """
-    where = str(source)
-    content = flatbuffer.prepare(source.read_bytes(), where=where)
-    graph = FloatGraph(content, where=where)
-    count = samples_that_fit(graph, len(rows))
-    if count < _FEWEST:
-        raise QuantizationError(f"{count} samples are too few to choose the integers by", where=where)
-    inputs = graph.calls(samples.read(rows[:count]))
-    try:
-        chosen = compensate(content, made.path.read_bytes(), inputs, where=where, most=levels // 2)
-    except (ValueError, RuntimeError, np.linalg.LinAlgError) as cause:
-        raise QuantizationError(f"its layers cannot be computed one by one: {cause}", where=where) from cause
-    if not chosen.layers:
-        raise QuantizationError("no layer's integers could be matched with the float file's", where=where)
-    made.path.write_bytes(chosen.content)
-    parameters = {**made.compression.parameters, "rounding": "compensated", "samples": chosen.samples, "levels": levels}
-    return replace(made, compression=Pass(name=made.compression.name, parameters=parameters))
 
 
 class _Walk:

@@ -7,19 +7,17 @@ do. Who accepts is the caller: agreement or a drop on steering samples, never on
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edge_converter import compensate, quantize, sensitivity, workbench
-from edge_converter.data import Integers, Samples
+from edge_converter import compensate, quantize, sensitivity
+from edge_converter.bench import Bench
 from edge_converter.errors import QuantizationError
-from edge_converter.posttraining import METHODS
-from edge_converter.quantize import Granularity, Quantized
+from edge_converter.quantize import Granularity
 from edge_converter.sensitivity import LayerError
-from edge_converter.workbench import Base, Workbench
-from edge_sdk.manifest import Pass, Precision
+from edge_sdk.manifest import Precision
 
 # Of the layers: with more of them in float it is no int8 file any more.
 _MOST = 0.5
@@ -30,32 +28,33 @@ class Partial:
     """The file, and what was measured to get there.
 
     Attributes:
-        quantized: The file.
+        content: The file.
         floats: Names of the layers that stay float.
         layers: What each layer alone costs, where it came to that.
         tries: Files that were made.
     """
 
-    quantized: Quantized
+    content: bytes
     floats: tuple[str, ...]
     layers: tuple[LayerError, ...]
     tries: int
 
 
 def make(
-    source: Path, samples: Samples, rows: Integers, into: Path, *, accepts: Callable[[Path], bool],
-    granularity: Granularity = Granularity.CHANNEL, most: float = _MOST,
+    floating: bytes, ranges: Mapping[str, Any], bench: Bench, folder: Path, *, accepts: Callable[[bytes], bool],
+    where: str, granularity: Granularity = Granularity.CHANNEL, most: float = _MOST,
 ) -> Partial:  # fmt: skip
-    """Write `source` in int8 with as few layers in float as `accepts` asks for.
+    """Make int8 with as few layers in float as `accepts` asks for.
 
-    Requires: a float `.tflite` file with one input. Ensures: the file at `into` was accepted.
+    Requires: a float file whose operators the runtime computes alone. Ensures: what is returned was accepted.
 
     Args:
-        source: The float file.
-        samples: Calibration data; labels are not looked at.
-        rows: Of it.
-        into: The file to write.
+        floating: The float file.
+        ranges: Of its activations.
+        bench: Samples that choose integers, and some apart.
+        folder: For temporary files.
         accepts: Whether a file will do.
+        where: The file's name, for errors.
         granularity: Of the weights' scales.
         most: Share of the layers that may stay float.
 
@@ -63,35 +62,40 @@ def make(
         QuantizationError: No such file was accepted, or it cannot be made.
         ValueError, RuntimeError: The runtime cannot compute one of the operators alone.
     """
-    with tempfile.TemporaryDirectory(prefix="edge-partial-") as folder:
-        bench = workbench.open_bench(source, samples, rows, Path(folder))
-        base = bench.base(granularity, METHODS)
-        tried: dict[int, tuple[Quantized, bool]] = {}
-        ranked: list[LayerError] = []
+    source = folder / "float.tflite"
+    source.write_bytes(floating)
+    tried: dict[int, tuple[bytes, bool]] = {}
+    ranked: list[LayerError] = []
 
-        def good(count: int) -> bool:
-            if count not in tried:
-                path = Path(folder) / f"{count}.tflite"
-                made = _made(bench, base, path, [layer.name for layer in ranked[:count]], granularity)
-                tried[count] = made, accepts(made.path)
-            return tried[count][1]
+    def good(count: int) -> bool:
+        if count not in tried:
+            names = [layer.name for layer in ranked[:count]]
+            into = folder / "partial.tflite"
+            quantize.quantize(
+                source, Precision.INT8, into, ranges=dict(ranges), granularity=granularity, floats=names
+            )  # fmt: skip
+            content = _closest(floating, into.read_bytes(), bench, where)
+            tried[count] = content, accepts(content)
+        return tried[count][1]
 
-        count = 0
-        if not good(0):
-            content = tried[0][0].path.read_bytes()
-            measured = sensitivity.int8(base.content, content, bench.apart, where=str(source))
-            ranked = sorted(measured, key=lambda layer: -layer.error)
-            count = _fewest(good, int(most * len(ranked)), str(source))
-            layers = measured
-        else:
-            layers = ()
-        made = tried[count][0]
-        into.write_bytes(made.path.read_bytes())
-        names = tuple(layer.name for layer in ranked[:count])
-        told = {"layers_in_float": count, "files_tried": len(tried)}
-        compression = Pass(name=made.compression.name, parameters={**made.compression.parameters, **told})
-        result = replace(made, path=into, compression=compression)
-        return Partial(quantized=result, floats=names, layers=layers, tries=len(tried))
+    count = 0
+    layers: tuple[LayerError, ...] = ()
+    if not good(0):
+        layers = sensitivity.int8(floating, tried[0][0], bench.apart, where=where)
+        ranked += sorted(layers, key=lambda layer: -layer.error)
+        count = _fewest(good, int(most * len(ranked)), where)
+    return Partial(
+        content=tried[count][0],
+        floats=tuple(layer.name for layer in ranked[:count]),
+        layers=layers,
+        tries=len(tried),
+    )
+
+
+def _closest(floating: bytes, quantized: bytes, bench: Bench, where: str) -> bytes:
+    """The file with integers chosen anew, where that brings its answers closer."""
+    chosen = compensate.compensate(floating, quantized, bench.choosing, where=where).content
+    return chosen if bench.error(chosen) < bench.error(quantized) else quantized
 
 
 def _fewest(good: Callable[[int], bool], most: int, where: str) -> int:
@@ -110,16 +114,3 @@ def _fewest(good: Callable[[int], bool], most: int, where: str) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if good(middle) else (middle, high)
     return high
-
-
-def _made(bench: Workbench, base: Base, path: Path, floats: Sequence[str], granularity: Granularity) -> Quantized:
-    made = quantize.quantize(
-        base.path, Precision.INT8, path, ranges=base.ranges, granularity=granularity, floats=floats
-    )  # fmt: skip
-    chosen = compensate.compensate(base.content, path.read_bytes(), bench.choosing, where=str(bench.source))
-    rounding = "nearest"
-    if bench.error(chosen.content) < bench.error(path.read_bytes()):
-        path.write_bytes(chosen.content)
-        rounding = "compensated"
-    parameters = {**made.compression.parameters, **base.evidence, "rounding": rounding}
-    return replace(made, compression=Pass(name=made.compression.name, parameters=parameters))

@@ -122,12 +122,6 @@ def read_back(path: Path, precision: Precision, compression: Pass, *, where: str
     return Quantized(path=path, graph=made, exceptions=exceptions, compression=compression)
 
 
-def slimmed(made: Quantized, precision: Precision) -> Quantized:
-    """The same with the names of tensors no longer than people read; written over the file."""
-    made.path.write_bytes(flatbuffer.shorten_names(made.path.read_bytes(), where=str(made.path)))
-    return read_back(made.path, precision, made.compression, where=str(made.path))
-
-
 def weights(content: bytes, four: Collection[str], *, where: str) -> bytes:
     """The same model with weights as integers that are unpacked before use: 8 bits, and 4 in the layers named.
 

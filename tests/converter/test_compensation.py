@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import pytest
 
 from edge_converter import answers, compensate, data, flatbuffer, graph, layerwise, quantize
 from edge_converter.data import Integers, Samples
-from edge_converter.errors import QuantizationError
 from edge_converter.follower import Twin
 from edge_converter.layerwise import FloatGraph, OneOperator
 from edge_converter.quantize import Quantized
@@ -41,12 +37,6 @@ def medium(samples: Samples, rows: Integers, tmp_path_factory: pytest.TempPathFa
     source = digits.models()[1]
     ranges = quantize.calibrate(source, samples, rows, threads=1)
     return quantize.quantize(source, Precision.INT8, tmp_path_factory.mktemp("int8") / "made.tflite", ranges=ranges)
-
-
-def copied(made: Quantized, path: Path) -> Quantized:
-    from dataclasses import replace
-
-    return replace(made, path=Path(shutil.copy(made.path, path)))
 
 
 def distance(one: bytes, other: bytes) -> float:
@@ -98,58 +88,6 @@ def test_mending_biases_alone_leaves_the_integers_and_helps(
     for one, other in zip(before.subgraphs[0].tensors, after.subgraphs[0].tensors, strict=True):
         if flatbuffer.TYPE_NAMES[one.type] == "int8" and before.buffers[one.buffer].data is not None:
             assert np.array_equal(before.buffers[one.buffer].data, after.buffers[other.buffer].data)
-
-
-def test_the_same_samples_give_the_same_bytes(
-    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
-) -> None:
-    made = [copied(medium, tmp_path / name) for name in ("a", "b")]
-    for one in made:
-        compensate.refine(digits.models()[1], one, samples, rows)
-    first, second = (hashlib.sha256(one.path.read_bytes()).hexdigest() for one in made)
-    assert first == second
-
-
-def test_it_is_kept_only_where_it_helps_and_says_so(
-    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
-) -> None:
-    before = medium.path.read_bytes()
-    made = copied(medium, tmp_path / "made.tflite")
-    refined = compensate.refine(digits.models()[1], made, samples, rows)
-    if refined.path.read_bytes() == before:
-        assert "rounding" not in refined.compression.parameters
-    else:
-        assert refined.compression.parameters["rounding"] == "compensated"
-        assert refined.compression.parameters["samples"] == 48
-
-
-def test_a_clustered_file_has_few_integers_a_channel_and_travels_lighter(
-    samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path
-) -> None:
-    made = copied(medium, tmp_path / "made.tflite")
-    few = compensate.cluster(digits.models()[1], made, samples, rows, 15)
-    assert few.compression.parameters["levels"] == 15
-    assert few.graph.precision is Precision.INT8
-    file = flatbuffer.read(few.path)
-    for operator in file.subgraphs[0].operators:
-        if flatbuffer.op_name(file, operator) in quantize.NARROW:
-            stored = file.subgraphs[0].tensors[operator.inputs[1]]
-            integers = np.frombuffer(bytes(file.buffers[stored.buffer].data), np.int8)
-            assert np.abs(integers).max() <= 7
-    packed = [len(zlib.compress(path.read_bytes())) for path in (few.path, medium.path)]
-    assert packed[0] < 0.8 * packed[1]
-
-
-def test_too_few_samples_cannot_cluster(samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path) -> None:
-    made = copied(medium, tmp_path / "made.tflite")
-    with pytest.raises(QuantizationError, match="too few"):
-        compensate.cluster(digits.models()[1], made, samples, rows[:4], 15)
-
-
-def test_too_few_samples_change_nothing(samples: Samples, rows: Integers, medium: Quantized, tmp_path: Path) -> None:
-    made = copied(medium, tmp_path / "made.tflite")
-    assert compensate.refine(digits.models()[1], made, samples, rows[:12]) is made
-    assert made.path.read_bytes() == medium.path.read_bytes()
 
 
 def test_a_large_network_is_looked_at_through_fewer_samples() -> None:

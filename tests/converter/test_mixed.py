@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import answers, compensate, data, flatbuffer, graph, mixed, quantize
+from edge_converter import compensate, data, flatbuffer, graph, mixed, quantize
 from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.layerwise import FloatGraph
@@ -111,8 +111,7 @@ def test_the_file_is_as_small_as_asked_and_says_what_is_in_it(
 ) -> None:
     most = len(quantize.weights(content, (), where="medium")) - 2000
     made = mixed.make(source, samples, rows, tmp_path / "mixed.tflite", max_size=most, progress=Silent())
-    made = quantize.slimmed(made, Precision.MIXED)
-    assert made.path.stat().st_size <= most
+    assert len(flatbuffer.shorten_names(made.path.read_bytes(), where="x")) <= most
     four = [op for op in made.graph.weighted if op.precision is Precision.WEIGHT4]
     eight = [op for op in made.graph.weighted if op.precision is Precision.WEIGHT8]
     assert four
@@ -145,19 +144,6 @@ def test_a_size_that_cannot_be_reached_is_refused_with_the_least(
 def test_too_few_samples_are_refused(source: Path, samples: Samples, rows: Integers, tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="12 samples are too few"):
         mixed.make(source, samples, rows[:12], tmp_path / "mixed.tflite", max_size=None, progress=Silent())
-
-
-@pytest.mark.parametrize("precision", [Precision.WEIGHT8, Precision.WEIGHT4])
-def test_compensation_brings_integer_weights_closer_to_the_float_file(
-    precision: Precision, source: Path, samples: Samples, rows: Integers, tmp_path: Path
-) -> None:
-    plain = quantize.quantize(source, precision, tmp_path / "plain.tflite")
-    images = [digits.held_out()[0]]
-    wanted = answers.scores(flatbuffer.prepare(source.read_bytes(), where="medium"), images)
-    before = answers.distance(plain.path.read_bytes(), images, wanted)
-    refined = compensate.refine(source, plain, samples, rows)
-    assert refined.compression.parameters["rounding"] == "compensated"
-    assert answers.distance(refined.path.read_bytes(), images, wanted) < before
 
 
 def test_4_bits_are_packed_two_to_a_byte_the_first_below() -> None:

@@ -128,7 +128,9 @@ def test_a_malformed_recipe_is_one_line(tmp_path: Path, text: str, line: str) ->
 
 
 def test_a_recipe_that_is_not_there_names_those_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"fast: no recipe: No such file or directory; there are default, npu, quick"):
+    with pytest.raises(
+        RecipeError, match=r"fast: no recipe: No such file or directory; there are careful, default, npu, quick"
+    ):
         recipe.load("fast")
 
 

@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 
 from edge_converter import equalize, folding, graph, ranges
+from edge_converter.bench import one_by_one, open_bench
 from edge_converter.equalize import Aim
 from edge_converter.errors import QuantizationError
-from edge_converter.passes._bench import bench, one_by_one
 from edge_converter.passes._contract import Evidence, Room, Work
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.wire import Wire
@@ -87,7 +87,7 @@ class Equalize:
         content = work.floating
         try:
             with one_by_one(room.where):
-                there = bench(work, room)
+                there = open_bench(work.floating, room.samples, room.rows, where=room.where)
                 some = {tensor: each[:_SAMPLES] for tensor, each in there.choosing.items()}
                 seen = ranges.observe(content, some, where=room.where)
                 largest = {name: one.channels for name, one in seen.items()}

@@ -1,4 +1,4 @@
-"""`compensate`, `cluster` and `allocate`: passes that choose the integers of a quantized model by what comes out."""
+"""Passes that choose the integers of a quantized model, or what is quantized, by what comes out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edge_converter import graph, mixed, transfer
+from edge_converter import graph, mixed, partial, transfer
+from edge_converter.bench import one_by_one, open_bench
 from edge_converter.compensate import compensate_all
 from edge_converter.errors import QuantizationError
 from edge_converter.follower import Twin
-from edge_converter.passes._bench import bench, one_by_one
 from edge_converter.passes._contract import Evidence, Room, Work
+from edge_converter.quantize import Granularity
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Bytes, Wire
 
 _INTEGERS = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4, Precision.MIXED)
+_SHOWN_NAME = 60
 _SHOWN_CHARS = 500  # of a list of layers
 # Names of inner tensors are cut when a variant is finished, and what that saves is counted in.
 _SLACK = 1.05
@@ -45,30 +47,105 @@ class Compensate:
     def run(self, work: Work, options: CompensateOptions, room: Room) -> Work:
         """Choose; where the layers cannot be looked at one by one, the quantizer's integers stay and it says why."""
         del options
-        content, evidence = work.content, Evidence(kept=False)
-        try:
-            with one_by_one(room.where):
-                there = bench(work, room)
-                # Where 8-bit weights are all that is quantized, each layer's own error is all there is to mend.
-                twin = Twin(content=work.content, follows=work.precision is not Precision.WEIGHT8)
-                (one,) = compensate_all(work.floating, [twin], there.choosing, where=room.where, seed=room.seed)
-                before, after = there.error(work.content), there.error(one.content)
-            evidence |= {"error_before": round(before, 6), "error_after": round(after, 6), "layers": one.layers}
-            evidence |= {"samples": one.samples}
-            if one.skipped:
-                evidence["left_as_they_were"] = "; ".join(one.skipped)[:_SHOWN_CHARS]
-            if after < before:
-                content = one.content
-                evidence["kept"] = True
-        except QuantizationError as cause:
-            evidence["because"] = cause.what[:200]
-        record = Record(name=self.name, parameters={}, evidence=evidence)
-        return replace(work, content=content, done=(*work.done, record))
+        # Where 8-bit weights are all that is quantized, each layer's own error is all there is to mend.
+        return _chosen(
+            self.name, work, room, Twin(content=work.content, follows=work.precision is not Precision.WEIGHT8)
+        )
 
     def ensures(self, before: Work, after: Work, options: CompensateOptions) -> str:
         """The same operators and formats."""
         del options
         return _same_form(before, after)
+
+
+class BiasesOptions(Wire, frozen=True, kw_only=True):
+    """None: what helps is taken."""
+
+
+class Biases:
+    """Mends the biases alone, where the integers are to stay: a pruned model's zeros, what training chose."""
+
+    name = "biases"
+    version = 1
+    options = BiasesOptions
+    serves_all_formats = False
+
+    def requires(self, work: Work, options: BiasesOptions, room: Room) -> str:
+        """A model with 8- or 4-bit weights."""
+        del options
+        return Compensate().requires(work, CompensateOptions(), room)
+
+    def run(self, work: Work, options: BiasesOptions, room: Room) -> Work:
+        """Mend; where the layers cannot be looked at one by one, they stay, and it says why."""
+        del options
+        return _chosen(self.name, work, room, Twin(content=work.content, rounds=False))
+
+    def ensures(self, before: Work, after: Work, options: BiasesOptions) -> str:
+        """The same operators and formats."""
+        del options
+        return _same_form(before, after)
+
+
+class SpareOptions(Wire, frozen=True, kw_only=True):
+    """How close is close enough.
+
+    Attributes:
+        max_error: Mean square of what the scores may differ by on samples apart, relative to their variance.
+        most: Share of the layers that may stay float.
+        granularity: Of the weights' scales.
+    """
+
+    max_error: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    most: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    granularity: Granularity = Granularity.CHANNEL
+
+
+class Spare:
+    """Makes int8 in which the layers that cost most stay float, as few as a bound on the error needs."""
+
+    name = "spare"
+    version = 1
+    options = SpareOptions
+    serves_all_formats = False
+
+    def requires(self, work: Work, options: SpareOptions, room: Room) -> str:
+        """A float model with ranges of its activations."""
+        del options, room
+        if work.precision is not Precision.INT8:
+            return f"it makes int8 models, not {work.precision.value}"
+        if not work.is_float:
+            return "the model is quantized already: spare takes the place of quantize"
+        return "" if work.ranges else "it needs ranges: put calibrate before it"
+
+    def run(self, work: Work, options: SpareOptions, room: Room) -> Work:
+        """Search.
+
+        Raises:
+            QuantizationError: Half of the layers in float are not enough, or they cannot be computed one by one.
+        """
+        with one_by_one(room.where):
+            there = open_bench(work.floating, room.samples, room.rows, where=room.where)
+            found = partial.make(
+                work.floating,
+                work.ranges or {},
+                there,
+                room.folder,
+                accepts=lambda content: there.error(content) <= options.max_error,
+                where=room.where,
+                granularity=options.granularity,
+                most=options.most,
+            )
+            error = there.error(found.content)
+        evidence: Evidence = {"layers_in_float": len(found.floats), "error": round(error, 6), "tries": found.tries}
+        evidence |= {f"layer:{layer.name[:_SHOWN_NAME]}": round(layer.error, 8) for layer in found.layers}
+        parameters: Evidence = {"max_error": options.max_error, "most": options.most}
+        record = Record(name=self.name, parameters=parameters, evidence=evidence)
+        return replace(work, content=found.content, done=(*work.done, record))
+
+    def ensures(self, before: Work, after: Work, options: SpareOptions) -> str:
+        """Another file."""
+        del options
+        return "the file is as it was" if after.content == before.content else ""
 
 
 class ClusterOptions(Wire, frozen=True, kw_only=True):
@@ -106,7 +183,7 @@ class Cluster:
                 as light as asked.
         """
         with one_by_one(room.where):
-            there = bench(work, room)
+            there = open_bench(work.floating, room.samples, room.rows, where=room.where)
             if options.max_transfer:
                 found = transfer.fit(
                     work.floating, work.content, there.choosing, options.max_transfer, where=room.where
@@ -168,6 +245,26 @@ class Allocate:
         """Another file."""
         del options
         return "the file is as it was" if after.content == before.content else ""
+
+
+def _chosen(name: str, work: Work, room: Room, twin: Twin) -> Work:
+    """The model with constants chosen anew where that brings its answers closer; it says what was found either way."""
+    content, evidence = work.content, Evidence(kept=False)
+    try:
+        with one_by_one(room.where):
+            there = open_bench(work.floating, room.samples, room.rows, where=room.where)
+            (one,) = compensate_all(work.floating, [twin], there.choosing, where=room.where, seed=room.seed)
+            before, after = there.error(work.content), there.error(one.content)
+        evidence |= {"error_before": round(before, 6), "error_after": round(after, 6), "layers": one.layers}
+        evidence |= {"samples": one.samples}
+        if one.skipped:
+            evidence["left_as_they_were"] = "; ".join(one.skipped)[:_SHOWN_CHARS]
+        if after < before:
+            content = one.content
+            evidence["kept"] = True
+    except QuantizationError as cause:
+        evidence["because"] = cause.what[:200]
+    return replace(work, content=content, done=(*work.done, Record(name=name, parameters={}, evidence=evidence)))
 
 
 def _same_form(before: Work, after: Work) -> str:

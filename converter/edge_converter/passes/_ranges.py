@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from edge_converter import quantize, ranges
+from edge_converter.bench import Bench, one_by_one, open_bench
 from edge_converter.errors import QuantizationError
-from edge_converter.passes._bench import Bench, bench, one_by_one
 from edge_converter.passes._contract import Evidence, Room, Work
 from edge_converter.quantize import Granularity
 from edge_converter.ranges import Method
@@ -59,7 +59,7 @@ class Calibrate:
         evidence: Evidence
         try:
             with one_by_one(room.where):
-                there = bench(work, room)
+                there = open_bench(work.floating, room.samples, room.rows, where=room.where)
                 seen = ranges.observe(work.floating, there.choosing, where=room.where)
             found, evidence = _found(work, options, room, there, seen)
         except QuantizationError as cause:

@@ -21,6 +21,8 @@ _OURS: tuple[Pass, ...] = (
     _ranges.Calibrate(),
     _formats.Quantize(),
     _integers.Compensate(),
+    _integers.Biases(),
+    _integers.Spare(),
     _integers.Cluster(),
     _integers.Allocate(),
 )

@@ -1,4 +1,4 @@
-"""Calibration samples as passes use them: most choose, a quarter kept apart tells what helped."""
+"""Calibration samples of a float model: most choose, a quarter kept apart tells what helped. Nobody reads a label."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_converter import answers
+from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
 from edge_converter.layerwise import FloatGraph, samples_that_fit
-from edge_converter.passes._contract import Room, Work
 from edge_converter.values import Array, Floats
 
-FEWEST_APART = 4
+_FEWEST_APART = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +36,29 @@ class Bench:
         return answers.distance(content, self.apart, self.wanted)
 
 
-def bench(work: Work, room: Room) -> Bench:
-    """Put the float model on the bench, with as many samples as fit into memory.
+def open_bench(content: bytes, samples: Samples, rows: Integers, *, where: str) -> Bench:
+    """Put a float model on the bench, with as many samples as fit into memory.
+
+    Args:
+        content: The model, as the quantizer understands it.
+        samples: Calibration data.
+        rows: Of it.
+        where: The model's name, for errors.
 
     Raises:
         QuantizationError: There are too few.
     """
-    graph = FloatGraph(work.floating, where=room.where)
-    count = samples_that_fit(graph, len(room.rows))
+    graph = FloatGraph(content, where=where)
+    count = samples_that_fit(graph, len(rows))
     check = count // 4
-    if check < FEWEST_APART:
-        raise QuantizationError(f"{count} samples are too few to choose the integers by", where=room.where)
-    some = room.samples.read(room.rows[:count])
+    if check < _FEWEST_APART:
+        raise QuantizationError(f"{count} samples are too few to choose the integers by", where=where)
+    some = samples.read(rows[:count])
     apart = [each[count - check :] for each in some]
     return Bench(
         choosing=graph.calls([each[: count - check] for each in some]),
         apart=apart,
-        wanted=answers.scores(work.floating, apart),
+        wanted=answers.scores(content, apart),
     )
 
 
