@@ -58,7 +58,7 @@ def distance(one: bytes, other: bytes) -> float:
 def test_operator_by_operator_it_computes_what_the_whole_computes(source: Path) -> None:
     content = flatbuffer.prepare(source.read_bytes(), where=str(source))
     whole = FloatGraph(content, where=str(source))
-    images = [digits.held_out()[0]][:3]
+    images = digits.held_out()[0][:3]
     values = {whole.inputs[0]: images[:, np.newaxis]}
     for operator in whole.operators:
         one = OneOperator(whole, operator)
