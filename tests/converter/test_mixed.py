@@ -224,7 +224,7 @@ def test_equal_scales_are_written_once_and_long_names_cut(content: bytes, source
     assert len(short) < len(named) - 500
     (tmp_path / "short.tflite").write_bytes(short)
     assert graph.read(tmp_path / "short.tflite").inputs == graph.read(source).inputs
-    images = [digits.held_out()[0]][:8]
+    images = digits.held_out()[0][:8]
     with Engine(eight) as one, Engine(short) as other:
         np.testing.assert_array_equal(one.run([images])[0], other.run([images])[0])
 
