@@ -147,7 +147,13 @@ def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
     rung = _rung(1 / wanted)
     best = 0.0
     for _ in range(_TRIES):
-        measured = clock.time(make(rung))
+        try:
+            smaller = make(rung)
+        except UnsupportedModelError:
+            if not best:
+                raise
+            break  # every layer is at its fewest channels
+        measured = clock.time(smaller)
         slowest = min(each.by_minima for each in measured.values())
         best = max(best, slowest)
         if slowest >= _MARGIN * wanted:

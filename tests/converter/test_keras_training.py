@@ -139,3 +139,13 @@ def test_the_search_goes_as_far_as_it_must_and_learns_what_does_not_shrink(rest:
 def test_the_search_says_how_fast_it_gets_at_most() -> None:
     with pytest.raises(UnsupportedModelError, match=r"is at most 1\.\d+ times as fast .* where 4 times is wanted"):
         slim.find(4.0, lambda rung: Path(str(rung)), Told(0.5))
+
+
+def test_the_search_says_how_fast_it_got_where_no_more_channels_can_go() -> None:
+    def make(rung: int) -> Path:
+        if rung > 8:
+            raise UnsupportedModelError("cannot be made so much smaller")
+        return Path(str(rung))
+
+    with pytest.raises(UnsupportedModelError, match=r"is at most 1\.\d+ times as fast"):
+        slim.find(1.6, make, Told(0.4))
