@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from edge_sdk.engine import Engine
 
 _NO_VARIANCE = 1e-12
 _SHARES = ("SOFTMAX", "LOG_SOFTMAX")
+_BEHIND = ("DEQUANTIZE", "QUANTIZE", "RESHAPE")
 
 
 def distance(content: bytes, samples: Sequence[Array], wanted: Sequence[Array]) -> float:
@@ -34,16 +36,36 @@ def scores(content: bytes, samples: Sequence[Array]) -> tuple[Array, ...]:
     """
     model = flatbuffer.parse(content, where="a calibrated file")
     graph = model.subgraphs[0]
-    read = {int(index) for operator in graph.operators for index in operator.inputs}
-    ends = {
-        int(operator.outputs[0]): operator
-        for operator in graph.operators
-        if flatbuffer.op_name(model, operator) in _SHARES and int(operator.outputs[0]) not in read
-    }
-    if ends:
-        graph.outputs = np.array([ends[i].inputs[0] if i in ends else i for i in map(int, graph.outputs)], np.int32)
-        graph.operators = [operator for operator in graph.operators if int(operator.outputs[0]) not in ends]
+    outputs = [int(index) for index in graph.outputs]
+    made_by = {int(operator.outputs[0]): operator for operator in graph.operators}
+    before = [_before_shares(model, made_by, output) for output in outputs]
+    if before != outputs:
+        graph.outputs = np.array(before, np.int32)
+        graph.operators = _needed(graph, before)
         model.signatureDefs = []
         content = flatbuffer.serialize(model)
     with Engine(content, threads=1) as engine:
         return batches.run(engine, samples)
+
+
+def _before_shares(model: Any, made_by: Mapping[int, Any], output: int) -> int:
+    """The tensor that shares are made of, behind which a quantized file may turn them into float; or the output."""
+    tensor = output
+    while (operator := made_by.get(tensor)) is not None:
+        kind = flatbuffer.op_name(model, operator)
+        if kind in _SHARES:
+            return int(operator.inputs[0])
+        if kind not in _BEHIND:
+            break
+        tensor = int(operator.inputs[0])
+    return output
+
+
+def _needed(graph: Any, outputs: Sequence[int]) -> list[Any]:
+    """The operators that these tensors are computed by, in order."""
+    wanted, kept = set(outputs), []
+    for operator in reversed(graph.operators):
+        if wanted & {int(index) for index in operator.outputs}:
+            wanted |= {int(index) for index in operator.inputs}
+            kept.append(operator)
+    return kept[::-1]
