@@ -28,9 +28,6 @@ from edge_sdk.manifest import Precision
 _log = logging.getLogger(__name__)
 
 FEWEST_APART = 4
-# The first method is left only for one that is this much closer: scores that are closer by a few hundredths were four
-# times out of four not more often the same answers (ADR 17).
-_BETTER = 1.1
 # What equalized channels are found by: only the largest magnitudes count.
 _TO_EQUALIZE = 32
 # Relative to the variance of the scores: what float32 makes of the same network computed with other factors is a
@@ -85,7 +82,7 @@ class Workbench:
 
         Args:
             granularity: Of the weights: with one scale a layer the weights' own channels are balanced, too.
-            methods: To choose from, the one that stays in doubt first; with one nothing is tried.
+            methods: To choose from; with one nothing is tried.
 
         Raises:
             QuantizationError: The quantizer failed.
@@ -110,8 +107,7 @@ class Workbench:
         observed = ranges.observe(made.content, self.choosing, where=where)
         tried = {method: ranges.chosen(observed, method) for method in methods}
         errors = {method: self._error_of(path, tried[method], granularity) for method in methods if len(methods) > 1}
-        weighed = {method: error * (1.0 if method is methods[0] else _BETTER) for method, error in errors.items()}
-        best = min(weighed, key=lambda method: weighed[method]) if weighed else methods[0]
+        best = min(errors, key=lambda method: errors[method]) if errors else methods[0]
         evidence: dict[str, bool | int | float | str] = {
             "equalized_channels": made.channels,
             "ranges": best.value,
