@@ -108,6 +108,24 @@ def test_a_clustered_file_travels_in_as_few_bytes_as_asked(room: Room) -> None:
     assert float(step(light, "cluster").evidence["price"]) > 0
 
 
+def test_few_levels_a_channel_are_left_in_large_layers(room: Room) -> None:
+    begin = ({"name": name} for name in ("calibrate", "quantize"))
+    (one,) = made(room, MEDIUM, own(*begin, {"name": "cluster", "levels": 15})).values()
+    file = flatbuffer.read(one.path)
+    for operator in file.subgraphs[0].operators:
+        if flatbuffer.op_name(file, operator) in quantize.NARROW:
+            stored = file.subgraphs[0].tensors[operator.inputs[1]]
+            integers = np.frombuffer(bytes(file.buffers[stored.buffer].data), np.int8)
+            assert np.abs(integers).max() <= 7
+    told = step(one, "cluster").evidence
+    assert float(told["transfer"]) < 0.8 * float(told["transfer_before"])
+
+
+def test_an_even_number_of_levels_is_refused(room: Room) -> None:
+    begin = ({"name": name} for name in ("calibrate", "quantize"))
+    assert "an even number" in refusal(room, SMALL, own(*begin, {"name": "cluster", "levels": 16}))
+
+
 def test_a_size_that_cannot_be_is_refused(room: Room) -> None:
     begin = ({"name": name} for name in ("calibrate", "quantize"))
     reason = refusal(room, SMALL, own(*begin, {"name": "cluster", "max_transfer": 1000}))

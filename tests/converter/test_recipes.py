@@ -101,7 +101,7 @@ def test_an_option_out_of_its_bounds_is_refused_with_those_there_are(options: di
         passes.options_of(passes.find("cluster"), options, where="int8")
     assert line in str(caught.value)
     assert "int8.cluster" in str(caught.value)
-    assert "its options: price, max_transfer" in str(caught.value)
+    assert "its options: levels, price, max_transfer" in str(caught.value)
 
 
 def test_a_pass_nobody_has_is_refused_with_those_there_are() -> None:

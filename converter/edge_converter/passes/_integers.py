@@ -149,14 +149,16 @@ class Spare:
 
 
 class ClusterOptions(Wire, frozen=True, kw_only=True):
-    """How light.
+    """How light; the last of these that is set decides.
 
     Attributes:
-        price: Of a bit, as a share of the mean square of a layer's output.
-        max_transfer: Bytes the compressed file may have; the price that comes to that is found. 0 takes `price`.
+        levels: Distinct integers a channel, odd.
+        price: Of a bit, as a share of the mean square of a layer's output; 0 goes by `levels`.
+        max_transfer: Bytes the compressed file may have: the price that comes to that is found. 0 goes by `price`.
     """
 
-    price: Annotated[float, Meta(gt=0, le=1)] = 3e-8
+    levels: Annotated[int, Meta(ge=3, le=253)] = 49
+    price: Annotated[float, Meta(ge=0, le=1)] = 0.0
     max_transfer: Bytes = 0
 
 
@@ -170,10 +172,10 @@ class Cluster:
 
     def requires(self, work: Work, options: ClusterOptions, room: Room) -> str:
         """An int8 model."""
-        del options, room
+        del room
         if work.is_float or work.precision is not Precision.INT8:
             return "only int8 models are clustered: put quantize before it"
-        return ""
+        return "" if options.levels % 2 else "the levels are an even number: one is zero, the others come in pairs"
 
     def run(self, work: Work, options: ClusterOptions, room: Room) -> Work:
         """Choose.
@@ -182,23 +184,29 @@ class Cluster:
             QuantizationError: The layers cannot be computed one by one, there are too few samples, or it cannot be made
                 as light as asked.
         """
+        parameters: Evidence = {"samples": len(room.rows)}
+        evidence: Evidence = {"transfer_before": transfer.transfer_bytes(work.content)}
         with one_by_one(room.where):
             there = open_bench(work.floating, room.samples, room.rows, where=room.where)
             if options.max_transfer:
+                parameters["max_transfer"] = options.max_transfer
                 found = transfer.fit(
                     work.floating, work.content, there.choosing, options.max_transfer, where=room.where
                 )
-                content, price = found.content, found.price
+                content = found.content
+                evidence["price"] = float(f"{found.price:.3g}")
             else:
-                twin = Twin(content=work.content, price=options.price)
+                by: Evidence = {"price": options.price} if options.price else {"levels": options.levels}
+                parameters |= by
+                most = None if options.price else options.levels // 2
+                twin = Twin(content=work.content, price=options.price, most=most)
                 (one,) = compensate_all(work.floating, [twin], there.choosing, where=room.where, seed=room.seed)
                 if not one.layers:
                     raise QuantizationError("no layer's integers could be matched with the float file's")
-                content, price = one.content, options.price
+                content = one.content
             before, after = there.error(work.content), there.error(content)
-        evidence: Evidence = {"error_before": round(before, 6), "error_after": round(after, 6)}
-        evidence |= {"price": float(f"{price:.3g}"), "transfer_before": transfer.transfer_bytes(work.content)}
-        parameters: Evidence = {"max_transfer": options.max_transfer} if options.max_transfer else {"price": price}
+        evidence |= {"error_before": round(before, 6), "error_after": round(after, 6)}
+        evidence["transfer"] = transfer.transfer_bytes(content)
         record = Record(name=self.name, parameters=parameters, evidence=evidence)
         return replace(work, content=content, done=(*work.done, record))
 
