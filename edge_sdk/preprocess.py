@@ -114,4 +114,6 @@ def covered(have: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float,
     high, wide = have
     scale = min(high / size[0], wide / size[1])
     tall, broad = size[0] * scale, size[1] * scale
-    return (wide - broad) / 2, (high - tall) / 2, (wide + broad) / 2, (high + tall) / 2
+    # Rounding may leave the image by a billionth of a pixel, which Pillow refuses.
+    left, top = max((wide - broad) / 2, 0.0), max((high - tall) / 2, 0.0)
+    return left, top, min((wide + broad) / 2, float(wide)), min((high + tall) / 2, float(high))

@@ -100,3 +100,11 @@ def test_without_pillow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingExtraError, match="needs Pillow"):
         preprocess.prepare(striped(8, 8), Preprocessing(resize=(4, 4)))
+
+
+def test_what_is_kept_of_an_image_never_leaves_it_by_rounding() -> None:
+    for high in range(1, 400, 7):
+        for wide in range(1, 400, 3):
+            left, top, right, bottom = preprocess.covered((high, wide), (224, 224))
+            assert 0 <= left < right <= wide
+            assert 0 <= top < bottom <= high

@@ -18,12 +18,8 @@ from edge_sdk.wire import Wire
 
 _log = logging.getLogger(__name__)
 
-# What is tried where the best is to be found. Percentile and entropy clip what may decide: they were never the closest
-# on EfficientNet-Lite0, ResNet8 and MobileNetV1, and are there for networks of another kind.
+# What is tried where the best is to be found: percentile and entropy clip what may decide.
 _TRIED = (Method.MIN_MAX, Method.MSE)
-# The first is left only for one that is this much closer: scores that are closer by a few hundredths were four times
-# out of four not more often the same answers (ADR 17).
-_BETTER = 1.1
 
 
 class CalibrateOptions(Wire, frozen=True, kw_only=True):
@@ -99,6 +95,6 @@ def _found(
     for method, found in tried.items():
         quantize.quantize(source, Precision.INT8, into, ranges=found, granularity=options.granularity)
         errors[method] = there.error(into.read_bytes())
-    best = min(errors, key=lambda method: errors[method] * (1.0 if method is _TRIED[0] else _BETTER))
+    best = min(errors, key=lambda method: errors[method])
     evidence: Evidence = {"method": best.value}
     return tried[best], evidence | {f"error_{method.value}": round(error, 6) for method, error in errors.items()}
