@@ -164,7 +164,7 @@ def _check_inputs(inputs: Sequence[TensorSpec], where: str) -> None:
         raise UnsupportedModelError(
             f"takes {', '.join(str(list(shape)) for shape in shapes)}",
             where=where,
-            hint="export it with every size fixed and a batch, of 1 or free",
+            hint="--input-shape fixes free sizes; the batch may stay free",
         )
     if len({shape[0] for shape in shapes}) > 1:
         raise UnsupportedModelError(

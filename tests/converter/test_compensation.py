@@ -81,7 +81,7 @@ def test_mending_biases_alone_leaves_the_integers_and_helps(
     source = digits.models()[1]
     content = flatbuffer.prepare(source.read_bytes(), where=str(source))
     plain = medium.path.read_bytes()
-    inputs = {FloatGraph(content, where="medium").inputs[0]: samples.read(rows)[:, np.newaxis]}
+    inputs = FloatGraph(content, where="medium").calls(samples.read(rows))
     (mended,) = compensate.compensate_all(content, [Twin(content=plain, rounds=False)], inputs, where="medium")
     assert distance(mended.content, content) < distance(plain, content)
     before, after = (flatbuffer.parse(one, where="x") for one in (plain, mended.content))

@@ -67,7 +67,7 @@ def _operator(model: Any, kind: str, inputs: list[int], output: int) -> Any:
 def test_the_network_answers_as_before_with_fewer_operators(kinds: tuple[str, ...]) -> None:
     content = with_constants(*kinds)
     made = folding.fold(content, where="x")
-    images = digits.held_out()[0]
+    images = [digits.held_out()[0]]
     assert len(made.folded) == len(kinds)
     assert not made.left
     before, after = (flatbuffer.parse(one, where="x").subgraphs[0].operators for one in (content, made.content))

@@ -234,7 +234,9 @@ def test_resetting_the_runtime_does_not_forget_and_a_fresh_start_does(adding: Pa
 
 
 def test_answers_do_not_depend_on_the_order_of_the_samples(adding: Path, walks: Path) -> None:
-    samples = open_samples(walks, shape=sequences.sample_shape(walks, (4,)), preprocessing=Preprocessing())
+    samples = open_samples(
+        walks, inputs=sequences.samples_of(walks, graph.read(adding).inputs), preprocessing=Preprocessing()
+    )
     rows = as_rows(range(40))
     forth = evaluate.answers(adding, samples, rows, advance=lambda _: None)
     back = evaluate.answers(adding, samples, rows[::-1], advance=lambda _: None)
@@ -346,7 +348,9 @@ def test_transposed_convolutions_and_matrix_products_are_quantized_or_listed(
     path = model_stage.transposed(tmp_path / "transposed.tflite")
     x = normal(20, 4, 4, 2)
     samples = open_samples(
-        labelled(tmp_path / "x.npz", x, np.arange(20) % 3), shape=(4, 4, 2), preprocessing=Preprocessing()
+        labelled(tmp_path / "x.npz", x, np.arange(20) % 3),
+        inputs=graph.read(path).inputs,
+        preprocessing=Preprocessing(),
     )
     ranges = quantize.calibrate(path, samples, as_rows(range(20)), threads=1)
     wide = {name: {end: 3 * value for end, value in both.items()} for name, both in ranges.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_graph import Drawn
 
-from edge_converter import flatbuffer, quantize
+from edge_converter import flatbuffer, graph, quantize
 from edge_converter.data import open_samples
 from edge_converter.errors import CompilerError, SourceError
 from edge_converter.targets import coverage, named, of_board, table, tables
@@ -63,7 +63,7 @@ def int8(tmp_path: Path) -> Path:
     data = tmp_path / "digits.npz"
     np.savez(data, x=images, y=labels)
     source = digits.models()[0]
-    samples = open_samples(data, shape=(8, 8, 1), preprocessing=Preprocessing())
+    samples = open_samples(data, inputs=graph.read(source).inputs, preprocessing=Preprocessing())
     ranges = quantize.calibrate(source, samples, np.arange(16), threads=1)
     return quantize.quantize(source, Precision.INT8, tmp_path / "int8.tflite", ranges=ranges).path
 

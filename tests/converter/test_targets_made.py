@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from drawn_graph import Drawn
 
-from edge_converter import graph, quantize
+from edge_converter import graph, quantize, recipe
 from edge_converter.candidates import Candidate
 from edge_converter.convert import convert
 from edge_converter.data import open_samples
@@ -66,7 +66,9 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     folder = tmp_path_factory.mktemp("int8")
     images, labels = digits.held_out()
     np.savez(folder / "digits.npz", x=images, y=labels)
-    samples = open_samples(folder / "digits.npz", shape=(8, 8, 1), preprocessing=Preprocessing())
+    samples = open_samples(
+        folder / "digits.npz", inputs=graph.read(digits.models()[0]).inputs, preprocessing=Preprocessing()
+    )
 
     def make(number: int) -> Path:
         into = folder / f"{number}.tflite"
@@ -122,7 +124,7 @@ def converted(data: Path, output: Path) -> Bundle:
     models = (digits.models()[0],)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-        convert(ConvertRequest(models=models, data=data, output=output, profiles=boards, precisions=wanted, clusters=0))
+        convert(ConvertRequest(models=models, data=data, output=output, profiles=boards, precisions=wanted))
     return Bundle(output)
 
 
@@ -496,3 +498,9 @@ def test_coverage_of_what_is_no_model_is_refused(edge: Callable[..., Any], tmp_p
     told = edge("coverage", tmp_path / "none.tflite")
     assert told.status == 2
     assert told.line.endswith("[source-model]")
+
+
+@pytest.mark.parametrize("board", profiles.load_all(), ids=lambda board: board.id)
+def test_a_board_that_needs_one_scale_a_layer_has_a_recipe_that_makes_it(board: profiles.Profile) -> None:
+    steps = [step for one in recipe.load(board.variants.recipe).variant for step in one.steps]
+    assert plan.needs_per_tensor([board]) == (("quantize", {"granularity": "tensor"}) in steps)

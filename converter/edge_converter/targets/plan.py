@@ -70,7 +70,7 @@ def wishes(boards: Sequence[Profile]) -> tuple[Wish, ...]:
 def needs_per_tensor(boards: Sequence[Profile]) -> bool:
     """Whether an accelerator of these boards takes int8 weights only with one scale for all of a layer.
 
-    The pipeline then makes the variant `int8-per-tensor` beside `int8`, and `twin` finds it.
+    Such a board's recipe makes a variant of that form beside `int8` (a test holds them to it), and `twin` finds it.
     """
     return any(wish.table.is_per_tensor and Precision.INT8 in wish.precisions for wish in wishes(boards))
 
