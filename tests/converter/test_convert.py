@@ -15,7 +15,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Origin, Precision
 
-FORMATS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "clustered-int8")
+FORMATS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4")
 
 
 def test_one_model_becomes_a_bundle_of_every_format(
@@ -32,7 +32,7 @@ def test_one_model_becomes_a_bundle_of_every_format(
     assert [spec.shape for spec in manifest.inputs] == [(-1, 4)]
     assert set(manifest.fronts) == {"rpi4"}
     for variant in manifest.variants:
-        assert variant.precision is Precision(variant.id.removeprefix("clustered-"))
+        assert variant.precision is Precision(variant.id)
         assert variant.quality.samples == 60 - 60 // 4
         assert variant.transfer_bytes <= variant.size_bytes + 32
         assert variant.cost.macs == 12

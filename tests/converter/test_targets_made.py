@@ -124,7 +124,9 @@ def converted(data: Path, output: Path) -> Bundle:
     models = (digits.models()[0],)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-        convert(ConvertRequest(models=models, data=data, output=output, profiles=boards, precisions=wanted))
+        convert(
+            ConvertRequest(models=models, data=data, output=output, profiles=boards, precisions=wanted, recipe="quick")
+        )
     return Bundle(output)
 
 
@@ -384,8 +386,8 @@ def test_a_driver_that_needs_one_scale_for_all_gets_the_variant_that_has_it(made
         path = drawn.write(tmp_path / f"{id_}.tflite", [image], [drawn.convolution(image, 1, 8, 8, 4, scales=scales)])
         found = graph.read(path)
         return Candidate(
-            id=id_, source="s", path=path, graph=found, precision=Precision.INT8, compression=(), exceptions=(),
-            given=False,
+            id=id_, source="s", path=path, origin=path, graph=found, precision=Precision.INT8, compression=(),
+            exceptions=(), given=False,
         )  # fmt: skip
 
     better = made.variant("fp32").quality

@@ -247,7 +247,7 @@ def test_a_metric_that_fails_on_one_variant_leaves_it_out_and_the_rest_is_made(
     words = (*FEW, "--precision", "fp16", "--metric", f"{mine}:bad_on_quantized")
     manifest, _ = converted(model, *words, x=X, y=y)
     assert [v.id for v in manifest.variants] == ["fp32"]
-    assert {one.id for one in manifest.refused} == {"fp16", "int8"}
+    assert {one.id for one in manifest.refused} == {"fp16", "int8", "clustered-int8"}
     assert all("gave inf for a sample" in one.reason for one in manifest.refused)
 
 
@@ -282,18 +282,21 @@ def test_the_bound_tests_the_point_and_warns_or_the_upper_end_of_the_interval(
 def test_what_calibrates_never_counts(
     converted: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_converter import data, evaluate, quantize
+    from edge_converter import candidates, evaluate
 
     seen: dict[str, set[int]] = {"calibrate": set(), "count": set()}
-    for module, name, kind in ((quantize, "calibrate", "calibrate"), (evaluate, "kept", "count")):
-        plain = getattr(module, name)
+    make, kept = candidates.make, evaluate.kept
 
-        def watched(path: Path, samples: data.Samples, rows: Any, *more: Any, _plain: Any = plain, _kind: str = kind,
-                    **named: Any) -> Any:  # fmt: skip
-            seen[_kind] |= {int(row) for row in rows}
-            return _plain(path, samples, rows, *more, **named)
+    def made(planned: Any, room: Any, *more: Any, **named: Any) -> Any:
+        seen["calibrate"] |= {int(row) for row in room.rows}  # all that passes can read
+        return make(planned, room, *more, **named)
 
-        monkeypatch.setattr(module, name, watched)
+    def answered(path: Path, samples: Any, rows: Any, *more: Any, **named: Any) -> Any:
+        seen["count"] |= {int(row) for row in rows}
+        return kept(path, samples, rows, *more, **named)
+
+    monkeypatch.setattr(candidates, "make", made)
+    monkeypatch.setattr(evaluate, "kept", answered)
     model, x, y = steep(tmp_path)
     converted(model, *FEW, x=x, y=y)
     assert len(seen["calibrate"]) == 20

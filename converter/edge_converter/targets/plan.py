@@ -97,6 +97,9 @@ def twin(wish: Wish, source: str, kept: Sequence[tuple[Candidate, Quality]]) -> 
     return None
 
 
-def _merit(one: Twin) -> tuple[float, float, int, str]:
+def _merit(one: Twin) -> tuple[float, bool, float, int, str]:
     share = one.coverage.delegated / max(1, one.coverage.total)
-    return share, one.quality.value, -len(one.candidate.compression), one.candidate.id
+    # One scale a layer is for those that take no other: what it is worth on the samples at hand may be luck.
+    weights = [operator.weights for operator in reading.read(one.candidate.path)]
+    is_fine = any(each is not None and each.scales > 1 for each in weights)
+    return share, is_fine, one.quality.value, -len(one.candidate.compression), one.candidate.id
