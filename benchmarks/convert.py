@@ -30,13 +30,15 @@ from typing import Any
 import numpy as np
 from convert_time import conversion_times
 
-from edge_converter import candidates, data, evaluate, graph, paired, quantize, recipe, transfer
+from edge_converter import candidates, evaluate, graph, paired, recipe
 from edge_converter.cache import Cache
 from edge_converter.candidates import FloatFile
-from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.passes import Room
-from edge_converter.quantize import Granularity
+from edge_converter.quantization import quantize, transfer
+from edge_converter.quantization.quantize import Granularity
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Fit, Precision, Preprocessing
 

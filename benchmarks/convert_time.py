@@ -66,10 +66,11 @@ def _compared(keras: Path, arrays: Path, folder: Path, cpu_s: Callable[[], float
 
 def _ours(keras: Path, arrays: Path, folder: Path) -> None:
     """The set without search, as `edge convert` makes it: float, then a recipe's variants side by side."""
-    from edge_converter import candidates, crew, data, graph, recipe
+    from edge_converter import candidates, crew, graph, recipe
     from edge_converter.cache import Cache
     from edge_converter.candidates import FloatFile
     from edge_converter.keras_process import KerasProcess
+    from edge_converter.labelled import data
     from edge_converter.passes import Room
     from edge_converter.sources import Framework
     from edge_sdk.manifest import Preprocessing

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_converter.chain import Array, Link, Loaded
-from edge_converter.split import SplitRequest, split
+from edge_converter.splitting.chain import Array, Link, Loaded
+from edge_converter.splitting.split import SplitRequest, split
 from edge_sdk.machine import machine_name
 from edge_sdk.segments import Segments
 

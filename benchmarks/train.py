@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from edge_converter import candidates, data, evaluate, graph, paired, recipe, slim
+from edge_converter import candidates, evaluate, graph, paired, recipe, slim
 from edge_converter.cache import Cache
 from edge_converter.candidates import FloatFile
 from edge_converter.errors import ConversionError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.labelled import data
 from edge_converter.passes import Room
 from edge_converter.request import Silent
 from edge_converter.sources import identify

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edge_converter import _crew_wire as wire
 from edge_converter import _serve, pipeline
 from edge_converter.cache import Cache
-from edge_converter.data import Integers
 from edge_converter.errors import PassContractError, QuantizationError
+from edge_converter.labelled.data import Integers
 from edge_converter.passes import Room
 from edge_sdk.manifest import Preprocessing
 

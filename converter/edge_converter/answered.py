@@ -15,9 +15,9 @@ import numpy as np
 from edge_converter import cache as caching
 from edge_converter import evaluate, metrics
 from edge_converter.cache import Cache
-from edge_converter.data import Integers, Samples
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.metrics import Metric
-from edge_converter.values import Array
+from edge_converter.quantization.values import Array
 
 # Larger answers (segmentations of many images) are computed again.
 _MOST_BYTES = 64_000_000

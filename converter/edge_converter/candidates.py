@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_converter import cache as caching
-from edge_converter import flatbuffer, graph, pipeline, quantize, sequences
+from edge_converter import flatbuffer, graph, pipeline, sequences
 from edge_converter.cache import Cache
 from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.graph import Graph
 from edge_converter.passes import Room
 from edge_converter.pipeline import Step
+from edge_converter.quantization import quantize
 from edge_converter.recipe import VariantRecipe
 from edge_sdk.manifest import Pass, Precision, Refused
 

@@ -272,7 +272,7 @@ def _configure_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from edge_converter import split_cli
+    from edge_converter.splitting import split_cli
 
     return split_cli.run(args)
 
@@ -410,7 +410,7 @@ def _megabytes(text: str) -> int:
 
 
 def _choose(args: argparse.Namespace) -> int:
-    from edge_converter import choose_cli
+    from edge_converter.selecting import choose_cli
 
     return choose_cli.run(args)
 

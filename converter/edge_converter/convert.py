@@ -18,26 +18,25 @@ from edge_converter import (
     candidates,
     crew,
     destination,
-    evidence,
     family,
     judge,
     latency,
     pipeline,
     recipe,
-    report,
-    selection,
     sequences,
     sources,
 )
-from edge_converter import data as labelled
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate, Planned
 from edge_converter.family import Family
 from edge_converter.floats import float_files
 from edge_converter.judge import Verdict
+from edge_converter.labelled import data as labelled
 from edge_converter.metrics import Metric
 from edge_converter.passes import Room
+from edge_converter.reporting import report
 from edge_converter.request import ConvertRequest, ConvertResult, Progress, Silent
+from edge_converter.selecting import evidence, selection
 from edge_converter.targets import make as targets
 from edge_converter.trained import Trained
 from edge_sdk import bundle as bundles

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_converter import batches, sequences, spool
-from edge_converter.data import Integers, Samples
+from edge_converter import batches, sequences
+from edge_converter.labelled import spool
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.metrics import classes
 from edge_converter.sequences import SequenceEngine
 from edge_sdk.engine import Engine

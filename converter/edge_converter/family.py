@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_converter import data as labelled
 from edge_converter import graph, metrics, sequences, sources
 from edge_converter.candidates import FloatFile
-from edge_converter.data import Integers, Samples, Split
+from edge_converter.labelled import data as labelled
+from edge_converter.labelled.data import Integers, Samples, Split
 from edge_converter.metrics import Judged, Metric
 from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, Progress

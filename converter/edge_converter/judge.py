@@ -17,11 +17,11 @@ from edge_converter import paired
 from edge_converter.answered import Answered
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate
-from edge_converter.confusion import Changes, changes
-from edge_converter.data import Integers, Samples
 from edge_converter.errors import MetricError, UnsupportedModelError
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.metrics.classes import Accuracy
 from edge_converter.metrics.contract import Array, Metric, Tally
+from edge_converter.reporting.confusion import Changes, changes
 from edge_converter.request import Bound, Progress
 from edge_sdk.manifest import Precision, Quality, Refused
 from edge_sdk.quality import drop_text

@@ -18,10 +18,10 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_converter import quantize
 from edge_converter._keras_wire import RUNG
-from edge_converter.data import Integers, Samples
 from edge_converter.errors import QuantizationError, UnsupportedModelError
+from edge_converter.labelled.data import Integers, Samples
+from edge_converter.quantization import quantize
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision
 

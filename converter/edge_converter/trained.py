@@ -16,9 +16,9 @@ import numpy as np
 from edge_converter import _keras_wire as wire
 from edge_converter import slim
 from edge_converter.candidates import FloatFile
-from edge_converter.data import Integers, Samples
 from edge_converter.errors import UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.request import Progress
 from edge_converter.sources import Framework, SourceModel
 from edge_sdk.manifest import Pass, Refused

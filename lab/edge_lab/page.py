@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edge_converter import chart
+from edge_converter.reporting import chart
 from edge_lab.story import Moment, Story
 from edge_lab.view import outcome
 from edge_sdk._version import __version__

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import cache, data, graph
+from edge_converter import cache, graph
 from edge_converter.answered import Answered
 from edge_converter.cache import Cache, key
+from edge_converter.labelled import data
 from edge_lab import digits
 from edge_sdk.manifest import Preprocessing
 

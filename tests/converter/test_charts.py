@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_converter import chart
-from edge_converter.chart import Axis, Point, Span, Track
+from edge_converter.reporting import chart
+from edge_converter.reporting.chart import Axis, Point, Span, Track
 
 
 def parsed(text: str) -> ET.Element:

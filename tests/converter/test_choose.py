@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_converter import accelerated, arena, choose
-from edge_converter.choose import Board, By, Model, Verdict, Wanted
+from edge_converter.selecting import accelerated, arena, choose
+from edge_converter.selecting.choose import Board, By, Model, Verdict, Wanted
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle
 from edge_sdk.manifest import Delegate, Latency, Origin, Precision
@@ -107,7 +107,8 @@ def model() -> Model:
     """EfficientNet-sized: MobileNet v2's work in float and in 8 bits."""
     from dataclasses import replace
 
-    from edge_converter import choose_cli, graph
+    from edge_converter import graph
+    from edge_converter.selecting import choose_cli
 
     class Heavy(graph.Graph):
         __slots__ = ()

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import answers, compensate, data, flatbuffer, graph, layerwise, quantize
-from edge_converter.data import Integers, Samples
-from edge_converter.follower import Twin
-from edge_converter.layerwise import FloatGraph, OneOperator
-from edge_converter.quantize import Quantized
+from edge_converter import flatbuffer, graph
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Integers, Samples
+from edge_converter.quantization import answers, compensate, layerwise, quantize
+from edge_converter.quantization.follower import Twin
+from edge_converter.quantization.layerwise import FloatGraph, OneOperator
+from edge_converter.quantization.quantize import Quantized
 from edge_lab import digits
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision, Preprocessing, TensorSpec

@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_converter import candidates, crew, data, graph, recipe
+from edge_converter import candidates, crew, graph, recipe
 from edge_converter.cache import Cache
 from edge_converter.candidates import FloatFile, Planned
+from edge_converter.labelled import data
 from edge_converter.passes import Room
 from edge_lab import digits
 from edge_sdk.manifest import Precision, Preprocessing

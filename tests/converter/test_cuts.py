@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_converter import cuts
+from edge_converter.splitting import cuts
 
 TIMES = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=8)
 

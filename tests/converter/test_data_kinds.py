@@ -16,9 +16,9 @@ import pytest
 import small_graphs
 from PIL import Image
 
-from edge_converter import arrays, data, iterated
-from edge_converter.data import Samples
 from edge_converter.errors import DataError
+from edge_converter.labelled import arrays, data, iterated
+from edge_converter.labelled.data import Samples
 from edge_sdk.manifest import Fit, Preprocessing, TensorSpec
 
 PLAIN = Preprocessing()
@@ -61,7 +61,8 @@ MEASURE = """
     import sys
     from pathlib import Path
     import numpy as np
-    from edge_converter import data, evaluate
+    from edge_converter import evaluate
+    from edge_converter.labelled import data
     from edge_converter.metrics import Judged, choose
     from edge_sdk.manifest import Preprocessing, TensorSpec
 

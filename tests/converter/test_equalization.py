@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_converter import answers, equalize, flatbuffer, ranges
-from edge_converter.equalize import Aim
-from edge_converter.layerwise import FloatGraph
-from edge_converter.ranges import Observed
+from edge_converter import flatbuffer
+from edge_converter.quantization import answers, equalize, ranges
+from edge_converter.quantization.equalize import Aim
+from edge_converter.quantization.layerwise import FloatGraph
+from edge_converter.quantization.ranges import Observed
 from edge_lab import digits
 
 

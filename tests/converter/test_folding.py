@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_converter import answers, flatbuffer, folding
+from edge_converter import flatbuffer
+from edge_converter.quantization import answers, folding
 from edge_lab import digits
 
 NONE, RELU = schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU6

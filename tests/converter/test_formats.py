@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import data, evaluate, flatbuffer, graph, quantize
-from edge_converter.data import Samples
+from edge_converter import evaluate, flatbuffer, graph
 from edge_converter.errors import QuantizationError
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Samples
+from edge_converter.quantization import quantize
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision, Preprocessing, TensorSpec
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_converter import fronts, graph
+from edge_converter import graph
 from edge_converter.graph import Graph
+from edge_converter.selecting import fronts
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle
 from edge_sdk.manifest import Origin, Precision, Variant

@@ -10,8 +10,10 @@ import pytest
 import small_graphs
 from small_graphs import Input, Output
 
-from edge_converter import batches, data, flatbuffer, quantize
+from edge_converter import batches, flatbuffer
 from edge_converter.errors import DataError
+from edge_converter.labelled import data
+from edge_converter.quantization import quantize
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision, Preprocessing, TensorSpec

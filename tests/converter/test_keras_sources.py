@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from edge_converter import _keras_wire as wire
-from edge_converter import data, graph, judge, metrics
+from edge_converter import graph, judge, metrics
 from edge_converter.candidates import Candidate
 from edge_converter.errors import KerasProcessError, SourceError, UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.labelled import data
 from edge_converter.metrics import Judged
 from edge_converter.request import Silent
 from edge_converter.sources import Framework

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from edge_converter import _keras_wire as wire
-from edge_converter import data, evaluate, graph, paired, quantize, slim
+from edge_converter import evaluate, graph, paired, slim
 from edge_converter.candidates import FloatFile
 from edge_converter.errors import UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
+from edge_converter.labelled import data
+from edge_converter.quantization import quantize
 from edge_converter.request import Silent
 from edge_converter.slim import SpeedUp
 from edge_converter.sources import identify

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_converter import data
-from edge_converter.data import Samples
 from edge_converter.errors import DataError
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Samples
 from edge_sdk.manifest import Fit, Preprocessing, TensorSpec
 
 PLAIN = Preprocessing()

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_converter import compensate, data, flatbuffer, graph, mixed, quantize
-from edge_converter.data import Integers, Samples
+from edge_converter import flatbuffer, graph
 from edge_converter.errors import QuantizationError
-from edge_converter.layerwise import FloatGraph
-from edge_converter.mixed import Sensitivity
-from edge_converter.quantize import Quantized
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Integers, Samples
+from edge_converter.quantization import compensate, mixed, quantize
+from edge_converter.quantization.layerwise import FloatGraph
+from edge_converter.quantization.mixed import Sensitivity
+from edge_converter.quantization.quantize import Quantized
 from edge_converter.request import Silent
 from edge_lab import digits
 from edge_sdk.bundle import Bundle
@@ -147,7 +149,7 @@ def test_too_few_samples_are_refused(source: Path, samples: Samples, rows: Integ
 
 
 def test_4_bits_are_packed_two_to_a_byte_the_first_below() -> None:
-    from edge_converter import layer
+    from edge_converter.quantization import layer
 
     codes = np.array([[1, -1, 7], [-7, 0, 3]], np.int8)
     packed = layer._nibbles(codes)

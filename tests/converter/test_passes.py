@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import answers, candidates, data, flatbuffer, graph, pipeline, quantize, recipe, rounding, transfer
+from edge_converter import candidates, flatbuffer, graph, pipeline, recipe
 from edge_converter.cache import Cache
 from edge_converter.candidates import Candidate, FloatFile
+from edge_converter.labelled import data
 from edge_converter.passes import Room, Work
+from edge_converter.quantization import answers, quantize, rounding, transfer
 from edge_lab import digits
 from edge_sdk.manifest import Pass, Precision, Preprocessing
 

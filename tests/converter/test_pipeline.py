@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import candidates, data, graph, pipeline, recipe
+from edge_converter import candidates, graph, pipeline, recipe
 from edge_converter.cache import Cache, key
 from edge_converter.candidates import FloatFile
-from edge_converter.data import Samples
 from edge_converter.errors import PassContractError, QuantizationError
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Samples
 from edge_converter.passes import Room, Work
 from edge_converter.pipeline import Step
 from edge_lab import digits

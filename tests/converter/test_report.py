@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_converter import chart, confusion, report, reproduce
-from edge_converter.chart import Point
-from edge_converter.confusion import Change, Changes
+from edge_converter.reporting import chart, confusion, report, reproduce
+from edge_converter.reporting.chart import Point
+from edge_converter.reporting.confusion import Change, Changes
 from edge_converter.request import ConvertRequest
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge_converter import rounding
+from edge_converter.quantization import rounding
 
 Matrix = NDArray[np.float64]
 

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_converter import evidence, fronts, graph, selection
+from edge_converter import graph
 from edge_converter.graph import Graph
+from edge_converter.selecting import evidence, fronts, selection
 from edge_sdk import profile as profiles
 from edge_sdk.bundle import Bundle, check
 from edge_sdk.errors import BundleFormatError

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import answers, data, flatbuffer, graph, partial, quantize, sensitivity
-from edge_converter.bench import Bench, open_bench
-from edge_converter.data import Integers, Samples
+from edge_converter import flatbuffer, graph
 from edge_converter.errors import QuantizationError
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Integers, Samples
+from edge_converter.quantization import answers, partial, quantize, sensitivity
+from edge_converter.quantization.bench import Bench, open_bench
 from edge_lab import digits
 from edge_sdk.manifest import Precision, Preprocessing
 

@@ -11,10 +11,11 @@ import model_stage
 import numpy as np
 import pytest
 
-from edge_converter import evaluate, finite, flatbuffer, graph, quantize, sequences, shapes, signature, sources
-from edge_converter.data import as_rows, open_samples
+from edge_converter import evaluate, finite, flatbuffer, graph, sequences, shapes, signature, sources
 from edge_converter.errors import SourceError, UnsupportedModelError
 from edge_converter.imports import TORCH, ImportProcess
+from edge_converter.labelled.data import as_rows, open_samples
+from edge_converter.quantization import quantize
 from edge_converter.sources import Framework
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine import Engine

@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_converter import chain, cut_search, data, flatbuffer, graph, quantize, stage_times
-from edge_converter.chain import Link, Loaded
-from edge_converter.cutting import Cuttable
-from edge_converter.data import Samples
+from edge_converter import flatbuffer, graph
 from edge_converter.errors import DataError, NoCutError, SourceError, SplitMismatchError, UnsupportedModelError
-from edge_converter.split import SplitRequest, split, survey
+from edge_converter.labelled import data
+from edge_converter.labelled.data import Samples
+from edge_converter.quantization import quantize
+from edge_converter.splitting import chain, cut_search, stage_times
+from edge_converter.splitting.chain import Link, Loaded
+from edge_converter.splitting.cutting import Cuttable
+from edge_converter.splitting.split import SplitRequest, split, survey
 from edge_sdk import bundle as bundles
 from edge_sdk.engine import Engine
 from edge_sdk.errors import StorageError, UnknownVariantError, UsageError

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_converter import chain, flatbuffer, stage_times
-from edge_converter.chain import Link, Loaded
-from edge_converter.cutting import Cuttable
+from edge_converter import flatbuffer
+from edge_converter.splitting import chain, stage_times
+from edge_converter.splitting.chain import Link, Loaded
+from edge_converter.splitting.cutting import Cuttable
 from edge_sdk.segments import Segments
 
 pytestmark = [pytest.mark.reference_data, pytest.mark.timeout(900)]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from drawn_graph import Drawn
 
-from edge_converter import flatbuffer, graph, quantize
-from edge_converter.data import open_samples
+from edge_converter import flatbuffer, graph
 from edge_converter.errors import CompilerError, SourceError
+from edge_converter.labelled.data import open_samples
+from edge_converter.quantization import quantize
 from edge_converter.targets import coverage, named, of_board, table, tables
 from edge_converter.targets import operators as reading
 from edge_converter.targets.covering import stays

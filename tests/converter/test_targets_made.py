@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from drawn_graph import Drawn
 
-from edge_converter import graph, quantize, recipe
+from edge_converter import graph, recipe
 from edge_converter.candidates import Candidate
 from edge_converter.convert import convert
-from edge_converter.data import open_samples
 from edge_converter.errors import CompilerError
+from edge_converter.labelled.data import open_samples
+from edge_converter.quantization import quantize
 from edge_converter.request import ConvertRequest
 from edge_converter.sources import SourceModel
 from edge_converter.targets import child, coverage, edgetpu, edgetpu_log, finish, onnx, operators, optable, plan, vela

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edge_converter import named
 from edge_converter.errors import DataError, MetricError
+from edge_converter.labelled import named
 from edge_converter.metrics import classes, detection, regression, segmentation
 from edge_converter.metrics.classes import Accuracy, Recall, Top5
 from edge_converter.metrics.contract import Judged, Metric, Scores, Tally

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_converter.data import check_labels
 from edge_converter.errors import DataError
+from edge_converter.labelled.data import check_labels
 from edge_converter.metrics.contract import Array, Judged, Scores
 from edge_sdk.manifest import TensorSpec
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_converter.data import Integers, Samples
+from edge_converter.labelled.data import Integers, Samples
 from edge_sdk.manifest import TensorSpec
 
 Array = NDArray[Any]

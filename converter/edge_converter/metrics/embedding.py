@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_converter.data import Integers
 from edge_converter.errors import DataError
+from edge_converter.labelled.data import Integers
 from edge_converter.metrics.contract import Array, Floats, Judged, Scores, parts, vectors
 
 # Vectors agree whose cosine is at least this: an angle of 8 degrees.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_converter import named
 from edge_converter.errors import MetricError
+from edge_converter.labelled import named
 from edge_converter.metrics.contract import Array, Judged, Metric, Scores, parts, vectors
 
 # Answers agree whose distance is at most this share of the reference's length.

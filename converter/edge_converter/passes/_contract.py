@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_converter.data import Integers, Samples
+from edge_converter.labelled.data import Integers, Samples
 from edge_converter.request import Progress, Silent
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from edge_converter import equalize, folding, graph, ranges
-from edge_converter.bench import one_by_one, open_bench
-from edge_converter.equalize import Aim
+from edge_converter import graph
 from edge_converter.errors import QuantizationError
 from edge_converter.passes._contract import Evidence, Room, Work
+from edge_converter.quantization import equalize, folding, ranges
+from edge_converter.quantization.bench import one_by_one, open_bench
+from edge_converter.quantization.equalize import Aim
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.wire import Wire
 

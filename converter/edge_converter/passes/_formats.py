@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_converter import quantize
 from edge_converter.passes._contract import Room, Work
-from edge_converter.quantize import Granularity
+from edge_converter.quantization import quantize
+from edge_converter.quantization.quantize import Granularity
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Wire
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edge_converter import graph, mixed, partial, transfer
-from edge_converter.bench import one_by_one, open_bench
-from edge_converter.compensate import compensate_all
+from edge_converter import graph
 from edge_converter.errors import QuantizationError
-from edge_converter.follower import Twin
 from edge_converter.passes._contract import Evidence, Room, Work
-from edge_converter.quantize import Granularity
+from edge_converter.quantization import mixed, partial, transfer
+from edge_converter.quantization.bench import one_by_one, open_bench
+from edge_converter.quantization.compensate import compensate_all
+from edge_converter.quantization.follower import Twin
+from edge_converter.quantization.quantize import Granularity
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Bytes, Wire

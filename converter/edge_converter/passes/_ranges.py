@@ -6,12 +6,12 @@ import logging
 from dataclasses import replace
 from typing import Any, Literal
 
-from edge_converter import quantize, ranges
-from edge_converter.bench import Bench, one_by_one, open_bench
 from edge_converter.errors import QuantizationError
 from edge_converter.passes._contract import Evidence, Room, Work
-from edge_converter.quantize import Granularity
-from edge_converter.ranges import Method
+from edge_converter.quantization import quantize, ranges
+from edge_converter.quantization.bench import Bench, one_by_one, open_bench
+from edge_converter.quantization.quantize import Granularity
+from edge_converter.quantization.ranges import Method
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Wire

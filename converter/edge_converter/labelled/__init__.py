@@ -1,0 +1,1 @@
+"""Labelled data of every kind, read a few samples at a time."""

@@ -1,0 +1,1 @@
+"""Float `.tflite` files in other number formats, without labels and without TensorFlow."""

@@ -1,0 +1,1 @@
+"""The page a bundle carries for people."""
