@@ -91,7 +91,7 @@ def test_half_a_command_is_answered_with_what_there_is_and_2(
         ["nonsense"],
         ["profiles", "nonsense"],
         ["inspect"],
-        ["inspect", "a", "b"],
+        ["inspect", "a", "b", "c"],
         ["--nonsense"],
         ["inspect", "--nonsense"],
         ["run", "x", "--data", "y", "--limit", "0"],
