@@ -41,7 +41,7 @@ class Lesson:
 
     Attributes:
         x: Samples as the model takes them.
-        y: Their classes; None where nobody knows them.
+        y: Their classes; None where the model's answers are no scores of classes.
         seed: For their order.
         advance: Told how many more percent are done.
     """
@@ -50,6 +50,10 @@ class Lesson:
     y: NDArray[np.int64] | None
     seed: int
     advance: Callable[[int], None]
+
+    def classes(self, model: Any) -> bool:
+        """Whether the model gives one score a class; else it is asked to answer as before, whatever that means."""
+        return self.y is not None and int(model.output_shape[-1]) > 1
 
     def steps(self, epochs: int) -> int:
         """How many batches to learn from, to see every sample so many times."""
@@ -70,7 +74,7 @@ def tune(
     """Fine-tune `model` in place.
 
     Args:
-        model: Scores or probabilities of classes out.
+        model: Scores or probabilities of classes out, or anything where the lesson has no labels.
         teacher: What it was made of, with the same input and output.
         lesson: What to learn from.
         epochs: How often to see every sample, about.
@@ -83,8 +87,11 @@ def tune(
         How many steps were taken.
     """
     steps = lesson.steps(epochs)
-    moves = _keras_augment.harmless(lambda x: _scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
-    train = _trainer(model, teacher, masks, steps, rate, training=not frozen)
+    classes = lesson.classes(teacher)
+    moves = _keras_augment.Moves()
+    if classes:
+        moves = _keras_augment.harmless(lambda x: scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
+    train = _trainer(model, teacher, masks, steps, rate, training=not frozen, classes=classes)
     order = np.random.default_rng(lesson.seed)
     labels = _labels(teacher, lesson)
     rows, done_percent = np.zeros(0, np.int64), 0
@@ -118,7 +125,7 @@ def adapted(model: Any, lesson: Lesson) -> Any:
     """
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    if lesson.y is None:
+    if lesson.y is None or not lesson.classes(model):
         return copy
     x, y = lesson.x[:_JUDGED], lesson.y[:_JUDGED]
     before = _loss(copy, x, y)
@@ -129,14 +136,19 @@ def adapted(model: Any, lesson: Lesson) -> Any:
 
 
 def _loss(model: Any, x: Floats, y: NDArray[np.int64]) -> float:
-    return -float(np.mean(np.take_along_axis(_scores(model, x), y[:, None], axis=1)))
+    return -float(np.mean(np.take_along_axis(scores(model, x), y[:, None], axis=1)))
 
 
-def _scores(model: Any, x: Floats) -> Floats:
+def answers(model: Any, x: Floats) -> Any:
+    """What a model answers to all samples."""
     batches = range(0, len(x), _RECALIBRATION_BATCH)
-    parts = [model(x[i : i + _RECALIBRATION_BATCH], training=False) for i in batches]
-    scores: Floats = log_scores(tf.concat(parts, axis=0)).numpy()
-    return scores
+    return tf.concat([model(x[i : i + _RECALIBRATION_BATCH], training=False) for i in batches], axis=0)
+
+
+def scores(model: Any, x: Floats) -> Floats:
+    """Logarithms of the probabilities of the classes, `[n, classes]`."""
+    found: Floats = log_scores(answers(model, x)).numpy()
+    return found
 
 
 def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
@@ -156,15 +168,33 @@ def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
 
 
 def _labels(teacher: Any, lesson: Lesson) -> Floats:
-    """One row a sample: 1 at its class, or zeros where nobody knows it."""
-    classes = int(teacher.output_shape[-1])
-    if lesson.y is None:
-        return np.zeros((len(lesson.x), classes), np.float32)
-    return np.eye(classes, dtype=np.float32)[lesson.y]
+    """One row a sample: 1 at its class; of no width where there are no classes."""
+    if lesson.y is None or not lesson.classes(teacher):
+        return np.zeros((len(lesson.x), 0), np.float32)
+    return np.eye(int(teacher.output_shape[-1]), dtype=np.float32)[lesson.y]
+
+
+def distance(wanted: Any, given: Any, *, classes: bool) -> Any:
+    """How far answers are from those that are wanted: one number.
+
+    Of scores or probabilities of classes the Kullback-Leibler divergence, else the mean square of the difference as a
+    share of the variance of what is wanted.
+    """
+    if classes:
+        logs = log_scores(wanted)
+        return tf.reduce_mean(tf.reduce_sum(tf.exp(logs) * (logs - log_scores(given)), axis=-1))
+    return tf.reduce_mean(tf.square(given - wanted)) / (tf.math.reduce_variance(wanted) + 1e-12)
 
 
 def _trainer(
-    model: Any, teacher: Any, masks: Sequence[tuple[Any, Any]], steps: int, rate: float, *, training: bool
+    model: Any,
+    teacher: Any,
+    masks: Sequence[tuple[Any, Any]],
+    steps: int,
+    rate: float,
+    *,
+    training: bool,
+    classes: bool,
 ) -> Callable[[Any, Any], None]:
     warm = max(1, int(_WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -175,10 +205,11 @@ def _trainer(
     optimizer.build(variables)
 
     def train(x: Any, labels: Any) -> None:
-        share = _LABELS * tf.reduce_sum(labels, axis=-1, keepdims=True)
-        wanted = (1 - share) * tf.exp(log_scores(teacher(x, training=False))) + _LABELS * labels
+        wanted = teacher(x, training=False)
+        if classes:
+            wanted = (1 - _LABELS) * tf.exp(log_scores(wanted)) + _LABELS * labels
         with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(tf.reduce_sum(wanted * log_scores(model(x, training=training)), axis=-1))
+            loss = distance(wanted, model(x, training=training), classes=classes)
         slopes = tape.gradient(loss, variables)
         optimizer.apply_gradients([pair for pair in zip(slopes, variables, strict=True) if pair[0] is not None])
         for weight, mask in masks:

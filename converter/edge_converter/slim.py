@@ -134,10 +134,10 @@ class Times(Protocol):
 
 
 def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
-    """The first rung tried that is as fast as wanted.
+    """The first rung tried at which every number format is as fast as wanted; else the first at which the float is.
 
     Args:
-        wanted: Times as fast as the original.
+        wanted: Times as fast as the original in the same number format.
         make: Writes the model of a rung, not fine-tuned.
         clock: Times it.
 
@@ -145,19 +145,24 @@ def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
         UnsupportedModelError: The model cannot be made so fast by removing channels.
     """
     rung = _rung(1 / wanted)
-    best = 0.0
+    tried: list[Found] = []
     for _ in range(_TRIES):
         try:
             smaller = make(rung)
         except UnsupportedModelError:
-            if not best:
-                raise
-            break  # every layer is at its fewest channels
+            # Every layer is at its fewest channels: what lies between may still be fast enough.
+            above = max((each.rung for each in tried), default=0)
+            if rung - above <= 1:
+                if not tried:
+                    raise
+                break
+            rung = (above + rung) // 2
+            continue
         measured = clock.time(smaller)
+        tried.append(Found(rung=rung, measured=measured))
         slowest = min(each.by_minima for each in measured.values())
-        best = max(best, slowest)
         if slowest >= _MARGIN * wanted:
-            return Found(rung=rung, measured=measured)
+            return tried[-1]
         if rung == _LAST_RUNG:
             break
         # What does not shrink with the channels: t = rest + (1 - rest) cost.
@@ -165,6 +170,10 @@ def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
         rest = min(max((1 / slowest - cost) / (1 - cost), 0.0), 0.95)
         needed = (1 / (_MARGIN * wanted) - rest) / (1 - rest)
         rung = min(_LAST_RUNG, max(rung + 1, _rung(needed) if needed > 0 else _LAST_RUNG))
+    floats = [each for each in tried if each.measured["fp32"].by_minima >= _MARGIN * wanted]
+    if floats:
+        return floats[0]
+    best = max(each.measured["fp32"].by_minima for each in tried)
     raise UnsupportedModelError(
         f"is at most {best:.2f} times as fast with fewer channels, where {wanted:g} times is wanted",
         hint="ask for less with --slim",

@@ -17,7 +17,7 @@ from edge_converter import _keras_wire as wire
 from edge_converter import slim
 from edge_converter.candidates import FloatFile
 from edge_converter.data import Integers, Samples
-from edge_converter.errors import UnsupportedModelError
+from edge_converter.errors import KerasProcessError, UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
 from edge_converter.request import Progress
 from edge_converter.sources import Framework, SourceModel
@@ -81,9 +81,11 @@ def train(
 ) -> Trained:
     """Do every job that is asked for to every Keras model.
 
+    What cannot be done to a model, takes too long or takes the process down is refused, and the rest is made.
+
     Raises:
         SourceError: A source cannot be read any more.
-        KerasProcessError: The TensorFlow process died or took too long.
+        KerasProcessError: The TensorFlow process cannot be started again.
     """
     jobs = _jobs(training)
     if not jobs:
@@ -111,7 +113,9 @@ def train(
             begun = time.monotonic()
             try:
                 step = job(desk)
-            except UnsupportedModelError as error:
+            except (UnsupportedModelError, KerasProcessError) as error:
+                if isinstance(error, KerasProcessError):
+                    process.renew()  # it died, or is still at it
                 id_ = "-".join(part for part in (model.name if len(models) > 1 else "", label, "fp32") if part)
                 refused.append(Refused(id=id_, reason=error.what))
                 progress.note(f"{model.name} is not {done}: {error.what}")

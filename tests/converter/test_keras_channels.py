@@ -50,8 +50,8 @@ def depthwise():
     return keras.Model(i, L.Dense(4)(L.GlobalAveragePooling2D()(L.UpSampling2D()(x))))
 
 def flattened():
-    x = L.Dropout(0.5)(L.AveragePooling2D(2)(conv(i := image(), 16)))
-    x = L.Dense(32, activation="relu")(L.Flatten()(L.Conv2D(16, 3, activation="tanh")(x)))
+    x = L.Dropout(0.5)(L.AveragePooling2D(2)(conv(i := image(), 32)))
+    x = L.Dense(32, activation="relu")(L.Flatten()(L.Conv2D(32, 3, activation="tanh")(x)))
     return keras.Model(i, L.Dense(4)(L.Dropout(0.1)(x)))
 
 def gated():
@@ -107,7 +107,7 @@ for make in (residual, concatenated, depthwise, flattened, gated, nested, shared
     model.set_weights([w + rng.uniform(0.0, 0.3, w.shape).astype("f") for w in model.get_weights()])
     x = rng.normal(size=(64, *(model.input_shape if make is not plain else (0, 12, 12, 3))[1:])).astype("f")
     try:
-        slimmer = _keras_slim.Slimmer(model, x, seed=0)
+        slimmer = _keras_slim.Slimmer(model, x, seed=0, classes=True)
         slimmer.descend(8)
         smaller = slimmer.build(heal=False)
         healed = slimmer.build(heal=True)
@@ -122,7 +122,7 @@ for make in (residual, concatenated, depthwise, flattened, gated, nested, shared
         "weights": [model.count_params(), smaller.count_params()],
     }
     if make is residual:
-        again = _keras_slim.Slimmer(model, x, seed=0)
+        again = _keras_slim.Slimmer(model, x, seed=0, classes=True)
         again.descend(3)
         again.descend(8)
         found["again"] = bool((again.keep == slimmer.keep).all())
