@@ -36,8 +36,12 @@ _CHECKED = 16
 _HEALED = 256
 _JUDGED = 512
 # A network that has lost channels has more to learn than one that has lost weights.
-EPOCHS = 32
-LEARNING_RATE = 2e-3
+EPOCHS = 24
+LEAST_STEPS = 1000
+LEARNING_RATE = 3e-3
+# ResNet8 at 0.62 of the cost learned its 7,000 images by heart (87 % of them, 78 % of others); mixed, 80 and 79 %.
+MIXED = 1.0
+LABELS = 0.25
 
 
 class CannotSlimError(Exception):

@@ -28,8 +28,7 @@ _BATCH = 64
 _STEPS = (200, 4000)
 LEARNING_RATE = 1e-3
 _WARM_UP = 0.05
-# What the labels count, where there are any; what the original answers counts the rest.
-_LABELS = 0.5
+LABELS = 0.5
 _RECALIBRATION_BATCH = 128
 _RECALIBRATION_BATCHES = 24
 _JUDGED = 1024
@@ -55,9 +54,9 @@ class Lesson:
         """Whether the model gives one score a class; else it is asked to answer as before, whatever that means."""
         return self.y is not None and int(model.output_shape[-1]) > 1
 
-    def steps(self, epochs: int) -> int:
-        """How many batches to learn from, to see every sample so many times."""
-        return int(np.clip(epochs * len(self.x) // _BATCH, *_STEPS))
+    def steps(self, epochs: int, least: int = 0) -> int:
+        """How many batches to learn from, to see every sample so many times; at least so many batches."""
+        return int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
 
 
 def tune(
@@ -70,6 +69,9 @@ def tune(
     masks: Sequence[tuple[Any, Any]] = (),
     rate: float = LEARNING_RATE,
     frozen: bool = False,
+    mixed: float = 0.0,
+    labels: float = LABELS,
+    least: int = 0,
 ) -> int:
     """Fine-tune `model` in place.
 
@@ -82,25 +84,29 @@ def tune(
         masks: Weights, and what they are multiplied with after each step.
         rate: The highest learning rate.
         frozen: Keep the averages of batch normalization.
+        mixed: Share of each batch whose samples are mixed with each other.
+        labels: What the labels count, where there are any; what the teacher answers counts the rest.
+        least: How many steps to take, however few samples there are.
 
     Returns:
         How many steps were taken.
     """
-    steps = lesson.steps(epochs)
+    steps = lesson.steps(epochs, least)
     classes = lesson.classes(teacher)
     moves = _keras_augment.Moves()
     if classes:
         moves = _keras_augment.harmless(lambda x: scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
-    train = _trainer(model, teacher, masks, steps, rate, training=not frozen, classes=classes)
+    train = _trainer(model, teacher, masks, steps, rate, training=not frozen, labels=labels if classes else None)
     order = np.random.default_rng(lesson.seed)
-    labels = _labels(teacher, lesson)
+    known = _labels(teacher, lesson)
     rows, done_percent = np.zeros(0, np.int64), 0
     for step in range(steps):
         before(step)
         if len(rows) < min(_BATCH, len(lesson.x)):
             rows = order.permutation(len(lesson.x))
         now, rows = rows[:_BATCH], rows[_BATCH:]
-        train(tf.constant(moves.of(lesson.x[now], order)), tf.constant(labels[now]))
+        x, wanted = _keras_augment.mixed(moves.of(lesson.x[now], order), known[now], mixed, order)
+        train(tf.constant(x), tf.constant(wanted))
         percent = 100 * (step + 1) // steps
         if percent > done_percent:
             lesson.advance(percent - done_percent)
@@ -194,7 +200,7 @@ def _trainer(
     rate: float,
     *,
     training: bool,
-    classes: bool,
+    labels: float | None,
 ) -> Callable[[Any, Any], None]:
     warm = max(1, int(_WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -204,12 +210,12 @@ def _trainer(
     variables = model.trainable_variables
     optimizer.build(variables)
 
-    def train(x: Any, labels: Any) -> None:
+    def train(x: Any, known: Any) -> None:
         wanted = teacher(x, training=False)
-        if classes:
-            wanted = (1 - _LABELS) * tf.exp(log_scores(wanted)) + _LABELS * labels
+        if labels is not None:
+            wanted = (1 - labels) * tf.exp(log_scores(wanted)) + labels * known
         with tf.GradientTape() as tape:
-            loss = distance(wanted, model(x, training=training), classes=classes)
+            loss = distance(wanted, model(x, training=training), classes=labels is not None)
         slopes = tape.gradient(loss, variables)
         optimizer.apply_gradients([pair for pair in zip(slopes, variables, strict=True) if pair[0] is not None])
         for weight, mask in masks:

@@ -147,7 +147,14 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
         if question.tune:
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
             steps = _keras_tune.tune(
-                model, slimmer.model, lesson, epochs=_keras_slim.EPOCHS, rate=_keras_slim.LEARNING_RATE
+                model,
+                slimmer.model,
+                lesson,
+                epochs=_keras_slim.EPOCHS,
+                rate=_keras_slim.LEARNING_RATE,
+                mixed=_keras_slim.MIXED,
+                labels=_keras_slim.LABELS,
+                least=_keras_slim.LEAST_STEPS,
             )
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
         return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
