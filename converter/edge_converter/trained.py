@@ -21,7 +21,7 @@ from edge_converter.errors import KerasProcessError, UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
 from edge_converter.request import Progress
 from edge_converter.sources import Framework, SourceModel
-from edge_sdk.manifest import Pass, Refused
+from edge_sdk.manifest import Pass, Precision, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class Training:
         prune: Share of the weights to remove; 0 for none.
         slim: How many times as fast to become by removing channels; 0 for none.
         qat: Fine-tune for int8.
-        int8: int8 files are made, so they too have to become as fast as `slim` says.
+        int8: int8 files are made, so they are timed too.
+        slim_by: The number format that has to become as fast as `slim` says.
         threads: Of the interpreters that are timed.
         seed: For everything random.
     """
@@ -47,6 +48,7 @@ class Training:
     slim: float = 0.0
     qat: bool = False
     int8: bool = True
+    slim_by: Precision = Precision.FP32
     threads: int = 1
     seed: int = 0
 
@@ -180,7 +182,7 @@ def _slim(desk: _Desk) -> Pass:
         ask(rung, tune=False)
         return desk.into
 
-    found = slim.find(training.slim, make, clock)
+    found = slim.find(training.slim, make, clock, by=training.slim_by.value)
     desk.progress.stage(f"fine-tune {desk.model.name} with fewer channels", 100)
     done = ask(found.rung, tune=True)
     measured = clock.time(desk.into)
@@ -195,6 +197,7 @@ def _slim(desk: _Desk) -> Pass:
         parameters={
             "algorithm": "group Fisher, widths by measured loss, distillation",
             "asked": training.slim,
+            "asked_of": training.slim_by.value,
             "rung": found.rung,
             **_learned(desk, done),
         },

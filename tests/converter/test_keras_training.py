@@ -163,22 +163,27 @@ def test_the_search_goes_as_far_as_it_must_and_learns_what_does_not_shrink(rest:
     assert min(each.by_minima for each in found.measured.values()) >= 1.6
 
 
-def test_where_int8_cannot_be_so_fast_the_search_goes_as_far_as_floats_must() -> None:
-    found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.7))
+def test_one_number_format_decides_and_of_the_other_it_is_known_what_it_reached() -> None:
+    found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3))
     assert found.rung == 7
-    assert found.measured["fp32"].by_minima >= 1.6
     assert 1 < found.measured["int8"].by_minima < 1.6
+    found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3), by="int8")
+    assert found.rung == 12
+    assert found.measured["int8"].by_minima >= 1.6
 
 
-def test_the_search_comes_back_from_where_no_more_channels_can_go() -> None:
+def test_the_search_comes_back_from_where_it_went_too_far() -> None:
+    class Disturbed(Told):
+        def time(self, path: Path) -> dict[str, SpeedUp]:
+            measured = super().time(path)
+            return measured if len(self.asked) > 1 else {"fp32": SpeedUp(by_minima=1.01, by_medians=1.01)}
+
     def make(rung: int) -> Path:
         if rung > 14:
             raise UnsupportedModelError("cannot be made so much smaller")
         return Path(str(rung))
 
-    found = slim.find(1.6, make, Told(0.0, of_int8=0.36))
-    assert found.rung <= 14
-    assert found.measured["fp32"].by_minima >= 1.6
+    assert slim.find(1.6, make, Disturbed(0.0)).rung == 8
 
 
 def test_the_search_says_how_fast_it_gets_at_most() -> None:
