@@ -1,9 +1,12 @@
 """How many channels must go until an inference is as fast as asked: found by timing, before anything is trained.
 
 Multiplications say little of milliseconds: kernels work on whole tiles of channels, and the operators between them cost
-what they cost. So smaller and smaller models are timed against the original, in turns, as float and where it is wanted
-as int8, until the slower of the two is fast enough. Only the shape of a model matters for that, so only the last one is
-fine-tuned.
+what they cost. So smaller models are timed against the original, in turns, until the one with the most channels that
+is fast enough is found. Only the shape of a model matters for that, so only that one is fine-tuned.
+
+One number format decides, and of the other it is said what it reached. Small networks spend a third of an int8
+inference and more on what does not shrink: asked for both, a search gave a ResNet8 that was 4.3 times as fast in fp32
+and 1.9 times in int8, and lost 21 points.
 """
 
 from __future__ import annotations
