@@ -74,7 +74,8 @@ class Slimmer:
         self._traced = tf.function(self._slopes, autograph=False)
         self._x = x[:_SAMPLES]
         apart = min(len(x) // 4, _JUDGED)
-        self._healed, self._judged = x[:-apart][:_HEALED], x[-apart:] if apart else x
+        self._healed = x[: len(x) - apart][:_HEALED]
+        self._judged = x[len(x) - apart :] if apart else x
         self._spaces: tuple[Space, ...] | None = None
 
     @property

@@ -31,7 +31,7 @@ class Training:
     Attributes:
         samples: What to fine-tune on.
         rows: Of the samples.
-        labelled: Their labels are known and may be used; else models learn to answer as before.
+        labelled: Their labels are classes and may be used; else models learn to answer as before, whatever they answer.
         prune: Share of the weights to remove; 0 for none.
         slim: How many times as fast to become by removing channels; 0 for none.
         qat: Fine-tune for int8.
