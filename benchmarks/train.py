@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ from edge_converter.sources import identify
 from edge_converter.trained import Training, train
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Preprocessing
+
+Row = dict[str, float | int | str]
 
 _MODEL = "mlperf_tiny/pretrainedResnet.h5"
 _DATA = "cifar10/cifar10_8000train_2000test.npz"
@@ -59,20 +62,27 @@ def main() -> int:
             if reference is None:
                 parser.error("name --model, --train and --test, or set EDGE_REFERENCE_DATA")
             _cifar(args, Path(reference) / "models_and_labels", folder)
-        rows = run(args, folder)
+        rows = []
+        for row in run(args, folder):
+            rows.append(row)
+            if not args.json:
+                _show(row, first=len(rows) == 1, model=args.model.name)
     if args.json:
         print(json.dumps(rows, indent=2))
-        return 0
-    print(f"{args.model.name} on {machine_name()}; {rows[0]['samples']} samples count")
-    print(f"{'':60}{'accuracy':>9}{'drop':>15}{'agrees':>9}{'bytes':>10}{'zstd':>9}{'faster':>8}{'made in':>9}")
-    for row in rows:
-        drop = f"{row['drop']:.2f}" + (f" ± {row['interval']:.2f}" if "interval" in row else "")
-        print(f"{row['name']:60}{row['accuracy']:8.2f}%{drop:>15}", end="")
-        if "bytes" in row:
-            print(f"{row['agreement']:8.2f}%{row['bytes']:10,}{row['zstd_bytes']:9,}", end="")
-            print(f"{row['latency_ratio']:7.2f}x{row['seconds']:7.0f} s", end="")
-        print()
     return 0
+
+
+def _show(row: Row, *, first: bool, model: str) -> None:
+    """Print a row as soon as it is known: training takes minutes."""
+    if first:
+        print(f"{model} on {machine_name()}; {row['samples']} samples count")
+        print(f"{'':60}{'accuracy':>9}{'drop':>15}{'agrees':>9}{'bytes':>10}{'zstd':>9}{'faster':>8}{'made in':>9}")
+    drop = f"{row['drop']:.2f}" + (f" ± {row['interval']:.2f}" if "interval" in row else "")
+    print(f"{row['name']:60}{row['accuracy']:8.2f}%{drop:>15}", end="")
+    if "bytes" in row:
+        print(f"{row['agreement']:8.2f}%{row['bytes']:10,}{row['zstd_bytes']:9,}", end="")
+        print(f"{row['latency_ratio']:7.2f}x{row['seconds']:7.0f} s", end="")
+    print(flush=True)
 
 
 def _cifar(args: argparse.Namespace, reference: Path, folder: Path) -> None:
@@ -84,8 +94,8 @@ def _cifar(args: argparse.Namespace, reference: Path, folder: Path) -> None:
                 np.savez(getattr(args, part), x=arrays[f"x_{part}"], y=arrays[f"y_{part}"])
 
 
-def run(args: argparse.Namespace, folder: Path) -> list[dict[str, float | int | str]]:
-    """One row a variant."""
+def run(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """One row a variant, each as soon as it is measured."""
     (model,) = identify([args.model])
     source = FloatFile(source=model.name, path=folder / "fp32.tflite")
     with KerasProcess(folder, deadline_s=_DEADLINE_S) as process:
@@ -98,28 +108,24 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, float | int | 
         calibrating = data.first_by_content(lessons, data.MAX_CALIBRATION)
         timing = slim.Timing(samples=samples, rows=rows, threads=1, int8=False)
         reference = evaluate.answers(source.path, samples, rows, advance=lambda _: None)
-        found: list[dict[str, float | int | str]] = []
 
-        def add(name: str, path: Path, original: Path, begun: float) -> None:
+        def row(name: str, path: Path, original: Path, begun: float) -> Row:
             seconds = time.monotonic() - begun
             answers = evaluate.answers(path, samples, rows, advance=lambda _: None)
             against = paired.compare(reference, answers, samples.labels)
             content = path.read_bytes()
-            found.append(
-                {
-                    "name": name,
-                    "accuracy": round(paired.accuracy(answers, samples.labels), 3),
-                    "drop": round(against.drop, 3),
-                    "interval": round(against.interval, 3),
-                    "agreement": round(against.agreement, 3),
-                    "bytes": len(content),
-                    "zstd_bytes": len(zstandard.ZstdCompressor(level=19).compress(content)),
-                    "latency_ratio": round(slim.Clock(original, timing, folder).time(path)["fp32"].by_minima, 3),
-                    "seconds": round(seconds, 1),
-                    "samples": len(rows),
-                }
-            )
-            print(f"{name}: {found[-1]['accuracy']:.2f} %", file=sys.stderr)
+            return {
+                "name": name,
+                "accuracy": round(paired.accuracy(answers, samples.labels), 3),
+                "drop": round(against.drop, 3),
+                "interval": round(against.interval, 3),
+                "agreement": round(against.agreement, 3),
+                "bytes": len(content),
+                "zstd_bytes": len(zstandard.ZstdCompressor(level=19).compress(content)),
+                "latency_ratio": round(slim.Clock(original, timing, folder).time(path)["fp32"].by_minima, 3),
+                "seconds": round(seconds, 1),
+                "samples": len(rows),
+            }
 
         def quantized(file: FloatFile, name: str) -> Path:
             """Its int8, by the recipe that `edge convert` uses."""
@@ -133,11 +139,11 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, float | int | 
             return made[0].path
 
         begun = time.monotonic()
-        add("fp32, as given", source.path, source.path, begun)
+        yield row("fp32, as given", source.path, source.path, begun)
         twin = quantized(source, "int8")
-        add("int8, after training", twin, twin, begun)
+        yield row("int8, after training", twin, twin, begun)
         if args.model.name == Path(_MODEL).name:
-            found.append({**_TFMOT, "samples": 3000})
+            yield {**_TFMOT, "samples": 3000}
         for job in _jobs(args):
             begun = time.monotonic()
             training = Training(samples=lessons, rows=data.as_rows(range(len(lessons.labels))), **job)
@@ -149,10 +155,9 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, float | int | 
             for refused in made.refused:
                 print(f"{refused.id}: {refused.reason}", file=sys.stderr)
             for file in made.files:
-                add(f"{file.label}-fp32", file.path, source.path, begun)
-                add(f"{file.label}-int8", quantized(file, f"{file.label}-int8"), twin, begun)
+                yield row(f"{file.label}-fp32", file.path, source.path, begun)
+                yield row(f"{file.label}-int8", quantized(file, f"{file.label}-int8"), twin, begun)
                 print(f"{file.label}: {file.compression[0].evidence}", file=sys.stderr)
-    return found
 
 
 def _jobs(args: argparse.Namespace) -> list[dict[str, float | bool]]:

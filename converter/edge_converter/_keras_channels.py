@@ -30,7 +30,7 @@ _PINNED = -1
 # ResNet8 follow the multiplications to 2 % (fp32) and 3 % (int8), without it to 7 and 5 (XNNPACK, AVX-512).
 TILE = 16
 # What a multiplication of a depthwise kernel takes, of one of an ordinary kernel.
-_DEPTHWISE_COST = 4
+DEPTHWISE_COST = 4
 
 _PASSING = (
     *(_L.ReLU, _L.LeakyReLU, _L.ELU, _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise),
@@ -87,7 +87,7 @@ class Work:
 
     def cost(self, keep: NDArray[np.bool_]) -> int:
         """How long that takes, as multiply-accumulates of an ordinary convolution."""
-        return self.macs(keep, tile=TILE) * (1 if self.outputs.size else _DEPTHWISE_COST)
+        return self.macs(keep, tile=TILE) * (1 if self.outputs.size else DEPTHWISE_COST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ Floats = NDArray[np.float32]
 # Larger systems take long, and a layer with so many inputs misses few of them.
 _MOST_INPUTS = 4608
 _CHUNK = 32
+# How many places of the images are enough, of those drawn at random: neighbours say much the same.
+_ROWS, _ROWS_PER_INPUT = 16384, 32
 # How much a weight is held to where it was, as a share of the mean of the Gram matrix's diagonal.
 _HELD = 1e-3
 
@@ -106,10 +108,17 @@ def _solve(layer: Any, value: Any, wanted: Floats) -> None:
     now = np.concatenate([kernel.reshape(-1, kernel.shape[-1]), *([] if bias is None else [bias[None]])])
     gram = np.zeros((len(now), len(now)))
     missing = np.zeros(now.shape)
+    places = int(np.prod(wanted.shape[:-1], dtype=np.int64))
+    share = min(1.0, max(_ROWS, _ROWS_PER_INPUT * len(now)) / places)
+    draw = np.random.default_rng(0)
     for start, rows in _rows(layer, value):
+        target = wanted[start : start + _CHUNK].reshape(-1, wanted.shape[-1])
+        if share < 1:
+            some = draw.choice(len(rows), max(1, round(share * len(rows))), replace=False)
+            rows, target = rows[some], target[some]  # noqa: PLW2901
+        rows = rows.astype(np.float64)  # noqa: PLW2901
         if bias is not None:
             rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)  # noqa: PLW2901
-        target = wanted[start : start + _CHUNK].reshape(-1, wanted.shape[-1])
         gram += rows.T @ rows
         missing += rows.T @ (target - rows @ now)
     gram[np.diag_indices_from(gram)] += _HELD * np.trace(gram) / len(gram) + 1e-12
@@ -120,7 +129,7 @@ def _solve(layer: Any, value: Any, wanted: Floats) -> None:
     layer.kernel.assign(found.reshape(kernel.shape))
 
 
-def _rows(layer: Any, value: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _rows(layer: Any, value: Any) -> Iterator[tuple[int, Floats]]:
     """The inputs of every output position, in the order of the kernel; first of them which sample."""
     for start in range(0, len(value), _CHUNK):
         part = value[start : start + _CHUNK]
@@ -132,4 +141,4 @@ def _rows(layer: Any, value: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
                 rates=[1, *layer.dilation_rate, 1],
                 padding=layer.padding.upper(),
             )
-        yield start, part.numpy().reshape(-1, part.shape[-1]).astype(np.float64)
+        yield start, part.numpy().reshape(-1, part.shape[-1])

@@ -28,8 +28,7 @@ _BATCH = 64
 _STEPS = (200, 4000)
 LEARNING_RATE = 1e-3
 _WARM_UP = 0.05
-# What the labels count, where there are any; what the original answers counts the rest.
-_LABELS = 0.5
+LABELS = 0.5
 _RECALIBRATION_BATCH = 128
 _RECALIBRATION_BATCHES = 24
 _JUDGED = 1024
@@ -41,7 +40,7 @@ class Lesson:
 
     Attributes:
         x: Samples as the model takes them.
-        y: Their classes; None where nobody knows them.
+        y: Their classes; None where the model's answers are no scores of classes.
         seed: For their order.
         advance: Told how many more percent are done.
     """
@@ -51,9 +50,13 @@ class Lesson:
     seed: int
     advance: Callable[[int], None]
 
-    def steps(self, epochs: int) -> int:
-        """How many batches to learn from, to see every sample so many times."""
-        return int(np.clip(epochs * len(self.x) // _BATCH, *_STEPS))
+    def classes(self, model: Any) -> bool:
+        """Whether the model gives one score a class; else it is asked to answer as before, whatever that means."""
+        return self.y is not None and int(model.output_shape[-1]) > 1
+
+    def steps(self, epochs: int, least: int = 0) -> int:
+        """How many batches to learn from, to see every sample so many times; at least so many batches."""
+        return int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
 
 
 def tune(
@@ -66,11 +69,14 @@ def tune(
     masks: Sequence[tuple[Any, Any]] = (),
     rate: float = LEARNING_RATE,
     frozen: bool = False,
+    mixed: float = 0.0,
+    labels: float = LABELS,
+    least: int = 0,
 ) -> int:
     """Fine-tune `model` in place.
 
     Args:
-        model: Scores or probabilities of classes out.
+        model: Scores or probabilities of classes out, or anything where the lesson has no labels.
         teacher: What it was made of, with the same input and output.
         lesson: What to learn from.
         epochs: How often to see every sample, about.
@@ -78,22 +84,29 @@ def tune(
         masks: Weights, and what they are multiplied with after each step.
         rate: The highest learning rate.
         frozen: Keep the averages of batch normalization.
+        mixed: Share of each batch whose samples are mixed with each other.
+        labels: What the labels count, where there are any; what the teacher answers counts the rest.
+        least: How many steps to take, however few samples there are.
 
     Returns:
         How many steps were taken.
     """
-    steps = lesson.steps(epochs)
-    moves = _keras_augment.harmless(lambda x: _scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
-    train = _trainer(model, teacher, masks, steps, rate, training=not frozen)
+    steps = lesson.steps(epochs, least)
+    classes = lesson.classes(teacher)
+    moves = _keras_augment.Moves()
+    if classes:
+        moves = _keras_augment.harmless(lambda x: scores(teacher, x).argmax(axis=-1), lesson.x, seed=lesson.seed)
+    train = _trainer(model, teacher, masks, steps, rate, training=not frozen, labels=labels if classes else None)
     order = np.random.default_rng(lesson.seed)
-    labels = _labels(teacher, lesson)
+    known = _labels(teacher, lesson)
     rows, done_percent = np.zeros(0, np.int64), 0
     for step in range(steps):
         before(step)
         if len(rows) < min(_BATCH, len(lesson.x)):
             rows = order.permutation(len(lesson.x))
         now, rows = rows[:_BATCH], rows[_BATCH:]
-        train(tf.constant(moves.of(lesson.x[now], order)), tf.constant(labels[now]))
+        x, wanted = _keras_augment.mixed(moves.of(lesson.x[now], order), known[now], mixed, order)
+        train(tf.constant(x), tf.constant(wanted))
         percent = 100 * (step + 1) // steps
         if percent > done_percent:
             lesson.advance(percent - done_percent)
@@ -118,7 +131,7 @@ def adapted(model: Any, lesson: Lesson) -> Any:
     """
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    if lesson.y is None:
+    if lesson.y is None or not lesson.classes(model):
         return copy
     x, y = lesson.x[:_JUDGED], lesson.y[:_JUDGED]
     before = _loss(copy, x, y)
@@ -129,14 +142,19 @@ def adapted(model: Any, lesson: Lesson) -> Any:
 
 
 def _loss(model: Any, x: Floats, y: NDArray[np.int64]) -> float:
-    return -float(np.mean(np.take_along_axis(_scores(model, x), y[:, None], axis=1)))
+    return -float(np.mean(np.take_along_axis(scores(model, x), y[:, None], axis=1)))
 
 
-def _scores(model: Any, x: Floats) -> Floats:
+def answers(model: Any, x: Floats) -> Any:
+    """What a model answers to all samples."""
     batches = range(0, len(x), _RECALIBRATION_BATCH)
-    parts = [model(x[i : i + _RECALIBRATION_BATCH], training=False) for i in batches]
-    scores: Floats = log_scores(tf.concat(parts, axis=0)).numpy()
-    return scores
+    return tf.concat([model(x[i : i + _RECALIBRATION_BATCH], training=False) for i in batches], axis=0)
+
+
+def scores(model: Any, x: Floats) -> Floats:
+    """Logarithms of the probabilities of the classes, `[n, classes]`."""
+    found: Floats = log_scores(answers(model, x)).numpy()
+    return found
 
 
 def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
@@ -156,15 +174,33 @@ def recalibrate(model: Any, x: Floats, *, seed: int) -> None:
 
 
 def _labels(teacher: Any, lesson: Lesson) -> Floats:
-    """One row a sample: 1 at its class, or zeros where nobody knows it."""
-    classes = int(teacher.output_shape[-1])
-    if lesson.y is None:
-        return np.zeros((len(lesson.x), classes), np.float32)
-    return np.eye(classes, dtype=np.float32)[lesson.y]
+    """One row a sample: 1 at its class; of no width where there are no classes."""
+    if lesson.y is None or not lesson.classes(teacher):
+        return np.zeros((len(lesson.x), 0), np.float32)
+    return np.eye(int(teacher.output_shape[-1]), dtype=np.float32)[lesson.y]
+
+
+def distance(wanted: Any, given: Any, *, classes: bool) -> Any:
+    """How far answers are from those that are wanted: one number.
+
+    Of scores or probabilities of classes the Kullback-Leibler divergence, else the mean square of the difference as a
+    share of the variance of what is wanted.
+    """
+    if classes:
+        logs = log_scores(wanted)
+        return tf.reduce_mean(tf.reduce_sum(tf.exp(logs) * (logs - log_scores(given)), axis=-1))
+    return tf.reduce_mean(tf.square(given - wanted)) / (tf.math.reduce_variance(wanted) + 1e-12)
 
 
 def _trainer(
-    model: Any, teacher: Any, masks: Sequence[tuple[Any, Any]], steps: int, rate: float, *, training: bool
+    model: Any,
+    teacher: Any,
+    masks: Sequence[tuple[Any, Any]],
+    steps: int,
+    rate: float,
+    *,
+    training: bool,
+    labels: float | None,
 ) -> Callable[[Any, Any], None]:
     warm = max(1, int(_WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -174,11 +210,12 @@ def _trainer(
     variables = model.trainable_variables
     optimizer.build(variables)
 
-    def train(x: Any, labels: Any) -> None:
-        share = _LABELS * tf.reduce_sum(labels, axis=-1, keepdims=True)
-        wanted = (1 - share) * tf.exp(log_scores(teacher(x, training=False))) + _LABELS * labels
+    def train(x: Any, known: Any) -> None:
+        wanted = teacher(x, training=False)
+        if labels is not None:
+            wanted = (1 - labels) * tf.exp(log_scores(wanted)) + labels * known
         with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(tf.reduce_sum(wanted * log_scores(model(x, training=training)), axis=-1))
+            loss = distance(wanted, model(x, training=training), classes=labels is not None)
         slopes = tape.gradient(loss, variables)
         optimizer.apply_gradients([pair for pair in zip(slopes, variables, strict=True) if pair[0] is not None])
         for weight, mask in masks:

@@ -147,7 +147,14 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
         if question.tune:
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
             steps = _keras_tune.tune(
-                model, slimmer.model, lesson, epochs=_keras_slim.EPOCHS, rate=_keras_slim.LEARNING_RATE
+                model,
+                slimmer.model,
+                lesson,
+                epochs=_keras_slim.EPOCHS,
+                rate=_keras_slim.LEARNING_RATE,
+                mixed=_keras_slim.MIXED,
+                labels=_keras_slim.LABELS,
+                least=_keras_slim.LEAST_STEPS,
             )
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
         return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
@@ -159,7 +166,7 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
     return model, wire.Done(layers=learned.layers, steps=learned.steps)
 
 
-# The last model whose channels were given up, so that the next rung does not begin at the top again.
+# The last model whose channels were given up: what losing them costs is measured once for all rungs.
 _last: dict[tuple[str, str, int], Any] = {}
 
 
@@ -167,10 +174,10 @@ def _slimmer(question: wire.Slim, lesson: Any) -> Any:
     from edge_converter import _keras_slim, _keras_tune
 
     key = question.path, question.arrays, question.seed
-    if key not in _last or _last[key].rung > question.rung:
+    if key not in _last:
         _last.clear()
         model = _keras_tune.adapted(_load(question.path), lesson)
-        _last[key] = _keras_slim.Slimmer(model, lesson.x, seed=question.seed)
+        _last[key] = _keras_slim.Slimmer(model, lesson.x, seed=question.seed, classes=lesson.classes(model))
     return _last[key]
 
 

@@ -77,11 +77,15 @@ class AnsweringChild:
         self._folder = folder
         self._messages = folder / f"{worker.module}.log"
         self._deadline_s = deadline_s
-        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # A daemon thread, so that a signal between its start and the lines that end it cannot keep this process.
-        self._reader = threading.Thread(target=self._read, name=f"{worker.name}-answers", daemon=True)
 
     def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # A daemon thread, so that a signal between its start and the lines that end it cannot keep this process.
+        self._reader = threading.Thread(target=self._read, name=f"{self._worker.name}-answers", daemon=True)
         with self._messages.open("wb") as messages:
             # A session of its own: Ctrl-C reaches this process alone, which then ends the child in order. The child
             # ends by itself when its stdin closes, so not even `kill -9` of this process leaves it behind.
@@ -100,7 +104,6 @@ class AnsweringChild:
         except BaseException:
             self._end()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -111,6 +114,15 @@ class AnsweringChild:
     def pid(self) -> int:
         """Of the child."""
         return self._child.pid
+
+    def renew(self) -> None:
+        """End the child, wherever it is, and start another: after an error of it, when more is to be asked.
+
+        Raises:
+            ChildProcessDiedError: The new one died or did not start in time.
+        """
+        self._end()
+        self._start()
 
     def _ask(self, question: msgspec.Struct) -> None:
         stdin = self._child.stdin

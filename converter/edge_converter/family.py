@@ -134,6 +134,7 @@ def training(family: Family, request: ConvertRequest) -> Training:
         qat=request.qat,
         labelled=family.metric.classes is not None,
         int8=not request.precisions or Precision.INT8 in request.precisions,
+        slim_by=Precision.INT8 if request.precisions == (Precision.INT8,) else Precision.FP32,
         threads=request.threads,
         seed=request.seed,
     )

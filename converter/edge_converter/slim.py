@@ -1,9 +1,12 @@
 """How many channels must go until an inference is as fast as asked: found by timing, before anything is trained.
 
 Multiplications say little of milliseconds: kernels work on whole tiles of channels, and the operators between them cost
-what they cost. So smaller and smaller models are timed against the original, in turns, as float and where it is wanted
-as int8, until the slower of the two is fast enough. Only the shape of a model matters for that, so only the last one is
-fine-tuned.
+what they cost. So smaller models are timed against the original, in turns, until the one with the most channels that
+is fast enough is found. Only the shape of a model matters for that, so only that one is fine-tuned.
+
+One number format decides, and of the other it is said what it reached. Small networks spend a third of an int8
+inference and more on what does not shrink: asked for both, a search gave a ResNet8 that was 4.3 times as fast in fp32
+and 1.9 times in int8, and lost 21 points.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from edge_converter.quantization import quantize
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision
 
-_TRIES = 6
+_TRIES = 8
 _LAST_RUNG = 44  # a 24th of the cost
 # What is asked for must still hold when it is measured again.
 _MARGIN = 1.03
@@ -133,42 +136,59 @@ class Times(Protocol):
         """The speed-up of a smaller model by number format."""
 
 
-def find(wanted: float, make: Callable[[int], Path], clock: Times) -> Found:
-    """The first rung tried that is as fast as wanted.
+def find(wanted: float, make: Callable[[int], Path], clock: Times, *, by: str = "fp32") -> Found:
+    """The highest rung found at which a model is as fast as wanted.
 
     Args:
-        wanted: Times as fast as the original.
+        wanted: Times as fast as the original in the same number format.
         make: Writes the model of a rung, not fine-tuned.
         clock: Times it.
+        by: The number format that has to be so fast; where it could not be timed, that of floats.
 
     Raises:
         UnsupportedModelError: The model cannot be made so fast by removing channels.
     """
     rung = _rung(1 / wanted)
+    # The lowest rung that is too slow, as all above the first must be, and the highest that cannot be made.
+    slow, end = rung - 1, _LAST_RUNG + 1
+    fast: Found | None = None
     best = 0.0
     for _ in range(_TRIES):
         try:
             smaller = make(rung)
         except UnsupportedModelError:
-            if not best:
+            end = rung  # every layer is at its fewest channels
+            if rung - slow <= 1 and not best:
                 raise
-            break  # every layer is at its fewest channels
-        measured = clock.time(smaller)
-        slowest = min(each.by_minima for each in measured.values())
-        best = max(best, slowest)
-        if slowest >= _MARGIN * wanted:
-            return Found(rung=rung, measured=measured)
-        if rung == _LAST_RUNG:
+            aim = rung
+        else:
+            measured = clock.time(smaller)
+            speed = measured.get(by, measured["fp32"]).by_minima
+            best = max(best, speed)
+            if speed >= _MARGIN * wanted:
+                fast = Found(rung=rung, measured=measured)
+            else:
+                slow = max(slow, rung)
+            aim = _aim(rung, speed, wanted)
+        below = fast.rung if fast is not None else end
+        if below - slow <= 1 or (fast is not None and aim >= fast.rung):
             break
-        # What does not shrink with the channels: t = rest + (1 - rest) cost.
-        cost = RUNG**rung
-        rest = min(max((1 / slowest - cost) / (1 - cost), 0.0), 0.95)
-        needed = (1 / (_MARGIN * wanted) - rest) / (1 - rest)
-        rung = min(_LAST_RUNG, max(rung + 1, _rung(needed) if needed > 0 else _LAST_RUNG))
+        rung = aim if slow < aim < below else (slow + below) // 2
+    if fast is not None:
+        return fast
     raise UnsupportedModelError(
         f"is at most {best:.2f} times as fast with fewer channels, where {wanted:g} times is wanted",
         hint="ask for less with --slim",
     )
+
+
+def _aim(rung: int, speed: float, wanted: float) -> int:
+    """The rung at which a model should be as fast as wanted, by how fast it is at this one."""
+    # What does not shrink with the channels: t = rest + (1 - rest) cost.
+    cost = RUNG**rung
+    rest = min(max((1 / speed - cost) / (1 - cost), 0.0), 0.95)
+    needed = (1 / (_MARGIN * wanted) - rest) / (1 - rest)
+    return _rung(needed) if needed > 0 else _LAST_RUNG
 
 
 def _rung(cost: float) -> int:

@@ -16,12 +16,12 @@ import numpy as np
 from edge_converter import _keras_wire as wire
 from edge_converter import slim
 from edge_converter.candidates import FloatFile
-from edge_converter.errors import UnsupportedModelError
+from edge_converter.errors import KerasProcessError, UnsupportedModelError
 from edge_converter.keras_process import KerasProcess
 from edge_converter.labelled.data import Integers, Samples
 from edge_converter.request import Progress
 from edge_converter.sources import Framework, SourceModel
-from edge_sdk.manifest import Pass, Refused
+from edge_sdk.manifest import Pass, Precision, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,12 @@ class Training:
     Attributes:
         samples: What to fine-tune on.
         rows: Of the samples.
-        labelled: Their labels are known and may be used; else models learn to answer as before.
+        labelled: Their labels are classes and may be used; else models learn to answer as before, whatever they answer.
         prune: Share of the weights to remove; 0 for none.
         slim: How many times as fast to become by removing channels; 0 for none.
         qat: Fine-tune for int8.
-        int8: int8 files are made, so they too have to become as fast as `slim` says.
+        int8: int8 files are made, so they are timed too.
+        slim_by: The number format that has to become as fast as `slim` says.
         threads: Of the interpreters that are timed.
         seed: For everything random.
     """
@@ -47,6 +48,7 @@ class Training:
     slim: float = 0.0
     qat: bool = False
     int8: bool = True
+    slim_by: Precision = Precision.FP32
     threads: int = 1
     seed: int = 0
 
@@ -81,9 +83,11 @@ def train(
 ) -> Trained:
     """Do every job that is asked for to every Keras model.
 
+    What cannot be done to a model, takes too long or takes the process down is refused, and the rest is made.
+
     Raises:
         SourceError: A source cannot be read any more.
-        KerasProcessError: The TensorFlow process died or took too long.
+        KerasProcessError: The TensorFlow process cannot be started again.
     """
     jobs = _jobs(training)
     if not jobs:
@@ -111,7 +115,9 @@ def train(
             begun = time.monotonic()
             try:
                 step = job(desk)
-            except UnsupportedModelError as error:
+            except (UnsupportedModelError, KerasProcessError) as error:
+                if isinstance(error, KerasProcessError):
+                    process.renew()  # it died, or is still at it
                 id_ = "-".join(part for part in (model.name if len(models) > 1 else "", label, "fp32") if part)
                 refused.append(Refused(id=id_, reason=error.what))
                 progress.note(f"{model.name} is not {done}: {error.what}")
@@ -176,15 +182,22 @@ def _slim(desk: _Desk) -> Pass:
         ask(rung, tune=False)
         return desk.into
 
-    found = slim.find(training.slim, make, clock)
+    found = slim.find(training.slim, make, clock, by=training.slim_by.value)
     desk.progress.stage(f"fine-tune {desk.model.name} with fewer channels", 100)
     done = ask(found.rung, tune=True)
     measured = clock.time(desk.into)
+    for name, each in measured.items():
+        if each.by_minima < training.slim:
+            desk.progress.note(
+                f"{desk.model.name} with fewer channels is {each.by_minima:.2f} times as fast in {name}, "
+                f"not {training.slim:g} times: the rest of its time does not depend on channels"
+            )
     return Pass(
         name="slim",
         parameters={
-            "algorithm": "group Fisher, distillation",
+            "algorithm": "group Fisher, widths by measured loss, distillation",
             "asked": training.slim,
+            "asked_of": training.slim_by.value,
             "rung": found.rung,
             **_learned(desk, done),
         },

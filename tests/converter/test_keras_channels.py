@@ -20,10 +20,10 @@ MAKE_S = 500.0
 
 # Each function makes a model; what it is a case of is its name.
 MODELS = """
-import json, sys
+import itertools, json, sys
 import numpy as np, keras
 from keras import layers as L
-from edge_converter import _keras_graph, _keras_heal, _keras_slim
+from edge_converter import _keras_graph, _keras_slim, _keras_widths
 
 keras.utils.set_random_seed(1)
 image = lambda *shape: keras.Input(shape or (12, 12, 3))
@@ -50,8 +50,8 @@ def depthwise():
     return keras.Model(i, L.Dense(4)(L.GlobalAveragePooling2D()(L.UpSampling2D()(x))))
 
 def flattened():
-    x = L.Dropout(0.5)(L.AveragePooling2D(2)(conv(i := image(), 16)))
-    x = L.Dense(32, activation="relu")(L.Flatten()(L.Conv2D(16, 3, activation="tanh")(x)))
+    x = L.Dropout(0.5)(L.AveragePooling2D(2)(conv(i := image(), 32)))
+    x = L.Dense(32, activation="relu")(L.Flatten()(L.Conv2D(32, 3, activation="tanh")(x)))
     return keras.Model(i, L.Dense(4)(L.Dropout(0.1)(x)))
 
 def gated():
@@ -99,15 +99,19 @@ def plain():
     model(np.zeros((1, 12, 12, 3), np.float32))
     return model
 
+def numbers():
+    x = conv(i := image(), 16)
+    return keras.Model(i, L.Dense(3)(L.GlobalAveragePooling2D()(conv(conv(x, 16), 16))))
+
 found = {}
 for make in (residual, concatenated, depthwise, flattened, gated, nested, shared, transposed, one_dimensional, unknown,
-             few, plain):
+             few, plain, numbers):
     model = make()
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.uniform(0.0, 0.3, w.shape).astype("f") for w in model.get_weights()])
     x = rng.normal(size=(64, *(model.input_shape if make is not plain else (0, 12, 12, 3))[1:])).astype("f")
     try:
-        slimmer = _keras_slim.Slimmer(model, x, seed=0)
+        slimmer = _keras_slim.Slimmer(model, x, seed=0, classes=make is not numbers)
         slimmer.descend(8)
         smaller = slimmer.build(heal=False)
         healed = slimmer.build(heal=True)
@@ -122,10 +126,25 @@ for make in (residual, concatenated, depthwise, flattened, gated, nested, shared
         "weights": [model.count_params(), smaller.count_params()],
     }
     if make is residual:
-        again = _keras_slim.Slimmer(model, x, seed=0)
-        again.descend(3)
-        again.descend(8)
-        found["again"] = bool((again.keep == slimmer.keep).all())
+        was = slimmer.keep
+        slimmer.descend(3)
+        slimmer.descend(8)
+        found["again"] = bool((slimmer.keep == was).all())
+        most = slimmer.channels.cost(slimmer.channels.all_kept()) / 2
+        spaces = [
+            _keras_widths.space(units, [(4, one), (8, two)])
+            for units, (one, two) in zip(slimmer.channels.spaces, [(0.9, 0.5), (0.2, 0.1)], strict=True)
+        ]
+        every = []
+        for widths in itertools.product(*(_keras_widths.choices(len(each.units)) for each in spaces)):
+            keep = slimmer.channels.all_kept()
+            for each, width in zip(spaces, widths):
+                keep[each.units[: len(each.units) - width]] = False
+            if slimmer.channels.cost(keep) <= most:
+                every.append(sum(each.loss(width) for each, width in zip(spaces, widths)))
+        chosen = _keras_widths.choose(slimmer.channels, spaces, most)
+        found["chosen"] = sum(each.loss(int(chosen[each.units].sum())) for each in spaces)
+        found["least"] = min(every)
 sys.stdout.write(json.dumps(found))
 """
 
@@ -152,7 +171,7 @@ def found() -> Found:
     "name",
     [
         *("residual", "concatenated", "depthwise", "flattened", "gated", "nested", "shared", "transposed"),
-        *("one_dimensional", "unknown"),
+        *("one_dimensional", "unknown", "numbers"),
     ],
 )
 def test_what_is_left_answers_as_the_original_does_with_the_removed_channels_closed(found: Found, name: str) -> None:
@@ -178,6 +197,10 @@ def test_a_model_without_channels_to_remove_is_refused(found: Found) -> None:
 
 def test_a_model_without_a_graph_is_refused(found: Found) -> None:
     assert found["plain"] == {"refused": "computes by code of its own instead of a graph of layers"}
+
+
+def test_no_other_choice_of_so_low_a_cost_loses_less(found: Found) -> None:
+    assert found["chosen"] == pytest.approx(found["least"])
 
 
 def test_what_a_rung_leaves_does_not_depend_on_where_one_stopped_before(found: Found) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,21 +115,45 @@ def test_a_speed_that_no_narrower_model_has_is_refused_and_the_rest_is_made(scho
     assert "cannot be made so much smaller" in refused.reason or "times as fast with fewer channels" in refused.reason
 
 
+class Killing(Silent):
+    """Kills the TensorFlow process when it is about to prune, as a kernel out of memory would."""
+
+    def __init__(self, process: KerasProcess) -> None:
+        self.process = process
+
+    def stage(self, what: str, total: int) -> None:
+        if what.startswith("prune"):
+            os.kill(self.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.keras
+@pytest.mark.timeout(900)
+def test_a_training_that_takes_its_process_down_costs_that_variant_alone(school: School) -> None:
+    rows = data.as_rows(range(64))
+    wanted = Training(samples=school.lessons, rows=rows, prune=0.5, qat=True)
+    model = identify([SMALL])[0]
+    made = train(school.process, [(model, school.original)], wanted, school.folder, Killing(school.process))
+    assert [file.label for file in made.files] == ["qat"]
+    (refused,) = made.refused
+    assert refused.id == "pruned50-fp32"
+    assert "SIGKILL" in refused.reason
+
+
 # ------------------------------------------------------------------------ the search alone, with a clock that is told
 
 
 class Told:
     """A clock for models that take this share of their time whatever their channels."""
 
-    def __init__(self, rest: float) -> None:
-        self.rest = rest
+    def __init__(self, rest: float, *, of_int8: float | None = None) -> None:
+        self.rest = {"fp32": rest, "int8": rest if of_int8 is None else of_int8}
         self.asked: list[int] = []
 
     def time(self, path: Path) -> dict[str, SpeedUp]:
         rung = int(path.name)
         self.asked.append(rung)
-        ratio = 1 / (self.rest + (1 - self.rest) * wire.RUNG**rung)
-        return {"fp32": SpeedUp(by_minima=ratio, by_medians=ratio), "int8": SpeedUp(by_minima=ratio, by_medians=ratio)}
+        ratios = {name: 1 / (rest + (1 - rest) * wire.RUNG**rung) for name, rest in self.rest.items()}
+        return {name: SpeedUp(by_minima=ratio, by_medians=ratio) for name, ratio in ratios.items()}
 
 
 @pytest.mark.parametrize(("rest", "rung"), [(0.0, 7), (0.1, 8), (0.3, 12)])
@@ -137,6 +163,29 @@ def test_the_search_goes_as_far_as_it_must_and_learns_what_does_not_shrink(rest:
     assert found.rung == rung
     assert len(clock.asked) <= 3
     assert min(each.by_minima for each in found.measured.values()) >= 1.6
+
+
+def test_one_number_format_decides_and_of_the_other_it_is_known_what_it_reached() -> None:
+    found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3))
+    assert found.rung == 7
+    assert 1 < found.measured["int8"].by_minima < 1.6
+    found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3), by="int8")
+    assert found.rung == 12
+    assert found.measured["int8"].by_minima >= 1.6
+
+
+def test_the_search_comes_back_from_where_it_went_too_far() -> None:
+    class Disturbed(Told):
+        def time(self, path: Path) -> dict[str, SpeedUp]:
+            measured = super().time(path)
+            return measured if len(self.asked) > 1 else {"fp32": SpeedUp(by_minima=1.01, by_medians=1.01)}
+
+    def make(rung: int) -> Path:
+        if rung > 14:
+            raise UnsupportedModelError("cannot be made so much smaller")
+        return Path(str(rung))
+
+    assert slim.find(1.6, make, Disturbed(0.0)).rung == 8
 
 
 def test_the_search_says_how_fast_it_gets_at_most() -> None:
