@@ -91,7 +91,12 @@ class Cache:
         return self._at
 
     def __contains__(self, key: str) -> bool:
-        return self._at is not None and self._path(self._at, key).is_file()
+        if self._at is None:
+            return False
+        try:
+            return self._path(self._at, key).is_file()
+        except OSError:  # a name that no file system takes
+            return False
 
     def get(self, key: str) -> bytes | None:
         """The entry's content, or None; a damaged entry is removed."""
@@ -141,7 +146,8 @@ class Cache:
             return None
         content = raw[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != raw[:_DIGEST_BYTES]:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
         with suppress(OSError):
             os.utime(path)  # used now

@@ -25,6 +25,8 @@ Value = bool | int | float | str
 Options = Mapping[str, Value]
 
 DEFAULT = "default"
+# What sources are called, by the format they are given in.
+_RESERVED = frozenset({"fp32"})
 _FOLDER = Path(__file__).resolve().parent / "recipes"
 _SETTING = re.compile(
     r"(?P<variant>[^=]+)\.(?P<step>[a-z][a-z0-9-]*)\.(?P<option>[a-z][a-z0-9_]*)=(?P<value>.*)\Z", re.DOTALL
@@ -44,7 +46,7 @@ class VariantRecipe(Wire, frozen=True, kw_only=True):
 
     id: Name
     precision: Precision
-    of: Name = "given"
+    of: Literal["given", "prune", "slim", "qat"] = "given"
     searched: bool = False
     passes: Annotated[tuple[dict[str, Value], ...], Meta(min_length=1, max_length=32)]
 
@@ -86,6 +88,10 @@ def load(name: str) -> Recipe:
     for variant in found.variant:
         if any(not isinstance(step.get("name"), str) for step in variant.passes):
             raise RecipeError(f"a pass of {variant.id} has no name", where=str(path))
+        if variant.id in _RESERVED and variant.of == "given":
+            raise RecipeError(
+                f"no variant can be called {variant.id}: a source given in that format is", where=str(path)
+            )
     return found
 
 
@@ -120,8 +126,10 @@ def changed(variants: Sequence[VariantRecipe], settings: Sequence[str]) -> tuple
             for number, variant in enumerate(found)
             if match["variant"] in {variant.id, "*"} and any(name == match["step"] for name, _ in variant.steps)
         ]
+        if match["option"] == "name":
+            raise RecipeError(f"{setting[:80]!r}: no pass has an option called name")
         if not fitting:
-            known = ", ".join(f"{variant.id}.{name}" for variant in found for name, _ in variant.steps)
+            known = ", ".join(dict.fromkeys(f"{variant.id}.{name}" for variant in found for name, _ in variant.steps))
             raise RecipeError(f"{setting[:80]!r} fits no variant", hint=f"there are {known}")
         for number in fitting:
             passes = tuple(
@@ -142,6 +150,8 @@ def chosen(request: ConvertRequest, boards: Sequence[Profile]) -> tuple[VariantR
     Raises:
         RecipeError: A recipe is missing or malformed, or an option fits nothing.
     """
+    if request.recipe == "":
+        raise RecipeError("no recipe is named", hint=f"there are {', '.join(names())}; anything else is a file's path")
     of_boards = tuple(board.variants.recipe for board in boards) or (DEFAULT,)
     variants = joined(load(name) for name in dict.fromkeys((request.recipe,) if request.recipe else of_boards))
     if request.precisions:

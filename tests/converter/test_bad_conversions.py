@@ -338,3 +338,40 @@ def test_a_full_disk_while_the_bundle_is_written(tiny: Path, points: Path, tmp_p
         if not stands:
             assert run(whole).returncode == 0
     Bundle(out)
+
+
+# ------------------------------------------------------------------------------------------- found by attacking it
+
+
+def test_a_users_code_that_exits_does_not_end_it_as_a_success(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaving.py").write_text("def samples():\n    raise SystemExit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    assert refused(tiny, "--data", "leaving:samples").endswith("[data]")
+
+
+@pytest.mark.parametrize("y", [np.int64(3), np.zeros((0,), np.int64)], ids=["scalar", "empty"])
+def test_labels_that_are_no_row(refused: Callable[..., str], tiny: Path, tmp_path: Path, y: Any) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, x=np.zeros((20, 4), np.float32), y=y)
+    assert refused(tiny, "--data", path).endswith("[data]")
+
+
+def test_a_compressed_archive_with_a_flipped_byte(refused: Callable[..., str], tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.npz"
+    random = np.random.default_rng(0)
+    np.savez_compressed(path, x=random.integers(0, 9, (400, 4)).astype(np.float32), y=np.zeros(400, np.int64))
+    content = bytearray(path.read_bytes())
+    content[100:140] = bytes(40)
+    path.write_bytes(content)
+    assert refused(tiny, "--data", path).endswith("[data]")
+
+
+def test_numbers_that_are_infinite_once_prepared(refused: Callable[..., str], tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.npz"
+    x = np.random.default_rng(0).normal(0, 1, (40, 4))
+    x[3, 0] = 1e300
+    np.savez(path, x=x, y=np.zeros(40, np.int64))
+    assert refused(tiny, "--data", path).endswith("[data]")
+    assert "a std below 1e-12" in refused(tiny, "--data", path, "--std", "1e-45")

@@ -47,6 +47,13 @@ def test_a_truncated_entry_is_unknown(tmp_path: Path) -> None:
     assert kept.get(key("a")) is None
 
 
+def test_a_place_that_no_file_system_takes_holds_nothing(tmp_path: Path) -> None:
+    kept = Cache(tmp_path / ("x" * 300))
+    kept.put(key("a"), b"content")
+    assert key("a") not in kept
+    assert kept.get(key("a")) is None
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     kept = Cache(tmp_path, most_bytes=250)
     for number, name in enumerate("abc"):

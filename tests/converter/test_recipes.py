@@ -141,3 +141,27 @@ def test_two_ways_to_make_one_variant_are_refused() -> None:
     )
     with pytest.raises(RecipeError, match="two recipes make int8 in different ways"):
         recipe.joined([first, other])
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (('id = "tiny"', 'id = "tiny"\nof = "zzz"'), "Invalid enum value 'zzz'"),
+        (('id = "tiny"', 'id = "fp32"'), "no variant can be called fp32"),
+    ],
+)
+def test_a_recipe_that_would_make_nothing_or_two_of_a_name_is_refused(
+    tmp_path: Path, change: tuple[str, str], line: str
+) -> None:
+    with pytest.raises(RecipeError, match=line):
+        recipe.load(file(tmp_path, OWN.replace(*change)))
+
+
+def test_a_pass_is_not_swapped_by_a_setting(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no pass has an option called name"):
+        recipe.chosen(request(recipe=file(tmp_path, OWN), settings=("tiny.calibrate.name=quantize",)), [])
+
+
+def test_an_empty_name_is_no_recipe() -> None:
+    with pytest.raises(RecipeError, match="no recipe is named"):
+        recipe.chosen(request(recipe=""), [])

@@ -7,8 +7,11 @@ is unpacked into a file without a name first, whose size is bounded: a few kilob
 from __future__ import annotations
 
 import hashlib
+import lzma
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +38,7 @@ from edge_sdk.manifest import Preprocessing, TensorSpec
 MAX_UNPACKED_BYTES = 16 << 30
 _CHUNK = 1 << 20
 _LOCAL_HEADER = 30  # of a zip entry; then its name and the extra field (APPNOTE.TXT 4.3.7)
+_LONGEST_CLASS = 1000  # as the manifest takes
 _ENCRYPTED = 1
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -81,12 +85,20 @@ class Arrays:
             NotImplementedError,
             KeyError,
             RuntimeError,
+            TypeError,
+            OverflowError,
+            MemoryError,
+            zlib.error,
+            lzma.LZMAError,
+            tokenize.TokenError,  # NumPy reads headers as Python
         ) as cause:
             raise DataError(
                 f"is no readable .npz file ({type(cause).__name__})",
                 where=self.where,
                 hint="numpy.savez(FILE, x=samples, y=labels) makes one; a folder of images works too",
             ) from cause
+        if any(len(name) > _LONGEST_CLASS for name in self.classes):
+            raise DataError(f"names a class in more than {_LONGEST_CLASS} characters", where=self.where)
         self.labels: Labels = as_labels(y, where=self.where)
         for name, array, spec in zip(names, self._arrays, self._inputs, strict=True):
             self._check(name, array, spec)

@@ -65,10 +65,17 @@ def _from_table(table: Path) -> list[tuple[Path, str]]:
         if len(line) != 2 or not line[1].strip():  # noqa: PLR2004 - file and label
             raise DataError(f"line {number} is not file,label", where=str(table))
         file = table.parent / line[0].strip()
-        if not file.is_file():
+        if not _is_file(file):
             raise DataError(f"line {number} names {line[0].strip()[:80]!r}, which is not there", where=str(table))
         labelled.append((file, line[1].strip()))
     return labelled
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def _from_folders(path: Path) -> list[tuple[Path, str]]:

@@ -57,8 +57,8 @@ def guarded(name: str, error: type[ConversionError], *, doing: str) -> Iterator[
     """
     try:
         yield
-    # A user's code may raise anything, and none of it is a mistake of ours.
-    except Exception as cause:
+    # A user's code may raise anything, and none of it is a mistake of ours; nor may it end the program as a success.
+    except (Exception, SystemExit) as cause:
         if isinstance(cause, error):
             raise
         said = (str(cause).strip().splitlines() or [""])[0][:_SHOWN_CHARS]

@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Array = NDArray[Any]
 
+_LEAST_STD = 1e-12
 CHECKED_AT_ONCE = 256
 
 
@@ -85,6 +86,10 @@ def check_preprocessing(preprocessing: Preprocessing, inputs: Iterable[TensorSpe
                 )
     if any(value == 0 for value in preprocessing.std):
         raise DataError("a std of 0 divides by zero")
+    if any(abs(value) < _LEAST_STD for value in preprocessing.std):
+        raise DataError(
+            f"a std below {_LEAST_STD:g} makes numbers that no model takes", hint="give --std as it was trained with"
+        )
 
 
 def check_kind(array: Array, spec: TensorSpec, *, called: str, where: str) -> None:
@@ -121,9 +126,15 @@ def check_values(part: Array, spec: TensorSpec, *, first: int, where: str) -> No
 
 def as_taken(raw: Array, spec: TensorSpec, preprocessing: Preprocessing) -> Array:
     """Raw samples as an input takes them: preprocessed where it takes floats, else as they are."""
-    if spec.dtype == "float32":
-        return preprocess.normalised(raw, preprocessing)
-    return raw.astype(spec.dtype)
+    if spec.dtype != "float32":
+        return raw.astype(spec.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        taken = preprocess.normalised(raw, preprocessing)
+    if not np.isfinite(taken).all():
+        raise DataError(
+            "a sample is infinite once it is prepared", hint="check --mean, --std and the size of its numbers"
+        )
+    return taken
 
 
 def as_labels(y: Array, *, where: str) -> Labels:
@@ -134,6 +145,8 @@ def as_labels(y: Array, *, where: str) -> Labels:
     """
     if y.dtype.kind not in "fiub":
         raise DataError(f"y holds {y.dtype}, not numbers", where=where, hint="label by class number")
+    if y.ndim == 0:
+        raise DataError("y is one number, not one for each sample", where=where)
     if y.ndim == 2 and y.shape[1] == 1:  # noqa: PLR2004 - a column
         y = y.reshape(-1)
     if y.ndim == 1:
