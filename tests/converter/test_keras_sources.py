@@ -186,7 +186,7 @@ def test_a_pruned_variant_has_the_zeros_it_claims_and_travels_lighter(converted:
     assert pruned.quality.source_drop is not None
     assert pruned.quality.source_drop <= 2
     twin = bundle.variant("small-pruned60-int8")
-    assert [step.name for step in twin.compression] == ["prune", "calibrate", "quantize"]
+    assert [step.name for step in twin.compression] == ["prune", "calibrate", "quantize", "biases"]
     assert twin.transfer_bytes < bundle.variant("small-int8").transfer_bytes
 
 
@@ -214,6 +214,7 @@ def test_pruning_beyond_what_the_network_bears_is_refused_with_its_accuracy(
             id=name,
             source="small",
             path=path,
+            origin=path,
             graph=graph.read(path),
             precision=Precision.FP32,
             compression=compression,
