@@ -10,7 +10,6 @@ Nothing is learned from labels, and nothing is trained: a few dozen samples and 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +21,6 @@ from edge_converter.quantization.follower import Follower, Twin
 from edge_converter.quantization.layer import Looks
 from edge_converter.quantization.layerwise import FloatGraph, OneOperator
 from edge_converter.quantization.values import Floats, Values
-
-_log = logging.getLogger(__name__)
-
-_FEWEST = 8
-FEWEST_TO_CHECK = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
