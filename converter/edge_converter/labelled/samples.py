@@ -17,7 +17,7 @@ Integers = NDArray[np.int64]
 Array = NDArray[Any]
 
 _LEAST_STD = 1e-12
-CHECKED_AT_ONCE = 256
+CHECKED_AT_ONCE = 16  # samples may be as large as pictures
 
 
 class Labels(Protocol):

@@ -19,7 +19,8 @@ from edge_sdk.manifest import TensorSpec
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-_AT_ONCE = 256
+# Rows of answers may be as large as pictures.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
