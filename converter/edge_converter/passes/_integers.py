@@ -34,7 +34,7 @@ class Compensate:
     """Chooses integers so that the answers stay, where that brings them closer to the float model's."""
 
     name = "compensate"
-    version = 1
+    version = 2
     options = CompensateOptions
     serves_all_formats = False
 
@@ -167,7 +167,7 @@ class Cluster:
     """Leaves those integers that take few bits when the file is compressed; it runs as fast as before."""
 
     name = "cluster"
-    version = 1
+    version = 2
     options = ClusterOptions
     serves_all_formats = False
 
@@ -226,7 +226,7 @@ class Allocate:
     """Stores weights in 8 bits, and in 4 where that costs least."""
 
     name = "allocate"
-    version = 1
+    version = 2
     options = AllocateOptions
     serves_all_formats = False
 
