@@ -181,6 +181,22 @@ def test_where_whole_int8_will_do_no_layer_stays_float_and_a_bound_nothing_meets
     assert "layers in float is still not good enough" in refusal(tight, SMALL, spare(1e-9))
 
 
+@pytest.mark.parametrize("instead", ["float", "int16"])
+def test_the_costliest_layers_are_computed_more_finely_and_no_more_of_them_than_the_bound_needs(
+    room: Room, instead: str
+) -> None:
+    def spare(bound: float) -> recipe.VariantRecipe:
+        finer = {"name": "spare", "max_error": bound, "most": 1.0, "instead": instead}
+        return own({"name": "calibrate", "method": "min-max"}, finer)
+
+    whole = step(made(room, SMALL, spare(1.0))["own"], "spare").evidence["error"]
+    (one,) = made(replace(room, folder=_folder(room, "less")), SMALL, spare(float(whole) * 0.9)).values()
+    told = step(one, "spare").evidence
+    assert int(told[f"layers_in_{instead}"]) >= len(one.exceptions) > 0
+    assert float(told["error"]) <= float(whole) * 0.9
+    assert all(("int16 activations" if instead == "int16" else "float") in each for each in one.exceptions)
+
+
 def test_the_same_samples_give_the_same_bytes(room: Room) -> None:
     contents = [
         made(replace(room, folder=_folder(room, name)), SMALL, *shipped("default", "int8", "clustered-int8"))

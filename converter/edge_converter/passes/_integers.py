@@ -14,7 +14,7 @@ from edge_converter.quantization import mixed, partial, transfer
 from edge_converter.quantization.bench import one_by_one, open_bench
 from edge_converter.quantization.compensate import compensate_all
 from edge_converter.quantization.follower import Twin
-from edge_converter.quantization.quantize import Granularity
+from edge_converter.quantization.quantize import Granularity, Instead
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Bytes, Wire
@@ -92,20 +92,22 @@ class SpareOptions(Wire, frozen=True, kw_only=True):
 
     Attributes:
         max_error: Mean square of what the scores may differ by on samples apart, relative to their variance.
-        most: Share of the layers that may stay float.
+        most: Share of the layers that may be in the other format.
         granularity: Of the weights' scales.
+        instead: The other format: `float`, or `int16` activations for NPUs that compute no floats.
     """
 
     max_error: Annotated[float, Meta(gt=0, le=1)] = 0.005
     most: Annotated[float, Meta(gt=0, le=1)] = 0.5
     granularity: Granularity = Granularity.CHANNEL
+    instead: Instead = Instead.FLOAT
 
 
 class Spare:
-    """Makes int8 in which the layers that cost most stay float, as few as a bound on the error needs."""
+    """Makes int8 in which the layers that cost most are in a finer format, as few as a bound on the error needs."""
 
     name = "spare"
-    version = 1
+    version = 2
     options = SpareOptions
     serves_all_formats = False
 
@@ -122,7 +124,8 @@ class Spare:
         """Search.
 
         Raises:
-            QuantizationError: Half of the layers in float are not enough, or they cannot be computed one by one.
+            QuantizationError: As many layers in the other format as may be are not enough, or the layers cannot be
+                computed one by one.
         """
         with one_by_one(room.where):
             there = open_bench(work.floating, room.samples, room.rows, where=room.where)
@@ -135,11 +138,16 @@ class Spare:
                 where=room.where,
                 granularity=options.granularity,
                 most=options.most,
+                instead=options.instead,
             )
             error = there.error(found.content)
-        evidence: Evidence = {"layers_in_float": len(found.floats), "error": round(error, 6), "tries": found.tries}
+        evidence: Evidence = {
+            f"layers_in_{options.instead.value}": len(found.others),
+            "error": round(error, 6),
+            "tries": found.tries,
+        }
         evidence |= {f"layer:{layer.name[:_SHOWN_NAME]}": round(layer.error, 8) for layer in found.layers}
-        parameters: Evidence = {"max_error": options.max_error, "most": options.most}
+        parameters: Evidence = {"max_error": options.max_error, "most": options.most, "instead": options.instead.value}
         record = Record(name=self.name, parameters=parameters, evidence=evidence)
         return replace(work, content=found.content, done=(*work.done, record))
 

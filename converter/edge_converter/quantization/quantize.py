@@ -81,9 +81,16 @@ class Granularity(Enum):
     TENSOR = "tensor"
 
 
+class Instead(Enum):
+    """What an operator of an int8 file is computed in that would lose too much in int8."""
+
+    FLOAT = "float"
+    INT16 = "int16"  # activations; weights stay int8
+
+
 def quantize(
     source: Path, precision: Precision, into: Path, *, ranges: dict[str, Any] | None = None,
-    granularity: Granularity = Granularity.CHANNEL, floats: Collection[str] = (),
+    granularity: Granularity = Granularity.CHANNEL, others: Collection[str] = (), instead: Instead = Instead.FLOAT,
 ) -> Quantized:  # fmt: skip
     """Write `source` in another number format.
 
@@ -93,7 +100,8 @@ def quantize(
         into: The file to write.
         ranges: Of the activations, from `ranges.chosen` or `calibrate`, for the static formats.
         granularity: Of the weights' scales in `int8`; the other formats have one a channel.
-        floats: Names of the output tensors of layers that stay float.
+        others: Names of the output tensors of operators that are computed in another format.
+        instead: That format.
 
     Raises:
         QuantizationError: The quantizer failed, or no layer is in the format asked for afterwards.
@@ -102,7 +110,7 @@ def quantize(
         tool = _tool(flatbuffer.prepare(source.read_bytes(), where=str(source)))
         each = granularity is Granularity.CHANNEL
         parameters = _static(tool, 8, each=each) if precision is Precision.INT8 else _RECIPES[precision](tool)
-        _leave(tool, floats)
+        _leave(tool, others, instead)
         content = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
     into.write_bytes(flatbuffer.stamp(bytes(content), where=f"{source} as {precision.value}"))
     compression = Pass(name="quantize", parameters={"precision": precision.value, **parameters})
@@ -208,16 +216,19 @@ def _static(tool: Any, bits: int, *, each: bool = True) -> dict[str, bool | int 
     return {"algorithm": "min_max", "weights": "channelwise" if each else "tensorwise", "activation_bits": bits}
 
 
-def _leave(tool: Any, floats: Collection[str]) -> None:
-    """Keep layers out of a recipe."""
+def _leave(tool: Any, others: Collection[str], instead: Instead) -> None:
+    """Take operators out of a recipe."""
     from litert_quantizer import algorithm_manager, qtyping
 
-    for name in floats:
-        tool.update_quantization_recipe(
-            f"^{re.escape(name)};?$",
-            qtyping.TFLOperationName.ALL_SUPPORTED,
-            algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
-        )
+    everything = qtyping.TFLOperationName.ALL_SUPPORTED
+    for name in others:
+        scope = f"^{re.escape(name)};?$"
+        if instead is Instead.INT16:
+            tool.add_static_config(scope, everything, 16, 8, qtyping.QuantGranularity.CHANNELWISE)
+        else:
+            tool.update_quantization_recipe(
+                scope, everything, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
 
 
 def _weights_only(tool: Any, bits: int) -> dict[str, bool | int | float | str]:
