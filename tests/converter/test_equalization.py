@@ -97,6 +97,14 @@ def test_what_is_asked_and_what_the_answer_is_read_from_are_covered_whole() -> N
         assert all(found[name]["max"].item() >= seen[name].high - 1e-6 for name in decides)
 
 
+def test_the_zeros_of_a_rectifier_do_not_narrow_the_range_by_entropy() -> None:
+    values = np.maximum(np.random.default_rng(0).normal(0.0, 1.5, 200_000), 0.0)  # half of them are 0
+    counts, _ = np.histogram(values, bins=2048, range=(0.0, values.max()))
+    seen = Observed(low=0.0, high=float(values.max()), counts=counts.astype(float), channels=np.zeros(1), rank=2)
+    high = ranges.chosen({"x": seen}, ranges.Method.ENTROPY)["x"]["max"].item()
+    assert (values > high).mean() < 0.001
+
+
 def test_the_least_square_range_clips_what_is_rare() -> None:
     counts = np.zeros(2048)
     counts[:200], counts[-1] = 10_000.0, 1.0

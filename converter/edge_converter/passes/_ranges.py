@@ -38,7 +38,7 @@ class Calibrate:
     """Finds the ranges that `quantize` needs for static formats."""
 
     name = "calibrate"
-    version = 1
+    version = 2
     options = CalibrateOptions
     serves_all_formats = True
 

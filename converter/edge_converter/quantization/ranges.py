@@ -10,7 +10,7 @@ Sampling is deterministic: every tensor's extremes are exact, and its histogram 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -170,6 +170,7 @@ def _least_square(one: Observed, low: float, high: float) -> tuple[float, float]
 
 def _least_divergence(one: Observed, low: float, high: float) -> tuple[float, float]:
     centres = _centres(one)
+    one = replace(one, counts=_without_zeros(one))
     best, least = (low, high), np.inf
     for share in _SHARES:
         bottom, top = low * share, high * share
@@ -184,6 +185,20 @@ def _least_divergence(one: Observed, low: float, high: float) -> tuple[float, fl
         if divergence < least:
             best, least = (bottom, top), divergence
     return best
+
+
+def _without_zeros(one: Observed) -> NDArray[np.float64]:
+    """The histogram with as many elements at 0 as beside it.
+
+    0 is exact in every range, and half of what comes out of a rectifier is 0: spread over the other values that share
+    its integer it would outweigh everything else, and the narrowest range would seem best.
+    """
+    counts = one.counts.copy()
+    zero = int((0.0 - one.low) / (one.high - one.low) * _BINS)
+    beside = [at for at in (zero - 1, zero + 1) if 0 <= at < _BINS]
+    if 0 <= zero < _BINS:
+        counts[zero] = min(counts[zero], max(counts[at] for at in beside))
+    return counts
 
 
 def _rounded(counts: NDArray[np.float64], centres: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
