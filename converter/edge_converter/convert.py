@@ -6,6 +6,7 @@ Everything is made in a temporary folder; the bundle appears whole at the end, o
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
             {variant.id: variant for variant in variants},
             folder,
             progress=watch,
-            command=f"edge compile {name}-{version}.edge",
+            command=shlex.join(("edge", "compile", request.output.name)),
             deadline_s=request.compiler_deadline_s,
         )
         manifest = Manifest(
