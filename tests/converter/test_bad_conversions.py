@@ -155,6 +155,8 @@ def arrays(tmp_path: Path, **named: object) -> Path:
 
 X = np.random.default_rng(5).normal(0, 1, (40, 4)).astype(np.float32)
 Y = np.zeros(40, np.int64)
+ONE_HOT = np.eye(3)[np.arange(40) % 3]
+ODD = np.arange(40)[:, np.newaxis] == 7
 WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
 
 
@@ -177,6 +179,16 @@ WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
         ({"x": X.astype("U9"), "y": Y}, "x holds <U9, not numbers"),
         ({"x": X, "y": np.ones((40, 3))}, "all labels are the same"),
         ({"x": X, "y": np.ones((40, 3), int)}, "labels of int64 [3] do not say how to judge"),
+        ({"x": X, "y": ONE_HOT * ~ODD}, "its labels are one-hot rows, but that of sample 7 holds no ones; label by"),
+        ({"x": X, "y": (ONE_HOT * ~ODD).astype(int)}, "one-hot rows, but that of sample 7 holds no ones"),
+        ({"x": X, "y": np.maximum(ONE_HOT, ODD)}, "one-hot rows, but that of sample 7 holds 3 ones"),
+        ({"x": X, "y": np.eye(5)[np.arange(40) % 3]}, "its one-hot labels have 5 columns, and the model has 3 outputs"),
+        ({"x": X, "y": np.eye(2)[np.arange(40) % 2]}, "its one-hot labels have 2 columns, and the model has 3 outputs"),
+        (
+            {"x": X, "y": np.where(ODD[:, 0], np.uint64(2**64 - 1), np.uint64(1))},
+            "label 18446744073709551615 of sample 7 is larger than any class number; label by class number",
+        ),
+        ({"x": X, "y": ONE_HOT * 1e300}, "its labels are too large to compute with; scale them"),
         ({"images": X, "labels": Y}, "needs the arrays x and y, and holds images, labels"),
         ({"x": X, "y": Y, "classes": ["cat", "dog"]}, "names 2 classes, and the model has 3 outputs"),
     ],
@@ -375,3 +387,24 @@ def test_numbers_that_are_infinite_once_prepared(refused: Callable[..., str], ti
     np.savez(path, x=x, y=np.zeros(40, np.int64))
     assert refused(tiny, "--data", path).endswith("[data]")
     assert "a std below 1e-12" in refused(tiny, "--data", path, "--std", "1e-45")
+
+
+def test_labels_of_numbers_worse_than_any_guess_still_have_a_report(
+    edge: Callable[..., Any], tiny: Path, tmp_path: Path
+) -> None:
+    several = np.random.default_rng(0).integers(0, 2, (40, 3)).astype(float)
+    for number, y in enumerate((several, several * 1e-20)):
+        out = tmp_path / f"{number}.edge"
+        done = edge("convert", tiny, "--data", arrays(tmp_path, x=X, y=y), "--precision", "fp32", "-o", out)
+        assert done.status == 0, done.err
+        assert Bundle(out).manifest.metric == "r2"
+
+
+def test_a_label_that_a_users_function_gives_is_no_larger_than_a_class_number(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vast.py").write_text(
+        "def samples():\n    return [([n, 1, 2, 3], 2**63 * (n == 12)) for n in range(20)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "vast:samples: label 9223372036854775808 of sample 12 is larger" in refused(tiny, "--data", "vast:samples")

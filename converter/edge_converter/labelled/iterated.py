@@ -24,6 +24,7 @@ from edge_converter.labelled.samples import (
     check_kind,
     check_preprocessing,
     check_values,
+    check_whole,
 )
 from edge_sdk import preprocess
 from edge_sdk.manifest import Preprocessing, TensorSpec
@@ -176,6 +177,8 @@ class _Laid:
         array = self._array(label, f"the label of sample {number}")
         if array.dtype.kind not in "fiub":
             raise DataError(f"the label of sample {number} is {array.dtype}, not a number", where=self.where)
+        if array.dtype.kind == "u":  # it is laid down as one with a sign
+            check_whole(array[np.newaxis], where=self.where, first=number)
         return array
 
     def _like(self, label: Array, labels: spool.Rows, number: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from edge_converter.errors import DataError, MetricError
 from edge_converter.labelled import named
+from edge_converter.labelled.data import check_one_hot
 from edge_converter.metrics import classes, detection, regression, segmentation
 from edge_converter.metrics.classes import Accuracy, Recall, Top5
 from edge_converter.metrics.contract import Judged, Metric, Scores, Tally
@@ -66,6 +67,7 @@ def guess(judged: Judged) -> str:
         return "cosine"
     if detection.outputs_of(judged.outputs) is not None and first.ndim == 3:  # noqa: PLR2004 - boxes
         return "map"
+    check_one_hot(judged.samples)
     is_class = first.ndim == 1 and first.dtype.kind in "iub"
     if is_class and classes.output_of(judged.outputs, binary=classes.are_binary(judged)) is not None:
         return "accuracy"
