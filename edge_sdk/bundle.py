@@ -17,12 +17,11 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from edge_sdk import _ustar, atomic
+from edge_sdk import _ustar, atomic, scratch
 from edge_sdk.content import regular, sha256
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
 from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Selection, Variant
@@ -345,12 +344,16 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Bundle]:
     if not Path(path).is_file():
         yield Bundle(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
-        place = Path(folder) / "bundle"
+    with scratch.folder() as folder:
+        place = folder / "bundle"
         try:
             bundle = unpack(path, place)
-        except (BundleError, StorageError) as error:
+        except BundleError as error:
             # The place it was unpacked to means nothing to a reader.
             error.where = error.where.replace(str(place), str(path))
             raise
+        except StorageError as error:
+            raise StorageError(
+                f"{path} cannot be unpacked: {error.what}", where=str(folder.parent), hint=scratch.HINT
+            ) from error
         yield bundle

@@ -6,11 +6,9 @@ Everything is made in a temporary folder; the bundle appears whole at the end, o
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from edge_converter import (
     batches,
@@ -41,6 +39,7 @@ from edge_converter.targets import make as targets
 from edge_converter.trained import Trained
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
+from edge_sdk import scratch
 from edge_sdk.manifest import (
     EvidenceFile,
     Latency,
@@ -75,7 +74,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         UnknownProfileError: A board has no profile.
         MissingExtraError: A Keras source is given and TensorFlow is not installed.
         KerasProcessError: The TensorFlow process died or took too long.
-        StorageError: The bundle cannot be written.
+        StorageError: The bundle cannot be written, or temporary files cannot.
     """
     begun = time.monotonic()
     watch = _Notes(progress or Silent())
@@ -87,8 +86,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         if path is not None:
             labelled.check_readable(path)
     elsewhere = evidence.read(request.evidence)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
-        folder = Path(temporary)
+    with scratch.folder() as folder:
         with float_files(models, folder, request, watch) as (floats, train):
             shared = family.gather(models, floats, request, watch)
             trained = Trained()

@@ -352,6 +352,28 @@ def test_a_full_disk_while_the_bundle_is_written(tiny: Path, points: Path, tmp_p
     Bundle(out)
 
 
+def test_a_full_disk_where_temporary_files_lie(tiny: Path, points: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    words = ["convert", tiny, "--data", points, "--precision", "fp16", "-o", tmp_path / "a.edge"]
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); from edge_sdk.cli import main; "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} sys.exit(main(sys.argv[1:]))", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"edge: {scratch}: no temporary files can be written here: File too large; free some space")
+    assert line.endswith("or set TMPDIR to a folder on a larger disk [storage]")
+    assert list(scratch.iterdir()) == []
+
+
 # ------------------------------------------------------------------------------------------- found by attacking it
 
 
