@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ConvertRequest:
+    _check(args)
     return ConvertRequest(
         models=tuple(Path(model) for model in args.models),
         data=Path(args.data),
@@ -81,7 +82,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         version=args.version,
         max_drop=args.max_drop,
         max_latency_ms=args.max_latency,
-        objective=Objective(args.objective),
+        objective=Objective(args.objective or Objective.ACCURACY),
         evidence=tuple(Path(path) for path in args.evidence),
         bound=Bound(args.bound),
         metric=args.metric,
@@ -111,12 +112,41 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
     )
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, or would do nothing.
+
+    Raises:
+        UsageError: They do.
+    """
+    for option, is_given in (("--max-latency", args.max_latency is not None), ("--objective", args.objective)):
+        if is_given and not args.profiles:
+            raise UsageError(
+                f"{option} is for what is recommended for a board, and no board is named",
+                hint="add --profile, such as --profile rpi4 ('edge profiles list' names them all)",
+            )
+    for option in ("cache", "resume"):
+        if args.no_cache and getattr(args, option):
+            raise UsageError(
+                f"--{option} needs the results that --no-cache does not keep", hint="leave one of them out"
+            )
+
+
 def _cache(args: argparse.Namespace) -> Path | None:
+    """Where results are kept.
+
+    Raises:
+        UsageError: Nothing can be kept where `--cache` says; where a default cannot be written, a note will do.
+    """
     if args.no_cache:
-        if args.resume:
-            raise UsageError("--resume needs the results that --no-cache does not keep", hint="leave one of them out")
         return None
-    return Path(args.cache) if args.cache else caching.folder()
+    if not args.cache:
+        return caching.folder()
+    trouble = "" if args.dry_run else caching.trouble(Path(args.cache))
+    if trouble:
+        raise UsageError(
+            f"no results can be kept here: {trouble}", where=args.cache, hint="name another --cache, or --no-cache"
+        )
+    return Path(args.cache)
 
 
 @contextlib.contextmanager

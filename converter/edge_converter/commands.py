@@ -110,7 +110,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     wanted.add_argument(
         "--objective",
         choices=_OBJECTIVES,
-        default="accuracy",
         help="what the variants recommended for a board are ordered by (default accuracy)",
     )
     wanted.add_argument(

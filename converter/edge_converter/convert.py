@@ -13,6 +13,7 @@ from dataclasses import replace
 from edge_converter import (
     batches,
     blob,
+    cache,
     candidates,
     crew,
     destination,
@@ -86,6 +87,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         if path is not None:
             labelled.check_readable(path)
     elsewhere = evidence.read(request.evidence)
+    request = _with_cache(request, progress or Silent())  # a place on this machine is nothing for the report
     with scratch.folder() as folder:
         with float_files(models, folder, request, watch) as (floats, train):
             shared = family.gather(models, floats, request, watch)
@@ -177,21 +179,33 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     )
 
 
+def _with_cache(request: ConvertRequest, progress: Progress) -> ConvertRequest:
+    """The request; without a cache where none can be written, which must not silently cost the next conversion."""
+    trouble = "" if request.cache is None else cache.trouble(request.cache)
+    if not trouble:
+        return request
+    progress.note(f"results are not kept for another conversion: {request.cache}: {trouble}")
+    return replace(request, cache=None)
+
+
 def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
     """Make what is planned: in child processes where it takes long, else here."""
     is_worth_it = crew.is_worth_it(planned, room)
     # Children leave what they made in a cache, if only for as long as this lasts.
-    cache = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
+    kept = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
     if request.resume:
-        known = sum(pipeline.done_before(one.steps, cache) for one in planned)
+        known = sum(pipeline.done_before(one.steps, kept) for one in planned)
         steps = sum(len(one.steps) for one in planned)
         room.progress.note(f"{known} of {steps} steps are known from an earlier conversion")
     reasons: Mapping[str, str] = {}
+    watch = room.progress
     if is_worth_it:
-        reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+        reasons = crew.fill(planned, room, kept, deadline_s=request.variant_deadline_s)
         room = replace(room, progress=Silent())
-    found = candidates.make(planned, room, cache, reasons=reasons)
-    cache.trim()
+    found = candidates.make(planned, room, kept, reasons=reasons)
+    kept.trim()
+    if kept.unkept and request.cache is not None:
+        watch.note(f"not all results could be kept for another conversion: the cache {kept.unkept}")
     return found
 
 

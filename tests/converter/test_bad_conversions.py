@@ -430,3 +430,30 @@ def test_a_label_that_a_users_function_gives_is_no_larger_than_a_class_number(
     )
     monkeypatch.chdir(tmp_path)
     assert "vast:samples: label 9223372036854775808 of sample 12 is larger" in refused(tiny, "--data", "vast:samples")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--max-latency", "5"), "--max-latency is for what is recommended for a board, and no board is named; add"),
+        (("--objective", "accuracy"), "--objective is for what is recommended for a board, and no board is named"),
+        (("--cache", "c", "--no-cache"), "--cache needs the results that --no-cache does not keep; leave one"),
+        (("--cache", "/dev/null/c"), "/dev/null/c: no results can be kept here: Not a directory; name another --cache"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_options_that_would_do_nothing(
+    refused: Callable[..., str], tiny: Path, points: Path, words: tuple[str, ...], says: str
+) -> None:
+    line = refused(tiny, "--data", points, *words)
+    assert says in line
+    assert line.endswith("[usage]")
+
+
+def test_a_cache_that_nobody_named_and_cannot_be_written_costs_a_note(
+    edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_CACHE", "/dev/null/c")
+    done = edge("convert", tiny, "--data", points, "--precision", "fp16", "-o", tmp_path / "a.edge")
+    assert done.status == 0
+    assert "edge: note: results are not kept for another conversion: /dev/null/c: Not a directory" in done.err
