@@ -115,8 +115,11 @@ def bench(
     Raises:
         UnknownVariantError: The bundle has no such variant.
         DelegateError: None of them runs here.
+        BundleError: There is evidence that it cannot be added to.
         StorageError: The evidence could not be written.
     """
+    if write:
+        bundle.evidence()  # what cannot be added to is found out before minutes are spent
     variants = {id_: bundle.variant(id_) for id_ in dict.fromkeys(ids)}
     left: list[Left] = []
     loaded: dict[str, Footprint] = {}
