@@ -27,7 +27,10 @@ def name(request: ConvertRequest) -> tuple[str, str]:
     version = request.version or (found["version"] if found else None) or "1"
     for what, value in (("name", called), ("version", version)):
         if not _NAME.match(value):
-            raise UsageError(f"{value[:80]!r} is no {what}", hint="letters, digits, dots, hyphens; at most 64")
+            raise UsageError(
+                f"{value[:80]!r} is no {what}",
+                hint=f"give one with --{what}: letters, digits, dots, hyphens; at most 64",
+            )
     if not request.models:
         raise UsageError("no model is given")
     return called, version

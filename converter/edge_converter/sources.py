@@ -6,6 +6,7 @@ import enum
 import hashlib
 import importlib.util
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -198,6 +199,8 @@ def _framework(path: Path) -> Framework:
             return Framework.SAVED_MODEL
         raise SourceError("is a directory without saved_model.pb", where=str(path))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SourceError("is no file", where=str(path), hint=_READS)
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as cause:

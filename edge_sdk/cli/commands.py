@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, a_path
 
 
 def _takes_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file")
+    parser.add_argument(
+        "bundle", type=a_path, metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file"
+    )
 
 
 def _configure_inspect(parser: argparse.ArgumentParser) -> None:
     _takes_bundle(parser)
-    parser.add_argument("other", nargs="?", metavar="OTHER", help="another one: say what changed from the first to it")
+    parser.add_argument(
+        "other", nargs="?", type=a_path, metavar="OTHER", help="another one: say what changed from the first to it"
+    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -43,8 +47,12 @@ def _show_profile(args: argparse.Namespace) -> int:
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a directory, or the name of a model that a daemon serves")
-    parser.add_argument("--data", required=True, metavar="FILE", help="an .npz file with x and, for the accuracy, y")
+    parser.add_argument(
+        "bundle", type=a_path, metavar="BUNDLE", help="a directory, or the name of a model that a daemon serves"
+    )
+    parser.add_argument(
+        "--data", required=True, type=a_path, metavar="FILE", help="an .npz file with x and, for the accuracy, y"
+    )
     parser.add_argument("--variant", metavar="ID", help="run this one and no other")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")

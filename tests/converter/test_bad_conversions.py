@@ -457,3 +457,35 @@ def test_a_cache_that_nobody_named_and_cannot_be_written_costs_a_note(
     done = edge("convert", tiny, "--data", points, "--precision", "fp16", "-o", tmp_path / "a.edge")
     assert done.status == 0
     assert "edge: note: results are not kept for another conversion: /dev/null/c: Not a directory" in done.err
+
+
+def test_what_has_no_end_is_not_read(refused: Callable[..., str], tiny: Path, points: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.tflite"
+    os.mkfifo(pipe)
+    assert f"{pipe}: is no file; it reads .keras" in refused(pipe, "--data", points)
+    for endless in (Path("/dev/zero"), pipe):
+        assert f"{endless}: is neither a file nor a folder" in refused(tiny, "--data", endless)
+
+
+def test_a_path_that_is_empty_is_not_the_current_folder(
+    edge: Callable[..., Any], refused: Callable[..., str], tiny: Path, points: Path
+) -> None:
+    for option in ("--data", "--calibration", "--train", "--cache", "--evidence"):
+        line = refused(tiny, "--data", points, option, "")
+        assert f"argument {option}: it is empty, and names nothing" in line
+    for command in (["convert", "", "--data", points, "-o", "x"], ["coverage", ""], ["inspect", ""], ["bench", ""]):
+        done = edge(*command)
+        assert done.status == 2
+        assert "it is empty, and names nothing" in done.line
+
+
+@pytest.mark.parametrize("command", [["coverage"], ["split", "--list"]], ids=lambda words: words[0])
+def test_models_of_other_commands_have_an_end(edge: Callable[..., Any], tmp_path: Path, command: list[str]) -> None:
+    pipe, large = tmp_path / "pipe.tflite", tmp_path / "large.tflite"
+    os.mkfifo(pipe)
+    large.touch()
+    os.truncate(large, 2**31 + 1)
+    for path, says in ((pipe, "is no file"), (large, "has 2,147,483,649 bytes, and a .tflite file at most")):
+        done = edge(*command, path)
+        assert done.status == 2
+        assert f"edge: {path}: {says}" in done.line

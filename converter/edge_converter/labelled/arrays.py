@@ -68,6 +68,8 @@ class Arrays:
             raise DataError(
                 "arrays are not resized", where=self.where, hint="--resize and --crop are for folders of images"
             )
+        if path.exists() and not path.is_file():  # a device or a pipe has no end to find the archive's directory at
+            raise DataError("is neither a file nor a folder", where=self.where, hint="numpy.savez makes an .npz file")
         try:
             with zipfile.ZipFile(path) as archive:
                 have = [name.removesuffix(".npy") for name in archive.namelist()]
