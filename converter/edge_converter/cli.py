@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from edge_converter import cache as caching
 from edge_converter import plan, progress
 from edge_converter.convert import convert
 from edge_converter.request import Bound, ConvertRequest, ConvertResult
+from edge_converter.signals import ended_in_order
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit, table
@@ -33,8 +29,6 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.quality import drop_text, value_text
 
-_SIGNALLED = 128
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
@@ -52,7 +46,8 @@ class Converted:
 def run(args: argparse.Namespace) -> int:
     """Convert, and print what came of it; or say what would be made."""
     if args.dry_run:
-        planned = plan.dry_run(_request(args))
+        with ended_in_order():
+            planned = plan.dry_run(_request(args))
         emit(args, planned, lambda: _plan_text(planned))
         return 0
     with ended_in_order(), progress.chosen() as watch:
@@ -147,21 +142,6 @@ def _cache(args: argparse.Namespace) -> Path | None:
             f"no results can be kept here: {trouble}", where=args.cache, hint="name another --cache, or --no-cache"
         )
     return Path(args.cache)
-
-
-@contextlib.contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let a polite kill end the conversion as Ctrl-C does: temporary files and the TensorFlow process go with it."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        sys.exit(_SIGNALLED + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _plan_text(found: plan.Plan) -> str:

@@ -380,9 +380,37 @@ def test_a_full_disk_where_temporary_files_lie(tiny: Path, points: Path, tmp_pat
 def test_a_users_code_that_exits_does_not_end_it_as_a_success(
     refused: Callable[..., str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "leaving.py").write_text("def samples():\n    raise SystemExit(0)\n")
+    (tmp_path / "leaving.py").write_text(
+        "def samples():\n    raise SystemExit(0)\n\ndef ending():\n    raise GeneratorExit\n"
+    )
     monkeypatch.chdir(tmp_path)
-    assert refused(tiny, "--data", "leaving:samples").endswith("[data]")
+    for name in ("samples", "ending"):
+        line = refused(tiny, "--data", f"leaving:{name}")
+        assert "; raised at leaving.py:" in line
+        assert line.endswith("[data]")
+
+
+def test_a_kill_while_a_users_code_runs_is_no_mistake_of_that_code(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\n\ndef samples():\n    print('here', flush=True)\n    time.sleep(60)\n"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_sdk.cli", "convert", tiny, "--data", "slow:samples", "-o", "a.edge"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "here\n"
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "raised" not in said
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("y", [np.int64(3), np.zeros((0,), np.int64)], ids=["scalar", "empty"])

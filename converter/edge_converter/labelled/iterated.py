@@ -55,7 +55,8 @@ def open_named(name: str, *, inputs: Sequence[TensorSpec], preprocessing: Prepro
         raise DataError(f"is {type(function).__name__}, which cannot be called", where=name)
     with named.guarded(name, DataError, doing="calling it"):
         given: Any = function()
-    if all(hasattr(given, part) for part in _CONTRACT):
+        is_whole = all(hasattr(given, part) for part in _CONTRACT)
+    if is_whole:
         return _Theirs(name, given, inputs)
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise DataError(

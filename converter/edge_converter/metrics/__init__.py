@@ -76,6 +76,10 @@ def guess(judged: Judged) -> str:
     # Whole numbers may be classes as well, so a model with one score a class was looked for before.
     if (first.ndim == 1 or (first.ndim == 2 and first.dtype.kind == "f")) and regression.output_of(judged) is not None:  # noqa: PLR2004
         return "r2"
+    if first.dtype.kind == "f" and not all(np.isfinite(part).all() for part in judged.labels()):
+        raise DataError(
+            "a label is NaN or infinite", where=judged.samples.where, hint="label every sample, or leave it out"
+        )
     shapes = ", ".join(str(list(spec.shape)) for spec in judged.outputs)
     raise DataError(
         f"labels of {first.dtype} {list(first.shape[1:]) or 'one a sample'} do not say how to judge a model that "

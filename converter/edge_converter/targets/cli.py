@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_converter.signals import ended_in_order
 from edge_converter.targets import finish, isa, optable, sparse
 from edge_converter.targets import operators as reading
 from edge_converter.targets.covering import predict
@@ -118,7 +119,9 @@ def run_coverage(args: argparse.Namespace) -> int:
 def run_compile(args: argparse.Namespace) -> int:
     """Finish a bundle; fails where something that could be compiled was not."""
     path = Path(args.bundle)
-    done = finish.finish(path, Path(args.output) if args.output else path, deadline_s=args.compiler_deadline)
+    output = Path(args.output) if args.output else path
+    with ended_in_order():
+        done = finish.finish(path, output, deadline_s=args.compiler_deadline)
     result = Compilation(
         bundle=str(done.bundle), compiled=done.compiled, failed=dict(done.failed), manifest=done.manifest
     )
