@@ -187,7 +187,7 @@ def _text(result: ConvertResult) -> str:
     samples = manifest.variants[0].quality.samples
     judged = sum(_is_cpu(variant) for variant in manifest.variants)
     parts.append(
-        f"{judged} variants judged on {samples} samples and timed on {machine}, "
+        f"{judged} variant{'' if judged == 1 else 's'} judged on {samples} samples and timed on {machine}, "
         f"in {result.seconds:.1f} s\n{result.bundle}\n{result.bundle / REPORT}"
     )
     return "\n\n".join(parts)

@@ -42,6 +42,15 @@ def check(output: Path) -> None:
     Raises:
         UsageError: Something else stands there, or nothing can be written there.
     """
+    try:
+        _check(output)
+    except OSError as cause:
+        raise UsageError(
+            f"cannot be written to: {cause.strerror}", where=str(output), hint="choose another place for -o"
+        ) from cause
+
+
+def _check(output: Path) -> None:
     if output.is_dir():
         if any(output.iterdir()) and not (output / bundles.MANIFEST).is_file():
             raise UsageError("is a directory that holds no bundle", where=str(output), hint="name a new one")

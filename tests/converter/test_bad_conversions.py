@@ -517,3 +517,73 @@ def test_models_of_other_commands_have_an_end(edge: Callable[..., Any], tmp_path
         done = edge(*command, path)
         assert done.status == 2
         assert f"edge: {path}: {says}" in done.line
+
+
+# As an ordinary user: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7)), which let root read anything.
+ORDINARY = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-m", "edge_sdk.cli", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "words", "says"),
+    [
+        ("photos/cat", ["convert", "MODEL", "--data", "photos", "-o", "a.edge"], "photos/cat: cannot be read: Perm"),
+        (
+            "saved",
+            ["convert", "saved", "--data", "POINTS", "-o", "a.edge"],
+            "saved/saved_model.pb: cannot be read: Perm",
+        ),
+        ("out", ["convert", "MODEL", "--data", "POINTS", "-o", "out/a.edge"], "out/a.edge: cannot be written to: Perm"),
+        ("out", ["coverage", "out"], "out: no bundle here: manifest.json cannot be read (Permission denied)"),
+    ],
+    ids=["data", "model", "output", "bundle"],
+)
+def test_folders_that_may_not_be_looked_into(
+    tiny: Path, points: Path, tmp_path: Path, *, unreadable: str, words: list[str], says: str
+) -> None:
+    for folder in ("photos/cat", "saved", "out"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").touch()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    given = {"MODEL": digits.models()[0] if "photos" in words else tiny, "POINTS": points}
+    (tmp_path / unreadable).chmod(0)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ORDINARY, *(str(given.get(word, word)) for word in words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=tmp_path,
+        )
+    finally:
+        (tmp_path / unreadable).chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert f"edge: {says}" in done.stderr.splitlines()[-1]
+
+
+def test_calibration_needs_no_labels(edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unlabelled.npz"
+    np.savez(path, x=X)
+    done = edge(
+        "convert", tiny, "--data", points, "--calibration", path, "--precision", "fp16", "-o", tmp_path / "a.edge"
+    )
+    assert done.status == 0, done.err
+
+
+def test_a_class_of_a_name_no_manifest_takes_is_found_out_first(
+    refused: Callable[..., str], convolutions: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,{'n' * 1200}{number}" for number in range(10)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    assert "photos: names a class in more than 1000 characters" in refused(convolutions, "--data", folder)
+    (folder / "labels.csv").write_text("file;label\n1.png;1\n")
+    assert "its columns separated by commas" in refused(convolutions, "--data", folder)

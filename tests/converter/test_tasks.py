@@ -304,7 +304,7 @@ def test_the_bound_tests_the_point_and_warns_or_the_upper_end_of_the_interval(
     quality = manifest.variant("fp16").quality
     assert quality.source_drop == 0
     assert quality.source_interval > 2
-    assert "1 of the drops are known less well than --max-drop 2 asks, the widest 0.0 ± " in done.err
+    assert "1 of the drops is known less well than --max-drop 2 asks, the widest 0.0 ± " in done.err
     assert " pt (n=60)" in done.out
     manifest, done = converted(model, *words, "--bound", "interval", x=x, y=y)
     (refused,) = manifest.refused

@@ -22,13 +22,14 @@ from edge_sdk.manifest import Preprocessing, TensorSpec
 
 __all__ = [
     "MAX_CALIBRATION", "Array", "Floats", "Integers", "Labels", "Samples", "Split", "as_rows", "check_labels",
-    "check_one_hot", "check_readable", "first_by_content", "open_samples", "split",
+    "check_one_hot", "check_readable", "first_by_content", "has_labels", "open_samples", "split",
 ]  # fmt: skip
 
 MAX_CALIBRATION = 128
 # Of the samples, at most one in four calibrates and one in four steers, so at least half is left to count.
 _SHARE = 4
 MIN_SAMPLES = 10
+_LONGEST_CLASS = 1000  # as the manifest takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,18 @@ def open_samples(
     """
     samples: Samples
     if path.is_dir():
-        samples = _folder(path, inputs, preprocessing, rate_hz)
+        try:
+            samples = _folder(path, inputs, preprocessing, rate_hz)
+        except OSError as cause:
+            raise DataError(f"cannot be read: {cause.strerror}", where=str(cause.filename or path)) from cause
     elif named.is_named(str(path)) and not path.exists():
         samples = iterated.open_named(str(path), inputs=inputs, preprocessing=preprocessing)
     else:
         samples = Arrays(path, inputs=inputs, preprocessing=preprocessing)
     if len(samples.labels) == 0:
         raise DataError("holds no samples", where=samples.where)
+    if any(len(name) > _LONGEST_CLASS for name in samples.classes):
+        raise DataError(f"names a class in more than {_LONGEST_CLASS} characters", where=samples.where)
     return samples
 
 
@@ -85,6 +91,11 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocessing: Preprocessi
     if other is not None:
         raise DataError("is no .wav file, as others in the folder are", where=str(other), hint="one kind a folder")
     return Sounds(path, labelled, inputs=inputs, preprocessing=preprocessing, rate_hz=rate_hz)
+
+
+def has_labels(samples: Samples) -> bool:
+    """Whether there is a label for each sample, and not nothing for all."""
+    return np.asarray(samples.labels[np.arange(min(1, len(samples.labels)))]).size > 0
 
 
 def check_labels(samples: Samples, outputs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from edge_converter.targets import operators as reading
 from edge_converter.targets.covering import predict
 from edge_converter.targets.optable import Table
 from edge_sdk import profile as profiles
-from edge_sdk.bundle import MANIFEST, Bundle
+from edge_sdk.bundle import Bundle
 from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit
 from edge_sdk.errors import UsageError
@@ -131,7 +132,7 @@ def run_compile(args: argparse.Namespace) -> int:
 
 def _files(path: Path) -> list[tuple[str, Path]]:
     """The model's file; of a bundle, each file once that the CPU runs."""
-    if not (path / MANIFEST).is_file():
+    if not os.path.isdir(path):  # noqa: PTH112 - raises nothing where it may not be looked at
         return [(str(path), path)]
     bundle = Bundle(path)
     ids: dict[Path, list[str]] = {}
