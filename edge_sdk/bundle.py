@@ -328,7 +328,9 @@ def unpack(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Bundle
                 if entry.name.startswith(str(BLOBS)):
                     blobs.add(PurePosixPath(entry.name).name)
         except _ustar.NotUstarError as cause:
-            raise BundleFormatError(f"not a packed bundle: {cause}", where=where) from cause
+            raise BundleFormatError(
+                f"not a packed bundle: {cause}", where=where, hint="'edge convert' makes a bundle of a model"
+            ) from cause
         except FileExistsError as cause:
             raise BundleFormatError("holds the same file twice", where=where) from cause
         bundle = Bundle(folder)

@@ -11,7 +11,8 @@ from edge_converter.request import ConvertRequest
 from edge_sdk import bundle as bundles
 from edge_sdk.errors import UsageError
 
-_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
+_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH
+_LATEST = 4_102_444_800  # that a manifest takes: until 2100
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -64,6 +65,5 @@ def _check(output: Path) -> None:
 def now() -> float:
     """Whole seconds since 1970, or what SOURCE_DATE_EPOCH says, for builds that must repeat."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return (
-        float(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else float(int(time.time()))
-    )
+    is_time = given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS and int(given) <= _LATEST
+    return float(given) if is_time else float(int(time.time()))

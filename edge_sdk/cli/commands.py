@@ -6,6 +6,8 @@ import argparse
 
 from edge_sdk.cli.command import Command, a_path
 
+_MOST_THREADS = 256  # a runtime starts as many as it is told, and a machine can be brought down so
+
 
 def _takes_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -55,13 +57,20 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--variant", metavar="ID", help="run this one and no other")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
 
 
 def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 2**31):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(2**31)) and 0 < int(text) <= 2**31):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
     return int(text)
+
+
+def _threads(text: str) -> int:
+    value = _positive(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{value} threads are more than {_MOST_THREADS}")
+    return value
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -75,7 +84,7 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant", action="append", dest="variants", metavar="ID", help="only this one; may be repeated"
     )
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
     parser.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="for each variant (default 1.5)")
     parser.add_argument(
         "--write", action="store_true", help="into the bundle's evidence.json, for daemon and converter"

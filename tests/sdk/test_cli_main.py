@@ -99,6 +99,8 @@ def test_half_a_command_is_answered_with_what_there_is_and_2(
         ["inspect", "--nonsense"],
         ["run", "x", "--data", "y", "--limit", "0"],
         ["run", "x", "--data", "y", "--threads", "\u0663"],
+        ["run", "x", "--data", "y", "--threads", "257"],
+        ["run", "x", "--data", "y", "--limit", "9" * 5000],
         ["\udcff\x1b[2J"],
     ],
 )

@@ -92,6 +92,8 @@ class Compilation:
 
 def run_coverage(args: argparse.Namespace) -> int:
     """Say what accelerators take of a model, or of the variants of a bundle."""
+    if args.api is not None and args.delegates and Delegate.NNAPI.value not in args.delegates:
+        raise UsageError("--api is Android's, for nnapi, and --delegate leaves that out", hint="add --delegate nnapi")
     files = _files(Path(args.model))
     chosen = _tables(args.delegates, args.profiles)
     found: list[Covered] = []
