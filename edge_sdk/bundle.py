@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from edge_sdk import _ustar, atomic
+from edge_sdk import _ustar, atomic, scratch
 from edge_sdk.content import regular, sha256
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
 from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Manifest, Selection, Variant
@@ -36,6 +36,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_EVIDENCE_BYTES = 16 * 1024 * 1024
 MAX_LATENCIES = 10_000
 _CHUNK = 1 << 20
+_log = logging.getLogger(__name__)
 _NAME = re.compile(rf"(?:{re.escape(MANIFEST)}|{re.escape(EVIDENCE)}|{re.escape(REPORT)}|{BLOBS}/[0-9a-f]{{64}})")
 
 
@@ -112,18 +113,26 @@ class Bundle:
         """What was measured; empty where nothing was.
 
         Raises:
-            BundleFormatError: `evidence.json` is malformed.
+            BundleError: `evidence.json` cannot be read.
+            BundleFormatError: It is malformed.
         """
         if not os.path.lexists(self.path / EVIDENCE):
             return EvidenceFile(format=1)
-        raw = self._read(EVIDENCE, MAX_EVIDENCE_BYTES)
-        return decode(
-            raw,
-            EvidenceFile,
-            where=str(self.path / EVIDENCE),
-            max_bytes=MAX_EVIDENCE_BYTES,
-            error=BundleFormatError,
-        )
+        where = str(self.path / EVIDENCE)
+        try:
+            raw = self._read(EVIDENCE, MAX_EVIDENCE_BYTES)
+            return decode(raw, EvidenceFile, where=where, max_bytes=MAX_EVIDENCE_BYTES, error=BundleFormatError)
+        except BundleError as error:
+            error.hint = "the variants are whole; remove this file, and 'edge bench BUNDLE --write' measures anew"
+            raise
+
+    def latencies(self) -> tuple[Latency, ...]:
+        """What was measured; empty, with a warning, where `evidence.json` is damaged: the variants run without it."""
+        try:
+            return self.evidence().latency
+        except BundleError as error:
+            _log.warning("evidence is left out: %s", str(error))
+            return ()
 
     def add_latencies(self, latencies: tuple[Latency, ...]) -> None:
         """Append measurements to `evidence.json`; a new one of the same variant, machine and threads replaces the old.
@@ -149,8 +158,9 @@ class Bundle:
             with regular(path) as file:
                 content = file.read(max_bytes + 1)
         except (OSError, ValueError) as cause:  # ValueError: a path with a NUL in it
+            is_none = "no bundle here: " if name == MANIFEST else ""
             raise BundleError(
-                f"no bundle here: {name} cannot be read ({getattr(cause, 'strerror', None) or cause})",
+                f"{is_none}{name} cannot be read ({getattr(cause, 'strerror', None) or cause})",
                 where=str(self.path),
                 hint="name the directory that holds manifest.json, such as digits-1.edge",
             ) from cause
@@ -318,7 +328,9 @@ def unpack(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Bundle
                 if entry.name.startswith(str(BLOBS)):
                     blobs.add(PurePosixPath(entry.name).name)
         except _ustar.NotUstarError as cause:
-            raise BundleFormatError(f"not a packed bundle: {cause}", where=where) from cause
+            raise BundleFormatError(
+                f"not a packed bundle: {cause}", where=where, hint="'edge convert' makes a bundle of a model"
+            ) from cause
         except FileExistsError as cause:
             raise BundleFormatError("holds the same file twice", where=where) from cause
         bundle = Bundle(folder)
@@ -345,12 +357,16 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Bundle]:
     if not Path(path).is_file():
         yield Bundle(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
-        place = Path(folder) / "bundle"
+    with scratch.folder() as folder:
+        place = folder / "bundle"
         try:
             bundle = unpack(path, place)
-        except (BundleError, StorageError) as error:
+        except BundleError as error:
             # The place it was unpacked to means nothing to a reader.
             error.where = error.where.replace(str(place), str(path))
             raise
+        except StorageError as error:
+            raise StorageError(
+                f"{path} cannot be unpacked: {error.what}", where=str(folder.parent), hint=scratch.HINT
+            ) from error
         yield bundle

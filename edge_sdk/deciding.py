@@ -8,7 +8,8 @@ is clearly worth more, and not again for a while. Pure: times and measurements c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge_sdk.manifest import Latency, Origin, Variant
@@ -22,6 +23,15 @@ _GAIN = 0.25
 # Where nobody measured anything: a multiply-accumulate takes this long on a small core. Only the ratios count.
 _MS_PER_MAC = 2e-7
 _MEMORY = 0.7  # of the old ratio; the rest is the newest window
+
+
+def common_threads(entries: Iterable[Latency]) -> int:
+    """The number of threads that the most variants were timed with, so that their times can be set against each other.
+
+    Where two numbers know as many, 1: what an app, and a measurement on command, asks for unless told otherwise.
+    """
+    counts = Counter(threads for threads, _ in {(entry.threads, entry.variant) for entry in entries})
+    return max(counts, key=lambda threads: (counts[threads], threads == 1, -threads), default=1)
 
 
 def expected_ms(variants: Sequence[Variant], evidence: Sequence[Latency], machine: str) -> dict[str, float]:

@@ -246,7 +246,7 @@ class EdgeModel:
             return
         self._chooser = deciding.first(
             self._usable,
-            bundle.evidence().latency,
+            bundle.latencies(),
             machine_name(),
             self._preference or Preference(),
             time.monotonic(),
@@ -362,7 +362,7 @@ class EdgeModel:
         if self._chooser is not None:
             self._chooser = deciding.first(
                 self._usable,
-                self.bundle.evidence().latency,
+                self.bundle.latencies(),
                 machine_name(),
                 self._chooser.preference,
                 time.monotonic(),

@@ -107,7 +107,7 @@ def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeEr
     if len(payload) > MAX_TOML_BYTES:
         raise error(f"{len(payload)} bytes where at most {MAX_TOML_BYTES} are taken", where=where)
     try:
-        plain = tomllib.loads(payload.decode("utf-8"))
+        plain = tomllib.loads(payload.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as cause:  # TOMLDecodeError, bad UTF-8, an integer of thousands of digits
         raise error(f"not TOML: {_told(cause)}", where=where) from cause
     try:

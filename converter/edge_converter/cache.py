@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import tempfile
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +42,17 @@ def folder() -> Path | None:
         return Path.home() / ".cache" / "adaptive-edge-sdk" / "convert"
     except RuntimeError:  # nobody's home
         return None
+
+
+def trouble(at: Path) -> str:
+    """Why no entry can be kept there; empty where one can. The directory is made."""
+    try:
+        at.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=at) as file:
+            file.write(bytes(_DIGEST_BYTES))
+    except OSError as cause:
+        return cause.strerror or str(cause)
+    return ""
 
 
 def key(kind: str, *parts: object) -> str:
@@ -77,6 +89,11 @@ class Cache:
     Args:
         at: The directory; it is made when the first entry is written. None keeps nothing.
         most_bytes: What all entries together may take.
+
+    Attributes:
+        found: How many entries were asked for and found.
+        missed: Likewise, and not found.
+        unkept: Why an entry was not kept; empty where all were.
     """
 
     def __init__(self, at: Path | None, *, most_bytes: int = MOST_BYTES) -> None:
@@ -84,6 +101,7 @@ class Cache:
         self._most_bytes = most_bytes
         self.found = 0
         self.missed = 0
+        self.unkept = ""
 
     @property
     def place(self) -> Path | None:
@@ -108,13 +126,16 @@ class Cache:
         return content
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep an entry. Where it cannot be written it is not kept: the disk may be full, and work goes on."""
+        """Keep an entry. Where it cannot be written `unkept` says why: the disk may be full, and work goes on."""
         if self._at is None:
             return
         path = self._path(self._at, key)
-        with suppress(OSError, StorageError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with atomic.storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(path, hashlib.sha256(content).digest() + content)
+        except StorageError as error:
+            self.unkept = error.what
 
     def trim(self) -> int:
         """Remove the entries that were used least recently until the rest fits; returns how many."""

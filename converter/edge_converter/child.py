@@ -24,6 +24,7 @@ import msgspec
 
 from edge_converter import _child_wire as wire
 from edge_converter.errors import ChildProcessDiedError, SourceError, UnsupportedModelError
+from edge_sdk import scratch
 from edge_sdk.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class AnsweringChild:
             except msgspec.DecodeError as cause:
                 raise self._worker.error(f"gave an answer that is none: {line[:80]!r}", where=where) from cause
             if isinstance(answer, wire.Failed):
-                raise _failure(answer, where)
+                raise _failure(answer, where, scratch.little_room(self._folder))
             if isinstance(answer, kind):
                 return answer
             if isinstance(answer, wire.Advance):
@@ -163,7 +164,8 @@ class AnsweringChild:
         return self._worker.error(
             f"the {self._worker.name} process {how} while asked to {doing}{said}",
             where=where,
-            hint="SIGKILL is most often the kernel out of memory: free some, or convert one model at a time",
+            hint=scratch.little_room(self._folder)
+            or "SIGKILL is most often the kernel out of memory: free some, or convert one model at a time",
         )
 
     def _read(self) -> None:
@@ -197,8 +199,9 @@ def end(child: subprocess.Popen[bytes], *, at_once: bool = False) -> None:
             continue
 
 
-def _failure(answer: wire.Failed, where: str) -> MissingExtraError | SourceError | UnsupportedModelError:
+def _failure(answer: wire.Failed, where: str, room: str) -> MissingExtraError | SourceError | UnsupportedModelError:
     if answer.kind == "missing":
         return MissingExtraError(answer.what, where=where, hint=answer.hint)
     kind = SourceError if answer.kind == "source" else UnsupportedModelError
-    return kind(answer.what, where=where, hint=answer.hint)
+    # What a framework says of a full disk names anything but that.
+    return kind(answer.what, where=where, hint=room or answer.hint)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from edge_converter import cache as caching
 from edge_converter import plan, progress
 from edge_converter.convert import convert
 from edge_converter.request import Bound, ConvertRequest, ConvertResult
+from edge_converter.signals import ended_in_order
 from edge_sdk.bundle import REPORT, Bundle
 from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit, table
@@ -33,8 +29,6 @@ from edge_sdk.manifest import (
 )
 from edge_sdk.quality import drop_text, value_text
 
-_SIGNALLED = 128
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
@@ -52,7 +46,8 @@ class Converted:
 def run(args: argparse.Namespace) -> int:
     """Convert, and print what came of it; or say what would be made."""
     if args.dry_run:
-        planned = plan.dry_run(_request(args))
+        with ended_in_order():
+            planned = plan.dry_run(_request(args))
         emit(args, planned, lambda: _plan_text(planned))
         return 0
     with ended_in_order(), progress.chosen() as watch:
@@ -72,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ConvertRequest:
+    _check(args)
     return ConvertRequest(
         models=tuple(Path(model) for model in args.models),
         data=Path(args.data),
@@ -81,7 +77,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         version=args.version,
         max_drop=args.max_drop,
         max_latency_ms=args.max_latency,
-        objective=Objective(args.objective),
+        objective=Objective(args.objective or Objective.ACCURACY),
         evidence=tuple(Path(path) for path in args.evidence),
         bound=Bound(args.bound),
         metric=args.metric,
@@ -111,27 +107,41 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
     )
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, or would do nothing.
+
+    Raises:
+        UsageError: They do.
+    """
+    for option, is_given in (("--max-latency", args.max_latency is not None), ("--objective", args.objective)):
+        if is_given and not args.profiles:
+            raise UsageError(
+                f"{option} is for what is recommended for a board, and no board is named",
+                hint="add --profile, such as --profile rpi4 ('edge profiles list' names them all)",
+            )
+    for option in ("cache", "resume"):
+        if args.no_cache and getattr(args, option):
+            raise UsageError(
+                f"--{option} needs the results that --no-cache does not keep", hint="leave one of them out"
+            )
+
+
 def _cache(args: argparse.Namespace) -> Path | None:
+    """Where results are kept.
+
+    Raises:
+        UsageError: Nothing can be kept where `--cache` says; where a default cannot be written, a note will do.
+    """
     if args.no_cache:
-        if args.resume:
-            raise UsageError("--resume needs the results that --no-cache does not keep", hint="leave one of them out")
         return None
-    return Path(args.cache) if args.cache else caching.folder()
-
-
-@contextlib.contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let a polite kill end the conversion as Ctrl-C does: temporary files and the TensorFlow process go with it."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        sys.exit(_SIGNALLED + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if not args.cache:
+        return caching.folder()
+    trouble = "" if args.dry_run else caching.trouble(Path(args.cache))
+    if trouble:
+        raise UsageError(
+            f"no results can be kept here: {trouble}", where=args.cache, hint="name another --cache, or --no-cache"
+        )
+    return Path(args.cache)
 
 
 def _plan_text(found: plan.Plan) -> str:
@@ -177,7 +187,7 @@ def _text(result: ConvertResult) -> str:
     samples = manifest.variants[0].quality.samples
     judged = sum(_is_cpu(variant) for variant in manifest.variants)
     parts.append(
-        f"{judged} variants judged on {samples} samples and timed on {machine}, "
+        f"{judged} variant{'' if judged == 1 else 's'} judged on {samples} samples and timed on {machine}, "
         f"in {result.seconds:.1f} s\n{result.bundle}\n{result.bundle / REPORT}"
     )
     return "\n\n".join(parts)

@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, a_path
 
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
@@ -30,6 +30,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models",
         nargs="+",
+        type=a_path,
         metavar="MODEL",
         help=".keras, .h5, .tflite, .pt2 or .onnx file, SavedModel directory, or torch:MODULE:FUNCTION; several of the "
         "same inputs and outputs make a family",
@@ -45,14 +46,21 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="fix an input's sizes, such as 1,224,224,3, where more than the batch is free; once for each input",
     )
     parser.add_argument(
-        "--onnx-python", metavar="PATH", help="a Python that has onnx2tf; else an environment is made for it, once"
+        "--onnx-python",
+        type=a_path,
+        metavar="PATH",
+        help="a Python that has onnx2tf; else an environment is made for it, once",
     )
     data = parser.add_argument_group(
         "data", "an .npz file with x and y, a folder of images or .wav files with labels.csv, or module:function"
     )
-    data.add_argument("--data", required=True, metavar="PATH", help="labelled samples that the variants are judged on")
-    data.add_argument("--calibration", metavar="PATH", help="samples for activation ranges; else a part of --data")
-    data.add_argument("--train", metavar="PATH", help="samples to fine-tune models on; else --calibration")
+    data.add_argument(
+        "--data", type=a_path, required=True, metavar="PATH", help="labelled samples that the variants are judged on"
+    )
+    data.add_argument(
+        "--calibration", type=a_path, metavar="PATH", help="samples for activation ranges; else a part of --data"
+    )
+    data.add_argument("--train", type=a_path, metavar="PATH", help="samples to fine-tune models on; else --calibration")
     data.add_argument("--rate", type=_rate, metavar="HZ", help="sample rate of the .wav files; else that of the first")
     data.add_argument("--resize", type=_size, metavar="HxW", help="bring images to this size; else to the model's")
     data.add_argument(
@@ -66,7 +74,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--std", type=_numbers, default=(1.0,), metavar="S[,S...]", help="then divided by")
 
     wanted = parser.add_argument_group("what to make")
-    wanted.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="directory, such as digits-1.edge")
+    wanted.add_argument(
+        "-o", "--output", type=a_path, required=True, metavar="BUNDLE", help="directory, such as digits-1.edge"
+    )
     wanted.add_argument(
         "--profile",
         action="append",
@@ -110,12 +120,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     wanted.add_argument(
         "--objective",
         choices=_OBJECTIVES,
-        default="accuracy",
         help="what the variants recommended for a board are ordered by (default accuracy)",
     )
     wanted.add_argument(
         "--evidence",
         action="append",
+        type=a_path,
         default=[],
         metavar="FILE",
         help="evidence.json of a bundle that 'edge bench --write' ran on a device: it decides for such boards; "
@@ -138,6 +148,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     wanted.add_argument(
         "--recipe",
+        type=a_path,
         metavar="NAME|FILE",
         help="how variants are made: a .toml file, or a name such as default; else the recipes of the profiles",
     )
@@ -161,7 +172,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="for everything random (default 0)")
-    how.add_argument("--cache", metavar="DIR", help="where results are kept and found again (default the user's cache)")
+    how.add_argument(
+        "--cache", type=a_path, metavar="DIR", help="where results are kept and found again (default the user's cache)"
+    )
     how.add_argument("--dry-run", action="store_true", help="say what would be made, and about how long that takes")
     how.add_argument(
         "--resume", action="store_true", help="go on with a conversion that was killed, and say how much of it is known"
@@ -191,7 +204,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_coverage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=".tflite file, or a bundle's directory")
+    parser.add_argument("model", type=a_path, metavar="MODEL_OR_BUNDLE", help=".tflite file, or a bundle's directory")
     parser.add_argument(
         "--delegate",
         action="append",
@@ -212,8 +225,10 @@ def _configure_coverage(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_compile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory with manifest.json")
-    parser.add_argument("-o", "--output", metavar="BUNDLE", help="write it there; else it is replaced, whole")
+    parser.add_argument("bundle", type=a_path, metavar="BUNDLE", help="directory with manifest.json")
+    parser.add_argument(
+        "-o", "--output", type=a_path, metavar="BUNDLE", help="write it there; else it is replaced, whole"
+    )
     parser.add_argument(
         "--compiler-deadline",
         type=_seconds,
@@ -242,7 +257,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _configure_split(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a bundle, or a .tflite file")
+    parser.add_argument("model", type=a_path, metavar="MODEL", help="a bundle, or a .tflite file")
     parser.add_argument("--variant", metavar="ID", help="of the bundle; 'edge inspect' names them")
     where = parser.add_argument_group("where to cut")
     where.add_argument(
@@ -265,8 +280,10 @@ def _configure_split(parser: argparse.ArgumentParser) -> None:
         "--list", "--dry-run", action="store_true", dest="dry_run", help="print all places to cut, and write nothing"
     )
     how = parser.add_argument_group("how")
-    how.add_argument("-o", "--output", metavar="DIR", help="directory for the segments and split.json")
-    how.add_argument("--data", metavar="PATH", help="verify on these samples as well as on noise: .npz, or images")
+    how.add_argument("-o", "--output", type=a_path, metavar="DIR", help="directory for the segments and split.json")
+    how.add_argument(
+        "--data", type=a_path, metavar="PATH", help="verify on these samples as well as on noise: .npz, or images"
+    )
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="of each segment (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise (default 0)")
 
@@ -375,7 +392,9 @@ def _whole(text: str, least: int, most: int) -> int:
 
 
 def _configure_choose(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a bundle, or a .tflite file that was not converted yet")
+    parser.add_argument(
+        "model", type=a_path, metavar="MODEL", help="a bundle, or a .tflite file that was not converted yet"
+    )
     limits = parser.add_argument_group("limits", "a board that surely breaks one is ruled out")
     limits.add_argument("--max-latency", type=_millis, metavar="MS", help="of one inference")
     limits.add_argument("--max-power", type=_amount, metavar="W", help="of the busy board")

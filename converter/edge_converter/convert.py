@@ -7,15 +7,14 @@ Everything is made in a temporary folder; the bundle appears whole at the end, o
 from __future__ import annotations
 
 import shlex
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from edge_converter import (
     batches,
     blob,
+    cache,
     candidates,
     crew,
     destination,
@@ -42,6 +41,7 @@ from edge_converter.targets import make as targets
 from edge_converter.trained import Trained
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
+from edge_sdk import scratch
 from edge_sdk.manifest import (
     EvidenceFile,
     Latency,
@@ -76,7 +76,7 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         UnknownProfileError: A board has no profile.
         MissingExtraError: A Keras source is given and TensorFlow is not installed.
         KerasProcessError: The TensorFlow process died or took too long.
-        StorageError: The bundle cannot be written.
+        StorageError: The bundle cannot be written, or temporary files cannot.
     """
     begun = time.monotonic()
     watch = _Notes(progress or Silent())
@@ -88,8 +88,8 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
         if path is not None:
             labelled.check_readable(path)
     elsewhere = evidence.read(request.evidence)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
-        folder = Path(temporary)
+    request = _with_cache(request, progress or Silent())  # a place on this machine is nothing for the report
+    with scratch.folder() as folder:
         with float_files(models, folder, request, watch) as (floats, train):
             shared = family.gather(models, floats, request, watch)
             trained = Trained()
@@ -180,21 +180,33 @@ def convert(request: ConvertRequest, progress: Progress | None = None) -> Conver
     )
 
 
+def _with_cache(request: ConvertRequest, progress: Progress) -> ConvertRequest:
+    """The request; without a cache where none can be written, which must not silently cost the next conversion."""
+    trouble = "" if request.cache is None else cache.trouble(request.cache)
+    if not trouble:
+        return request
+    progress.note(f"results are not kept for another conversion: {request.cache}: {trouble}")
+    return replace(request, cache=None)
+
+
 def _make(planned: Sequence[Planned], room: Room, request: ConvertRequest) -> tuple[list[Candidate], list[Refused]]:
     """Make what is planned: in child processes where it takes long, else here."""
     is_worth_it = crew.is_worth_it(planned, room)
     # Children leave what they made in a cache, if only for as long as this lasts.
-    cache = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
+    kept = Cache(request.cache or (room.folder / "cache" if is_worth_it else None))
     if request.resume:
-        known = sum(pipeline.done_before(one.steps, cache) for one in planned)
+        known = sum(pipeline.done_before(one.steps, kept) for one in planned)
         steps = sum(len(one.steps) for one in planned)
         room.progress.note(f"{known} of {steps} steps are known from an earlier conversion")
     reasons: Mapping[str, str] = {}
+    watch = room.progress
     if is_worth_it:
-        reasons = crew.fill(planned, room, cache, deadline_s=request.variant_deadline_s)
+        reasons = crew.fill(planned, room, kept, deadline_s=request.variant_deadline_s)
         room = replace(room, progress=Silent())
-    found = candidates.make(planned, room, cache, reasons=reasons)
-    cache.trim()
+    found = candidates.make(planned, room, kept, reasons=reasons)
+    kept.trim()
+    if kept.unkept and request.cache is not None:
+        watch.note(f"not all results could be kept for another conversion: the cache {kept.unkept}")
     return found
 
 

@@ -11,7 +11,8 @@ from edge_converter.request import ConvertRequest
 from edge_sdk import bundle as bundles
 from edge_sdk.errors import UsageError
 
-_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH: until 2286
+_MOST_DIGITS = 10  # of SOURCE_DATE_EPOCH
+_LATEST = 4_102_444_800  # that a manifest takes: until 2100
 _NAMED_OUTPUT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:-(?P<version>[0-9][A-Za-z0-9.]*?))?(?:\.edge)?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -27,7 +28,10 @@ def name(request: ConvertRequest) -> tuple[str, str]:
     version = request.version or (found["version"] if found else None) or "1"
     for what, value in (("name", called), ("version", version)):
         if not _NAME.match(value):
-            raise UsageError(f"{value[:80]!r} is no {what}", hint="letters, digits, dots, hyphens; at most 64")
+            raise UsageError(
+                f"{value[:80]!r} is no {what}",
+                hint=f"give one with --{what}: letters, digits, dots, hyphens; at most 64",
+            )
     if not request.models:
         raise UsageError("no model is given")
     return called, version
@@ -39,6 +43,15 @@ def check(output: Path) -> None:
     Raises:
         UsageError: Something else stands there, or nothing can be written there.
     """
+    try:
+        _check(output)
+    except OSError as cause:
+        raise UsageError(
+            f"cannot be written to: {cause.strerror}", where=str(output), hint="choose another place for -o"
+        ) from cause
+
+
+def _check(output: Path) -> None:
     if output.is_dir():
         if any(output.iterdir()) and not (output / bundles.MANIFEST).is_file():
             raise UsageError("is a directory that holds no bundle", where=str(output), hint="name a new one")
@@ -52,6 +65,5 @@ def check(output: Path) -> None:
 def now() -> float:
     """Whole seconds since 1970, or what SOURCE_DATE_EPOCH says, for builds that must repeat."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return (
-        float(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else float(int(time.time()))
-    )
+    is_time = given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS and int(given) <= _LATEST
+    return float(given) if is_time else float(int(time.time()))

@@ -36,8 +36,6 @@ class DataError(ConversionError):
 class ChildProcessDiedError(ConversionError):
     """A child process that imports or converts died, or did not answer in time; the ones below say which."""
 
-    """A child process that imports or converts died, or did not answer in time; the three below say which."""
-
     code = "child-process"
 
 

@@ -89,7 +89,7 @@ def _open(path: Path, family: Family, request: ConvertRequest) -> Samples:
     samples = labelled.open_samples(
         path, inputs=family.inputs, preprocessing=request.preprocessing, rate_hz=request.rate_hz
     )
-    if family.metric.classes is not None:
+    if family.metric.classes is not None and labelled.has_labels(samples):
         labelled.check_labels(samples, family.metric.classes)
     return samples
 
@@ -132,7 +132,7 @@ def training(family: Family, request: ConvertRequest) -> Training:
         prune=request.prune,
         slim=request.slim,
         qat=request.qat,
-        labelled=family.metric.classes is not None,
+        labelled=family.metric.classes is not None and labelled.has_labels(samples),
         int8=not request.precisions or Precision.INT8 in request.precisions,
         slim_by=Precision.INT8 if request.precisions == (Precision.INT8,) else Precision.FP32,
         threads=request.threads,

@@ -6,6 +6,7 @@ before a device does (`stamp`). What the model computes is read by `edge_convert
 
 from __future__ import annotations
 
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge_converter import _op_versions
 from edge_converter.errors import SourceError
 
 _IDENTIFIER = b"TFL3"
+_MOST_BYTES = 2**31  # offsets within a flatbuffer have 32 bits, of which one is a sign
 _SIGNATURE = b"serving_default"
 _MIN_RUNTIME = b"min_runtime_version"
 _MIN_RUNTIME_BYTES = 16
@@ -95,11 +97,26 @@ def read(path: Path) -> Any:
     Raises:
         SourceError: It cannot be read, or is no whole `.tflite` file.
     """
+    return parse(content(path), where=str(path))
+
+
+def content(path: Path) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        SourceError: It cannot be read, or is larger than any `.tflite` file: what has no end is not waited for.
+    """
     try:
-        content = path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError("is no file", where=str(path), hint="name a .tflite file")
+        if status.st_size > _MOST_BYTES:
+            raise SourceError(
+                f"has {status.st_size:,} bytes, and a .tflite file at most {_MOST_BYTES:,}", where=str(path)
+            )
+        return path.read_bytes()
     except OSError as cause:
         raise SourceError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
-    return parse(content, where=str(path))
 
 
 def parse(content: bytes, *, where: str) -> Any:

@@ -9,10 +9,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_converter import finite, imports, onnx_env, shapes, signature, sources
+from edge_converter import finite, flatbuffer, imports, onnx_env, shapes, signature, sources
 from edge_converter.candidates import FloatFile
 from edge_converter.child import Worker
-from edge_converter.errors import SourceError
 from edge_converter.imports import ImportProcess
 from edge_converter.keras_process import KerasProcess
 from edge_converter.request import ConvertRequest, Progress
@@ -94,11 +93,7 @@ def _take(model: SourceModel, folder: Path, number: int, request: ConvertRequest
     Byte for byte what was given, unless one signature of several was chosen, or sizes were fixed.
     """
     into, where = folder / f"{number}-given.tflite", str(model.path)
-    try:
-        content = model.path.read_bytes()
-    except OSError as cause:
-        raise SourceError(f"cannot be read: {cause.strerror}", where=where) from cause
-    content = signature.alone(content, request.signature, where=where)
+    content = signature.alone(flatbuffer.content(model.path), request.signature, where=where)
     if request.input_shapes:
         content = shapes.fix(content, request.input_shapes, where=where)
     into.write_bytes(content)

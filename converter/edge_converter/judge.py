@@ -180,7 +180,8 @@ def _warn(kept: Sequence[tuple[Candidate, Quality]], max_drop: float, bound: Bou
         widest = max(wide, key=lambda q: q.source_interval or 0.0)
         text = drop_text(widest.source_drop or 0.0, widest.source_interval or 0.0, widest.samples)
         progress.note(
-            f"{len(wide)} of the drops are known less well than --max-drop {max_drop:g} asks, the widest {text}: "
+            f"{len(wide)} of the drops {'is' if len(wide) == 1 else 'are'} known less well than --max-drop "
+            f"{max_drop:g} asks, the widest {text}: "
             "more labelled samples make them surer, --bound interval refuses what may be worse"
         )
 

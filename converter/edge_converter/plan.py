@@ -10,7 +10,6 @@ inferences of the float model: within a factor of three, and none for training a
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edge_converter.passes import Room
 from edge_converter.request import ConvertRequest, Progress, Silent
 from edge_converter.sources import Framework
 from edge_sdk import profile as profiles
+from edge_sdk import scratch
 from edge_sdk.engine import Engine
 from edge_sdk.manifest import Precision
 
@@ -123,8 +123,7 @@ def dry_run(request: ConvertRequest, progress: Progress | None = None) -> Plan:
             ),
             notes=("sizes, times and what is known are told for .tflite sources; others have to be converted first",),
         )
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as temporary:
-        folder = Path(temporary)
+    with scratch.folder() as folder:
         with float_files(models, folder, request, progress or Silent()) as (floats, _):
             shared = family.gather(models, floats, request, progress or Silent())
         room = family.room(shared, folder, str(request.output), request, Silent())

@@ -145,7 +145,7 @@ def _duration(seconds: float) -> str:
 
 def chosen() -> Bars | Lines:
     """Bars where a person watches."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    return Bars() if sys.stderr is not None and sys.stderr.isatty() else Lines()
 
 
 def _check(bars: Bars, lines: Lines) -> tuple[Progress, Progress]:

@@ -6,6 +6,7 @@ import enum
 import hashlib
 import importlib.util
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,8 +80,11 @@ def identify(paths: Sequence[Path]) -> tuple[SourceModel, ...]:
     """
     found: list[SourceModel] = []
     for path in paths:
-        framework = _framework(path)
-        digest = _sha256(path)
+        try:
+            framework = _framework(path)
+            digest = _sha256(path)
+        except OSError as cause:
+            raise SourceError(f"cannot be read: {cause.strerror}", where=str(cause.filename or path)) from cause
         if any(other.record.sha256 == digest for other in found):
             raise UsageError("is given twice", where=str(path))
         name = _free_name(path, {other.name for other in found})
@@ -197,11 +201,10 @@ def _framework(path: Path) -> Framework:
         if (path / "saved_model.pb").is_file():
             return Framework.SAVED_MODEL
         raise SourceError("is a directory without saved_model.pb", where=str(path))
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as cause:
-        raise SourceError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise SourceError("is no file", where=str(path), hint=_READS)
+    with path.open("rb") as file:
+        start = file.read(8)
     suffix = path.suffix.lower()
     if suffix in _PICKLED:
         raise SourceError(

@@ -7,7 +7,7 @@ here, files are not loaded: the daemon has no runtime.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from edge_daemon.config import Config, ModelSection
 from edge_daemon.errors import NoVariantError
 from edge_daemon.policy.types import ModelFacts, VariantFacts
 from edge_sdk.bundle import Bundle
+from edge_sdk.deciding import common_threads
 from edge_sdk.errors import EdgeError
 from edge_sdk.machine import cpu_features, machine_name
-from edge_sdk.manifest import Delegate, EvidenceFile, Latency, Origin, Variant
+from edge_sdk.manifest import Delegate, Latency, Origin, Variant
 from edge_sdk.mqtt import ServedModel, ServedVariant
 from edge_sdk.preference import Preference
 
@@ -96,16 +97,18 @@ def _open(name: str, section: ModelSection, profile: str | None, root: str) -> S
             where=str(bundle.path),
             hint="convert it for this board's profile",
         )
-    evidence = bundle.evidence()
-    known = {v.id: latency_of(v, evidence, machine=machine, profile=profile) for v in variants}
+    known = latencies_of(variants, bundle.latencies(), machine=machine, profile=profile)
+    counts = sorted({latency.threads for latency in known.values()})
+    if counts:
+        log.info("model %s: its latencies are those of threads: %s", name, ", ".join(map(str, counts)))
     return Served(
         name=name,
         bundle=bundle,
-        facts=ModelFacts(name=name, variants=tuple(_facts(v, known[v.id]) for v in variants)),
+        facts=ModelFacts(name=name, variants=tuple(_facts(v, known.get(v.id)) for v in variants)),
         shown=ServedModel(
             name=name,
             version=bundle.manifest.version,
-            variants=tuple(_shown(v, known[v.id]) for v in variants),
+            variants=tuple(_shown(v, known.get(v.id)) for v in variants),
         ),
         preference=section.preference,
     )
@@ -118,19 +121,25 @@ def can_run(variant: Variant, features: frozenset[str] | None) -> bool:
     return features is None or set(variant.target.isa) <= features
 
 
-def latency_of(variant: Variant, evidence: EvidenceFile, *, machine: str, profile: str | None) -> Latency | None:
-    """The best evidence of a variant's latency here: measured on this machine, else for its profile, else none.
+def latencies_of(
+    variants: Sequence[Variant], evidence: Sequence[Latency], *, machine: str, profile: str | None
+) -> dict[str, Latency]:
+    """The best evidence of each variant's latency here: measured on this machine, else for its profile.
 
-    Of several, the newest; the runtime that runs it is the apps' choice, and what they report replaces this anyway.
+    Of several, one with the number of threads that most variants were timed with, then the newest: times of one and of
+    four threads say nothing of which variant is the faster. What the apps report replaces all of this anyway.
     """
-    mine = [latency for latency in evidence.latency if latency.variant == variant.id]
-    here = [latency for latency in mine if latency.origin is Origin.MEASURED and latency.machine == machine]
-    alike = [latency for latency in mine if profile is not None and profile in {latency.profile, latency.machine}]
+    here = [latency for latency in evidence if latency.origin is Origin.MEASURED and latency.machine == machine]
+    alike = [latency for latency in evidence if profile is not None and profile in {latency.profile, latency.machine}]
     measured = [latency for latency in alike if latency.origin is not Origin.PREDICTED]
+    found: dict[str, Latency] = {}
     for group in (here, measured, alike):
-        if group:
-            return max(group, key=lambda latency: latency.at or 0.0)
-    return None
+        threads = common_threads(group)
+        for variant in variants:
+            mine = [latency for latency in group if latency.variant == variant.id]
+            if mine and variant.id not in found:
+                found[variant.id] = max(mine, key=lambda one: (one.threads == threads, one.at or 0.0))
+    return found
 
 
 def _facts(variant: Variant, latency: Latency | None) -> VariantFacts:

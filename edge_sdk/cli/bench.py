@@ -21,7 +21,7 @@ from edge_sdk import footprint, profile, rounds
 from edge_sdk.bundle import EVIDENCE, Bundle
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.engine import Engine
-from edge_sdk.errors import DelegateError, UsageError
+from edge_sdk.errors import DelegateError, StorageError, UsageError
 from edge_sdk.footprint import Footprint
 from edge_sdk.machine import cpu_features, machine_name
 from edge_sdk.manifest import Delegate, Latency, Origin, Variant
@@ -115,8 +115,14 @@ def bench(
     Raises:
         UnknownVariantError: The bundle has no such variant.
         DelegateError: None of them runs here.
+        BundleError: There is evidence that it cannot be added to.
         StorageError: The evidence could not be written.
     """
+    if write:
+        # What cannot be added to is found out before minutes are spent.
+        bundle.evidence()
+        if not os.access(bundle.path, os.W_OK | os.X_OK):
+            raise StorageError("cannot be written to", where=shown, hint="drop --write, or copy the bundle")
     variants = {id_: bundle.variant(id_) for id_ in dict.fromkeys(ids)}
     left: list[Left] = []
     loaded: dict[str, Footprint] = {}

@@ -30,3 +30,14 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     has_json: bool = True
+
+
+def a_path(text: str) -> str:
+    """For `type=` of an argument: the text as it was given.
+
+    Raises:
+        argparse.ArgumentTypeError: It is empty, as a variable is that is not set; as a path it would be this folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, and names nothing")
+    return text

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, a_path
+
+_MOST_THREADS = 256  # a runtime starts as many as it is told, and a machine can be brought down so
 
 
 def _takes_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file")
+    parser.add_argument(
+        "bundle", type=a_path, metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file"
+    )
 
 
 def _configure_inspect(parser: argparse.ArgumentParser) -> None:
     _takes_bundle(parser)
-    parser.add_argument("other", nargs="?", metavar="OTHER", help="another one: say what changed from the first to it")
+    parser.add_argument(
+        "other", nargs="?", type=a_path, metavar="OTHER", help="another one: say what changed from the first to it"
+    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -43,17 +49,28 @@ def _show_profile(args: argparse.Namespace) -> int:
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a directory, or the name of a model that a daemon serves")
-    parser.add_argument("--data", required=True, metavar="FILE", help="an .npz file with x and, for the accuracy, y")
+    parser.add_argument(
+        "bundle", type=a_path, metavar="BUNDLE", help="a directory, or the name of a model that a daemon serves"
+    )
+    parser.add_argument(
+        "--data", required=True, type=a_path, metavar="FILE", help="an .npz file with x and, for the accuracy, y"
+    )
     parser.add_argument("--variant", metavar="ID", help="run this one and no other")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
 
 
 def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 2**31):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(2**31)) and 0 < int(text) <= 2**31):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
     return int(text)
+
+
+def _threads(text: str) -> int:
+    value = _positive(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{value} threads are more than {_MOST_THREADS}")
+    return value
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -67,7 +84,7 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant", action="append", dest="variants", metavar="ID", help="only this one; may be repeated"
     )
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
     parser.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="for each variant (default 1.5)")
     parser.add_argument(
         "--write", action="store_true", help="into the bundle's evidence.json, for daemon and converter"

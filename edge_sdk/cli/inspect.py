@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from edge_sdk import bundle as bundles
 from edge_sdk.cli.output import emit, one_line, table
+from edge_sdk.deciding import common_threads
+from edge_sdk.errors import BundleError
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Missing, Origin, Quality, Refused, Variant
 from edge_sdk.quality import drop_text, value_text
@@ -24,15 +26,26 @@ class Inspection:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify a bundle and print what is in it."""
+    """Verify a bundle and print what is in it.
+
+    Raises:
+        BundleError: It is no bundle, or damaged; if only in what was measured, the rest is printed before.
+    """
+    damaged: BundleError | None = None
     with bundles.opened(args.bundle) as bundle:
+        try:
+            evidence = bundle.evidence()
+        except BundleError as error:  # beside what is checked by its hash: the rest can be shown
+            evidence, damaged = EvidenceFile(format=1), error
         result = Inspection(
             bundle=str(args.bundle),
             manifest_sha256=bundle.manifest_sha256,
             manifest=bundle.manifest,
-            evidence=bundle.evidence(),
+            evidence=evidence,
         )
     emit(args, result, lambda: _text(result))
+    if damaged is not None:
+        raise damaged
     return 0
 
 
@@ -90,10 +103,15 @@ def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
 
 
 def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:
-    """What is known of the variant's time on this machine; else the newest measurement of another, which is named."""
+    """What is known of the variant's time on this machine; else the newest measurement of another, which is named.
+
+    Of several numbers of threads that which most variants were timed with, so that rows can be compared.
+    """
     here = machine_name()
-    measured = [x for x in evidence.latency if x.variant == variant.id and x.origin is Origin.MEASURED]
-    return max(measured, key=lambda x: (x.machine == here, x.at or 0), default=None)
+    measured = [x for x in evidence.latency if x.origin is Origin.MEASURED]
+    threads = common_threads([x for x in measured if x.machine == here] or measured)
+    mine = [x for x in measured if x.variant == variant.id]
+    return max(mine, key=lambda x: (x.machine == here, x.threads == threads, x.at or 0), default=None)
 
 
 def _origin(latency: Latency) -> str:

@@ -66,10 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     parser = build_parser()
-    parser.parse_args(argv, args)  # into what the caller holds, so that it knows of --debug
+    _, unknown = parser.parse_known_args(argv, args)  # into what the caller holds, so that it knows of --debug
+    parser = getattr(args, "parser", None) or parser  # of the command, which knows its own options
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command | None = getattr(args, "command", None)
     if command is None:
-        (getattr(args, "parser", None) or parser).print_help(sys.stderr)
+        parser.print_help(sys.stderr)
         return EXIT_USAGE
     return command.run(args)
 
@@ -100,16 +103,15 @@ def build_parser() -> argparse.ArgumentParser:
         if command.has_json:
             leaf.add_argument("--json", action="store_true", help="print the result as one JSON object")
         command.configure(leaf)
-        leaf.set_defaults(command=command)
+        leaf.set_defaults(command=command, parser=leaf)
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints its errors like all others of ours; argparse makes the parsers of verbs of the same class."""
+    """Prints its errors like all others of ours: in one line. argparse makes the parsers of verbs of the same class."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        sys.exit(_report(UsageError(message)))
+        sys.exit(_report(UsageError(message, hint=f"'{self.prog} --help' says what there is")))
 
 
 def _commands() -> list[Command]:

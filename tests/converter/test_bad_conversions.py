@@ -155,6 +155,8 @@ def arrays(tmp_path: Path, **named: object) -> Path:
 
 X = np.random.default_rng(5).normal(0, 1, (40, 4)).astype(np.float32)
 Y = np.zeros(40, np.int64)
+ONE_HOT = np.eye(3)[np.arange(40) % 3]
+ODD = np.arange(40)[:, np.newaxis] == 7
 WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
 
 
@@ -177,6 +179,16 @@ WITH_NAN = np.where(np.arange(160).reshape(40, 4) == 42, np.nan, X)
         ({"x": X.astype("U9"), "y": Y}, "x holds <U9, not numbers"),
         ({"x": X, "y": np.ones((40, 3))}, "all labels are the same"),
         ({"x": X, "y": np.ones((40, 3), int)}, "labels of int64 [3] do not say how to judge"),
+        ({"x": X, "y": ONE_HOT * ~ODD}, "its labels are one-hot rows, but that of sample 7 holds no ones; label by"),
+        ({"x": X, "y": (ONE_HOT * ~ODD).astype(int)}, "one-hot rows, but that of sample 7 holds no ones"),
+        ({"x": X, "y": np.maximum(ONE_HOT, ODD)}, "one-hot rows, but that of sample 7 holds 3 ones"),
+        ({"x": X, "y": np.eye(5)[np.arange(40) % 3]}, "its one-hot labels have 5 columns, and the model has 3 outputs"),
+        ({"x": X, "y": np.eye(2)[np.arange(40) % 2]}, "its one-hot labels have 2 columns, and the model has 3 outputs"),
+        (
+            {"x": X, "y": np.where(ODD[:, 0], np.uint64(2**64 - 1), np.uint64(1))},
+            "label 18446744073709551615 of sample 7 is larger than any class number; label by class number",
+        ),
+        ({"x": X, "y": ONE_HOT * 1e300}, "its labels are too large to compute with; scale them"),
         ({"images": X, "labels": Y}, "needs the arrays x and y, and holds images, labels"),
         ({"x": X, "y": Y, "classes": ["cat", "dog"]}, "names 2 classes, and the model has 3 outputs"),
     ],
@@ -340,15 +352,65 @@ def test_a_full_disk_while_the_bundle_is_written(tiny: Path, points: Path, tmp_p
     Bundle(out)
 
 
+def test_a_full_disk_where_temporary_files_lie(tiny: Path, points: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    words = ["convert", tiny, "--data", points, "--precision", "fp16", "-o", tmp_path / "a.edge"]
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); from edge_sdk.cli import main; "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} sys.exit(main(sys.argv[1:]))", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"edge: {scratch}: no temporary files can be written here: File too large; free some space")
+    assert line.endswith("or set TMPDIR to a folder on a larger disk [storage]")
+    assert list(scratch.iterdir()) == []
+
+
 # ------------------------------------------------------------------------------------------- found by attacking it
 
 
 def test_a_users_code_that_exits_does_not_end_it_as_a_success(
     refused: Callable[..., str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "leaving.py").write_text("def samples():\n    raise SystemExit(0)\n")
+    (tmp_path / "leaving.py").write_text(
+        "def samples():\n    raise SystemExit(0)\n\ndef ending():\n    raise GeneratorExit\n"
+    )
     monkeypatch.chdir(tmp_path)
-    assert refused(tiny, "--data", "leaving:samples").endswith("[data]")
+    for name in ("samples", "ending"):
+        line = refused(tiny, "--data", f"leaving:{name}")
+        assert "; raised at leaving.py:" in line
+        assert line.endswith("[data]")
+
+
+def test_a_kill_while_a_users_code_runs_is_no_mistake_of_that_code(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\n\ndef samples():\n    print('here', flush=True)\n    time.sleep(60)\n"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_sdk.cli", "convert", tiny, "--data", "slow:samples", "-o", "a.edge"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "here\n"
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "raised" not in said
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("y", [np.int64(3), np.zeros((0,), np.int64)], ids=["scalar", "empty"])
@@ -375,3 +437,153 @@ def test_numbers_that_are_infinite_once_prepared(refused: Callable[..., str], ti
     np.savez(path, x=x, y=np.zeros(40, np.int64))
     assert refused(tiny, "--data", path).endswith("[data]")
     assert "a std below 1e-12" in refused(tiny, "--data", path, "--std", "1e-45")
+
+
+def test_labels_of_numbers_worse_than_any_guess_still_have_a_report(
+    edge: Callable[..., Any], tiny: Path, tmp_path: Path
+) -> None:
+    several = np.random.default_rng(0).integers(0, 2, (40, 3)).astype(float)
+    for number, y in enumerate((several, several * 1e-20)):
+        out = tmp_path / f"{number}.edge"
+        done = edge("convert", tiny, "--data", arrays(tmp_path, x=X, y=y), "--precision", "fp32", "-o", out)
+        assert done.status == 0, done.err
+        assert Bundle(out).manifest.metric == "r2"
+
+
+def test_a_label_that_a_users_function_gives_is_no_larger_than_a_class_number(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vast.py").write_text(
+        "def samples():\n    return [([n, 1, 2, 3], 2**63 * (n == 12)) for n in range(20)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "vast:samples: label 9223372036854775808 of sample 12 is larger" in refused(tiny, "--data", "vast:samples")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--max-latency", "5"), "--max-latency is for what is recommended for a board, and no board is named; add"),
+        (("--objective", "accuracy"), "--objective is for what is recommended for a board, and no board is named"),
+        (("--cache", "c", "--no-cache"), "--cache needs the results that --no-cache does not keep; leave one"),
+        (("--cache", "/dev/null/c"), "/dev/null/c: no results can be kept here: Not a directory; name another --cache"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_options_that_would_do_nothing(
+    refused: Callable[..., str], tiny: Path, points: Path, words: tuple[str, ...], says: str
+) -> None:
+    line = refused(tiny, "--data", points, *words)
+    assert says in line
+    assert line.endswith("[usage]")
+
+
+def test_a_cache_that_nobody_named_and_cannot_be_written_costs_a_note(
+    edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_CACHE", "/dev/null/c")
+    done = edge("convert", tiny, "--data", points, "--precision", "fp16", "-o", tmp_path / "a.edge")
+    assert done.status == 0
+    assert "edge: note: results are not kept for another conversion: /dev/null/c: Not a directory" in done.err
+
+
+def test_what_has_no_end_is_not_read(refused: Callable[..., str], tiny: Path, points: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.tflite"
+    os.mkfifo(pipe)
+    assert f"{pipe}: is no file; it reads .keras" in refused(pipe, "--data", points)
+    for endless in (Path("/dev/zero"), pipe):
+        assert f"{endless}: is neither a file nor a folder" in refused(tiny, "--data", endless)
+
+
+def test_a_path_that_is_empty_is_not_the_current_folder(
+    edge: Callable[..., Any], refused: Callable[..., str], tiny: Path, points: Path
+) -> None:
+    for option in ("--data", "--calibration", "--train", "--cache", "--evidence"):
+        line = refused(tiny, "--data", points, option, "")
+        assert f"argument {option}: it is empty, and names nothing" in line
+    for command in (["convert", "", "--data", points, "-o", "x"], ["coverage", ""], ["inspect", ""], ["bench", ""]):
+        done = edge(*command)
+        assert done.status == 2
+        assert "it is empty, and names nothing" in done.line
+
+
+@pytest.mark.parametrize("command", [["coverage"], ["split", "--list"]], ids=lambda words: words[0])
+def test_models_of_other_commands_have_an_end(edge: Callable[..., Any], tmp_path: Path, command: list[str]) -> None:
+    pipe, large = tmp_path / "pipe.tflite", tmp_path / "large.tflite"
+    os.mkfifo(pipe)
+    large.touch()
+    os.truncate(large, 2**31 + 1)
+    for path, says in ((pipe, "is no file"), (large, "has 2,147,483,649 bytes, and a .tflite file at most")):
+        done = edge(*command, path)
+        assert done.status == 2
+        assert f"edge: {path}: {says}" in done.line
+
+
+# As an ordinary user: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7)), which let root read anything.
+ORDINARY = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-m", "edge_sdk.cli", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "words", "says"),
+    [
+        ("photos/cat", ["convert", "MODEL", "--data", "photos", "-o", "a.edge"], "photos/cat: cannot be read: Perm"),
+        (
+            "saved",
+            ["convert", "saved", "--data", "POINTS", "-o", "a.edge"],
+            "saved/saved_model.pb: cannot be read: Perm",
+        ),
+        ("out", ["convert", "MODEL", "--data", "POINTS", "-o", "out/a.edge"], "out/a.edge: cannot be written to: Perm"),
+        ("out", ["coverage", "out"], "out: no bundle here: manifest.json cannot be read (Permission denied)"),
+    ],
+    ids=["data", "model", "output", "bundle"],
+)
+def test_folders_that_may_not_be_looked_into(
+    tiny: Path, points: Path, tmp_path: Path, *, unreadable: str, words: list[str], says: str
+) -> None:
+    for folder in ("photos/cat", "saved", "out"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").touch()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    given = {"MODEL": digits.models()[0] if "photos" in words else tiny, "POINTS": points}
+    (tmp_path / unreadable).chmod(0)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ORDINARY, *(str(given.get(word, word)) for word in words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=tmp_path,
+        )
+    finally:
+        (tmp_path / unreadable).chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert f"edge: {says}" in done.stderr.splitlines()[-1]
+
+
+def test_calibration_needs_no_labels(edge: Callable[..., Any], tiny: Path, points: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unlabelled.npz"
+    np.savez(path, x=X)
+    done = edge(
+        "convert", tiny, "--data", points, "--calibration", path, "--precision", "fp16", "-o", tmp_path / "a.edge"
+    )
+    assert done.status == 0, done.err
+
+
+def test_a_class_of_a_name_no_manifest_takes_is_found_out_first(
+    refused: Callable[..., str], convolutions: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,{'n' * 1200}{number}" for number in range(10)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    assert "photos: names a class in more than 1000 characters" in refused(convolutions, "--data", folder)
+    (folder / "labels.csv").write_text("file;label\n1.png;1\n")
+    assert "its columns separated by commas" in refused(convolutions, "--data", folder)

@@ -52,6 +52,7 @@ def test_a_place_that_no_file_system_takes_holds_nothing(tmp_path: Path) -> None
     kept.put(key("a"), b"content")
     assert key("a") not in kept
     assert kept.get(key("a")) is None
+    assert kept.unkept == "cannot be written: File name too long"
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:

@@ -284,6 +284,7 @@ def test_a_bundle_is_ranked_by_what_its_devices_measured(
     ("words", "code"),
     [
         (("--max-latency", "0"), "usage"), (("--budget", "nan"), "usage"), (("--max-transfer", "1"), "usage"),
+        (("--offline", "--link", "5"), "usage"),
         (("--profile", "none"), "unknown-profile"), (("--min-memory", "-1"), "usage"),
     ],
 )  # fmt: skip

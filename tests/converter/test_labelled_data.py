@@ -93,7 +93,7 @@ def test_numbers_of_every_kind_become_float32(tmp_path: Path, kind: str) -> None
 
 def test_one_hot_rows_are_classes(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.npz", np.zeros((3, 1)), np.eye(4)[[2, 0, 3]])
-    assert data.open_samples(path, inputs=takes(1), preprocessing=PLAIN).labels.tolist() == [2, 0, 3]
+    assert np.asarray(data.open_samples(path, inputs=takes(1), preprocessing=PLAIN).labels).tolist() == [2, 0, 3]
 
 
 # ------------------------------------------------------------------------------------------------------- images

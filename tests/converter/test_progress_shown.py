@@ -81,3 +81,11 @@ def test_a_log_hears_now_and_then_how_much_is_left(capsys: pytest.CaptureFixture
     assert said[1] == "edge: evaluate, 4 of 100, about 10 min left"
     assert said[-1] == "edge: evaluate, 96 of 100, about 24 s left"
     assert len(said) == 25
+
+
+def test_a_program_started_without_stderr_shows_nothing_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with progress.chosen() as watch:
+        watch.stage("make", 2)
+        watch.advance(1)
+        watch.note("what nobody reads")

@@ -66,6 +66,10 @@ def test_a_file_takes_the_place_of_the_profiles_recipes(tmp_path: Path) -> None:
     assert only.steps[-1] == ("cluster", {"price": 1e-6})
 
 
+def test_a_file_may_begin_with_the_mark_that_some_editors_write(tmp_path: Path) -> None:
+    assert recipe.load(file(tmp_path, "\ufeff" + OWN)) == recipe.load(file(tmp_path, OWN))
+
+
 def test_an_option_is_set_in_one_variant_or_in_all(tmp_path: Path) -> None:
     own = file(tmp_path, OWN)
     for setting in ("tiny.cluster.max_transfer=3100", "*.cluster.max_transfer=3100"):

@@ -146,6 +146,10 @@ def test_the_commands_to_make_it_again_are_those_that_were_given(bundle: Bundle)
         precisions=(Precision.INT8,),
         preprocessing=Preprocessing(resize=(224, 200), fit=Fit.STRETCH, mean=(-1.5, 2.0), std=(3.0,)),
         seed=7,
+        slim=1.5,
+        qat=True,
+        signature="serve",
+        input_shapes=((1, 8), (1, 4, 4)),
     )
     first, *others = reproduce.commands(asked, bundle.manifest)
     assert "secret" not in first
@@ -156,6 +160,7 @@ def test_the_commands_to_make_it_again_are_those_that_were_given(bundle: Bundle)
     assert (args.profiles, args.max_drop, args.max_size, args.max_latency) == (["rpi4", "rpi5"], 1.5, 3_400_000, 20.0)
     assert (args.objective, args.evidence, args.prune, args.seed) == ("energy", ["evidence.json"], 0.0, 7)
     assert (args.resize, args.fit, args.mean, args.std) == ((224, 200), "stretch", (-1.5, 2.0), (3.0,))
+    assert (args.slim, args.qat, args.signature, args.input_shapes) == (1.5, True, "serve", [(1, 8), (1, 4, 4)])
     assert (args.settings, args.precisions) == (["int8.compensate.samples=32"], ["int8"])
     for command in others:
         build_parser().parse_args(shlex.split(command)[1:])

@@ -1,4 +1,4 @@
-"""A conversion that is killed goes on where it was, and gives what one gives that was not."""
+"""A conversion that is killed goes on where it was, gives what one gives that was not, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_after_a_kill_it_goes_on_and_the_bundle_is_the_same(
     running.send_signal(signal.SIGKILL)
     assert running.wait(LIMIT_S) == -signal.SIGKILL
     assert not out.exists()
+    assert list(scratch.iterdir()) != []
 
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     again = edge(*words, "--resume", "-o", out)
     assert again.status == 0, again.err
     said = next(line for line in again.err.splitlines() if "known from an earlier conversion" in line)
@@ -58,6 +60,7 @@ def test_after_a_kill_it_goes_on_and_the_bundle_is_the_same(
     whole = tmp_path / "whole" / "digits-1.edge"
     assert edge(*words[:-2], "--no-cache", "-o", whole).status == 0
     assert files(out) == files(whole)
+    assert list(scratch.iterdir()) == []
 
 
 def test_resuming_without_a_cache_is_refused(

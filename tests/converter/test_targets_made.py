@@ -487,6 +487,7 @@ def test_coverage_by_api_level_and_by_delegate(edge: Callable[..., Any]) -> None
         (("--delegate", "abacus"), "usage"),
         (("--profile", "abacus"), "unknown-profile"),
         (("--api", "0"), "usage"),
+        (("--api", "30", "--delegate", "edgetpu"), "usage"),
     ],
 )
 def test_bad_questions_about_coverage_are_refused_in_one_line(

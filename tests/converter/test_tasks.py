@@ -168,6 +168,34 @@ OWN = """
 
         def agreement(self, kept, reference):
             return 100.0 * float((kept == reference).mean())
+
+    class Keeps(Sign):
+        def keep(self, outputs, labels):
+            raise KeyError("nothing")
+
+    class KeepsOne(Sign):
+        def keep(self, outputs, labels):
+            return np.zeros(1)
+
+    class Tallies(Sign):
+        def tally(self, kept, reference):
+            return None
+
+    class Agrees(Sign):
+        def agreement(self, kept, reference):
+            return "mostly"
+
+    class Property(Sign):
+        @property
+        def guess(self):
+            raise ValueError("no idea")
+
+    class UnspeakableError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def unspeakable(outputs, label):
+        raise UnspeakableError
 """
 
 
@@ -215,6 +243,12 @@ def test_a_metric_of_the_users_own_may_fulfil_the_whole_contract(
         ("no_number", "gave str for a sample, where a number belongs"),
         ("nan", "gave nan for a sample, where a number belongs"),
         ("absent", "has no absent"),
+        ("Keeps", "its keep raised KeyError: 'nothing'; raised at judged_"),
+        ("KeepsOne", "its keep gave float64 [1] for "),
+        ("Tallies", "its tally raised AttributeError"),
+        ("Agrees", "its agreement raised ValueError"),
+        ("Property", "making the metric raised ValueError: no idea"),
+        ("unspeakable", "judging a sample raised UnspeakableError; raised at judged_"),
     ],
 )
 def test_a_metric_that_fails_is_one_line(
@@ -270,7 +304,7 @@ def test_the_bound_tests_the_point_and_warns_or_the_upper_end_of_the_interval(
     quality = manifest.variant("fp16").quality
     assert quality.source_drop == 0
     assert quality.source_interval > 2
-    assert "1 of the drops are known less well than --max-drop 2 asks, the widest 0.0 ± " in done.err
+    assert "1 of the drops is known less well than --max-drop 2 asks, the widest 0.0 ± " in done.err
     assert " pt (n=60)" in done.out
     manifest, done = converted(model, *words, "--bound", "interval", x=x, y=y)
     (refused,) = manifest.refused

@@ -1,4 +1,4 @@
-"""The small parts of the daemon, each for itself: outbox, recorder, remarks, clock, lanes, tasks, log, notices."""
+"""The small parts of the daemon, each for itself: outbox, recorder, remarks, clock, lanes, tasks, log, catalogue."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from daemon_stage import tiny_bundle
 
-from edge_daemon import logs, notify, tasks
+from edge_daemon import catalogue, logs, notify, tasks
 from edge_daemon.clock import Steps, SystemClock
+from edge_daemon.config import Config
 from edge_daemon.errors import NotAllowedError
 from edge_daemon.lanes import Lane
 from edge_daemon.logs import Seldom
@@ -25,6 +28,7 @@ from edge_daemon.remarks import Remarks
 from edge_daemon.tasks import TaskOwner
 from edge_sdk.errors import ConfigError, StorageError
 from edge_sdk.local import AppReport
+from edge_sdk.manifest import Latency, Origin
 from edge_sdk.mqtt import Conditions, Throttle
 
 pytestmark = pytest.mark.device
@@ -289,3 +293,44 @@ class TestPeers:
         assert group_id(grp.getgrgid(0).gr_name) == 0
         with pytest.raises(ConfigError, match="no group"):
             group_id("no-such-group-here")
+
+
+# ------------------------------------------------------------------------------------------------------- catalogue
+
+
+def timed(variant: str, threads: int, at: float, **fields: Any) -> Latency:
+    entry = {"variant": variant, "origin": Origin.MEASURED, "machine": "here", "threads": threads, "at": at}
+    return Latency(**(entry | {"median_ms": float(threads)} | fields))
+
+
+def test_latencies_are_of_one_number_of_threads_where_they_can_be(tmp_path: Path) -> None:
+    variants = tiny_bundle(tmp_path / "digits-1.edge").manifest.variants
+
+    def threads(*evidence: Latency) -> dict[str, int]:
+        found = catalogue.latencies_of(variants, evidence, machine="here", profile="rpi4")
+        return {id_: latency.threads for id_, latency in found.items()}
+
+    both = (timed("exact", 1, 1.0), timed("quick", 1, 1.0))
+    assert threads(*both, timed("quick", 4, 9.0)) == {"exact": 1, "quick": 1}
+    assert threads(*both, timed("quick", 4, 9.0), timed("exact", 4, 9.0)) == {"exact": 1, "quick": 1}
+    assert threads(timed("exact", 4, 1.0), timed("quick", 4, 1.0), timed("quick", 1, 9.0)) == {"exact": 4, "quick": 4}
+    assert threads(timed("exact", 2, 1.0), timed("quick", 4, 1.0)) == {"exact": 2, "quick": 4}
+    board = timed("quick", 8, 1.0, machine="another", profile="rpi4")
+    assert threads(timed("exact", 1, 1.0), board) == {"exact": 1, "quick": 8}
+
+
+def test_of_the_same_number_of_threads_the_newest_counts(tmp_path: Path) -> None:
+    variants = tiny_bundle(tmp_path / "digits-1.edge").manifest.variants
+    evidence = (timed("exact", 1, 2.0, median_ms=7.0), timed("exact", 1, 1.0, median_ms=5.0))
+    assert catalogue.latencies_of(variants, evidence, machine="here", profile=None)["exact"].median_ms == 7.0
+
+
+def test_a_bundle_whose_evidence_is_damaged_is_served_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = tiny_bundle(tmp_path / "digits-1.edge")
+    (bundle.path / "evidence.json").write_text("{")
+    read = catalogue.read(Config(models={"digits": str(bundle.path)}), None, "/")
+    assert read.broken == ()
+    assert [one.latency_ms for one in read.served["digits"].shown.variants] == [None, None]
+    assert "evidence.json: not as expected" in caplog.text

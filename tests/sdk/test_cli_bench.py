@@ -219,3 +219,15 @@ def test_evidence_of_other_fields_is_still_read() -> None:
 
     (entry,) = decode(old, EvidenceFile, where="test").latency
     assert (entry.origin, entry.blob, entry.memory_bytes) == (Origin.MEASURED, None, None)
+
+
+def test_evidence_that_cannot_be_added_to_is_named_before_anything_is_timed(
+    make_bundle: Callable[..., Bundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = make_bundle().path
+    (place / "evidence.json").write_text("[]")
+    assert main(["bench", str(place), "--write"]) == 2
+    told = capsys.readouterr()
+    assert "timing" not in told.err
+    assert f"edge: {place}/evidence.json: not as expected: " in told.err
+    assert "remove this file, and 'edge bench BUNDLE --write' measures anew [bundle-format]" in told.err

@@ -16,7 +16,7 @@ from bundle_stage import EVIDENCE, write_bundle
 from edge_sdk import bundle as bundles
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli import main
-from edge_sdk.manifest import EvidenceFile, Manifest
+from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Origin
 from edge_sdk.wire import canonical, decode
 
 pytestmark = pytest.mark.device
@@ -124,12 +124,41 @@ def test_numbers_larger_than_any_machines_are_shown_as_they_are(
     assert canonical(Bundle(bundle.path).manifest)
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_damaged_evidence_is_named_after_the_rest_of_the_bundle(
+    make_bundle: Make, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    place = make_bundle().path
+    (place / "evidence.json").write_text("{")
+    assert main(["inspect", str(place), *["--json"] * as_json]) == 2
+    told = capsys.readouterr()
+    assert "int8" in told.out
+    assert not as_json or json.loads(told.out)["evidence"] == {"format": 1, "latency": []}
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"edge: {place}/evidence.json: not as expected: ")
+    assert "; the variants are whole; " in line
+    assert line.endswith(" [bundle-format]")
+
+
+def test_rows_show_the_times_of_one_number_of_threads(make_bundle: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle()
+
+    def timed(variant: str, threads: int, at: float) -> Latency:
+        return Latency(
+            variant=variant, origin=Origin.MEASURED, machine="other", threads=threads, median_ms=float(threads), at=at
+        )
+
+    bundle.add_latencies((timed("float", 2, 1.0), timed("int8", 2, 2.0), timed("int8", 4, 9.0)))
+    assert main(["inspect", str(bundle.path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("2 ms  measured on other, 2 threads") == 2
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
         (lambda place: (place / "manifest.json").unlink(), "bundle"),
         (lambda place: (place / "manifest.json").write_text("{"), "bundle-format"),
-        (lambda place: (place / "evidence.json").write_text("{"), "bundle-format"),
         (lambda place: next((place / "blobs" / "sha256").iterdir()).write_bytes(b"x"), "bundle-blob-mismatch"),
     ],
 )

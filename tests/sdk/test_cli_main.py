@@ -99,19 +99,23 @@ def test_half_a_command_is_answered_with_what_there_is_and_2(
         ["inspect", "--nonsense"],
         ["run", "x", "--data", "y", "--limit", "0"],
         ["run", "x", "--data", "y", "--threads", "\u0663"],
+        ["run", "x", "--data", "y", "--threads", "257"],
+        ["run", "x", "--data", "y", "--limit", "9" * 5000],
         ["\udcff\x1b[2J"],
     ],
 )
-def test_bad_usage_is_2_with_the_usage_and_one_line(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_usage_is_2_and_one_line_that_says_where_to_read_on(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
     assert ended.value.code == 2
     told = capsys.readouterr()
     assert told.out == ""
-    lines = told.err.splitlines()
-    assert lines[0].startswith("usage: edge")
-    assert lines[-1].startswith("edge: ")
-    assert lines[-1].endswith(" [usage]")
+    (line,) = told.err.splitlines()
+    assert line.startswith("edge: ")
+    command = " ".join(["edge", *(word for word in args[:2] if word in {"profiles", "inspect", "run"})])
+    assert line.endswith(f"; '{command} --help' says what there is [usage]")
     assert "\x1b" not in told.err
 
 

@@ -285,3 +285,10 @@ def test_a_forked_child_is_told_to_open_its_own(model: EdgeModel) -> None:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert model(X).shape == (1, 3)
+
+
+def test_damaged_evidence_keeps_no_app_from_its_model(dense: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (dense / "evidence.json").write_text("{")
+    with EdgeModel(dense) as model:
+        model(X)
+    assert "evidence is left out: " in caplog.text

@@ -38,7 +38,6 @@ from edge_sdk.manifest import Preprocessing, TensorSpec
 MAX_UNPACKED_BYTES = 16 << 30
 _CHUNK = 1 << 20
 _LOCAL_HEADER = 30  # of a zip entry; then its name and the extra field (APPNOTE.TXT 4.3.7)
-_LONGEST_CLASS = 1000  # as the manifest takes
 _ENCRYPTED = 1
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -68,6 +67,8 @@ class Arrays:
             raise DataError(
                 "arrays are not resized", where=self.where, hint="--resize and --crop are for folders of images"
             )
+        if path.exists() and not path.is_file():  # a device or a pipe has no end to find the archive's directory at
+            raise DataError("is neither a file nor a folder", where=self.where, hint="numpy.savez makes an .npz file")
         try:
             with zipfile.ZipFile(path) as archive:
                 have = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -97,8 +98,6 @@ class Arrays:
                 where=self.where,
                 hint="numpy.savez(FILE, x=samples, y=labels) makes one; a folder of images works too",
             ) from cause
-        if any(len(name) > _LONGEST_CLASS for name in self.classes):
-            raise DataError(f"names a class in more than {_LONGEST_CLASS} characters", where=self.where)
         self.labels: Labels = as_labels(y, where=self.where)
         for name, array, spec in zip(names, self._arrays, self._inputs, strict=True):
             self._check(name, array, spec)

@@ -16,19 +16,20 @@ from edge_converter.errors import DataError
 from edge_converter.labelled import boxes, folders, iterated, named
 from edge_converter.labelled.arrays import Arrays
 from edge_converter.labelled.images import Images
-from edge_converter.labelled.samples import Array, Floats, Integers, Labels, Samples, as_rows
+from edge_converter.labelled.samples import CHECKED_AT_ONCE, Array, Floats, Integers, Labels, OneHot, Samples, as_rows
 from edge_converter.labelled.sounds import SUFFIX, Sounds
 from edge_sdk.manifest import Preprocessing, TensorSpec
 
 __all__ = [
     "MAX_CALIBRATION", "Array", "Floats", "Integers", "Labels", "Samples", "Split", "as_rows", "check_labels",
-    "check_readable", "first_by_content", "open_samples", "split",
+    "check_one_hot", "check_readable", "first_by_content", "has_labels", "open_samples", "split",
 ]  # fmt: skip
 
 MAX_CALIBRATION = 128
 # Of the samples, at most one in four calibrates and one in four steers, so at least half is left to count.
 _SHARE = 4
 MIN_SAMPLES = 10
+_LONGEST_CLASS = 1000  # as the manifest takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,18 @@ def open_samples(
     """
     samples: Samples
     if path.is_dir():
-        samples = _folder(path, inputs, preprocessing, rate_hz)
+        try:
+            samples = _folder(path, inputs, preprocessing, rate_hz)
+        except OSError as cause:
+            raise DataError(f"cannot be read: {cause.strerror}", where=str(cause.filename or path)) from cause
     elif named.is_named(str(path)) and not path.exists():
         samples = iterated.open_named(str(path), inputs=inputs, preprocessing=preprocessing)
     else:
         samples = Arrays(path, inputs=inputs, preprocessing=preprocessing)
     if len(samples.labels) == 0:
         raise DataError("holds no samples", where=samples.where)
+    if any(len(name) > _LONGEST_CLASS for name in samples.classes):
+        raise DataError(f"names a class in more than {_LONGEST_CLASS} characters", where=samples.where)
     return samples
 
 
@@ -87,12 +93,18 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocessing: Preprocessi
     return Sounds(path, labelled, inputs=inputs, preprocessing=preprocessing, rate_hz=rate_hz)
 
 
+def has_labels(samples: Samples) -> bool:
+    """Whether there is a label for each sample, and not nothing for all."""
+    return np.asarray(samples.labels[np.arange(min(1, len(samples.labels)))]).size > 0
+
+
 def check_labels(samples: Samples, outputs: int) -> None:
     """Every label is one of the model's outputs, and where classes have names, each output has one.
 
     Raises:
         DataError: It is not so.
     """
+    check_one_hot(samples)
     labels = np.asarray(samples.labels[np.arange(min(1, len(samples.labels)))])
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         says = f"rows of {list(labels.shape[1:])}" if labels.ndim > 1 else str(labels.dtype)
@@ -103,6 +115,12 @@ def check_labels(samples: Samples, outputs: int) -> None:
             where=samples.where,
             hint=f"label by number, 0 to {outputs - 1}, where not every class occurs",
         )
+    if isinstance(samples.labels, OneHot) and samples.labels.columns != outputs:
+        raise DataError(
+            f"its one-hot labels have {samples.labels.columns} columns, and the model has {outputs} outputs",
+            where=samples.where,
+            hint=f"give a column for each output, or label by number, 0 to {outputs - 1}",
+        )
     numbers = np.asarray(samples.labels[np.arange(len(samples.labels))])
     wrong = np.flatnonzero((numbers < 0) | (numbers >= outputs))
     if wrong.size:
@@ -110,6 +128,31 @@ def check_labels(samples: Samples, outputs: int) -> None:
             f"label {numbers[wrong[0]]} of sample {wrong[0]} is none of the model's {outputs} outputs",
             where=samples.where,
             hint=f"labels go from 0 to {outputs - 1}",
+        )
+
+
+def check_one_hot(samples: Samples) -> None:
+    """Refuse one-hot rows of which a few are none: as mere numbers they would be judged by something else.
+
+    Rows of zeros and ones of which not even half are one-hot are taken for what they are: numbers, or several labels.
+
+    Raises:
+        DataError: Most rows hold a single 1, and one does not.
+    """
+    sums: list[Array] = []
+    for start in range(0, len(samples.labels), CHECKED_AT_ONCE):
+        rows = np.arange(start, min(start + CHECKED_AT_ONCE, len(samples.labels)))
+        part = np.asarray(samples.labels[rows])
+        if part.ndim != 2 or part.shape[1] < 2 or not ((part == 0) | (part == 1)).all():  # noqa: PLR2004 - rows and columns
+            return
+        sums.append(part.sum(axis=1))
+    ones = np.concatenate(sums)
+    if 2 * (ones == 1).sum() > len(ones):
+        row = int(np.argmax(ones != 1))
+        raise DataError(
+            f"its labels are one-hot rows, but that of sample {row} holds {int(ones[row]) or 'no'} ones",
+            where=samples.where,
+            hint="label by class number, or name a --metric that takes rows of numbers, such as r2",
         )
 
 

@@ -13,6 +13,7 @@ from edge_converter.errors import DataError
 from edge_converter.labelled.samples import Integers
 
 LABELS_FILE = "labels.csv"
+_TABLE = "a table in UTF-8, its columns separated by commas, whose first line is file,label"
 
 
 def labelled_files(path: Path) -> list[tuple[Path, str]]:
@@ -55,9 +56,9 @@ def _from_table(table: Path) -> list[tuple[Path, str]]:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
-        raise DataError(f"cannot be read: {cause}", where=str(table)) from cause
+        raise DataError(f"cannot be read: {cause}", where=str(table), hint=_TABLE) from cause
     if not lines or [cell.strip() for cell in lines[0]] != ["file", "label"]:
-        raise DataError("does not begin with the header file,label", where=str(table))
+        raise DataError("does not begin with the header file,label", where=str(table), hint=_TABLE)
     labelled = []
     for number, line in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in line):

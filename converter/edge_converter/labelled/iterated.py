@@ -24,6 +24,7 @@ from edge_converter.labelled.samples import (
     check_kind,
     check_preprocessing,
     check_values,
+    check_whole,
 )
 from edge_sdk import preprocess
 from edge_sdk.manifest import Preprocessing, TensorSpec
@@ -54,7 +55,8 @@ def open_named(name: str, *, inputs: Sequence[TensorSpec], preprocessing: Prepro
         raise DataError(f"is {type(function).__name__}, which cannot be called", where=name)
     with named.guarded(name, DataError, doing="calling it"):
         given: Any = function()
-    if all(hasattr(given, part) for part in _CONTRACT):
+        is_whole = all(hasattr(given, part) for part in _CONTRACT)
+    if is_whole:
         return _Theirs(name, given, inputs)
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise DataError(
@@ -176,6 +178,8 @@ class _Laid:
         array = self._array(label, f"the label of sample {number}")
         if array.dtype.kind not in "fiub":
             raise DataError(f"the label of sample {number} is {array.dtype}, not a number", where=self.where)
+        if array.dtype.kind == "u":  # it is laid down as one with a sign
+            check_whole(array[np.newaxis], where=self.where, first=number)
         return array
 
     def _like(self, label: Array, labels: spool.Rows, number: int) -> Array:

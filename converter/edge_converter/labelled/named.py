@@ -8,12 +8,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from edge_converter.signals import Signalled
 from edge_sdk.errors import ConversionError
 
 _NAMED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _SHOWN_CHARS = 200
+_OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).resolve().parents[1], Path(importlib.__file__).parent))
 
 
 def is_named(text: str) -> bool:
@@ -58,21 +61,29 @@ def guarded(name: str, error: type[ConversionError], *, doing: str) -> Iterator[
     try:
         yield
     # A user's code may raise anything, and none of it is a mistake of ours; nor may it end the program as a success.
-    except (Exception, SystemExit) as cause:
-        if isinstance(cause, error):
+    except BaseException as cause:
+        if isinstance(cause, (error, KeyboardInterrupt, Signalled)):
             raise
-        said = (str(cause).strip().splitlines() or [""])[0][:_SHOWN_CHARS]
-        line = _line(cause)
+        said = _said(cause)
         raise error(
-            f"{doing} raised {type(cause).__name__}{': ' if said else ''}{said}", where=name, hint=line
+            f"{doing} raised {type(cause).__name__}{': ' if said else ''}{said}", where=name, hint=_line(cause)
         ) from cause
 
 
-def _line(error: BaseException) -> str:
-    """Where it was raised, in the user's words."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+def _said(error: BaseException) -> str:
+    try:
+        return (str(error).strip().splitlines() or [""])[0][:_SHOWN_CHARS]
+    except Exception:  # noqa: BLE001 - this, too, is the user's code
         return ""
-    return f"raised at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"  # noqa: PTH119 - text
+
+
+def _line(error: BaseException) -> str:
+    """The last line of the user's that led there; empty where none did."""
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(("<", *_OURS)):
+            found = f"raised at {os.path.basename(file)}:{trace.tb_lineno}"  # noqa: PTH119 - text
+        trace = trace.tb_next
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from edge_converter.errors import DataError
 from edge_sdk import preprocess
@@ -17,6 +17,8 @@ Integers = NDArray[np.int64]
 Array = NDArray[Any]
 
 _LEAST_STD = 1e-12
+_LARGEST = np.uint64(2**63 - 1)
+_FLOAT_BEYOND = 2.0**63
 CHECKED_AT_ONCE = 16  # samples may be as large as pictures
 
 
@@ -137,11 +139,34 @@ def as_taken(raw: Array, spec: TensorSpec, preprocessing: Preprocessing) -> Arra
     return taken
 
 
+class OneHot:
+    """Class numbers, `[n] int64`, that were given as one-hot rows.
+
+    Attributes:
+        columns: Of the rows: one for each class there could be.
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self.columns = rows.shape[1]
+        starts = range(0, len(rows), CHECKED_AT_ONCE)
+        found = [rows[start : start + CHECKED_AT_ONCE].argmax(axis=1) for start in starts]
+        self._numbers: Integers = np.concatenate(found).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        return self._numbers[rows]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self._numbers, dtype, copy=bool(copy))
+
+
 def as_labels(y: Array, *, where: str) -> Labels:
     """Labels as they were given: whole numbers, one a sample, and one-hot rows become class numbers, `[n] int64`.
 
     Raises:
-        DataError: They are no numbers.
+        DataError: They are no numbers, or larger ones than there are classes anywhere.
     """
     if y.dtype.kind not in "fiub":
         raise DataError(f"y holds {y.dtype}, not numbers", where=where, hint="label by class number")
@@ -150,12 +175,35 @@ def as_labels(y: Array, *, where: str) -> Labels:
     if y.ndim == 2 and y.shape[1] == 1:  # noqa: PLR2004 - a column
         y = y.reshape(-1)
     if y.ndim == 1:
-        whole = y.dtype.kind != "f" or bool(np.isfinite(y).all() and (y == np.floor(y)).all())
+        check_whole(y, where=where)
+        whole = y.dtype.kind != "f" or bool((np.abs(y) < _FLOAT_BEYOND).all() and (y == np.floor(y)).all())
         return y.astype(np.int64) if whole else np.asarray(y, np.float64)
     if y.ndim == 2 and y.shape[1] > 1 and _is_one_hot(y):  # noqa: PLR2004 - rows and columns
-        starts = range(0, len(y), CHECKED_AT_ONCE)
-        return np.concatenate([y[start : start + CHECKED_AT_ONCE].argmax(axis=1) for start in starts]).astype(np.int64)
+        return OneHot(y)
     return y
+
+
+def check_whole(y: Array, *, where: str, first: int = 0) -> None:
+    """Refuse whole numbers without a sign that 64 bits with one do not hold: they would become others.
+
+    Args:
+        y: Labels, one a sample or one row a sample.
+        where: They come from.
+        first: The number of the first sample of them.
+
+    Raises:
+        DataError: One is larger.
+    """
+    if y.dtype.kind != "u" or y.dtype.itemsize < _LARGEST.itemsize:
+        return
+    fits = (y <= _LARGEST).reshape(len(y), -1)
+    if not fits.all():
+        row, at = np.argwhere(~fits)[0]
+        raise DataError(
+            f"label {y.reshape(len(y), -1)[row, at]} of sample {first + row} is larger than any class number",
+            where=where,
+            hint="label by class number, from 0 up",
+        )
 
 
 def _is_one_hot(y: Array) -> bool:

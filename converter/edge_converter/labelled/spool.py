@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from edge_sdk import scratch
 from edge_sdk.errors import StorageError
 
 Array = NDArray[Any]
@@ -84,5 +85,5 @@ def _full(cause: OSError, size: int) -> StorageError:
     return StorageError(
         f"cannot be written: {cause.strerror} ({size:,} bytes more are needed)",
         where=tempfile.gettempdir(),
-        hint="free some space, or set TMPDIR to a larger disk",
+        hint=scratch.HINT,
     )

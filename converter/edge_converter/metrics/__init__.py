@@ -8,6 +8,7 @@ import numpy as np
 
 from edge_converter.errors import DataError, MetricError
 from edge_converter.labelled import named
+from edge_converter.labelled.data import check_one_hot
 from edge_converter.metrics import classes, detection, regression, segmentation
 from edge_converter.metrics.classes import Accuracy, Recall, Top5
 from edge_converter.metrics.contract import Judged, Metric, Scores, Tally
@@ -66,6 +67,7 @@ def guess(judged: Judged) -> str:
         return "cosine"
     if detection.outputs_of(judged.outputs) is not None and first.ndim == 3:  # noqa: PLR2004 - boxes
         return "map"
+    check_one_hot(judged.samples)
     is_class = first.ndim == 1 and first.dtype.kind in "iub"
     if is_class and classes.output_of(judged.outputs, binary=classes.are_binary(judged)) is not None:
         return "accuracy"
@@ -74,6 +76,10 @@ def guess(judged: Judged) -> str:
     # Whole numbers may be classes as well, so a model with one score a class was looked for before.
     if (first.ndim == 1 or (first.ndim == 2 and first.dtype.kind == "f")) and regression.output_of(judged) is not None:  # noqa: PLR2004
         return "r2"
+    if first.dtype.kind == "f" and not all(np.isfinite(part).all() for part in judged.labels()):
+        raise DataError(
+            "a label is NaN or infinite", where=judged.samples.where, hint="label every sample, or leave it out"
+        )
     shapes = ", ".join(str(list(spec.shape)) for spec in judged.outputs)
     raise DataError(
         f"labels of {first.dtype} {list(first.shape[1:]) or 'one a sample'} do not say how to judge a model that "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge_converter.errors import MetricError
 from edge_converter.labelled import named
-from edge_converter.metrics.contract import Array, Judged, Metric, Scores, parts, vectors
+from edge_converter.metrics.contract import Array, Floats, Judged, Metric, Scores, Tally, parts, vectors
 
 # Answers agree whose distance is at most this share of the reference's length.
 _SAME = 0.1
@@ -35,14 +36,14 @@ def open_own(name: str, judged: Judged) -> Metric:
     if isinstance(found, type) and hasattr(found, "keep"):
         with named.guarded(name, MetricError, doing="making the metric"):
             made: Any = found(judged)
-        missing = [part for part in _CONTRACT if not hasattr(made, part)]
+            missing = [part for part in _CONTRACT if not hasattr(made, part)]
         if missing:
             raise MetricError(f"is no metric: it lacks {', '.join(missing)}", where=name)
         if not isinstance(made.name, str) or not _NAME.match(made.name):
             raise MetricError(
                 f"its name {made.name!r:.80} is none for a manifest", where=name, hint="letters, digits, . _ -"
             )
-        return made  # type: ignore[no-any-return] # checked above
+        return _Theirs(name, made)
     if not callable(found):
         raise MetricError(f"is {type(found).__name__}, which cannot be called", where=name)
     return Own(name, found)
@@ -97,3 +98,63 @@ class Own:
         if not math.isfinite(score) or abs(score) > _LARGEST:
             raise MetricError(f"gave {score:g} for a sample, where a number belongs", where=self._called)
         return score
+
+
+class _Theirs:
+    """A metric of the user's that fulfils the contract; what it raises, or gives that is none, is told in one line."""
+
+    def __init__(self, called: str, made: Any) -> None:
+        self._called, self._made = called, made
+        with named.guarded(called, MetricError, doing="reading what it says of itself"):
+            self.name: str = made.name
+            self.unit = str(made.unit)
+            self.guess = None if made.guess is None else float(made.guess)
+            self.classes = None if made.classes is None else int(made.classes)
+            self.by_reference = bool(made.by_reference)
+
+    def keep(self, outputs: Sequence[Array], labels: Array) -> Array:
+        """What it keeps."""
+        with named.guarded(self._called, MetricError, doing="its keep"):
+            kept = np.asarray(self._made.keep(outputs, labels))
+        if kept.ndim == 0 or len(kept) != len(labels) or kept.dtype.hasobject:
+            raise MetricError(
+                f"its keep gave {kept.dtype} {list(kept.shape)} for {len(labels)} samples",
+                where=self._called,
+                hint="give one row of numbers a sample",
+            )
+        return kept
+
+    def tally(self, kept: Array, reference: Array) -> Tally:
+        """Its tally."""
+        with named.guarded(self._called, MetricError, doing="its tally"):
+            found = self._made.tally(kept, reference)
+            scores = None if found.scores is None else np.asarray(found.scores, np.float64)
+            by_class = {int(number): float(value) for number, value in found.by_class.items()}
+        if scores is not None and scores.shape != (len(kept),):
+            raise MetricError(
+                f"its tally gave scores {list(scores.shape)} for {len(kept)} samples",
+                where=self._called,
+                hint="give one a sample, or None",
+            )
+        return _Told(called=self._called, tally=found, samples=len(kept), scores=scores, by_class=by_class)
+
+    def agreement(self, kept: Array, reference: Array) -> float:
+        """Its agreement."""
+        with named.guarded(self._called, MetricError, doing="its agreement"):
+            return float(self._made.agreement(kept, reference))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What a metric of the user's tallied."""
+
+    called: str
+    tally: Any
+    samples: int
+    scores: Floats | None
+    by_class: Mapping[int, float]
+
+    def value(self, weights: Floats | None = None) -> float:
+        """Its value."""
+        with named.guarded(self.called, MetricError, doing="its value"):
+            return float(self.tally.value(weights))

@@ -55,10 +55,14 @@ class R2:
             total = total + flat.astype(np.float64).sum(axis=0)
         mean = total / len(judged.rows)
         # What knowing nothing costs: the mean distance of the labels from their mean, to the metric's power.
-        spreads = [
-            (np.abs(labels.reshape(len(labels), -1) - mean) ** self._power).mean(axis=1) for labels in judged.labels()
-        ]
-        self._spread = float(np.concatenate(spreads).mean())
+        with np.errstate(over="ignore"):
+            spreads = [
+                (np.abs(labels.reshape(len(labels), -1) - mean) ** self._power).mean(axis=1)
+                for labels in judged.labels()
+            ]
+            self._spread = float(np.concatenate(spreads).mean())
+        if not np.isfinite(self._spread):
+            raise DataError("its labels are too large to compute with", where=where, hint="scale them")
         if self._spread <= 0:
             raise DataError("all labels are the same, so there is nothing to predict", where=where)
         self._deviation = self._spread ** (1 / self._power)

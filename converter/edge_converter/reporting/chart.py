@@ -124,7 +124,7 @@ def around(values: Sequence[float], *, title: str, logarithmic: bool = False, le
     low, high = min(values), max(values)
     if logarithmic:
         return Axis(title=title, low=low / 1.6, high=high * 1.9, logarithmic=True)
-    room = max(0.12 * (high - low), 0.5 * (least - (high - low)), 1e-9)
+    room = max(0.12 * (high - low), 0.5 * (least - (high - low)), 1e-9 * max(1.0, abs(low), abs(high)))
     return Axis(title=title, low=low - room, high=high + room)
 
 

@@ -200,7 +200,9 @@ def _plots(
         title=f"{manifest.metric}, %",
         least=_CLOSE,
     )
-    y = chart.Axis(title=y.title, low=max(y.low, -1.0), high=min(y.high, 100 + 0.12 * (y.high - y.low)))
+    # Only a metric that goes below 0 has room there, such as an r2 that is worse than knowing nothing.
+    low = y.low if min(kept) < 0 else max(y.low, -1.0)
+    y = chart.Axis(title=y.title, low=low, high=min(y.high, 100 + 0.12 * (y.high - y.low)))
 
     def point(variant: Variant, x: float, weight: float) -> chart.Point:
         below = variant.quality.value < y.low

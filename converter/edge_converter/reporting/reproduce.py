@@ -39,6 +39,8 @@ def _words(request: ConvertRequest, manifest: Manifest) -> Iterator[str]:
         "--max-latency": f"{request.max_latency_ms:g}" if request.max_latency_ms is not None else None,
         "--objective": _unless(request.objective.value, Objective.ACCURACY.value),
         "--prune": _unless(f"{request.prune:g}", f"{DEFAULT_SPARSITY:g}"),
+        "--slim": _unless(f"{request.slim:g}", "0"),
+        "--signature": request.signature,
         "--recipe": Path(request.recipe).name if request.recipe else None,
         "--resize": _by(prepared.resize),
         "--fit": _unless(prepared.fit.value, Fit.COVER.value),
@@ -51,12 +53,17 @@ def _words(request: ConvertRequest, manifest: Manifest) -> Iterator[str]:
     for option, value in given.items():
         if value is not None:
             yield from (f"{option}={value}",) if value.startswith("-") else (option, value)
-    for setting in request.settings:
-        yield from ("--set", setting)
-    for precision in request.precisions:
-        yield from ("--precision", precision.value)
-    for path in request.evidence:
-        yield from ("--evidence", path.name)
+    if request.qat:
+        yield "--qat"
+    repeated = {
+        "--input-shape": [",".join(map(str, shape)) for shape in request.input_shapes],
+        "--set": request.settings,
+        "--precision": [precision.value for precision in request.precisions],
+        "--evidence": [path.name for path in request.evidence],
+    }
+    for option, values in repeated.items():
+        for value in values:
+            yield from (option, value)
     if request.name is not None:
         yield from ("--name", manifest.name)
     if request.version is not None:

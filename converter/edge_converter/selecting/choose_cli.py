@@ -47,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     """Rank the boards, and print the ranking."""
     if args.max_transfer is not None and args.link is None:
         raise UsageError("--max-transfer needs the speed of the link", hint="add --link MBPS")
+    if args.offline and args.link is not None:
+        raise UsageError(
+            "--offline says that there is no link, and --link how fast it is", hint="leave one of them out"
+        )
     wanted = Wanted(
         max_latency_ms=args.max_latency,
         max_power_w=args.max_power,

@@ -153,7 +153,7 @@ class _Job:
         board = profiles.load(request.profile) if request.profile is not None else None
         if request.data is not None:
             data.check_readable(request.data)
-        content = _read(path, where)
+        content = flatbuffer.content(path)
         parsed = flatbuffer.parse(content, where=where)
         self._model = Cuttable(parsed, where=where)
         cut_search.check(self._model, parts=request.parts, at=request.at)
@@ -265,10 +265,3 @@ class _Job:
         for row in range(min(_REAL_SAMPLES, len(samples.labels))):
             arrays = samples.read(data.as_rows([row]))
             yield [port.take(array) for port, array in zip(ports, arrays, strict=True)]
-
-
-def _read(path: Path, where: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as cause:
-        raise SourceError(f"cannot be read: {cause.strerror}", where=where) from cause

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_converter import progress
-from edge_converter.cli import ended_in_order
+from edge_converter.signals import ended_in_order
 from edge_converter.splitting import cut_search
 from edge_converter.splitting.cutting import CutPoint
 from edge_converter.splitting.split import SplitRequest, Survey, split, survey

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_converter.signals import ended_in_order
 from edge_converter.targets import finish, isa, optable, sparse
 from edge_converter.targets import operators as reading
 from edge_converter.targets.covering import predict
 from edge_converter.targets.optable import Table
 from edge_sdk import profile as profiles
-from edge_sdk.bundle import MANIFEST, Bundle
+from edge_sdk.bundle import Bundle
 from edge_sdk.cli.inspect import accelerators
 from edge_sdk.cli.output import emit
 from edge_sdk.errors import UsageError
@@ -90,6 +92,8 @@ class Compilation:
 
 def run_coverage(args: argparse.Namespace) -> int:
     """Say what accelerators take of a model, or of the variants of a bundle."""
+    if args.api is not None and args.delegates and Delegate.NNAPI.value not in args.delegates:
+        raise UsageError("--api is Android's, for nnapi, and --delegate leaves that out", hint="add --delegate nnapi")
     files = _files(Path(args.model))
     chosen = _tables(args.delegates, args.profiles)
     found: list[Covered] = []
@@ -118,7 +122,9 @@ def run_coverage(args: argparse.Namespace) -> int:
 def run_compile(args: argparse.Namespace) -> int:
     """Finish a bundle; fails where something that could be compiled was not."""
     path = Path(args.bundle)
-    done = finish.finish(path, Path(args.output) if args.output else path, deadline_s=args.compiler_deadline)
+    output = Path(args.output) if args.output else path
+    with ended_in_order():
+        done = finish.finish(path, output, deadline_s=args.compiler_deadline)
     result = Compilation(
         bundle=str(done.bundle), compiled=done.compiled, failed=dict(done.failed), manifest=done.manifest
     )
@@ -128,7 +134,7 @@ def run_compile(args: argparse.Namespace) -> int:
 
 def _files(path: Path) -> list[tuple[str, Path]]:
     """The model's file; of a bundle, each file once that the CPU runs."""
-    if not (path / MANIFEST).is_file():
+    if not os.path.isdir(path):  # noqa: PTH112 - raises nothing where it may not be looked at
         return [(str(path), path)]
     bundle = Bundle(path)
     ids: dict[Path, list[str]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge_converter.targets import make, optable
 from edge_converter.targets.plan import Wish
 from edge_sdk import bundle as bundles
 from edge_sdk import profile as profiles
+from edge_sdk import scratch
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ProfileError
 from edge_sdk.manifest import EvidenceFile, Latency, Manifest, Missing, Variant
@@ -54,16 +54,14 @@ def finish(path: Path, output: Path, *, deadline_s: float) -> Finished:
     latencies: list[Latency] = []
     files = {variant.blob: bundle.blob(variant) for variant in bundle.manifest.variants}
     failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="edge-compile-") as temporary:
+    with scratch.folder() as folder:
         for number, one in enumerate(bundle.manifest.missing):
             if one.command is None or one.twin is None:
                 continue
             twin = bundle.variant(one.twin)
             try:
                 wish = _wish(one)
-                compiled = make.compile_for(
-                    wish, bundle.blob(twin), Path(temporary) / f"{number}", deadline_s=deadline_s
-                )
+                compiled = make.compile_for(wish, bundle.blob(twin), folder / f"{number}", deadline_s=deadline_s)
             except (CompilerError, ProfileError) as error:
                 failed[one.id] = str(error)
                 continue
