@@ -81,6 +81,23 @@ def test_a_batch_that_is_fixed_or_free_gives_the_answers_of_single_samples(
     assert Bundle(tmp_path / "many").manifest.inputs[0].shape[0] == batch
 
 
+def test_a_variant_that_the_runtime_refuses_is_listed_and_the_rest_is_made(
+    edge: Callable[..., object], tmp_path: Path
+) -> None:
+    # Where all scales of a sum in 16 bits are powers of two, the runtime takes none that is coarser than the output's.
+    inputs = [Input(name=name, shape=(2,)) for name in ("a", "b")]
+    sums = Output(name="y", weights={"a": np.eye(2), "b": -0.5 * np.eye(2)})
+    x = np.where(np.random.default_rng(0).random((80, 2)) < 0.5, -1.0, 1.0).astype(np.float32)
+    np.savez(tmp_path / "d.npz", a=x, b=x, y=(x[:, 1] > x[:, 0]).astype(np.int64))
+    model, out = small_graphs.write(tmp_path / "m.tflite", inputs, [sums]), tmp_path / "m-1.edge"
+    done = edge("convert", model, "--data", tmp_path / "d.npz", "-o", out)
+    assert done.status == 0, done.err
+    manifest = Bundle(out).manifest
+    assert {"fp32", "fp16", "int8"} <= {variant.id for variant in manifest.variants}
+    refused = {one.id: one.reason for one in manifest.refused}
+    assert "failed to prepare" in refused["int16x8"]
+
+
 def test_calls_are_filled_up_with_the_last_sample() -> None:
     one, other = batches.calls([np.arange(5), np.arange(10).reshape(5, 2)], 4)
     assert one.tolist() == [[0, 1, 2, 3], [4, 4, 4, 4]]
