@@ -193,7 +193,7 @@ def _without_zeros(one: Observed) -> NDArray[np.float64]:
     0 is exact in every range, and half of what comes out of a rectifier is 0: spread over the other values that share
     its integer it would outweigh everything else, and the narrowest range would seem best.
     """
-    counts = one.counts.copy()
+    counts: NDArray[np.float64] = one.counts.copy()
     zero = int((0.0 - one.low) / (one.high - one.low) * _BINS)
     beside = [at for at in (zero - 1, zero + 1) if 0 <= at < _BINS]
     if 0 <= zero < _BINS:
