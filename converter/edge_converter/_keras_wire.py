@@ -30,7 +30,7 @@ class Convert(msgspec.Struct, frozen=True, kw_only=True, tag="convert", forbid_u
 
 
 # What a rung of channel pruning leaves of the time of an inference, by the cost its channels are chosen by.
-RUNG = 0.93
+RUNG = 0.965
 
 
 class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unknown_fields=True):
