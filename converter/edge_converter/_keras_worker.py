@@ -116,9 +116,11 @@ def _train(question: wire.Prune | wire.Slim | wire.Qat, answers: IO[bytes]) -> w
     tf.keras.utils.set_random_seed(question.seed)
     tf.config.experimental.enable_op_determinism()
     with np.load(question.arrays) as arrays:
+        # Samples of a folder come class by class, and parts of them have to stand for all.
+        order = np.random.default_rng(question.seed).permutation(len(arrays["x"]))
         lesson = _keras_tune.Lesson(
-            x=arrays["x"],
-            y=arrays["y"] if "y" in arrays.files else None,
+            x=arrays["x"][order],
+            y=arrays["y"][order] if "y" in arrays.files else None,
             seed=question.seed,
             advance=lambda percent: _answer(answers, wire.Advance(percent=percent)),
         )
