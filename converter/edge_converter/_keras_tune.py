@@ -43,20 +43,22 @@ class Lesson:
         y: Their classes; None where the model's answers are no scores of classes.
         seed: For their order.
         advance: Told how many more percent are done.
+        asked: How many batches to learn from, whoever learns; 0 leaves it to the pass.
     """
 
     x: Floats
     y: NDArray[np.int64] | None
     seed: int
     advance: Callable[[int], None]
+    asked: int = 0
 
     def classes(self, model: Any) -> bool:
         """Whether the model gives one score a class; else it is asked to answer as before, whatever that means."""
         return self.y is not None and int(model.output_shape[-1]) > 1
 
     def steps(self, epochs: int, least: int = 0) -> int:
-        """How many batches to learn from, to see every sample so many times; at least so many batches."""
-        return int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
+        """How many batches to learn from: as asked, or to see every sample so many times; at least so many batches."""
+        return self.asked or int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
 
 
 def tune(

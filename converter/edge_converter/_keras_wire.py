@@ -38,6 +38,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unkno
 
     Attributes:
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unkno
     into: str
     sparsity: float
     seed: int
+    steps: int = 0
 
 
 class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown_fields=True):
@@ -54,6 +56,7 @@ class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
         rung: How far down the ladder whose rungs each leave `RUNG` of the one above.
         tune: Fine-tune; the file of a model that is not has the right shape and time, and no more.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
@@ -62,6 +65,7 @@ class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown
     rung: int
     tune: bool
     seed: int
+    steps: int = 0
 
 
 class Qat(msgspec.Struct, frozen=True, kw_only=True, tag="qat", forbid_unknown_fields=True):
@@ -69,12 +73,14 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True, tag="qat", forbid_unknown_f
 
     Attributes:
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
     arrays: str
     into: str
     seed: int
+    steps: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown_fields=True):

@@ -121,6 +121,7 @@ def _train(question: wire.Prune | wire.Slim | wire.Qat, answers: IO[bytes]) -> w
         lesson = _keras_tune.Lesson(
             x=arrays["x"][order],
             y=arrays["y"][order] if "y" in arrays.files else None,
+            asked=question.steps,
             seed=question.seed,
             advance=lambda percent: _answer(answers, wire.Advance(percent=percent)),
         )
@@ -169,13 +170,13 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
 
 
 # The last model whose channels were given up: what losing them costs is measured once for all rungs.
-_last: dict[tuple[str, str, int], Any] = {}
+_last: dict[tuple[str, str, int, int], Any] = {}
 
 
 def _slimmer(question: wire.Slim, lesson: Any) -> Any:
     from edge_converter import _keras_slim, _keras_tune
 
-    key = question.path, question.arrays, question.seed
+    key = question.path, question.arrays, question.seed, question.steps
     if key not in _last:
         _last.clear()
         model = _keras_tune.adapted(_load(question.path), lesson)

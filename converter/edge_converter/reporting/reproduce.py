@@ -39,6 +39,7 @@ def _words(request: ConvertRequest, manifest: Manifest) -> Iterator[str]:
         "--max-latency": f"{request.max_latency_ms:g}" if request.max_latency_ms is not None else None,
         "--objective": _unless(request.objective.value, Objective.ACCURACY.value),
         "--prune": _unless(f"{request.prune:g}", f"{DEFAULT_SPARSITY:g}"),
+        "--train-steps": _unless(str(request.train_steps), "0"),
         "--recipe": Path(request.recipe).name if request.recipe else None,
         "--resize": _by(prepared.resize),
         "--fit": _unless(prepared.fit.value, Fit.COVER.value),
