@@ -90,6 +90,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
         sparsity: Share of zeros among the weights that were pruned.
         layers: How many were pruned, or learned to be quantized.
         steps: Of fine-tuning.
+        taught: Steps that the original learned for before channels went; 0 where it was of no use.
         macs: Multiply-accumulates of the original, and of what is left of it.
         channels: How many were removed, and how many could have been.
     """
@@ -97,6 +98,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
     sparsity: float = 0.0
     layers: int = 0
     steps: int = 0
+    taught: int = 0
     macs: tuple[int, int] = (0, 0)
     channels: tuple[int, int] = (0, 0)
 

@@ -160,7 +160,7 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
                 least=_keras_slim.LEAST_STEPS,
             )
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
-        return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
+        return model, wire.Done(steps=steps, taught=slimmer.taught, macs=slimmer.macs, channels=slimmer.removed)
     model = _load(question.path)
     if isinstance(question, wire.Prune):
         pruned = _keras_prune.prune(model, lesson, sparsity=question.sparsity)
@@ -174,13 +174,15 @@ _last: dict[tuple[str, str, int, int], Any] = {}
 
 
 def _slimmer(question: wire.Slim, lesson: Any) -> Any:
-    from edge_converter import _keras_slim, _keras_tune
+    from edge_converter import _keras_slim, _keras_teacher
 
     key = question.path, question.arrays, question.seed, question.steps
     if key not in _last:
         _last.clear()
-        model = _keras_tune.adapted(_load(question.path), lesson)
-        _last[key] = _keras_slim.Slimmer(model, lesson.x, seed=question.seed, classes=lesson.classes(model))
+        model = _keras_teacher.adapted(_load(question.path), lesson)
+        slimmer = _keras_slim.Slimmer(model, lesson.x, seed=question.seed, classes=lesson.classes(model))
+        slimmer.taught = _keras_teacher.teach(model, lesson)
+        _last[key] = slimmer
     return _last[key]
 
 

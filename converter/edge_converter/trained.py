@@ -175,7 +175,7 @@ def _prune(desk: _Desk) -> Pass:
 
 def _slim(desk: _Desk) -> Pass:
     training = desk.training
-    desk.progress.stage(f"time {desk.model.name} with fewer channels", 0)
+    desk.progress.stage(f"teach {desk.model.name}, and time it with fewer channels", 100)
     timing = slim.Timing(samples=training.samples, rows=training.rows, threads=training.threads, int8=training.int8)
     clock = slim.Clock(desk.original.path, timing, desk.into.parent)
 
@@ -189,7 +189,8 @@ def _slim(desk: _Desk) -> Pass:
             seed=training.seed,
             steps=training.steps,
         )
-        return desk.process.train(question, desk.progress.advance if tune else lambda _: None)
+        # Before its first answer the process teaches the original, which takes as long as it says here.
+        return desk.process.train(question, desk.progress.advance)
 
     def make(rung: int) -> Path:
         ask(rung, tune=False)
@@ -212,6 +213,7 @@ def _slim(desk: _Desk) -> Pass:
             "asked": training.slim,
             "asked_of": training.slim_by.value,
             "rung": found.rung,
+            "taught": done.taught,
             **_learned(desk, done),
         },
         evidence={

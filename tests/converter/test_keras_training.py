@@ -75,6 +75,7 @@ def test_a_slimmed_model_has_fewer_channels_is_faster_and_answers_as_well(school
     (step,) = file.compression
     assert step.name == "slim"
     assert step.parameters["steps"] == 700
+    assert step.parameters["taught"] == 0  # it was trained on these samples
     assert float(step.evidence["macs"]) < float(step.evidence["macs_before"])
     assert graph.read(file.path).cost.macs < graph.read(school.original.path).cost.macs
     assert float(step.evidence["removed"]) > 0
