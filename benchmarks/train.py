@@ -1,6 +1,6 @@
 """What training makes of a Keras model: pruned, with fewer channels, and trained for int8, measured in one run.
 
-    python benchmarks/train.py [--model FILE.keras --train FILE.npz --test FILE.npz] [--slim 1.6] [--json]
+    python benchmarks/train.py [--model FILE.keras --train FILE.npz --test FILE.npz] [--slim 1.6] [--steps N] [--json]
 
 Without arguments it takes the ResNet8 and the CIFAR-10 images of the reference data that `EDGE_REFERENCE_DATA` names.
 Everything is fine-tuned and calibrated on the training images; the test images only count. `drop` is against the float
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -53,6 +54,8 @@ def main() -> int:
     parser.add_argument("--slim", type=float, default=1.6, metavar="SPEEDUP", help="0 leaves it out (default 1.6)")
     parser.add_argument("--prune", type=float, default=0.5, metavar="SHARE", help="0 leaves it out (default 0.5)")
     parser.add_argument("--no-qat", action="store_true", help="leave out quantization-aware fine-tuning")
+    parser.add_argument("--steps", type=int, default=0, metavar="N", help="of fine-tuning; else as the samples ask for")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the files that were made in this directory")
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as temporary:
@@ -144,9 +147,10 @@ def run(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
         yield row("int8, after training", twin, twin, begun)
         if args.model.name == Path(_MODEL).name:
             yield {**_TFMOT, "samples": 3000}
+        everything = data.as_rows(range(len(lessons.labels)))
         for job in _jobs(args):
             begun = time.monotonic()
-            training = Training(samples=lessons, rows=data.as_rows(range(len(lessons.labels))), **job)
+            training = Training(samples=lessons, rows=everything, steps=args.steps, **job)
             try:
                 made = train(process, [(model, source)], training, folder, Silent())
             except ConversionError as error:
@@ -157,6 +161,9 @@ def run(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             for file in made.files:
                 yield row(f"{file.label}-fp32", file.path, source.path, begun)
                 yield row(f"{file.label}-int8", quantized(file, f"{file.label}-int8"), twin, begun)
+                if args.keep is not None:
+                    args.keep.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file.path, args.keep / f"{args.model.stem}-{file.label}.tflite")
                 print(f"{file.label}: {file.compression[0].evidence}", file=sys.stderr)
 
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from edge_converter import _keras_graph, _keras_tune
+from edge_converter import _keras_graph, _keras_teacher, _keras_tune
 from edge_converter._keras_tune import Lesson
 
 # Kernels smaller than this save nothing worth a risk; depthwise kernels are left alone for the same reason.
@@ -64,7 +64,7 @@ def prune(model: Any, lesson: Lesson, *, sparsity: float) -> Pruned:
     kernels = _kernels(model)
     if not kernels:
         raise NothingToPruneError(f"has no convolution or dense layer with {_FEWEST_WEIGHTS} weights or more")
-    teacher = _keras_tune.adapted(model, lesson)
+    teacher = _keras_teacher.adapted(model, lesson)
     model.set_weights(teacher.get_weights())
     masks = [(kernel, tf.Variable(tf.ones_like(kernel), trainable=False)) for kernel in kernels]
 

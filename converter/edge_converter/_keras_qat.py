@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from edge_converter import _keras_graph, _keras_tune
+from edge_converter import _keras_graph, _keras_teacher, _keras_tune
 from edge_converter._keras_tune import Floats, Lesson
 
 _LEVELS = 127.0
@@ -60,7 +60,7 @@ def learn(model: Any, lesson: Lesson) -> Learned:
     Raises:
         NoGraphError: The model computes by code of its own.
     """
-    teacher = _keras_tune.adapted(model, lesson)
+    teacher = _keras_teacher.adapted(model, lesson)
     model.set_weights(teacher.get_weights())
     ranges = _ranges(model, lesson.x[:_CALIBRATION_SAMPLES])
     student = _Quantized(model, ranges)

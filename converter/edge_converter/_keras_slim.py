@@ -51,8 +51,12 @@ class CannotSlimError(Exception):
 class Slimmer:
     """Gives up channels of a model, as many as a rung of a ladder of costs asks for.
 
+    Attributes:
+        model: The model; it may learn until channels are given up for the first time.
+        taught: For how many steps it did.
+
     Args:
-        model: A functional or sequential model; it is not changed.
+        model: A functional or sequential model; it is not changed here.
         x: Samples to measure importance and losses on; no labels are needed.
         seed: For the answers drawn.
         classes: The model gives scores or probabilities of classes.
@@ -64,6 +68,7 @@ class Slimmer:
 
     def __init__(self, model: Any, x: Floats, *, seed: int, classes: bool) -> None:
         self.model = model
+        self.taught = 0
         self.channels = _keras_channels.trace(model)
         if not any(_keras_widths.measured(len(space)) for space in self.channels.spaces):
             raise CannotSlimError("has no layer whose channels can be removed")

@@ -31,7 +31,6 @@ _WARM_UP = 0.05
 LABELS = 0.5
 _RECALIBRATION_BATCH = 128
 _RECALIBRATION_BATCHES = 24
-_JUDGED = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +42,22 @@ class Lesson:
         y: Their classes; None where the model's answers are no scores of classes.
         seed: For their order.
         advance: Told how many more percent are done.
+        asked: How many batches to learn from, whoever learns; 0 leaves it to the pass.
     """
 
     x: Floats
     y: NDArray[np.int64] | None
     seed: int
     advance: Callable[[int], None]
+    asked: int = 0
 
     def classes(self, model: Any) -> bool:
         """Whether the model gives one score a class; else it is asked to answer as before, whatever that means."""
         return self.y is not None and int(model.output_shape[-1]) > 1
 
     def steps(self, epochs: int, least: int = 0) -> int:
-        """How many batches to learn from, to see every sample so many times; at least so many batches."""
-        return int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
+        """How many batches to learn from: as asked, or to see every sample so many times; at least so many batches."""
+        return self.asked or int(np.clip(epochs * len(self.x) // _BATCH, max(least, _STEPS[0]), _STEPS[1]))
 
 
 def tune(
@@ -121,28 +122,6 @@ def log_scores(answers: Any) -> Any:
     # The logarithm of probabilities is as good as the scores they were made of, so one line serves both.
     scores = tf.cond(probabilities, lambda: tf.math.log(tf.maximum(answers, 1e-7)), lambda: answers)
     return tf.nn.log_softmax(scores, axis=-1)
-
-
-def adapted(model: Any, lesson: Lesson) -> Any:
-    """A copy of the model whose batch normalization has seen these samples, if that answers their labels better.
-
-    Models often meet other data than they were trained on: other cameras, other compression. The averages of an
-    upstream ResNet8, measured anew on CIFAR-10 images that went through JPEG, answer 5 points more of them.
-    """
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    if lesson.y is None or not lesson.classes(model):
-        return copy
-    x, y = lesson.x[:_JUDGED], lesson.y[:_JUDGED]
-    before = _loss(copy, x, y)
-    recalibrate(copy, lesson.x, seed=lesson.seed)
-    if not _loss(copy, x, y) < before:
-        copy.set_weights(model.get_weights())
-    return copy
-
-
-def _loss(model: Any, x: Floats, y: NDArray[np.int64]) -> float:
-    return -float(np.mean(np.take_along_axis(scores(model, x), y[:, None], axis=1)))
 
 
 def answers(model: Any, x: Floats) -> Any:

@@ -30,7 +30,7 @@ class Convert(msgspec.Struct, frozen=True, kw_only=True, tag="convert", forbid_u
 
 
 # What a rung of channel pruning leaves of the time of an inference, by the cost its channels are chosen by.
-RUNG = 0.93
+RUNG = 0.965
 
 
 class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unknown_fields=True):
@@ -38,6 +38,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unkno
 
     Attributes:
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune", forbid_unkno
     into: str
     sparsity: float
     seed: int
+    steps: int = 0
 
 
 class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown_fields=True):
@@ -54,6 +56,7 @@ class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
         rung: How far down the ladder whose rungs each leave `RUNG` of the one above.
         tune: Fine-tune; the file of a model that is not has the right shape and time, and no more.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
@@ -62,6 +65,7 @@ class Slim(msgspec.Struct, frozen=True, kw_only=True, tag="slim", forbid_unknown
     rung: int
     tune: bool
     seed: int
+    steps: int = 0
 
 
 class Qat(msgspec.Struct, frozen=True, kw_only=True, tag="qat", forbid_unknown_fields=True):
@@ -69,12 +73,14 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True, tag="qat", forbid_unknown_f
 
     Attributes:
         arrays: An `.npz` file of samples `x` and, where they are known, their classes `y`.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     path: str
     arrays: str
     into: str
     seed: int
+    steps: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown_fields=True):
@@ -84,6 +90,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
         sparsity: Share of zeros among the weights that were pruned.
         layers: How many were pruned, or learned to be quantized.
         steps: Of fine-tuning.
+        taught: Steps that the original learned for before channels went; 0 where it was of no use.
         macs: Multiply-accumulates of the original, and of what is left of it.
         channels: How many were removed, and how many could have been.
     """
@@ -91,6 +98,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", forbid_unknown
     sparsity: float = 0.0
     layers: int = 0
     steps: int = 0
+    taught: int = 0
     macs: tuple[int, int] = (0, 0)
     channels: tuple[int, int] = (0, 0)
 

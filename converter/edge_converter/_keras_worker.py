@@ -116,9 +116,12 @@ def _train(question: wire.Prune | wire.Slim | wire.Qat, answers: IO[bytes]) -> w
     tf.keras.utils.set_random_seed(question.seed)
     tf.config.experimental.enable_op_determinism()
     with np.load(question.arrays) as arrays:
+        # Samples of a folder come class by class, and parts of them have to stand for all.
+        order = np.random.default_rng(question.seed).permutation(len(arrays["x"]))
         lesson = _keras_tune.Lesson(
-            x=arrays["x"],
-            y=arrays["y"] if "y" in arrays.files else None,
+            x=arrays["x"][order],
+            y=arrays["y"][order] if "y" in arrays.files else None,
+            asked=question.steps,
             seed=question.seed,
             advance=lambda percent: _answer(answers, wire.Advance(percent=percent)),
         )
@@ -157,7 +160,7 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
                 least=_keras_slim.LEAST_STEPS,
             )
             _keras_tune.recalibrate(model, lesson.x, seed=lesson.seed)
-        return model, wire.Done(steps=steps, macs=slimmer.macs, channels=slimmer.removed)
+        return model, wire.Done(steps=steps, taught=slimmer.taught, macs=slimmer.macs, channels=slimmer.removed)
     model = _load(question.path)
     if isinstance(question, wire.Prune):
         pruned = _keras_prune.prune(model, lesson, sparsity=question.sparsity)
@@ -167,17 +170,19 @@ def _trained(question: wire.Prune | wire.Slim | wire.Qat, lesson: Any) -> tuple[
 
 
 # The last model whose channels were given up: what losing them costs is measured once for all rungs.
-_last: dict[tuple[str, str, int], Any] = {}
+_last: dict[tuple[str, str, int, int], Any] = {}
 
 
 def _slimmer(question: wire.Slim, lesson: Any) -> Any:
-    from edge_converter import _keras_slim, _keras_tune
+    from edge_converter import _keras_slim, _keras_teacher
 
-    key = question.path, question.arrays, question.seed
+    key = question.path, question.arrays, question.seed, question.steps
     if key not in _last:
         _last.clear()
-        model = _keras_tune.adapted(_load(question.path), lesson)
-        _last[key] = _keras_slim.Slimmer(model, lesson.x, seed=question.seed, classes=lesson.classes(model))
+        model = _keras_teacher.adapted(_load(question.path), lesson)
+        slimmer = _keras_slim.Slimmer(model, lesson.x, seed=question.seed, classes=lesson.classes(model))
+        slimmer.taught = _keras_teacher.teach(model, lesson)
+        _last[key] = slimmer
     return _last[key]
 
 

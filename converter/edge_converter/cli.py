@@ -90,6 +90,7 @@ def _request(args: argparse.Namespace) -> ConvertRequest:
         precisions=tuple(Precision(one) for one in args.precisions),
         slim=args.slim,
         qat=args.qat,
+        train_steps=args.train_steps,
         max_size=args.max_size,
         preprocessing=Preprocessing(
             resize=args.resize, fit=Fit(args.fit), crop=args.crop, mean=args.mean, std=args.std

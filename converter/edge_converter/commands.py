@@ -168,6 +168,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="remove channels of .keras and .h5 models until they are so many times as fast, such as 1.6; 0 for none",
     )
     wanted.add_argument("--qat", action="store_true", help="fine-tune .keras and .h5 models for int8")
+    wanted.add_argument(
+        "--train-steps",
+        type=_steps,
+        default=0,
+        metavar="N",
+        help="learn from so many batches of 64 samples; 0 (the default) for as many as the samples ask for",
+    )
 
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="for calibration and timing (default 1)")
@@ -367,6 +374,10 @@ def _rate(text: str) -> int:
 
 def _level(text: str) -> int:
     return _whole(text, 1, _HIGHEST_LEVEL)
+
+
+def _steps(text: str) -> int:
+    return _whole(text, 0, 1_000_000)
 
 
 def _seed(text: str) -> int:

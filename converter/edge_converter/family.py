@@ -137,6 +137,7 @@ def training(family: Family, request: ConvertRequest) -> Training:
         slim_by=Precision.INT8 if request.precisions == (Precision.INT8,) else Precision.FP32,
         threads=request.threads,
         seed=request.seed,
+        steps=request.train_steps,
     )
 
 

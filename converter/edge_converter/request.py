@@ -46,6 +46,7 @@ class ConvertRequest:
         prune: Share of the weights to remove from Keras sources; 0 for none.
         slim: How many times as fast Keras sources are to become by removing channels; 0 for none.
         qat: Fine-tune Keras sources for int8.
+        train_steps: Batches of 64 samples to fine-tune on; 0 for as many as the samples ask for.
         recipe: Name of a recipe or path of its file; None takes those of the profiles.
         settings: Options to change in it, each as `VARIANT.PASS.OPTION=VALUE`.
         precisions: Number formats to make, searched or not; none leaves it to the recipe. fp32 is always there, as the
@@ -83,6 +84,7 @@ class ConvertRequest:
     prune: float = DEFAULT_SPARSITY
     slim: float = 0.0
     qat: bool = False
+    train_steps: int = 0
     recipe: str | None = None
     settings: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()

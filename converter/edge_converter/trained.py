@@ -39,6 +39,7 @@ class Training:
         slim_by: The number format that has to become as fast as `slim` says.
         threads: Of the interpreters that are timed.
         seed: For everything random.
+        steps: Of fine-tuning; 0 for as many as the samples ask for.
     """
 
     samples: Samples
@@ -51,6 +52,7 @@ class Training:
     slim_by: Precision = Precision.FP32
     threads: int = 1
     seed: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,12 @@ def _prune(desk: _Desk) -> Pass:
     training = desk.training
     desk.progress.stage(f"prune {desk.model.name}", 100)
     question = wire.Prune(
-        path=_path(desk), arrays=str(desk.arrays), into=str(desk.into), sparsity=training.prune, seed=training.seed
+        path=_path(desk),
+        arrays=str(desk.arrays),
+        into=str(desk.into),
+        sparsity=training.prune,
+        seed=training.seed,
+        steps=training.steps,
     )
     done = desk.process.train(question, desk.progress.advance)
     return Pass(
@@ -168,15 +175,22 @@ def _prune(desk: _Desk) -> Pass:
 
 def _slim(desk: _Desk) -> Pass:
     training = desk.training
-    desk.progress.stage(f"time {desk.model.name} with fewer channels", 0)
+    desk.progress.stage(f"teach {desk.model.name}, and time it with fewer channels", 100)
     timing = slim.Timing(samples=training.samples, rows=training.rows, threads=training.threads, int8=training.int8)
     clock = slim.Clock(desk.original.path, timing, desk.into.parent)
 
     def ask(rung: int, *, tune: bool) -> wire.Done:
         question = wire.Slim(
-            path=_path(desk), arrays=str(desk.arrays), into=str(desk.into), rung=rung, tune=tune, seed=training.seed
+            path=_path(desk),
+            arrays=str(desk.arrays),
+            into=str(desk.into),
+            rung=rung,
+            tune=tune,
+            seed=training.seed,
+            steps=training.steps,
         )
-        return desk.process.train(question, desk.progress.advance if tune else lambda _: None)
+        # Before its first answer the process teaches the original, which takes as long as it says here.
+        return desk.process.train(question, desk.progress.advance)
 
     def make(rung: int) -> Path:
         ask(rung, tune=False)
@@ -199,6 +213,7 @@ def _slim(desk: _Desk) -> Pass:
             "asked": training.slim,
             "asked_of": training.slim_by.value,
             "rung": found.rung,
+            "taught": done.taught,
             **_learned(desk, done),
         },
         evidence={
@@ -214,7 +229,10 @@ def _slim(desk: _Desk) -> Pass:
 
 def _qat(desk: _Desk) -> Pass:
     desk.progress.stage(f"fine-tune {desk.model.name} for int8", 100)
-    question = wire.Qat(path=_path(desk), arrays=str(desk.arrays), into=str(desk.into), seed=desk.training.seed)
+    training = desk.training
+    question = wire.Qat(
+        path=_path(desk), arrays=str(desk.arrays), into=str(desk.into), seed=training.seed, steps=training.steps
+    )
     done = desk.process.train(question, desk.progress.advance)
     return Pass(
         name="qat",

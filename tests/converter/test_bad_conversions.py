@@ -245,6 +245,7 @@ def test_an_unknown_board(refused: Callable[..., str], tiny: Path, points: Path)
         ("--prune", "inf"),
         ("--slim", "1"),
         ("--slim", "nan"),
+        ("--train-steps", "-1"),
         ("--threads", "0"),
         ("--threads", "1.5"),
         ("--seed", "-1"),

@@ -23,7 +23,7 @@ MODELS = """
 import itertools, json, sys
 import numpy as np, keras
 from keras import layers as L
-from edge_converter import _keras_graph, _keras_slim, _keras_widths
+from edge_converter import _keras_graph, _keras_slim, _keras_teacher, _keras_tune, _keras_widths
 
 keras.utils.set_random_seed(1)
 image = lambda *shape: keras.Input(shape or (12, 12, 3))
@@ -145,6 +145,19 @@ for make in (residual, concatenated, depthwise, flattened, gated, nested, shared
         chosen = _keras_widths.choose(slimmer.channels, spaces, most)
         found["chosen"] = sum(each.loss(int(chosen[each.units].sum())) for each in spaces)
         found["least"] = min(every)
+
+def taught(labels):
+    # A model that knows nothing yet is taught twice.
+    model = keras.Sequential([keras.Input((64,)), L.Dense(4, kernel_initializer="zeros")])
+    asked = {"seed": 0, "advance": lambda _: None, "asked": 800}
+    lesson = _keras_tune.Lesson(x=points, y=labels, **asked)
+    steps = [_keras_teacher.teach(model, lesson), _keras_teacher.teach(model, lesson)]
+    return steps, [float(np.abs(w).max()) for w in model.get_weights()]
+
+points = np.random.default_rng(0).normal(size=(512, 64)).astype("f")
+easy = (points[:, 0] > 0).astype(int) + 2 * (points[:, 1] > 0).astype(int)
+found["taught"] = taught(easy)
+found["noise"] = taught(np.random.default_rng(1).integers(0, 4, 512))
 sys.stdout.write(json.dumps(found))
 """
 
@@ -205,3 +218,13 @@ def test_no_other_choice_of_so_low_a_cost_loses_less(found: Found) -> None:
 
 def test_what_a_rung_leaves_does_not_depend_on_where_one_stopped_before(found: Found) -> None:
     assert found["again"] is True
+
+
+def test_the_original_learns_the_samples_first_where_that_is_of_use(found: Found) -> None:
+    steps, weights = found["taught"]  # type: ignore[misc]
+    assert steps[0] == 400  # type: ignore[has-type]
+    assert max(weights) > 0  # type: ignore[has-type]
+
+
+def test_the_original_stays_as_it_is_where_it_learns_nothing_that_holds(found: Found) -> None:
+    assert found["noise"] == [[0, 0], [0.0, 0.0]]

@@ -68,12 +68,14 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
 @pytest.mark.timeout(900)
 def test_a_slimmed_model_has_fewer_channels_is_faster_and_answers_as_well(school: School) -> None:
     rows = data.as_rows(range(len(school.lessons.labels)))
-    made = school.make(Training(samples=school.lessons, rows=rows, slim=1.2, int8=False))
+    made = school.make(Training(samples=school.lessons, rows=rows, slim=1.2, int8=False, steps=700))
     (file,) = made.files
     assert made.refused == ()
     assert file.label == "slim1.2"
     (step,) = file.compression
     assert step.name == "slim"
+    assert step.parameters["steps"] == 700
+    assert step.parameters["taught"] == 0  # it was trained on these samples
     assert float(step.evidence["macs"]) < float(step.evidence["macs_before"])
     assert graph.read(file.path).cost.macs < graph.read(school.original.path).cost.macs
     assert float(step.evidence["removed"]) > 0
@@ -158,7 +160,7 @@ class Told:
         return {name: SpeedUp(by_minima=ratio, by_medians=ratio) for name, ratio in ratios.items()}
 
 
-@pytest.mark.parametrize(("rest", "rung"), [(0.0, 7), (0.1, 8), (0.3, 12)])
+@pytest.mark.parametrize(("rest", "rung"), [(0.0, 14), (0.1, 16), (0.3, 23)])
 def test_the_search_goes_as_far_as_it_must_and_learns_what_does_not_shrink(rest: float, rung: int) -> None:
     clock = Told(rest)
     found = slim.find(1.6, lambda rung: Path(str(rung)), clock)
@@ -169,10 +171,10 @@ def test_the_search_goes_as_far_as_it_must_and_learns_what_does_not_shrink(rest:
 
 def test_one_number_format_decides_and_of_the_other_it_is_known_what_it_reached() -> None:
     found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3))
-    assert found.rung == 7
+    assert found.rung == 14
     assert 1 < found.measured["int8"].by_minima < 1.6
     found = slim.find(1.6, lambda rung: Path(str(rung)), Told(0.0, of_int8=0.3), by="int8")
-    assert found.rung == 12
+    assert found.rung == 23
     assert found.measured["int8"].by_minima >= 1.6
 
 
@@ -183,11 +185,11 @@ def test_the_search_comes_back_from_where_it_went_too_far() -> None:
             return measured if len(self.asked) > 1 else {"fp32": SpeedUp(by_minima=1.01, by_medians=1.01)}
 
     def make(rung: int) -> Path:
-        if rung > 14:
+        if rung > 28:
             raise UnsupportedModelError("cannot be made so much smaller")
         return Path(str(rung))
 
-    assert slim.find(1.6, make, Disturbed(0.0)).rung == 8
+    assert slim.find(1.6, make, Disturbed(0.0)).rung == 15
 
 
 def test_the_search_says_how_fast_it_gets_at_most() -> None:
@@ -197,7 +199,7 @@ def test_the_search_says_how_fast_it_gets_at_most() -> None:
 
 def test_the_search_says_how_fast_it_got_where_no_more_channels_can_go() -> None:
     def make(rung: int) -> Path:
-        if rung > 8:
+        if rung > 16:
             raise UnsupportedModelError("cannot be made so much smaller")
         return Path(str(rung))
 

@@ -40,6 +40,7 @@ def _words(request: ConvertRequest, manifest: Manifest) -> Iterator[str]:
         "--objective": _unless(request.objective.value, Objective.ACCURACY.value),
         "--prune": _unless(f"{request.prune:g}", f"{DEFAULT_SPARSITY:g}"),
         "--slim": _unless(f"{request.slim:g}", "0"),
+        "--train-steps": _unless(str(request.train_steps), "0"),
         "--signature": request.signature,
         "--recipe": Path(request.recipe).name if request.recipe else None,
         "--resize": _by(prepared.resize),
