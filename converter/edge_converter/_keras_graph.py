@@ -8,6 +8,7 @@ Imported in the TensorFlow process only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,19 +37,46 @@ def walk(model: Any, values: Sequence[Any], call: Call) -> list[Any]:
     """
     graph = graph_of(model)
     known = {id(tensor): value for tensor, value in zip(graph.inputs, values, strict=True)}
-    nodes = graph._nodes_by_depth  # noqa: SLF001 - Keras has no public way through a graph
-    for depth in sorted(nodes, reverse=True):
-        for node in nodes[depth]:
-            if node.is_input:
-                continue
-            args, keywords = node.arguments.fill_in(known)
-            if isinstance(node.operation, keras.Model):
-                found: Any = walk(node.operation, keras.tree.flatten(args), call)
-            else:
-                found = keras.tree.flatten(call(node, args, keywords))
-            for tensor, value in zip(node.outputs, found, strict=True):
-                known[id(tensor)] = value
+    nodes = _nodes(graph)
+    # A value is forgotten once it was read for the last time: it may be the activations of hundreds of samples.
+    reads = Counter(id(tensor) for node in nodes for tensor in node.arguments.keras_tensors)
+    reads.update(id(tensor) for tensor in graph.outputs)
+    for node in nodes:
+        args, keywords = node.arguments.fill_in(known)
+        reads.subtract(id(tensor) for tensor in node.arguments.keras_tensors)
+        for tensor in node.arguments.keras_tensors:
+            if not reads[id(tensor)]:
+                known.pop(id(tensor), None)
+        if isinstance(node.operation, keras.Model):
+            found: Any = walk(node.operation, keras.tree.flatten(args), call)
+        else:
+            found = keras.tree.flatten(call(node, args, keywords))
+        del args, keywords
+        for tensor, value in zip(node.outputs, found, strict=True):
+            known[id(tensor)] = value
     return [known[id(tensor)] for tensor in graph.outputs]
+
+
+def _nodes(graph: Any) -> list[Any]:
+    """Those that compute something, in an order in which they can."""
+    by_depth = graph._nodes_by_depth  # noqa: SLF001 - Keras has no public way through a graph
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+def activation_bytes(model: Any) -> tuple[int, int]:
+    """What the layers of a model give for one sample, in bytes of float32: the largest alone, and all together.
+
+    Raises:
+        NoGraphError: The model, or one nested in it, is neither functional nor sequential.
+    """
+    largest = total = 0
+    for node in _nodes(graph_of(model)):
+        if isinstance(node.operation, keras.Model):
+            one, all_ = activation_bytes(node.operation)
+        else:
+            one = all_ = 4 * sum(positions(each.shape) * (each.shape[-1] or 1) for each in node.outputs)
+        largest, total = max(largest, one), total + all_
+    return largest, total
 
 
 def graph_of(model: Any) -> Any:

@@ -33,7 +33,11 @@ _BATCH = 128
 # How far the smaller model's answers may be from those of the model with closed gates.
 _TOLERANCE = 1e-3
 _CHECKED = 16
-_HEALED = 256
+_HEALED, _LEAST_HEALED = 256, 16
+# What the activations of samples looked at together may take. Healing holds up to eight tensors as large as the
+# largest (of both models, what is read, what is given, what is wanted); slopes all, twice.
+_ACTIVATION_BYTES = 2 << 30
+_HELD_TENSORS = 8
 _JUDGED = 512
 # A network that has lost channels has more to learn than one that has lost weights.
 EPOCHS = 24
@@ -79,7 +83,10 @@ class Slimmer:
         self._traced = tf.function(self._slopes, autograph=False)
         self._x = x[:_SAMPLES]
         apart = min(len(x) // 4, _JUDGED)
-        self._healed = x[: len(x) - apart][:_HEALED]
+        largest, total = _keras_graph.activation_bytes(model)
+        fit = max(_LEAST_HEALED, _ACTIVATION_BYTES // max(1, _HELD_TENSORS * largest))
+        self._healed = x[: len(x) - apart][: min(_HEALED, fit)]
+        self._batch = max(1, min(_BATCH, _ACTIVATION_BYTES // max(1, 2 * total)))
         self._judged = x[len(x) - apart :] if apart else x
         self._spaces: tuple[Space, ...] | None = None
 
@@ -135,8 +142,8 @@ class Slimmer:
     def _importance(self) -> NDArray[np.float64]:
         """Of every unit: what would change without it, on average over the samples."""
         total = np.zeros(self.channels.units)
-        for start in range(0, len(self._x), _BATCH):
-            batch = self._x[start : start + _BATCH]
+        for start in range(0, len(self._x), self._batch):
+            batch = self._x[start : start + self._batch]
             uniform = self._draw.random((len(batch), 1)).astype(np.float32)
             gates = np.broadcast_to(self.keep.astype(np.float32), (len(batch), len(self.keep)))
             slopes = self._traced(tf.constant(batch), tf.constant(gates), tf.constant(uniform))

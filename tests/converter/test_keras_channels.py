@@ -158,6 +158,21 @@ points = np.random.default_rng(0).normal(size=(512, 64)).astype("f")
 easy = (points[:, 0] > 0).astype(int) + 2 * (points[:, 1] > 0).astype(int)
 found["taught"] = taught(easy)
 found["noise"] = taught(np.random.default_rng(1).integers(0, 4, 512))
+
+class Value:
+    # Stands for a tensor on a walk; how many there are at once is counted.
+    alive = most = 0
+    def __init__(self):
+        Value.alive += 1
+        Value.most = max(Value.most, Value.alive)
+    def __del__(self):
+        Value.alive -= 1
+
+deep = keras.Sequential([keras.Input((6, 6, 3)), *(L.Conv2D(4, 3, padding="same") for _ in range(20))])
+_keras_graph.walk(deep, [Value()], lambda node, args, keywords: Value())
+found["held"] = Value.most
+around = keras.Sequential([image(6, 6, 3), deep])
+found["bytes"] = [_keras_graph.activation_bytes(each) for each in (deep, around)]
 sys.stdout.write(json.dumps(found))
 """
 
@@ -228,3 +243,12 @@ def test_the_original_learns_the_samples_first_where_that_is_of_use(found: Found
 
 def test_the_original_stays_as_it_is_where_it_learns_nothing_that_holds(found: Found) -> None:
     assert found["noise"] == [[0, 0], [0.0, 0.0]]
+
+
+def test_a_walk_holds_what_is_still_to_be_read_alone(found: Found) -> None:
+    assert found["held"] <= 3
+
+
+def test_the_activations_of_nested_models_are_counted_too(found: Found) -> None:
+    one = 6 * 6 * 4 * 4
+    assert found["bytes"] == [[one, 20 * one]] * 2
