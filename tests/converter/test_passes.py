@@ -83,9 +83,10 @@ def test_every_format_is_made_and_says_what_was_found(room: Room) -> None:
     assert {id_: one.graph.precision for id_, one in found.items()} == FORMATS
     assert step(found["int8"], "calibrate").evidence["method"] in {"min-max", "mse"}
     assert "channels" in step(found["int8"], "equalize").evidence
-    for id_ in ("int8", "weight8", "weight4"):
+    for id_ in ("dynamic", "int8", "int16x8", "weight8", "weight4"):
         told = step(found[id_], "compensate").evidence
         assert told["kept"] is True
+        assert told["layers"] == len(found[id_].graph.weighted)
         assert 0 < float(told["error_after"]) < float(told["error_before"])
     assert error(found["int8"].path, MEDIUM) < error(plain(room, MEDIUM), MEDIUM)
 

@@ -19,7 +19,12 @@ from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision
 from edge_sdk.wire import Bytes, Wire
 
-_INTEGERS = (Precision.INT8, Precision.WEIGHT8, Precision.WEIGHT4, Precision.MIXED)
+_INTEGERS = (
+    *(Precision.INT8, Precision.INT16X8, Precision.DYNAMIC),
+    *(Precision.WEIGHT8, Precision.WEIGHT4, Precision.MIXED),
+)
+# Where 8-bit weights are all whose rounding counts, each layer's own error is all there is to mend.
+_WEIGHTS_ALONE = (Precision.WEIGHT8, Precision.DYNAMIC, Precision.INT16X8)
 _SHOWN_NAME = 60
 _SHOWN_CHARS = 500  # of a list of layers
 # Names of inner tensors are cut when a variant is finished, and what that saves is counted in.
@@ -34,7 +39,7 @@ class Compensate:
     """Chooses integers so that the answers stay, where that brings them closer to the float model's."""
 
     name = "compensate"
-    version = 2
+    version = 3
     options = CompensateOptions
     serves_all_formats = False
 
@@ -48,10 +53,8 @@ class Compensate:
     def run(self, work: Work, options: CompensateOptions, room: Room) -> Work:
         """Choose; where the layers cannot be looked at one by one, the quantizer's integers stay and it says why."""
         del options
-        # Where 8-bit weights are all that is quantized, each layer's own error is all there is to mend.
-        return _chosen(
-            self.name, work, room, Twin(content=work.content, follows=work.precision is not Precision.WEIGHT8)
-        )
+        follows = work.precision not in _WEIGHTS_ALONE
+        return _chosen(self.name, work, room, Twin(content=work.content, follows=follows))
 
     def ensures(self, before: Work, after: Work, options: CompensateOptions) -> str:
         """The same operators and formats."""

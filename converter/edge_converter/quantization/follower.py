@@ -74,6 +74,13 @@ class Follower:
             return None
         return Grid(scale=float(entry.quantization.scale[0]), zero=int(entry.quantization.zeroPoint[0]))
 
+    def _scale(self, index: int) -> float | None:
+        """Of a tensor's integers, 8 bits or 16; None where it holds floats."""
+        entry = _graph(self.file).tensors[index]
+        if flatbuffer.TYPE_NAMES[entry.type] not in {"int8", "int16"}:
+            return None
+        return float(entry.quantization.scale[0])
+
     def layer(self, graph: FloatGraph, operator: Any) -> Layer | None:
         """The layer behind an operator, if it is one whose integers can be chosen; why not is kept in `skipped`."""
         kind, name = graph.kind(operator), graph.name(int(operator.outputs[0]))
@@ -132,14 +139,11 @@ class Follower:
         stored = tensors[self._unpacked.get(at, at)]
         stored_bias = tensors[twin.inputs[2]] if biased else None
         kinds = [flatbuffer.TYPE_NAMES[each.type] if each is not None else None for each in (stored, stored_bias)]
-        input_scale = None
-        if kinds[0] == "int8" and kinds[1] in {"int32", None} and at not in self._unpacked:
-            grid = self.grid(_text(tensors[twin.inputs[0]].name))
-            input_scale = grid.scale if grid is not None else 0.0
-        elif kinds[0] not in LARGEST or kinds[1] not in {"float32", None} or at not in self._unpacked:
+        # Integers are multiplied with integers, and the bias counts in units of both scales; or with floats.
+        input_scale = self._scale(int(twin.inputs[0]))
+        biases = {"int32", "int64", None} if input_scale is not None else {"float32", None}
+        if kinds[0] not in (LARGEST if input_scale is None else {"int8"}) or kinds[1] not in biases:
             return f"left in {kinds[0]}"
-        if input_scale == 0.0:
-            return "its activations are not in 8 bits"
         return Layer(
             kind=kind,
             options=operator.builtinOptions,

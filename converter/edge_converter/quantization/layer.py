@@ -25,7 +25,11 @@ Matrix = NDArray[np.float64]
 _ROWS = 4096
 _ROWS_A_TAP = 8
 _ROWS_EACH = 1024  # of a depthwise layer, which has few taps
-_INT32 = 2**31 - 1
+# How a bias is stored, and how large it may be: beside activations of 16 bits, kernels add 40 bits up.
+_BIASES: dict[str, tuple[type[np.signedinteger[Any]], int]] = {
+    "int32": (np.int32, 2**31 - 1),
+    "int64": (np.int64, 2**39 - 1),
+}
 # A channel that is next to nothing still has a bias, counted in units of its scale.
 _BIAS_MOST = 2.0**30
 # The largest magnitude of a stored integer; -8 and -128 stay unused, so that the range is symmetric.
@@ -189,7 +193,8 @@ class Layer:
             _put(self.file, self.stored_bias, told, None)
             return told
         bias_scales = np.float64(self.input_scale) * scales
-        whole = np.clip(np.rint(bias / bias_scales), -_INT32, _INT32).astype(np.int32)
+        bits, most = _BIASES[flatbuffer.TYPE_NAMES[self.stored_bias.type]]
+        whole = np.clip(np.rint(bias / bias_scales), -most, most).astype(bits)
         _put(self.file, self.stored_bias, whole, bias_scales.astype(np.float32))
         stands: Floats = (whole * bias_scales).astype(np.float32)
         return stands
