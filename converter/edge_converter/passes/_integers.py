@@ -178,7 +178,7 @@ class Cluster:
     """Leaves those integers that take few bits when the file is compressed; it runs as fast as before."""
 
     name = "cluster"
-    version = 2
+    version = 3
     options = ClusterOptions
     serves_all_formats = False
 
@@ -237,7 +237,7 @@ class Allocate:
     """Stores weights in 8 bits, and in 4 where that costs least."""
 
     name = "allocate"
-    version = 2
+    version = 3
     options = AllocateOptions
     serves_all_formats = False
 

@@ -123,7 +123,9 @@ class Layer:
 
     def _all(self, weights: Matrix, seen: Seen, most: int) -> tuple[Matrix, Matrix]:
         """Integers and scales of a layer whose channels see the same inputs."""
-        wanted = weights if seen.cross is None else rounding.aimed(weights, seen.moments, seen.cross)
+        wanted = (
+            weights if seen.cross is None else rounding.aimed(weights, seen.moments, seen.cross, ridge=_ridge(most))
+        )
         if not self.price:
             scales = self._scales(wanted, np.diag(seen.moments)[:, None], most)
             return rounding.compensated(wanted, seen.moments, scales, most=most), scales
@@ -140,7 +142,11 @@ class Layer:
         return shared
 
     def _each(self, weights: Matrix, seen: Seen, most: int) -> tuple[Matrix, Matrix]:
-        wanted = weights if seen.cross is None else rounding.aimed_each(weights, seen.moments, seen.cross)
+        wanted = (
+            weights
+            if seen.cross is None
+            else rounding.aimed_each(weights, seen.moments, seen.cross, ridge=_ridge(most))
+        )
         scales = self._scales(wanted, np.diagonal(seen.moments, axis1=1, axis2=2).T, most)
         return rounding.compensated_each(wanted, seen.moments, scales, most=most), scales
 
@@ -251,6 +257,11 @@ class Looks:
             return each
         product: Matrix = (one.T @ other).astype(np.float64) / len(one)
         return product
+
+
+def _ridge(most: int) -> float:
+    """How strongly the trained weights hold, by the largest integer."""
+    return rounding.RIDGE if most >= _FINE else rounding.RIDGE_OF_FEW_LEVELS
 
 
 def _put(file: Any, tensor: Any, values: Array, scales: Floats | None) -> None:
