@@ -22,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import msgspec
+
 from edge_sdk import _ustar, atomic, scratch
 from edge_sdk.content import regular, sha256
 from edge_sdk.errors import BlobMismatchError, BundleError, BundleFormatError, StorageError, UnknownVariantError
@@ -36,6 +38,7 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_EVIDENCE_BYTES = 16 * 1024 * 1024
 MAX_LATENCIES = 10_000
 _CHUNK = 1 << 20
+_FORMAT = 1
 _log = logging.getLogger(__name__)
 _NAME = re.compile(rf"(?:{re.escape(MANIFEST)}|{re.escape(EVIDENCE)}|{re.escape(REPORT)}|{BLOBS}/[0-9a-f]{{64}})")
 
@@ -57,9 +60,7 @@ class Bundle:
         self.path = Path(path)
         raw = self._read(MANIFEST, MAX_MANIFEST_BYTES)
         self.manifest_sha256 = hashlib.sha256(raw).hexdigest()
-        self.manifest = decode(
-            raw, Manifest, where=str(self.path / MANIFEST), max_bytes=MAX_MANIFEST_BYTES, error=BundleFormatError
-        )
+        self.manifest = _manifest(raw, str(self.path / MANIFEST))
         check(self.manifest, where=str(self.path / MANIFEST))
         # By content: `check` has seen to it that a blob has one size.
         self._verified: set[str] = set()
@@ -167,6 +168,27 @@ class Bundle:
         if len(content) > max_bytes:
             raise BundleFormatError(f"{name} has more than {max_bytes} bytes", where=str(self.path))
         return content
+
+
+class _Versioned(msgspec.Struct):
+    """What a manifest of any format has."""
+
+    format: int
+
+
+def _manifest(raw: bytes, where: str) -> Manifest:
+    try:
+        return decode(raw, Manifest, where=where, max_bytes=MAX_MANIFEST_BYTES, error=BundleFormatError)
+    except BundleFormatError:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = msgspec.json.decode(raw, type=_Versioned).format
+            if found != _FORMAT:
+                raise BundleFormatError(
+                    f"is of format {found}; this version reads format {_FORMAT}",
+                    where=where,
+                    hint="update adaptive-edge-sdk, or convert the model with this version",
+                ) from None
+        raise
 
 
 def check(manifest: Manifest, *, where: str) -> None:
