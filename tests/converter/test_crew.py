@@ -134,7 +134,7 @@ def test_no_step_is_made_by_two_at_once(room: Room, tmp_path: Path) -> None:
             yield one.id
 
     some = taken()
-    # int16x8 begins with the calibration that int8 is busy with, so weight8 comes before it.
+    # int16x8 begins with what int8 is busy with, so weight8 comes before it.
     assert [next(some), next(some)] == ["int8", "weight8"]
     waiting = threading.Thread(target=lambda: found.append(next(some)))
     found: list[str] = []
