@@ -69,7 +69,7 @@ def test_where_int8_will_do_no_layer_stays_float(
     content: bytes, bench: Bench, found_ranges: dict[str, Any], tmp_path: Path
 ) -> None:
     found = partial.make(content, found_ranges, bench, tmp_path, accepts=lambda _: True, where="x")
-    assert (found.floats, found.layers, found.tries) == ((), (), 1)
+    assert (found.others, found.layers, found.tries) == ((), (), 1)
     assert in_float(found.content) == set()
 
 
@@ -79,9 +79,9 @@ def test_as_few_layers_stay_float_as_the_bound_needs(
     found = partial.make(
         content, found_ranges, bench, tmp_path, accepts=lambda made: len(in_float(made)) >= 2, where="x", most=0.9
     )
-    assert len(found.floats) == 2
+    assert len(found.others) == 2
     costliest = sorted(found.layers, key=lambda layer: -layer.error)[:2]
-    assert set(found.floats) == {layer.name for layer in costliest} == in_float(found.content)
+    assert set(found.others) == {layer.name for layer in costliest} == in_float(found.content)
     assert np.isfinite(answers.scores(found.content, [digits.held_out()[0][:50]])[0]).all()
 
 
