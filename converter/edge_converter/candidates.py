@@ -18,8 +18,6 @@ from edge_converter.passes import Room
 from edge_converter.pipeline import Step
 from edge_converter.quantization import quantize
 from edge_converter.recipe import VariantRecipe
-from edge_sdk.engine import Engine
-from edge_sdk.errors import DelegateError
 from edge_sdk.manifest import Pass, Precision, Refused
 
 GIVEN = "given"
@@ -204,7 +202,6 @@ def _make(one: Planned, room: Room, cache: Cache) -> Candidate:
     if room.max_size is not None and size > room.max_size:
         raise QuantizationError(f"{size:,} bytes, where at most {room.max_size:,} are allowed", where=room.where)
     result = quantize.read_back(into, one.recipe.precision, work.done[-1], where=room.where)
-    _computes(into, room.where)
     return Candidate(
         id=one.id,
         source=one.file.source,
@@ -216,18 +213,6 @@ def _make(one: Planned, room: Room, cache: Cache) -> Candidate:
         exceptions=result.exceptions,
         given=False,
     )
-
-
-def _computes(path: Path, where: str) -> None:
-    """Refuse a file that the runtime does not take, before anything is measured on it.
-
-    Raises:
-        QuantizationError: With what the runtime says.
-    """
-    try:
-        Engine(path).close()
-    except DelegateError as cause:
-        raise QuantizationError(cause.what, where=where) from cause
 
 
 def _samples_key(room: Room) -> str:

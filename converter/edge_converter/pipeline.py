@@ -20,6 +20,7 @@ from edge_converter.cache import Cache
 from edge_converter.errors import PassContractError, QuantizationError
 from edge_converter.passes import Pass, Room, Work
 from edge_converter.recipe import VariantRecipe
+from edge_sdk.engine import Engine
 from edge_sdk.errors import DelegateError
 from edge_sdk.manifest import Pass as Record
 from edge_sdk.manifest import Precision, TensorSpec
@@ -161,7 +162,9 @@ def _one(before: Work, step: Step, room: Room) -> Work:
         raise QuantizationError(f"{step.do.name}: {reason}", where=room.where)
     try:
         after = step.do.run(before, step.options, room)
-    except DelegateError as cause:  # what was made so far, and is asked for answers, is refused by the runtime
+        if after.content != before.content:
+            Engine(after.content).close()
+    except DelegateError as cause:  # what the pass made, or tried on its way, the runtime does not compute
         raise QuantizationError(f"{step.do.name}: {cause.what}", where=room.where) from cause
     broken = _changed_border(before, after) or step.do.ensures(before, after, step.options)
     if not broken and (len(after.done) != len(before.done) + 1 or after.done[:-1] != before.done):
