@@ -15,6 +15,7 @@ from edge_converter.candidates import Candidate, FloatFile
 from edge_converter.labelled import data
 from edge_converter.passes import Room, Work
 from edge_converter.quantization import answers, quantize, rounding, transfer
+from edge_converter.quantization.bench import open_bench
 from edge_lab import digits
 from edge_sdk.manifest import Pass, Precision, Preprocessing
 
@@ -196,6 +197,17 @@ def test_the_costliest_layers_are_computed_more_finely_and_no_more_of_them_than_
     assert int(told[f"layers_in_{instead}"]) >= len(one.exceptions) > 0
     assert float(told["error"]) <= float(whole) * 0.9
     assert all(("int16 activations" if instead == "int16" else "float") in each for each in one.exceptions)
+
+
+def test_no_more_answers_change_than_the_bound_on_the_drop_lets(room: Room) -> None:
+    there = open_bench(flatbuffer.prepare(SMALL.read_bytes(), where="x"), room.samples, room.rows, where="x")
+    assert there.changed(SMALL.read_bytes()) == 0
+    assert there.changed(MEDIUM.read_bytes()) > 0  # another network, of the same classes
+    begin = {"name": "calibrate", "method": "min-max"}
+    finer = {"name": "spare", "max_error": 1.0, "max_drop": 0.0, "most": 1.0}
+    (one,) = made(room, SMALL, own(begin, finer)).values()
+    assert step(one, "spare").evidence["answers_changed"] == 0
+    assert there.changed(one.path.read_bytes()) == 0
 
 
 def test_the_same_samples_give_the_same_bytes(room: Room) -> None:

@@ -95,12 +95,15 @@ class SpareOptions(Wire, frozen=True, kw_only=True):
 
     Attributes:
         max_error: Mean square of what the scores may differ by on samples apart, relative to their variance.
+        max_drop: Points of accuracy that may be lost at the most: so many answers may change on samples apart, of which
+            there are 32 at the most. 100 leaves it to `max_error`.
         most: Share of the layers that may be in the other format.
         granularity: Of the weights' scales.
         instead: The other format: `float`, or `int16` activations for NPUs that compute no floats.
     """
 
     max_error: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    max_drop: Annotated[float, Meta(ge=0, le=100)] = 100.0
     most: Annotated[float, Meta(gt=0, le=1)] = 0.5
     granularity: Granularity = Granularity.CHANNEL
     instead: Instead = Instead.FLOAT
@@ -110,7 +113,7 @@ class Spare:
     """Makes int8 in which the layers that cost most are in a finer format, as few as a bound on the error needs."""
 
     name = "spare"
-    version = 2
+    version = 3
     options = SpareOptions
     serves_all_formats = False
 
@@ -130,27 +133,35 @@ class Spare:
             QuantizationError: As many layers in the other format as may be are not enough, or the layers cannot be
                 computed one by one.
         """
+        bounds_drop = options.max_drop < 100  # noqa: PLR2004 - percent
         with one_by_one(room.where):
             there = open_bench(work.floating, room.samples, room.rows, where=room.where)
+
+            def accepts(content: bytes) -> bool:
+                close = there.error(content) <= options.max_error
+                return close and not (bounds_drop and there.changed(content) > options.max_drop)
+
             found = partial.make(
                 work.floating,
                 work.ranges or {},
                 there,
                 room.folder,
-                accepts=lambda content: there.error(content) <= options.max_error,
+                accepts=accepts,
                 where=room.where,
                 granularity=options.granularity,
                 most=options.most,
                 instead=options.instead,
             )
-            error = there.error(found.content)
-        evidence: Evidence = {
-            f"layers_in_{options.instead.value}": len(found.others),
-            "error": round(error, 6),
-            "tries": found.tries,
-        }
+            evidence: Evidence = {
+                f"layers_in_{options.instead.value}": len(found.others),
+                "error": round(there.error(found.content), 6),
+                "tries": found.tries,
+            }
+            if bounds_drop:
+                evidence["answers_changed"] = there.changed(found.content)
         evidence |= {f"layer:{layer.name[:_SHOWN_NAME]}": round(layer.error, 8) for layer in found.layers}
-        parameters: Evidence = {"max_error": options.max_error, "most": options.most, "instead": options.instead.value}
+        parameters: Evidence = {"max_error": options.max_error, "max_drop": options.max_drop, "most": options.most}
+        parameters["instead"] = options.instead.value
         record = Record(name=self.name, parameters=parameters, evidence=evidence)
         return replace(work, content=found.content, done=(*work.done, record))
 

@@ -35,6 +35,20 @@ class Bench:
         """Mean square of what a file's scores differ by from the float model's, relative to their variance (NMSE)."""
         return answers.distance(content, self.apart, self.wanted)
 
+    def changed(self, content: bytes) -> float:
+        """Percent of the samples apart whose best class is another than the float model's.
+
+        Only an answer that changed can have become wrong, so accuracy drops by no more points than this.
+
+        Raises:
+            QuantizationError: The model does not give one score a class.
+        """
+        if len(self.wanted) != 1 or self.wanted[0].reshape(len(self.wanted[0]), -1).shape[1] == 1:
+            raise QuantizationError("a bound on the drop needs a model that gives one score a class")
+        (found,) = answers.scores(content, self.apart)
+        one, other = (each.reshape(len(each), -1).argmax(axis=1) for each in (found, self.wanted[0]))
+        return 100 * float((one != other).mean())
+
 
 def open_bench(content: bytes, samples: Samples, rows: Integers, *, where: str) -> Bench:
     """Put a float model on the bench, with as many samples as fit into memory.

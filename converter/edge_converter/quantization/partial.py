@@ -2,7 +2,7 @@
 
 Whole int8 is tried first. Where it does not do, the layers are measured one by one (`sensitivity`), and
 those with the largest errors go to the other format: one, two, four and so on until the file is accepted, then as few
-as will do. Who accepts is the caller: agreement or a drop on steering samples, never on those that count.
+as will do. Who accepts is the caller, by samples that do not count.
 
 What a layer costs in int8 is mostly its output's rounding. A float layer hands on floats; one with activations of 16
 bits whose readers stay in 8 has its output rounded to 8 bits all the same, so its readers go with it.
