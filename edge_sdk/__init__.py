@@ -12,6 +12,7 @@ from edge_sdk._version import __version__
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
+    from edge_sdk.engine import Engine
     from edge_sdk.errors import EdgeError
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
@@ -21,12 +22,13 @@ _HOMES = {
     "Bundle": "edge_sdk.bundle",
     "EdgeError": "edge_sdk.errors",
     "EdgeModel": "edge_sdk.model",
+    "Engine": "edge_sdk.engine",
     "Interpreter": "edge_sdk.interpreter",
     "Mode": "edge_sdk.preference",
     "Preference": "edge_sdk.preference",
 }
 
-__all__ = ["Bundle", "EdgeError", "EdgeModel", "Interpreter", "Mode", "Preference", "__version__"]
+__all__ = ["Bundle", "EdgeError", "EdgeModel", "Engine", "Interpreter", "Mode", "Preference", "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -50,6 +50,8 @@ class Engine:
         delegate: Who computes; only `cpu` so far.
         warm: Run once on zeros now, so that the first call is as fast as the later ones.
         observe: Told the milliseconds of every inference, while the engine is held: must be quick.
+        stored: Tensors are taken and given as the file stores them, a quantized one as its integers: what the segments
+            of a pipeline hand to each other.
 
     Raises:
         ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
@@ -67,6 +69,7 @@ class Engine:
         delegate: str = CPU,
         warm: bool = True,
         observe: Callable[[float], None] | None = None,
+        stored: bool = False,
     ) -> None:
         _check_arguments(threads, delegate)
         self._turn = FairLock()
@@ -75,7 +78,7 @@ class Engine:
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:
-            self._inputs, self._outputs = _ports(self._interpreter)
+            self._inputs, self._outputs = _ports(self._interpreter, stored=stored)
         except ModelLoadError as error:
             error.where = self.where
             raise
@@ -251,7 +254,7 @@ def _check_arguments(threads: object, delegate: str) -> None:
         )
 
 
-def _ports(interpreter: RawInterpreter) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Inputs and outputs, by the names of the file's signature where it has one."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     names: dict[int, str] = {}
@@ -260,10 +263,11 @@ def _ports(interpreter: RawInterpreter) -> tuple[tuple[Port, ...], tuple[Port, .
         for signature in (runner.get_input_details(), runner.get_output_details()):
             names |= {int(details["index"]): name for name, details in signature.items()}
     finite = _computes_with_integers(interpreter)
-    return (
-        tuple(port(each, name=names.get(int(each["index"]), each["name"]), finite=finite) for each in inputs),
-        tuple(port(each, name=names.get(int(each["index"]), each["name"])) for each in outputs),
-    )
+
+    def made(each: dict[str, Any], *, finite: bool = False) -> Port:
+        return port(each, name=names.get(int(each["index"]), each["name"]), finite=finite, stored=stored)
+
+    return tuple(made(each, finite=finite) for each in inputs), tuple(made(each) for each in outputs)
 
 
 def _computes_with_integers(interpreter: RawInterpreter) -> bool:

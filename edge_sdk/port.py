@@ -130,8 +130,14 @@ class Port:
         )
 
 
-def port(details: Mapping[str, Any], *, name: str, finite: bool = False) -> Port:
+def port(details: Mapping[str, Any], *, name: str, finite: bool = False, stored: bool = False) -> Port:
     """A `Port` from what the runtime tells of a tensor.
+
+    Args:
+        details: The runtime's own.
+        name: The app knows it by.
+        finite: NaN and infinity are refused in floats.
+        stored: A quantized tensor is taken and given as its integers.
 
     Raises:
         ModelLoadError: The tensor is of a kind an app can't pass, such as text.
@@ -146,7 +152,7 @@ def port(details: Mapping[str, Any], *, name: str, finite: bool = False) -> Port
     if dtype.kind not in "fiub" or len(scales) > 1:
         kind = f"per-channel quantized {dtype}" if len(scales) > 1 else str(dtype)
         raise ModelLoadError(f"tensor {name!r} is {kind}, which no app can pass", hint="convert the model again")
-    is_quantized = len(scales) == 1 and dtype.kind in "iu"
+    is_quantized = not stored and len(scales) == 1 and dtype.kind in "iu"
     return Port(
         name=name,
         index=int(details["index"]),
