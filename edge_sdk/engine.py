@@ -12,35 +12,26 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_sdk.errors import (
     DelegateError,
     DelegateUnavailableError,
-    InputShapeError,
     ModelClosedError,
     ModelLoadError,
     UsageError,
 )
 from edge_sdk.fairlock import FairLock
+from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
 from edge_sdk.runtime import RawInterpreter, Runtime, choose, load_error, run_error
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from edge_sdk.manifest import TensorSpec
-
 CPU = "cpu"
 
-Array = NDArray[Any]
-_FLOAT32 = np.dtype(np.float32)
 
-
-class Engine:
+class Engine(Front):
     """A loaded model.
 
     Args:
@@ -78,15 +69,12 @@ class Engine:
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:
-            self._inputs, self._outputs = _ports(self._interpreter, stored=stored)
+            self._face(*_ports(self._interpreter, stored=stored))
         except ModelLoadError as error:
             error.where = self.where
             raise
         self._input_indexes = [each.index for each in self._inputs]
         self._output_indexes = [each.index for each in self._outputs]
-        # A batch is computed sample by sample where the model has one sample per call, at every input and output.
-        self._per_sample = all(each.shape[:1] == (1,) for each in (*self._inputs, *self._outputs))
-        self._is_plain = len(self._inputs) == 1 and all(each.is_plain for each in (*self._inputs, *self._outputs))
         self._is_resizable = any(any(each.free) for each in self._inputs)
         self._shapes = [each.shape for each in self._inputs]
         self._why_closed = "the model was closed"
@@ -94,82 +82,16 @@ class Engine:
         if warm:
             self._warm()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes, in this order."""
-        return tuple(each.spec for each in self._inputs)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` gives, in this order."""
-        return tuple(each.spec for each in self._outputs)
-
     @property
     def runtime(self) -> str:
         """Name and version of the runtime, such as `ai-edge-litert 2.3.0`."""
         return f"{self._runtime.name} {self._runtime.version}"
-
-    def run(self, arrays: Sequence[Any]) -> list[Array]:
-        """One answer per output, fresh arrays that belong to the caller.
-
-        Args:
-            arrays: One per input. Where the model takes one sample at a time, a batch of any size is taken and
-                computed sample by sample, and a sample without the batch dimension gives an answer without it.
-
-        Raises:
-            InputShapeError, InputDtypeError, InputValueError: An array the model does not take.
-            ModelClosedError: After `close`.
-            DelegateError: The runtime failed while it computed.
-        """
-        inputs = self._inputs
-        if len(arrays) != len(inputs):
-            raise InputShapeError(
-                f"{len(arrays)} arrays, where the model has {len(inputs)} inputs",
-                where=self.where,
-                hint=f"pass {', '.join(repr(each.name) for each in inputs)}",
-            )
-        if self._is_plain:  # the way almost every call goes: nothing to convert
-            first = arrays[0]
-            if type(first) is np.ndarray and first.dtype == _FLOAT32 and first.shape == inputs[0].shape:
-                return self._compute(arrays)
-        taken = [each.take(array) for each, array in zip(inputs, arrays, strict=True)]
-        return self._run_taken(taken)
 
     def close(self) -> None:
         """Wait for the call that computes, then free the memory; calls that come later raise. May be repeated."""
         with self._turn:
             self._interpreter = None
         _LIVE.discard(self)
-
-    def _run_taken(self, taken: list[Array]) -> list[Array]:
-        inputs = self._inputs
-        if not self._per_sample:
-            for each, array in zip(inputs, taken, strict=True):
-                if not each.fits(array.shape):
-                    raise each.wrong_shape(array.shape)
-            return self._give(self._compute(taken))
-        if all(each.fits_sample(array.shape) for each, array in zip(inputs, taken, strict=True)):
-            return [array[0] for array in self._give(self._compute([array[np.newaxis] for array in taken]))]
-        for each, array in zip(inputs, taken, strict=True):
-            if array.ndim != len(each.shape) or not each.fits_sample(array.shape[1:]):
-                raise each.wrong_shape(array.shape)
-        sizes = {array.shape[0] for array in taken}
-        if len(sizes) > 1:
-            raise InputShapeError(f"batches of unequal sizes {sorted(sizes)}", where=self.where)
-        size = sizes.pop()
-        if size == 0:
-            return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
-        answers = [self._compute([array[i : i + 1] for array in taken]) for i in range(size)]
-        return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
-
-    def _give(self, stored: Sequence[Array]) -> list[Array]:
-        return [each.give(array) for each, array in zip(self._outputs, stored, strict=True)]
 
     def _compute(self, values: Sequence[Array]) -> list[Array]:
         """Tensors in, tensors out, as they are stored."""
