@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_sdk.front import Array
 from edge_sdk.errors import InputDtypeError, InputNameError, InputShapeError, UsageError
+from edge_sdk.front import Array
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.model import EdgeModel
 from edge_sdk.preference import Preference
