@@ -41,6 +41,10 @@ _LOOK_S = 0.05
 class IsolatedEngine(Front):
     """A model loaded and warmed in another process. Safe for any number of threads; calls are answered in order.
 
+    Attributes:
+        busy_s: Seconds it has computed since it was opened, the way there and back included.
+        opened: What the worker told when the model was loaded.
+
     Args:
         model: A file.
         delegation: Who computes; None is the CPU.
@@ -74,6 +78,7 @@ class IsolatedEngine(Front):
         self._observe = observe
         self._call_deadline_s = call_deadline_s
         self._why_closed = "the model was closed"
+        self.busy_s = 0.0
         self._worker: Worker | None = worker_for(delegation)
         order = _wire.Open(
             model=os.path.abspath(self.where),  # noqa: PTH100 - resolving links would follow what an app moves
@@ -135,6 +140,7 @@ class IsolatedEngine(Front):
                 raise
             took_s = time.perf_counter() - begun_s
             self._slowest_s = max(self._slowest_s, took_s)
+            self.busy_s += took_s
             if self._observe is not None:
                 self._observe(took_s * 1e3)
             return answer
