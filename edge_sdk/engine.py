@@ -165,6 +165,8 @@ class Engine:
         size = sizes.pop()
         if size == 0:
             return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
+        if size == 1:  # nothing to join: what a pipeline hands on is not copied once more
+            return self._give(self._compute(taken))
         answers = [self._compute([array[i : i + 1] for array in taken]) for i in range(size)]
         return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
 
@@ -262,7 +264,7 @@ def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ..
         runner = interpreter.get_signature_runner()
         for signature in (runner.get_input_details(), runner.get_output_details()):
             names |= {int(details["index"]): name for name, details in signature.items()}
-    finite = _computes_with_integers(interpreter)
+    finite = computes_with_integers(interpreter)
 
     def made(each: dict[str, Any], *, finite: bool = False) -> Port:
         return port(each, name=names.get(int(each["index"]), each["name"]), finite=finite, stored=stored)
@@ -270,7 +272,7 @@ def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ..
     return tuple(made(each, finite=finite) for each in inputs), tuple(made(each) for each in outputs)
 
 
-def _computes_with_integers(interpreter: RawInterpreter) -> bool:
+def computes_with_integers(interpreter: RawInterpreter) -> bool:
     """Whether any operator takes a quantized tensor, other than to turn stored weights back into floats.
 
     `_get_ops_details` is private in all three runtimes, and the only way to ask; without it the answer is no.
