@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edge_sdk.isolation import IsolatedEngine
+from edge_sdk.parallel.condition import Condition
+
+if TYPE_CHECKING:
+    from edge_sdk.guard import GuardedEngine
 
 _MOST_BYTES = 256
 _SHORTEST_S = 0.05  # below this a share of time says nothing; the last one stands
@@ -111,6 +117,11 @@ class AcceleratorWatch:
             limit_c=None if heat is None else heat.limit_c,
         )
 
+    def condition(self) -> Condition:
+        """The same for a pool: `ReplicaPool(..., watch={"tpu": watch.condition})` gives a hot one no new work."""
+        usage = self.look()
+        return Condition(busy=usage.busy, temp_c=usage.temp_c, limit_c=usage.limit_c)
+
     def _share(self, worker: Worker) -> float | None:
         now_s, busy_s, who = self._clock(), worker.busy_s, id(worker)
         passed_s = now_s - self._looked_s
@@ -120,6 +131,18 @@ class AcceleratorWatch:
             self._busy = min(1.0, max(0.0, (busy_s - self._counted[1]) / passed_s))
             self._looked_s, self._counted = now_s, (who, busy_s)
         return self._busy
+
+
+def watch(
+    engine: GuardedEngine, *, root: Path = Path("/"), heat: Callable[[], Heat | None] | None = None
+) -> AcceleratorWatch:
+    """A watch over the accelerator of an engine from `edge_sdk.opening`; see `AcceleratorWatch`."""
+
+    def worker() -> Worker | None:
+        found = engine.accelerator
+        return found if isinstance(found, IsolatedEngine) else None
+
+    return AcceleratorWatch(engine.delegate, worker, root=root, heat=heat)
 
 
 def read_millidegrees(temp: Path, limit: Path | None = None) -> Heat | None:
