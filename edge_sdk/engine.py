@@ -26,7 +26,7 @@ from edge_sdk.errors import (
 from edge_sdk.fairlock import FairLock
 from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
-from edge_sdk.runtime import RawInterpreter, Runtime, choose, load_error, run_error
+from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
 CPU = "cpu"
 
@@ -35,9 +35,9 @@ class Engine(Front):
     """A loaded model.
 
     Args:
-        model: A `.tflite` file, or its bytes.
+        model: A `.tflite` or `.onnx` file, or its bytes.
         threads: Of the interpreter, for one inference.
-        runtime: From `edge_sdk.runtime`; None takes the first usable.
+        runtime: From `edge_sdk.runtime`; None takes the first usable for a file of this format.
         delegate: Who computes; only `cpu` so far.
         warm: Run once on zeros now, so that the first call is as fast as the later ones.
         observe: Told the milliseconds of every inference, while the engine is held: must be quick.
@@ -65,7 +65,7 @@ class Engine(Front):
         _check_arguments(threads, delegate)
         self._turn = FairLock()
         self._observe = observe
-        self._runtime = runtime or choose()
+        self._runtime = runtime or choose_for(model)
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:

@@ -21,7 +21,7 @@ from edge_sdk.front import Array
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.model import EdgeModel
 from edge_sdk.preference import Preference
-from edge_sdk.runtime import RawInterpreter, choose, load_error
+from edge_sdk.runtime import RawInterpreter, choose_for, load_error
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -268,7 +268,7 @@ def _free(signature: Sequence[int]) -> list[bool]:
 def _raw(
     model: str | bytes, threads: int | None, delegates: Sequence[Any] | None, options: Mapping[str, Any]
 ) -> RawInterpreter:
-    runtime = choose()
+    runtime = choose_for(model)
     where = f"{len(model)} bytes" if isinstance(model, bytes) else model
     try:
         return runtime.open(model, threads=threads, delegates=delegates or (), options=options)
