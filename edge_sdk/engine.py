@@ -18,7 +18,6 @@ import numpy as np
 
 from edge_sdk.errors import (
     DelegateError,
-    DelegateUnavailableError,
     ModelClosedError,
     ModelLoadError,
     UsageError,
@@ -28,8 +27,6 @@ from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
 from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
-CPU = "cpu"
-
 
 class Engine(Front):
     """A loaded model.
@@ -37,8 +34,8 @@ class Engine(Front):
     Args:
         model: A `.tflite` or `.onnx` file, or its bytes.
         threads: Of the interpreter, for one inference.
-        runtime: From `edge_sdk.runtime`; None takes the first usable for a file of this format.
-        delegate: Who computes; only `cpu` so far.
+        runtime: From `edge_sdk.runtime`; None takes the first usable for a file of this format. `edge_sdk.delegates`
+            gives one with an accelerator in it; `edge_sdk.opening` keeps that in a process of its own.
         warm: Run once on zeros now, so that the first call is as fast as the later ones.
         observe: Told the milliseconds of every inference, while the engine is held: must be quick.
         stored: Tensors are taken and given as the file stores them, a quantized one as its integers: what the segments
@@ -47,7 +44,6 @@ class Engine(Front):
     Raises:
         ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
         RuntimeUnavailableError: No runtime is installed.
-        DelegateUnavailableError: The delegate does not exist here.
         UsageError: `threads` is no positive whole number.
     """
 
@@ -57,12 +53,11 @@ class Engine(Front):
         *,
         threads: int = 1,
         runtime: Runtime | None = None,
-        delegate: str = CPU,
         warm: bool = True,
         observe: Callable[[float], None] | None = None,
         stored: bool = False,
     ) -> None:
-        _check_arguments(threads, delegate)
+        _check_threads(threads)
         self._turn = FairLock()
         self._observe = observe
         self._runtime = runtime or choose_for(model)
@@ -93,8 +88,8 @@ class Engine(Front):
             self._interpreter = None
         _LIVE.discard(self)
 
-    def _compute(self, values: Sequence[Array]) -> list[Array]:
-        """Tensors in, tensors out, as they are stored."""
+    def compute(self, values: Sequence[Array]) -> list[Array]:
+        """See `Front.compute`."""
         with self._turn:
             interpreter = self._interpreter
             if interpreter is None:
@@ -139,7 +134,7 @@ class Engine(Front):
         zeros = [np.zeros(each.shape, each.dtype) for each in self._inputs]
         observe, self._observe = self._observe, None  # the first inference is no measure of the later ones
         try:
-            self._compute(zeros)
+            self.compute(zeros)
         except DelegateError as error:
             raise ModelLoadError(f"does not compute: {error.what}", where=self.where) from error
         self._observe = observe
@@ -167,13 +162,9 @@ def _lose_all() -> None:
 os.register_at_fork(after_in_child=_lose_all)
 
 
-def _check_arguments(threads: object, delegate: str) -> None:
+def _check_threads(threads: object) -> None:
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise UsageError(f"threads is {threads!r}", hint="give a whole number from 1 up")
-    if delegate != CPU:
-        raise DelegateUnavailableError(
-            f"no delegate {delegate!r} here", hint="use delegate='cpu', which every board has, or leave it out"
-        )
 
 
 def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:

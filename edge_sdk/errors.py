@@ -180,6 +180,12 @@ class DelegateUnavailableError(DelegateError):
     code = "delegate-unavailable"
 
 
+class WorkerLostError(DelegateError):
+    """The process in which an accelerator computes crashed, hung, or ran out of memory."""
+
+    code = "worker-lost"
+
+
 class ModelLoadError(DelegateError):
     """The runtime refuses the file: not a model, truncated, or with operators it does not know."""
 

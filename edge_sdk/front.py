@@ -26,7 +26,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class Front(ABC):
-    """Takes and gives the app's arrays; a subclass calls `_face` once and computes in `_compute`.
+    """Takes and gives the app's arrays; a subclass calls `_face` once and computes in `compute`.
 
     Attributes:
         where: What errors call the model: its path, mostly.
@@ -50,6 +50,11 @@ class Front(ABC):
         """What `run` gives, in this order."""
         return tuple(each.spec for each in self._outputs)
 
+    @property
+    def ports(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """Inputs and outputs as they are stored."""
+        return self._inputs, self._outputs
+
     def run(self, arrays: Sequence[Any]) -> list[Array]:
         """One answer per output, fresh arrays that belong to the caller.
 
@@ -72,7 +77,7 @@ class Front(ABC):
         if self._is_plain:  # the way almost every call goes: nothing to convert
             first = arrays[0]
             if type(first) is np.ndarray and first.dtype == _FLOAT32 and first.shape == inputs[0].shape:
-                return self._compute(arrays)
+                return self.compute(arrays)
         taken = [each.take(array) for each, array in zip(inputs, arrays, strict=True)]
         return self._run_taken(taken)
 
@@ -81,8 +86,12 @@ class Front(ABC):
         """Wait for the call that computes, then free the memory; calls that come later raise. May be repeated."""
 
     @abstractmethod
-    def _compute(self, values: Sequence[Array]) -> list[Array]:
-        """Tensors in, tensors out, as they are stored."""
+    def compute(self, values: Sequence[Array]) -> list[Array]:
+        """Tensors in, tensors out, as they are stored; `run` is for apps.
+
+        Args:
+            values: One per input, of the port's dtype; only its free dimensions may differ from the port's shape.
+        """
 
     def _face(self, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
         self._inputs, self._outputs = inputs, outputs
@@ -96,9 +105,9 @@ class Front(ABC):
             for each, array in zip(inputs, taken, strict=True):
                 if not each.fits(array.shape):
                     raise each.wrong_shape(array.shape)
-            return self._give(self._compute(taken))
+            return self._give(self.compute(taken))
         if all(each.fits_sample(array.shape) for each, array in zip(inputs, taken, strict=True)):
-            return [array[0] for array in self._give(self._compute([array[np.newaxis] for array in taken]))]
+            return [array[0] for array in self._give(self.compute([array[np.newaxis] for array in taken]))]
         for each, array in zip(inputs, taken, strict=True):
             if array.ndim != len(each.shape) or not each.fits_sample(array.shape[1:]):
                 raise each.wrong_shape(array.shape)
@@ -108,7 +117,7 @@ class Front(ABC):
         size = sizes.pop()
         if size == 0:
             return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
-        answers = [self._compute([array[i : i + 1] for array in taken]) for i in range(size)]
+        answers = [self.compute([array[i : i + 1] for array in taken]) for i in range(size)]
         return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
 
     def _give(self, stored: Sequence[Array]) -> list[Array]:

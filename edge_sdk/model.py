@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_sdk import deciding
+from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
-from edge_sdk.engine import CPU, Engine
+from edge_sdk.delegates import DelegateRequest
+from edge_sdk.delegates.contract import AUTO
 from edge_sdk.errors import (
     DaemonUnreachableError,
     DelegateError,
@@ -32,7 +34,8 @@ from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import TensorSpec
-from edge_sdk.origin import found, on_this_cpu, usable
+from edge_sdk.opening import open_variant
+from edge_sdk.origin import found, usable
 from edge_sdk.preference import Preference
 from edge_sdk.runtime import choose
 from edge_sdk.tally import Tally
@@ -62,7 +65,9 @@ class EdgeModel:
         source: A bundle's directory, or the name under which a daemon serves the model.
         variant: Run this variant and no other: neither daemon nor policy decides.
         threads: Of the interpreter, for one inference.
-        delegate: Who computes; only `cpu` so far.
+        delegate: Who computes. `auto` uses the accelerators that are found here for the variants made for them; `cpu`
+            none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
+            made for something else. Behind each stands the CPU: what an accelerator cannot do is logged and done there.
         preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
         memory: `ample` loads the next variant beside the one that runs. `tight` closes the old one first, for boards on
             which two do not fit: calls wait meanwhile, and `gap_ms` says how long they had to.
@@ -82,7 +87,7 @@ class EdgeModel:
         *,
         variant: str | None = None,
         threads: int = 1,
-        delegate: str = CPU,
+        delegate: str | DelegateRequest = AUTO,
         preference: Preference | None = None,
         memory: Memory = "ample",
         socket: str | os.PathLike[str] | None = None,
@@ -232,9 +237,8 @@ class EdgeModel:
 
     def _start(self, bundle: Bundle, variant: str | None, link: DaemonLink | None) -> None:
         self.bundle = bundle
-        self._usable = usable(bundle, self._runtime)
+        self._usable = usable(bundle, self._runtime, self._delegate)
         if variant is not None:
-            on_this_cpu(bundle.variant(variant), where=str(bundle.path))
             self._seat = Seat(variant, self._load(variant))
             return
         if not self._usable:
@@ -316,14 +320,14 @@ class EdgeModel:
                 hint=f"these can: {', '.join(self.variants)}",
             )  # fmt: skip
 
-    def _load(self, id_: str) -> Engine:
-        variant = self.bundle.variant(id_)
+    def _load(self, id_: str) -> AnyEngine:
         tally = self._tally
-        return Engine(
-            self.bundle.blob(variant),
+        return open_variant(
+            self.bundle,
+            id_,
+            delegate=self._delegate,
             threads=self._threads,
             runtime=self._runtime,
-            delegate=self._delegate,
             observe=lambda ms: tally.ran(id_, ms),
         )
 
