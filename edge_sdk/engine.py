@@ -25,17 +25,17 @@ from edge_sdk.errors import (
 from edge_sdk.fairlock import FairLock
 from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
-from edge_sdk.runtime import RawInterpreter, Runtime, choose, load_error, run_error
+from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
 
 class Engine(Front):
     """A loaded model.
 
     Args:
-        model: A `.tflite` file, or its bytes.
+        model: A `.tflite` or `.onnx` file, or its bytes.
         threads: Of the interpreter, for one inference.
-        runtime: From `edge_sdk.runtime`; None takes the first usable. `edge_sdk.delegates` gives one with an
-            accelerator in it; `edge_sdk.opening` keeps that in a process of its own.
+        runtime: From `edge_sdk.runtime`; None takes the first usable for a file of this format. `edge_sdk.delegates`
+            gives one with an accelerator in it; `edge_sdk.opening` keeps that in a process of its own.
         warm: Run once on zeros now, so that the first call is as fast as the later ones.
         observe: Told the milliseconds of every inference, while the engine is held: must be quick.
         stored: Tensors are taken and given as the file stores them, a quantized one as its integers: what the segments
@@ -60,7 +60,7 @@ class Engine(Front):
         _check_threads(threads)
         self._turn = FairLock()
         self._observe = observe
-        self._runtime = runtime or choose()
+        self._runtime = runtime or choose_for(model)
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:

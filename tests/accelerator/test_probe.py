@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from accelerator_stage import delegation, request
 
-from edge_sdk.delegates import Probed, probe
 from edge_sdk.delegates.findings import Finding, Findings, usual
-from edge_sdk.delegates.probe import key
+from edge_sdk.delegates.probe import Probed, key, probe
 from edge_sdk.guard import GuardedEngine
 from edge_sdk.opening import open_engine
 from edge_sdk.runtime import Unavailable
