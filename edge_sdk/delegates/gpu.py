@@ -34,7 +34,7 @@ class Gpu:
         unknown = set(request.options) - {F32}
         if unknown or request.device:
             raise UsageError(
-                f"{sorted(unknown)[0] if unknown else request.device!r}: LiteRT chooses the GPU itself",
+                f"{min(unknown) if unknown else request.device!r}: LiteRT chooses the GPU itself",
                 hint=f"the one option is {F32}",
             )
         reason = compiled_reason("gpu", root=root)
