@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ import numpy as np
 from edge_sdk import deciding
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
-from edge_sdk.engine import CPU, Engine
+from edge_sdk.delegates import DelegateRequest
+from edge_sdk.delegates.contract import AUTO
 from edge_sdk.errors import (
     DaemonUnreachableError,
     DelegateError,
@@ -39,7 +40,8 @@ from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import TensorSpec
-from edge_sdk.origin import found, on_this_cpu, usable
+from edge_sdk.opening import open_variant
+from edge_sdk.origin import found, usable
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
 from edge_sdk.runtime import choose
@@ -70,7 +72,9 @@ class EdgeModel:
         source: A bundle's directory, or the name under which a daemon serves the model.
         variant: Run this variant and no other: neither daemon nor policy decides.
         threads: Of the interpreter, for one inference.
-        delegate: Who computes; only `cpu` so far.
+        delegate: Who computes. `auto` uses the accelerators that are found here for the variants made for them; `cpu`
+            none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
+            made for something else. Behind each stands the CPU: what an accelerator cannot do is logged and done there.
         preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
         memory: `auto` loads the next variant beside the one that runs where both fit into what is free, and closes
             the old one first where they do not: calls wait meanwhile, and `gap_ms` says how long they had to. `ample`
@@ -93,7 +97,7 @@ class EdgeModel:
         *,
         variant: str | None = None,
         threads: int = 1,
-        delegate: str = CPU,
+        delegate: str | DelegateRequest = AUTO,
         preference: Preference | None = None,
         memory: Memory = "auto",
         standby: int = 0,
@@ -294,10 +298,9 @@ class EdgeModel:
 
     def _start(self, bundle: Bundle, variant: str | None, link: DaemonLink | None) -> None:
         self.bundle = bundle
-        self._usable = usable(bundle, self._runtime)
+        self._usable = usable(bundle, self._runtime, self._delegate)
         self._room = Room(bundle.manifest.variants, bundle.latencies)
         if variant is not None:
-            on_this_cpu(bundle.variant(variant), where=str(bundle.path))
             self._begin_with(variant)
             return
         if not self._usable:
@@ -324,7 +327,7 @@ class EdgeModel:
         self._seat = Seat(id_, self._room.measured(id_, lambda: self._load(id_)))
         self._switcher = Switcher(
             self._seat,
-            lambda each: Loading(run=lambda: self._load(each)),
+            self._loading,
             self._room,
             memory=self._memory,
             standby=self._standby,
@@ -396,15 +399,20 @@ class EdgeModel:
         if self._stopped.is_set():
             raise ModelClosedError("the model was closed", hint="open it again")
 
-    def _load(self, id_: str) -> AnyEngine:
-        variant = self.bundle.variant(id_)
+    def _loading(self, id_: str) -> Loading:
+        called_off = threading.Event()
+        return Loading(run=lambda: self._load(id_, called_off.is_set), cancel=called_off.set)
+
+    def _load(self, id_: str, cancelled: Callable[[], bool] = lambda: False) -> AnyEngine:
         tally = self._tally
-        return Engine(
-            self.bundle.blob(variant),
+        return open_variant(
+            self.bundle,
+            id_,
+            delegate=self._delegate,
             threads=self._threads,
             runtime=self._runtime,
-            delegate=self._delegate,
             observe=lambda ms: tally.ran(id_, ms),
+            cancelled=cancelled,
         )
 
     def _unpin(self) -> None:

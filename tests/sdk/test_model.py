@@ -280,27 +280,44 @@ def test_bad_arguments_are_named(dense: Path, tmp_path: Path) -> None:
         EdgeModel(dense, threads=0)
     with pytest.raises(UsageError, match="memory"):
         EdgeModel(dense, memory="little")  # type: ignore[arg-type]
-    with pytest.raises(DelegateUnavailableError, match="gpu"):
-        EdgeModel(dense, delegate="gpu")
+    with pytest.raises(UsageError, match="no delegate 'abacus'"):
+        EdgeModel(dense, delegate="abacus")
     with pytest.raises(BundleError):
         EdgeModel(tmp_path / "nothing.edge")
     with pytest.raises(DaemonUnreachableError, match="no daemon serves"):
         EdgeModel("digits")
 
 
-def test_a_variant_for_an_accelerator_is_never_run_on_the_cpu(make_bundle: Make) -> None:
+def with_accelerated(make_bundle: Make) -> Bundle:
     from bundle_stage import manifest_of
 
     contents = tiny("dense_fp32", "dense_int8")
     plain = [*to_builtins(manifest_of(contents, **IO).variants)]
     plain.append(plain[1] | {"id": "int8-edgetpu", "target": {"delegate": "edgetpu", "fallback": "dense_int8"}})
-    bundle = make_bundle(contents=contents, **IO, variants=plain, accelerated={"coral-usb": ["int8-edgetpu"]})
+    return make_bundle(contents=contents, **IO, variants=plain, accelerated={"coral-usb": ["int8-edgetpu"]})
+
+
+def test_a_variant_for_an_accelerator_is_never_run_on_the_cpu(make_bundle: Make) -> None:
+    bundle = with_accelerated(make_bundle)
     with EdgeModel(bundle.path) as model:
         assert set(model.variants) == {"dense_fp32", "dense_int8"}
         with pytest.raises(UnknownVariantError, match="cannot run on this machine"):
             model.switch("int8-edgetpu")
     with pytest.raises(DelegateUnavailableError, match=r"'int8-edgetpu' is for the delegate 'edgetpu'.*'dense_int8'"):
-        EdgeModel(bundle.path, variant="int8-edgetpu")
+        EdgeModel(bundle.path, variant="int8-edgetpu", delegate="cpu")
+
+
+def test_where_there_is_no_such_accelerator_the_twin_answers(
+    make_bundle: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = with_accelerated(make_bundle)
+    with (
+        EdgeModel(bundle.path, variant="int8-edgetpu") as model,
+        EdgeModel(bundle.path, variant="dense_int8") as twin,
+    ):
+        assert model.active == "int8-edgetpu"
+        np.testing.assert_array_equal(model(X), twin(X))
+    assert "edgetpu cannot be used, the CPU computes: libedgetpu.so.1 is not installed" in caplog.text
 
 
 def test_switching_to_an_unknown_variant_names_those_there_are(model: EdgeModel) -> None:
