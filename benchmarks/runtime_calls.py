@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,16 @@ def _overhead(place: Path, rounds: int, *, quick: bool) -> list[Figure]:
         (place / name).mkdir()
         raw = by_hand(content, x)
         with EdgeModel(write_bundle(place / name, {name: content}), variant=name) as model:
-            _in_turns(raw, lambda: model(x), calls)
-            pairs = [_in_turns(raw, lambda: model(x), calls) for _ in range(rounds)]
+            ours = partial(model, x)
+            _in_turns(raw, ours, calls)
+            pairs = [_in_turns(raw, ours, calls) for _ in range(rounds)]
         raw_us = statistics.median(pair[0] for pair in pairs) * 1e6
         detail = f"raw {raw_us:.2f} us, {calls} calls each a round, in turns"
         if name == "large":
-            ratios = [ours / alone for alone, ours in pairs]
+            ratios = [through / alone for alone, through in pairs]
             found.append(figure("EdgeModel(x) / set, invoke, get", ratios, unit="x", target=1.01, detail=detail))
         else:
-            extra = [(ours - alone) * 1e6 for alone, ours in pairs]
+            extra = [(through - alone) * 1e6 for alone, through in pairs]
             found.append(figure("EdgeModel(x) - set, invoke, get", extra, unit="us", target=5.0, detail=detail))
     return found
 

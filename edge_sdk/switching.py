@@ -209,13 +209,13 @@ class Switcher:
     # ----------------------------------------------------------------------------------- with no lock held
 
     def _finish(self, over: list[Switch], unwanted: list[Loaded]) -> None:
-        for engine in unwanted:
-            engine.close()
         for switch in over:
             try:
                 self._told(switch)
             finally:
                 switch.end()
+        for engine in unwanted:
+            engine.close()
 
     def _call_off(self, switch: Switch, error: Exception) -> bool:
         with self._lock:

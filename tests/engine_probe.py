@@ -14,6 +14,7 @@ class Probe:
 
     def __init__(self, name: str, *, held: bool = False) -> None:
         self.name = name
+        self.one_at_a_time = False
         self.inside = 0
         self.closed = 0
         self.misused = False

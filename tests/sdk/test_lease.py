@@ -139,10 +139,30 @@ def test_an_engine_with_calls_in_it_can_be_recalled() -> None:
     assert (old.closed, new.closed) == (1, 0)
 
 
+def test_a_swap_takes_along_those_who_wait_for_an_engine_that_computes_one_at_a_time() -> None:
+    old, new = held("old"), Probe("new")
+    old.one_at_a_time = new.one_at_a_time = True
+    seat = Seat("a", old)
+    first, first_answer = calling(seat)
+    assert old.entered.wait(LIMIT_S)
+    waiting = [calling(seat) for _ in range(3)]
+    while len(seat._turn._waiting) < 3:
+        first.join(0.0005)
+    assert seat.swap("b", new) is None
+    old.gate.set()
+    for thread, _ in ((first, []), *waiting):
+        thread.join(LIMIT_S)
+    assert first_answer == [("a", ["old", 1])]
+    assert [answer for _, answer in waiting] == [[("b", ["new", 1])]] * 3
+    seat.close()
+    assert [old.closed, new.closed, old.misused, new.misused] == [1, 1, False, False]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["swap", "vacate", "recall"]), min_size=1, max_size=30), st.integers(1, 4))
 def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], threads: int) -> None:
     made = [Probe("0")]
+    made[0].one_at_a_time = True
     seat = Seat("0", made[0])
     answers: list[list[Any]] = [[] for _ in range(threads)]
     per_thread = 40
@@ -159,6 +179,7 @@ def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], th
             old = seat.vacate(LIMIT_S)
         if change != "recall":
             made.append(Probe(str(number)))
+            made[-1].one_at_a_time = number % 3 > 0
             old = seat.swap(str(number), made[-1]) or old
         if old is not None:
             old[1].close()
