@@ -237,8 +237,9 @@ class EdgeModel:
         if variant is None:
             self._unpin()
             return
-        switch = self.begin_switch(variant)
+        switch = self._begin(variant, start=deadline_s is not None)
         try:
+            self._switcher.carry_out()
             is_over = switch.wait(deadline_s)
         except BaseException:
             switch.cancel()
@@ -256,6 +257,9 @@ class EdgeModel:
         Raises:
             UnknownVariantError, PinnedError, ModelClosedError: As `switch` does.
         """
+        return self._begin(variant)
+
+    def _begin(self, variant: str, *, start: bool = True) -> Switch:
         self._known(variant)
         with self._turn:
             self._open()
@@ -264,7 +268,7 @@ class EdgeModel:
                     self._note(self._link.pin(variant))
                 except DaemonUnreachableError as error:
                     _log.debug("nobody is there to say no: %s", error)
-            switch = self._switcher.begin(variant)
+            switch = self._switcher.begin(variant, start=start)
             if not switch.done:
                 self._pinning = switch, self._pin
             self._pin = variant
@@ -324,6 +328,7 @@ class EdgeModel:
         self._deciding.start()
 
     def _begin_with(self, id_: str) -> None:
+        self.bundle.variant(id_)
         self._seat = Seat(id_, self._room.measured(id_, lambda: self._load(id_)))
         self._switcher = Switcher(
             self._seat,
