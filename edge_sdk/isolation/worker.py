@@ -1,8 +1,8 @@
 """The process in which an accelerator computes, started by `edge_sdk.isolation._process`.
 
-Its argument is the descriptor of a socket over which orders to load models come, each with a socket and shared memory of its own. A
-thread serves each model; `invoke` releases the GIL. The process ends when the socket of orders or its standard input
-does, so it does not outlive the app; a library that hangs while it holds the GIL is ended by an alarm.
+Its argument is the descriptor of a socket over which orders to load models come, each with a socket and shared memory
+of its own. A thread serves each model; `invoke` releases the GIL. The process ends when the socket of orders or its
+standard input does, so it does not outlive the app; a library that hangs while it holds the GIL is ended by an alarm.
 """
 
 from __future__ import annotations
