@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edge_sdk.errors import EdgeError
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
+    from edge_sdk.parallel.pipeline import Pipeline
+    from edge_sdk.parallel.pool import ReplicaPool
     from edge_sdk.preference import Mode, Preference
 
 _HOMES = {
@@ -25,10 +27,23 @@ _HOMES = {
     "Engine": "edge_sdk.engine",
     "Interpreter": "edge_sdk.interpreter",
     "Mode": "edge_sdk.preference",
+    "Pipeline": "edge_sdk.parallel.pipeline",
     "Preference": "edge_sdk.preference",
+    "ReplicaPool": "edge_sdk.parallel.pool",
 }
 
-__all__ = ["Bundle", "EdgeError", "EdgeModel", "Engine", "Interpreter", "Mode", "Preference", "__version__"]
+__all__ = [
+    "Bundle",
+    "EdgeError",
+    "EdgeModel",
+    "Engine",
+    "Interpreter",
+    "Mode",
+    "Pipeline",
+    "Preference",
+    "ReplicaPool",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

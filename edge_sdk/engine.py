@@ -175,7 +175,7 @@ def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ..
         runner = interpreter.get_signature_runner()
         for signature in (runner.get_input_details(), runner.get_output_details()):
             names |= {int(details["index"]): name for name, details in signature.items()}
-    finite = _computes_with_integers(interpreter)
+    finite = computes_with_integers(interpreter)
 
     def made(each: dict[str, Any], *, finite: bool = False) -> Port:
         return port(each, name=names.get(int(each["index"]), each["name"]), finite=finite, stored=stored)
@@ -183,7 +183,7 @@ def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ..
     return tuple(made(each, finite=finite) for each in inputs), tuple(made(each) for each in outputs)
 
 
-def _computes_with_integers(interpreter: RawInterpreter) -> bool:
+def computes_with_integers(interpreter: RawInterpreter) -> bool:
     """Whether any operator takes a quantized tensor, other than to turn stored weights back into floats.
 
     `_get_ops_details` is private in all three runtimes, and the only way to ask; without it the answer is no.

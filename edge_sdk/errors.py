@@ -192,6 +192,25 @@ class ModelLoadError(DelegateError):
     code = "model-load"
 
 
+class StageFailedError(DelegateError):
+    """A stage of a pipeline could not compute a sample, or gave no answer in time.
+
+    `stage` is its name.
+    """
+
+    code = "stage-failed"
+
+    def __init__(self, what: str, *, stage: str = "", where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.stage = stage
+
+
+class PipelineFullError(DelegateError):
+    """A pipeline had no room for a sample in time: it is given more than its slowest stage computes."""
+
+    code = "pipeline-full"
+
+
 class ModelClosedError(EdgeError, RuntimeError):
     """A call came after `close()`."""
 

@@ -117,6 +117,8 @@ class Front(ABC):
         size = sizes.pop()
         if size == 0:
             return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
+        if size == 1:  # nothing to join: what a pipeline hands on is not copied once more
+            return self._give(self.compute(taken))
         answers = [self.compute([array[i : i + 1] for array in taken]) for i in range(size)]
         return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
 

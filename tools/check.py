@@ -103,7 +103,7 @@ def tflite() -> str:
         "tflite", interpreter, "tflite,daemon", constraints="constraints-tflite.txt", without=("ai-edge-litert",)
     )
     with tests_apart() as place:
-        run(python, "-m", "pytest", "-q", *DEVICE_TESTS, cwd=place, env={"EDGE_RUNTIME": "tflite"})
+        run(python, "-m", "pytest", "-q", *DEVICE_TESTS, "tests/accelerator", cwd=place, env={"EDGE_RUNTIME": "tflite"})
     return "device tests on tflite-runtime"
 
 

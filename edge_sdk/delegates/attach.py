@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.delegates.delegation import Delegation
+from edge_sdk.delegates.gpu import F32
 from edge_sdk.errors import DelegateUnavailableError
-from edge_sdk.runtime import RawInterpreter, Runtime
+from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime
 
 _MAX_CHARS = 300
 
@@ -58,6 +59,9 @@ class WithDelegate:
         Raises:
             DelegateUnavailableError: The library is missing, is no delegate, or has no device.
         """
+        if not self.delegation.library:
+            self.told("it was compiling the model for the accelerator")
+            return self.inner.open(model, threads=threads, options=options)
         self.told("it was loading the delegate's library")
         attached = self.load_delegate(self.delegation.library, self.delegation.options)
         self.told("it was preparing the model on the delegate")
@@ -82,7 +86,15 @@ class WithDelegate:
 def with_delegate(
     delegation: Delegation, runtime: Runtime, *, told: Callable[[str], None] = lambda _: None
 ) -> WithDelegate:
-    """The runtime, with a delegate in every interpreter it opens."""
+    """The runtime, with a delegate in every interpreter it opens.
+
+    Where LiteRT itself brings the accelerator it is another runtime, for child processes alone.
+
+    Raises:
+        DelegateUnavailableError: ai-edge-litert is not installed.
+    """
+    if not delegation.library:
+        runtime = CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")
     return WithDelegate(inner=runtime, delegation=delegation, told=told)
 
 

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from edge_sdk.delegates.contract import DelegateRequest
 from edge_sdk.delegates.delegation import Delegation
-from edge_sdk.runtime import Unavailable
+from edge_sdk.errors import UsageError
+from edge_sdk.runtime import Unavailable, compiled_reason
+
+# `true` computes in 32-bit floats where the GPU would in 16.
+F32 = "enforce_f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +22,25 @@ class Gpu:
     summary: str = "GPU by LiteRT (WebGPU on Vulkan), or by a classic delegate's library"
 
     def find(self, request: DelegateRequest, root: Path) -> Delegation | Unavailable:
-        """See `Backend.find`."""
+        """See `Backend.find`. Whether there is a GPU shows only when a model is compiled.
+
+        Raises:
+            UsageError: A device or an option that LiteRT does not have.
+        """
         if request.library:
             if not (root / request.library.lstrip("/")).is_file():
                 return Unavailable(name=self.name, reason=f"there is no file {request.library}", hint="check the path")
             return Delegation(name=self.name, library=request.library, options=dict(request.options))
-        return Unavailable(name=self.name, reason="needs LiteRT's CompiledModel", hint="pip install -U ai-edge-litert")
+        unknown = set(request.options) - {F32}
+        if unknown or request.device:
+            raise UsageError(
+                f"{min(unknown) if unknown else request.device!r}: LiteRT chooses the GPU itself",
+                hint=f"the one option is {F32}",
+            )
+        reason = compiled_reason("gpu", root=root)
+        if reason is not None:
+            return Unavailable(name=self.name, reason=reason.reason, hint=reason.hint)
+        return Delegation(name=self.name, options=dict(request.options))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from edge_sdk.isolation._memory import Layout, SharedMemory, layout
 from edge_sdk.isolation._process import Worker, lose_all, wait_for, worker_for
 from edge_sdk.port import Port
 
+_START_S = 60.0  # Python, numpy and a runtime, on the slowest board with other work
 LOAD_DEADLINE_S = 60.0  # a GPU was seen to compile its shaders for 28 to 41 s, cold
 # A call may take so many times the slowest that was seen, within bounds: the machine may be busy, a device may be lost.
 _PATIENCE = 30.0
@@ -40,12 +41,16 @@ _LOOK_S = 0.05
 class IsolatedEngine(Front):
     """A model loaded and warmed in another process. Safe for any number of threads; calls are answered in order.
 
+    Attributes:
+        busy_s: Seconds it has computed since it was opened, the way there and back included.
+        opened: What the worker told when the model was loaded.
+
     Args:
         model: A file.
         delegation: Who computes; None is the CPU.
         threads: Of the interpreter there.
         stored: As of `Engine`.
-        deadline_s: For the process, the library and the first answer together.
+        deadline_s: For the library and the first answer together, from when the process has started.
         call_deadline_s: Of each call; None allows 30 times the slowest seen so far, at least 3 s and at most 120 s.
         observe: Told the milliseconds of every inference, the way there and back included.
         cancelled: Asked while the model loads: True ends it with `ModelClosedError`.
@@ -73,18 +78,19 @@ class IsolatedEngine(Front):
         self._observe = observe
         self._call_deadline_s = call_deadline_s
         self._why_closed = "the model was closed"
+        self.busy_s = 0.0
         self._worker: Worker | None = worker_for(delegation)
         order = _wire.Open(
             model=os.path.abspath(self.where),  # noqa: PTH100 - resolving links would follow what an app moves
             delegation=delegation,
             threads=threads,
             stored=stored,
-            deadline_s=max(1, int(deadline_s)),
+            deadline_s=max(1, int(_START_S + deadline_s)),
         )
         self._line, self._memory = self._worker.open(order)
         self._finalizer = weakref.finalize(self, _let_go, self._worker, self._line, self._memory)
         try:
-            self.opened = self._wait(time.monotonic() + deadline_s, cancelled)
+            self.opened = self._wait(deadline_s, cancelled)
             self._face(*_ports(self.opened))
             self._arrange()
         except BaseException:
@@ -134,6 +140,7 @@ class IsolatedEngine(Front):
                 raise
             took_s = time.perf_counter() - begun_s
             self._slowest_s = max(self._slowest_s, took_s)
+            self.busy_s += took_s
             if self._observe is not None:
                 self._observe(took_s * 1e3)
             return answer
@@ -195,14 +202,27 @@ class IsolatedEngine(Front):
         self._answer_views = self._memory.views(self._answers)
         self._plain_call = _wire.encode(_wire.Call())
 
-    def _wait(self, end_s: float, cancelled: Callable[[], bool]) -> _wire.Opened:
-        worker, doing = self._worker, "it was starting"
+    def _wait(self, deadline_s: float, cancelled: Callable[[], bool]) -> _wire.Opened:
+        """Until the model is loaded and has run."""
+        worker, doing = self._worker, ""
         assert worker is not None  # noqa: S101 - made by the only caller
+        end_s = time.monotonic() + _START_S
         while True:
-            left_s = end_s - time.monotonic()
+            message = _wire.said(self._packet(worker, doing or "it was starting", end_s, cancelled))
+            if isinstance(message, _wire.Opened):
+                return message
+            if isinstance(message, _wire.Refused):
+                raise self._refusal(message, worker)
+            if isinstance(message, _wire.Stage):
+                if not doing:
+                    end_s = time.monotonic() + deadline_s
+                doing = message.name
+
+    def _packet(self, worker: Worker, doing: str, end_s: float, cancelled: Callable[[], bool]) -> bytes:
+        while not wait_for(self._line, _LOOK_S):
             if cancelled():
                 raise ModelClosedError("the load was cancelled", where=self.where)
-            if left_s <= 0:
+            if time.monotonic() > end_s:
                 worker.kill()
                 said = worker.said()
                 raise WorkerLostError(
@@ -210,21 +230,13 @@ class IsolatedEngine(Front):
                     where=self._named(),
                     hint="is the device in use, or its driver of another version?",
                 )
-            if not wait_for(self._line, min(left_s, _LOOK_S)):
-                continue
-            try:
-                packet = self._line.recv(_wire.MAX_PACKET_BYTES)
-            except OSError:
-                packet = b""
-            if not packet:
-                raise WorkerLostError(f"{worker.why()}, while {doing}", where=self._named())
-            message = _wire.said(packet)
-            if isinstance(message, _wire.Opened):
-                return message
-            if isinstance(message, _wire.Refused):
-                raise self._refusal(message, worker)
-            if isinstance(message, _wire.Stage):
-                doing = message.name
+        try:
+            packet = self._line.recv(_wire.MAX_PACKET_BYTES)
+        except OSError:
+            packet = b""
+        if not packet:
+            raise WorkerLostError(f"{worker.why()}, while {doing}", where=self._named())
+        return packet
 
     def _refusal(self, message: _wire.Refused, worker: Worker) -> DelegateError:
         kinds: dict[str, type[DelegateError]] = {

@@ -13,6 +13,7 @@
  *   after      so many inferences go well before `fail` begins
  *   gate       a path: `fail` is in force only while something is there
  *   hold       a path: locked by the one process that may use the device, as with an Edge TPU
+ *   noise      so many bytes on standard error with every inference
  *   stride     bytes of one tensor in the runtime's array; 112 in ai-edge-litert 2 and tflite-runtime 2.14
  *
  * The structures are the beginnings of TensorFlow Lite's C ABI, as far as they are used here.
@@ -60,7 +61,7 @@ typedef struct Delegate {
 
 typedef struct {
   char fail[32], gate[512];
-  long op, sleep_us, after, stride;
+  long op, sleep_us, after, stride, noise;
   int held;
   long runs;
 } Mock;
@@ -104,6 +105,7 @@ static int kernel_invoke(Context *context, Node *node) {
   int last = given->dims->data[given->dims->size - 1];
   long values = (long)(answer->bytes / sizeof(float)), row, i;
   int is_due = the_mock->runs++ >= the_mock->after;
+  for (i = 0; i < the_mock->noise; i++) fputc(i + 1 < the_mock->noise ? '.' : '\n', stderr);
   if (the_mock->sleep_us) usleep((useconds_t)the_mock->sleep_us);
   if (is_due && failing("crash")) crash();
   if (is_due && failing("hang")) hang();
@@ -160,6 +162,7 @@ static void read_option(Mock *mock, const char *key, const char *value, const ch
   else if (!strcmp(key, "op")) mock->op = atol(value);
   else if (!strcmp(key, "sleep_us")) mock->sleep_us = atol(value);
   else if (!strcmp(key, "after")) mock->after = atol(value);
+  else if (!strcmp(key, "noise")) mock->noise = atol(value);
   else if (!strcmp(key, "stride")) mock->stride = atol(value);
   else if (!strcmp(key, "hold")) mock->held = open(value, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   else *wrong = "mock: unknown option";
