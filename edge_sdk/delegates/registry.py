@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
+from edge_sdk import profile
 from edge_sdk.delegates.contract import CPU, Backend, DelegateRequest, parse
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.external import LIBRARIES, EdgeTpu, Named
 from edge_sdk.delegates.gpu import Gpu, NnApi
+from edge_sdk.delegates.xnnpack import Xnnpack
 from edge_sdk.errors import UsageError
+from edge_sdk.profile import SiteDelegate
 from edge_sdk.runtime import Unavailable
 
 ENTRY_POINTS = "edge.delegates"
 
-_BACKENDS: tuple[Backend, ...] = (EdgeTpu(), Gpu(), *LIBRARIES, NnApi(), Named())
+_BACKENDS: tuple[Backend, ...] = (EdgeTpu(), Gpu(), *LIBRARIES, Xnnpack(), NnApi(), Named())
 BUILT_IN: Mapping[str, Backend] = MappingProxyType({each.name: each for each in _BACKENDS})
 
 
@@ -43,11 +47,17 @@ def _loaded(entry: metadata.EntryPoint) -> Backend | Unavailable:
 def find(request: DelegateRequest | str, *, root: Path = Path("/")) -> Delegation | Unavailable:
     """Where a delegate is, or why it cannot be had here; loads nothing.
 
+    Library and options that the request leaves out are those of the board's profile, where it has any.
+
     Raises:
         UsageError: There is no such delegate, or the request makes no sense to it.
+        ProfileError: A profile is malformed.
     """
     wanted = parse(request) if isinstance(request, str) else request
-    backend = backends().get(wanted.name)
+    site = _site(root).get(wanted.name)
+    if site is not None:
+        wanted = replace(wanted, library=wanted.library or site.library, options=wanted.options or dict(site.options))
+    backend = backends().get(wanted.name) or (Named(name=wanted.name) if site is not None else None)
     if backend is None:
         raise UsageError(
             f"no delegate {wanted.name!r}",
@@ -56,3 +66,10 @@ def find(request: DelegateRequest | str, *, root: Path = Path("/")) -> Delegatio
     if isinstance(backend, Unavailable):
         return backend
     return backend.find(wanted, root)
+
+
+@functools.cache
+def _site(root: Path) -> Mapping[str, SiteDelegate]:
+    """What the board's profile says of delegates; profiles are read once."""
+    found = profile.match(root)
+    return {} if found is None else found.delegates

@@ -11,6 +11,7 @@ import pytest
 from edge_sdk.delegates import DelegateRequest, Delegation, backends, find, parse
 from edge_sdk.delegates.libraries import find_library
 from edge_sdk.errors import UsageError
+from edge_sdk.profile import directories
 from edge_sdk.runtime import Unavailable
 
 pytestmark = [pytest.mark.accelerator, pytest.mark.device]
@@ -165,3 +166,44 @@ def test_other_packages_add_delegates(tmp_path: Path, monkeypatch: pytest.Monkey
     finally:
         backends.cache_clear()
         sys.modules.pop("their_npu", None)
+
+
+def test_a_sites_profile_says_where_its_delegates_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = (directories()[-1] / "imx8mp.toml").read_text("utf-8")
+    site = tmp_path / "site"
+    put(
+        site,
+        "imx8mp.toml",
+        text=shipped
+        + '\n[delegates.vx]\nlibrary = "/opt/nxp/libvx_delegate.so"\noptions = { device_id = "1" }\n'
+        + '\n[delegates.our-npu]\nlibrary = "/opt/ours/libnpu.so"\n',
+    )
+    put(tmp_path, "opt/nxp/libvx_delegate.so", "opt/ours/libnpu.so", "dev/galcore")
+    put(tmp_path, "proc/device-tree/compatible", text="fsl,imx8mp-evk\0fsl,imx8mp\0")
+    monkeypatch.setenv("EDGE_PROFILES", str(site))
+    found = here("vx", tmp_path)
+    assert (found.library, found.options) == ("/opt/nxp/libvx_delegate.so", {"device_id": "1"})
+    own = DelegateRequest(name="vx", options={"cache_file_path": "/c"})
+    assert "device_id" not in here(own, tmp_path).options
+    assert here("our-npu", tmp_path) == Delegation(name="our-npu", library="/opt/ours/libnpu.so")
+    with pytest.raises(UsageError, match="no delegate 'their-npu'"):
+        find("their-npu", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("features", "is_here"),
+    [
+        ("fp asimd evtstrm crc32 cpuid", False),  # Cortex-A72
+        ("fp asimd atomics fphp asimdhp cpuid asimddp", True),  # Cortex-A76
+        ("avx2 f16c avx512f", False),
+        ("avx2 f16c avx512f avx512_fp16", True),
+    ],
+)
+def test_16_bit_floats_are_for_cores_that_have_them(tmp_path: Path, features: str, is_here: bool) -> None:
+    pytest.importorskip("ai_edge_litert.compiled_model")
+    put(tmp_path, "proc/cpuinfo", text=f"processor\t: 0\nFeatures\t: {features}\n")
+    half = DelegateRequest(name="xnnpack", options={"fp16": "true"})
+    assert isinstance(find(half, root=tmp_path), Delegation) is is_here
+    assert missing("xnnpack", tmp_path).reason == "the CPU uses it anyway"
+    with pytest.raises(UsageError, match="one option fp16=true"):
+        find(DelegateRequest(name="xnnpack", options={"flags": "4"}), root=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from edge_sdk.errors import DelegateUnavailableError
 from edge_sdk.runtime import _compiled_words as words
+from edge_sdk.runtime import compiled_reason
 from edge_sdk.runtime._stderr import MAX_BYTES, kept_stderr
 
 pytestmark = pytest.mark.device
@@ -25,24 +26,21 @@ def board(root: Path, features: str) -> Path:
 
 
 def test_a_cpu_without_the_librarys_instructions_is_told_by_its_features(tmp_path: Path) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    refused = compiled.compiled_reason("gpu", root=board(tmp_path, A72), arch="aarch64")
+    refused = compiled_reason("gpu", root=board(tmp_path, A72), arch="aarch64")
     assert refused is not None
     assert "asimddp and atomics" in str(refused)
 
 
 @pytest.mark.parametrize("arch", ["aarch64", "x86_64"])
 def test_a_newer_cpu_may_try(tmp_path: Path, arch: str) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    assert compiled.compiled_reason("gpu", root=board(tmp_path, A76), arch=arch) is None
+    assert compiled_reason("gpu", root=board(tmp_path, A76), arch=arch) is None
 
 
 def test_a_board_that_does_not_tell_its_features_is_refused(tmp_path: Path) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    assert compiled.compiled_reason("npu", root=tmp_path, arch="aarch64") is not None
+    assert compiled_reason("npu", root=tmp_path, arch="aarch64") is not None
 
 
 @pytest.mark.parametrize(
