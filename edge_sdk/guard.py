@@ -86,7 +86,13 @@ class GuardedEngine:
         report: Told what becomes of the accelerator; by default it is logged.
         canary_s: How often the accelerator is tried with an input whose answer is known, between calls.
         quarantine_s: The first; it doubles up to an hour.
+
+    Attributes:
+        one_at_a_time: As of `Front`: an accelerator is one device.
+        reason: Why the twin stands in; empty while the accelerator computes.
     """
+
+    one_at_a_time = True
 
     def __init__(
         self,
