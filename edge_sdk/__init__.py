@@ -17,18 +17,25 @@ if TYPE_CHECKING:
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
     from edge_sdk.preference import Mode, Preference
+    from edge_sdk.remote.engine import RemoteEngine
+    from edge_sdk.remote.hedged import Hedged
 
 _HOMES = {
     "Bundle": "edge_sdk.bundle",
     "EdgeError": "edge_sdk.errors",
     "EdgeModel": "edge_sdk.model",
     "Engine": "edge_sdk.engine",
+    "Hedged": "edge_sdk.remote.hedged",
     "Interpreter": "edge_sdk.interpreter",
     "Mode": "edge_sdk.preference",
     "Preference": "edge_sdk.preference",
+    "RemoteEngine": "edge_sdk.remote.engine",
 }
 
-__all__ = ["Bundle", "EdgeError", "EdgeModel", "Engine", "Interpreter", "Mode", "Preference", "__version__"]
+__all__ = [
+    "Bundle", "EdgeError", "EdgeModel", "Engine", "Hedged", "Interpreter", "Mode", "Preference", "RemoteEngine",
+    "__version__",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
