@@ -126,6 +126,7 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", type=_model_name, metavar="NAME", help="in the address; else the model's own")
     parser.add_argument("--host", default="127.0.0.1", help="to listen at (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default 8080)")
+    parser.add_argument("--grpc-port", type=_port, metavar="N", help="serve gRPC at this port, too; 0 takes any")
     parser.add_argument("--token-file", type=a_path, metavar="FILE", help="who asks must have the token in it")
     parser.add_argument("--insecure-listen", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument(

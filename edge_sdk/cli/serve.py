@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_sdk.address import Address, bind, refuse_unsafe
 from edge_sdk.cli.output import emit, say
 from edge_sdk.errors import EXIT_FAILED, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from edge_sdk.serving.gate import Gate
+    from edge_sdk.serving.served import Served
+    from edge_sdk.serving.server import Limits
 
 _BYTES_PER_MB = 1_000_000
 _MAX_TOKEN_BYTES = 4096
@@ -33,6 +41,10 @@ class Serving:
     version: str
     variant: str | None
 
+    def text(self) -> str:
+        """For people."""
+        return "\n".join([f"{self.url}/v2/models/{self.model}", *([self.grpc] if self.grpc else [])])
+
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
@@ -42,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise MissingExtraError(
             f"edge serve needs {cause.name}, which is not installed", hint="pip install 'adaptive-edge-sdk[serve]'"
         ) from cause
+    from edge_sdk.serving.gate import Gate
     from edge_sdk.serving.served import opened
 
     logging.basicConfig(
@@ -57,22 +70,49 @@ def run(args: argparse.Namespace) -> int:
     try:
         listener = bind(address, what="edge serve", hint="stop what listens there, or take another --port")
         bound = Address(host=args.host, port=listener.getsockname()[1])
-        told = Serving(
-            url=f"http://{bound}", grpc=None, model=served.name, version=served.version, variant=served.active()
-        )
-        is_idle = serve(
-            served,
-            listener,
-            limits=Limits(queue=args.queue, max_body_bytes=int(args.max_body_mb * _BYTES_PER_MB)),
-            token=token,
-            started=lambda: emit(args, told, lambda: f"{told.url}/v2/models/{told.model}"),
-        )
+        gate = Gate(args.queue)
+        limits = Limits(max_body_bytes=int(args.max_body_mb * _BYTES_PER_MB))
+        with listener, _beside(args, served, gate, limits, token) as grpc:
+            told = Serving(
+                url=f"http://{bound}",
+                grpc=None if grpc is None else f"grpc://{grpc}",
+                model=served.name,
+                version=served.version,
+                variant=served.active(),
+            )
+            is_idle = serve(
+                served, listener, gate=gate, limits=limits, token=token, started=lambda: emit(args, told, told.text)
+            )
         if not is_idle:
             say("edge: an inference does not end; it is left behind")
             os._exit(EXIT_FAILED)  # closing the model would wait for it
     finally:
         served.close()
     return 0
+
+
+@contextlib.contextmanager
+def _beside(
+    args: argparse.Namespace, served: Served, gate: Gate, limits: Limits, token: str | None
+) -> Iterator[Address | None]:
+    """The gRPC server, where one is asked for; gives its address.
+
+    Raises:
+        MissingExtraError: gRPC is not installed.
+        AddressInUseError: The port is taken.
+    """
+    if args.grpc_port is None:
+        yield None
+        return
+    try:
+        from edge_sdk.serving.grpc_server import GrpcServer
+    except ModuleNotFoundError as cause:
+        raise MissingExtraError("gRPC is not installed", hint="pip install 'adaptive-edge-sdk[grpc]'") from cause
+    address = Address(host=args.host, port=args.grpc_port)
+    with GrpcServer(
+        served, address, gate=gate, token=token, max_body_bytes=limits.max_body_bytes, grace_s=limits.grace_s
+    ) as server:
+        yield server.address
 
 
 def _token(path: Path) -> str:

@@ -1,7 +1,7 @@
 """An engine on another host: one model of a server that speaks the Open Inference Protocol v2, called like any other.
 
 What is decided here: how long a call may take, what is tried again, how arrays become requests. How a request travels
-is said in `edge_sdk.remote.over_http`.
+is said in `edge_sdk.remote.over_http` and `edge_sdk.remote.over_grpc`.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class RemoteEngine:
     `DelegateError`: who replaces failed engines by others can treat it as one.
 
     Args:
-        address: `http://HOST:PORT[/PREFIX]` or `https://...`.
+        address: `http://HOST:PORT[/PREFIX]`, `https://...`, `grpc://HOST:PORT` or `grpcs://...`.
         model: Its name on the server.
         version: None takes the server's choice.
         deadline_s: Of a call, repetitions and all; also of opening.
         token: Sent as a bearer token.
         headers: Sent with each request.
         ca_file: Certificates to check the server's by; None takes the system's.
-        binary: Whether tensors travel as bytes; None asks the server.
+        binary: Whether tensors travel as bytes; None asks the server. Over gRPC they always do.
         connections: How many calls may be on their way at once; others wait for one of them.
         budget: How many calls may be repeated; several engines may share one.
         max_answer_bytes: A larger answer is refused.
@@ -91,6 +91,7 @@ class RemoteEngine:
     Raises:
         UsageError: An argument makes no sense.
         RemoteError: The server does not answer, has no such model, or one that no engine can be.
+        MissingExtraError: For `grpc://`, where the extra is not installed.
     """
 
     def __init__(

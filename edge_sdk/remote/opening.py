@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import MissingExtraError, UsageError
 from edge_sdk.remote.connection import Pool, Target, reason
 
 if TYPE_CHECKING:
     from edge_sdk.remote.engine import RemoteModel
 
-_PORTS = {"http": 80, "https": 443}
-_HINT = "such as http://board-2:8080, https://HOST"
+_PORTS = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
+_HINT = "such as http://board-2:8080, https://HOST, grpc://HOST:PORT"
 _MOST_NAME = 500
 # RFC 9110: a token as the name; visible characters, spaces and tabs as the value.
 _HEADER_NAME = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
@@ -39,6 +39,7 @@ def opened(
 
     Raises:
         UsageError: An argument makes no sense.
+        MissingExtraError: It needs gRPC, which is not installed.
     """
     shown = "" if "@" in address else ascii(address[:80])  # there may be a password in it
     try:
@@ -54,8 +55,19 @@ def opened(
         if name is not None and not 0 < len(name) <= _MOST_NAME:
             raise UsageError(f"{what} is {name[:80]!r}", hint="give the name the server knows it by")
     sent = _headers(headers, token)
-    is_encrypted = parts.scheme == "https"
+    is_encrypted = parts.scheme in {"https", "grpcs"}
     port = port or _PORTS[parts.scheme]
+    if parts.scheme in {"grpc", "grpcs"}:
+        try:
+            from edge_sdk.remote.over_grpc import GrpcModel
+        except ModuleNotFoundError as cause:
+            raise MissingExtraError(
+                "gRPC is not installed", where=shown, hint="pip install 'adaptive-edge-sdk[grpc]', or use http://"
+            ) from cause
+        return GrpcModel(
+            parts.hostname, port, ca_file=ca_file if is_encrypted else None, is_encrypted=is_encrypted,
+            model=model, version=version, headers=sent, most_bytes=most_bytes,
+        )  # fmt: skip
     from edge_sdk.remote.over_http import HttpModel
 
     prefix = parts.path.rstrip("/")

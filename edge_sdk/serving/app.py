@@ -7,7 +7,6 @@ and encoding happen on threads.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from edge_sdk.remote.protocol import HEADER_LENGTH, ErrorAnswer
 from edge_sdk.serving import answering
 from edge_sdk.serving.gate import Gate
 from edge_sdk.serving.served import Served
+from edge_sdk.serving.token import token_holds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -159,12 +159,6 @@ class _Guarded:
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-def token_holds(authorization: str, token: str) -> bool:
-    """It is `Bearer` and the token; takes the same time whatever was given."""
-    scheme, _, given = authorization.partition(" ")
-    return hmac.compare_digest(given.strip().encode(), token.encode()) and scheme.lower() == "bearer"
 
 
 def status(error: EdgeError) -> int:

@@ -33,12 +33,10 @@ class Limits:
     """What a server bears.
 
     Attributes:
-        queue: Requests that are in it at once; others are told to come again.
         max_body_bytes: Of a request.
         grace_s: For the requests that are in it when it ends.
     """
 
-    queue: int = 16
     max_body_bytes: int = 64 * 1024 * 1024
     grace_s: float = 10.0
 
@@ -54,20 +52,20 @@ def serve(
     served: Served,
     listener: socket.socket,
     *,
+    gate: Gate,
     limits: Limits,
     token: str | None,
     started: Callable[[], None],
-    grpc: Callable[[Gate], contextlib.AbstractContextManager[None]] | None = None,
 ) -> bool:
     """Serve until SIGINT or SIGTERM; a second one ends the process at once.
 
     Args:
         served: What computes; closed by the caller.
         listener: Bound and listening; closed here.
+        gate: Closed when the end begins.
         limits: What is borne.
         token: Who asks must have it; None asks for none.
         started: Called once requests are answered.
-        grpc: Runs another server beside this one, behind the same gate, while its context is entered.
 
     Returns:
         Whether all that was asked has been answered; where not, a thread still computes.
@@ -75,7 +73,6 @@ def serve(
     Raises:
         TransportError: It does not come up.
     """
-    gate = Gate(limits.queue)
     executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="edge-serve")
     host = Host(served=served, gate=gate, executor=executor, token=token, max_body_bytes=limits.max_body_bytes)
     server = _Uvicorn(
@@ -94,7 +91,7 @@ def serve(
         )
     )
     try:
-        with listener, contextlib.nullcontext() if grpc is None else grpc(gate):
+        with listener:
             asyncio.run(_run(server, gate, listener, started))
         return gate.wait_empty(limits.grace_s)
     finally:
