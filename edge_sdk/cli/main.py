@@ -38,7 +38,6 @@ _EXTRA_OF = {
     "flatbuffers": "converter", "ai_edge_litert": "converter",
     "tensorflow": "keras", "keras": "keras", "paho": "daemon", "psutil": "daemon", "h11": "daemon",
     "starlette": "hub", "uvicorn": "hub", "gmqtt": "hub", "httpx": "hub", "iotcore": "broker",
-    "grpc": "grpc", "google": "grpc",
 }  # fmt: skip
 
 

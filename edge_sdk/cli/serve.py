@@ -57,10 +57,6 @@ def run(args: argparse.Namespace) -> int:
     from edge_sdk.serving.gate import Gate
     from edge_sdk.serving.served import opened
 
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     token = None if args.token_file is None else _token(Path(args.token_file))
     address = Address(host=args.host, port=args.port)
     refuse_unsafe(address, what="edge serve", allowed=args.insecure_listen or token is not None)
@@ -80,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
                 version=served.version,
                 variant=served.active(),
             )
+            _log_to_stderr()
             is_idle = serve(
                 served, listener, gate=gate, limits=limits, token=token, started=lambda: emit(args, told, told.text)
             )
@@ -89,6 +86,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         served.close()
     return 0
+
+
+def _log_to_stderr() -> None:
+    """Once it is known that there is something to serve."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -221,7 +221,7 @@ class _Errands:
 
     def __init__(self, remote: AnyEngine, tally: _Tally, *, most: int) -> None:
         self._remote, self._tally, self._most = remote, tally, most
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `end` may come from the collector, in whatever thread
         self._outstanding = 0
         self._waiting: queue.SimpleQueue[_Errand | None] = queue.SimpleQueue()  # never longer than `most`
         self._threads: list[threading.Thread] = []
@@ -238,11 +238,12 @@ class _Errands:
                 raise ModelClosedError("the engine was closed", hint="open it again")
             if self._outstanding >= self._most:
                 return None
+            if self._outstanding >= len(self._threads):
+                name = f"edge-hedge-{self._outstanding + 1}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
             self._outstanding += 1
-            if self._outstanding > len(self._threads):
-                name = f"edge-hedge-{len(self._threads) + 1}"
-                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
-                self._threads[-1].start()
             errand = _Errand(arrays)
             self._waiting.put(errand)
             return errand
@@ -258,26 +259,33 @@ class _Errands:
     def join(self) -> None:
         """Wait for the threads, bounded: a call nobody waits for has a deadline of its own, and ends by itself."""
         until_s = time.monotonic() + _JOIN_S
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.join(max(0.0, until_s - time.monotonic()))
 
     def _work(self) -> None:
-        while (errand := self._waiting.get()) is not None:
-            begun_s = time.perf_counter()
-            answer: list[Any] | None = None
-            trouble: EdgeError | None = None
-            try:
-                answer = self._remote.run(errand.arrays)
-            except EdgeError as error:
-                trouble = error
-            finally:  # also where the remote has a fault that nobody foresaw: the caller is not left waiting
-                with self._lock:
-                    self._outstanding -= 1
-                if answer is not None:
-                    self._tally.remote_took(time.perf_counter() - begun_s)
-                if not errand.end(answer, trouble) and answer is not None:
-                    self._tally.add("late")
-            del errand, answer, trouble
+        try:
+            while (errand := self._waiting.get()) is not None:
+                self._run(errand)
+                del errand
+        finally:
+            with self._lock:
+                self._threads.remove(threading.current_thread())
+
+    def _run(self, errand: _Errand) -> None:
+        begun_s = time.perf_counter()
+        answer: list[Any] | None = None
+        trouble: EdgeError | None = None
+        try:
+            answer = self._remote.run(errand.arrays)
+        except EdgeError as error:
+            trouble = error
+        finally:  # also where the remote has a fault that nobody foresaw: the caller is not left waiting
+            with self._lock:
+                self._outstanding -= 1
+            if answer is not None:
+                self._tally.remote_took(time.perf_counter() - begun_s)
+            if not errand.end(answer, trouble) and answer is not None:
+                self._tally.add("late")
 
 
 class _Tally:

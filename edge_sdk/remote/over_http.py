@@ -30,6 +30,7 @@ from edge_sdk.remote.protocol import (
     HEADER_LENGTH,
     MAX_ERROR_BYTES,
     MAX_HEADER_BYTES,
+    MAX_JSON_BYTES,
     MAX_METADATA_BYTES,
     ErrorAnswer,
     InferAnswer,
@@ -196,9 +197,7 @@ class HttpModel:
     def _outputs(self, answer: Answer, number: str) -> list[Given]:
         """The arrays of an answer, as they came."""
         head, rest = self._halves(answer)
-        told = wire.decode(
-            head, InferAnswer, where=self.where, max_bytes=max(self._most_bytes, 1), error=RemoteAnswerError
-        )
+        told = wire.decode(head, InferAnswer, where=self.where, max_bytes=MAX_JSON_BYTES, error=RemoteAnswerError)
         if told.id not in (None, "", number):
             raise RemoteAnswerError(f"an answer to request {told.id[:40]!r}, not to ours", where=self.where)
         found: list[Given] = []

@@ -17,6 +17,8 @@ MAX_METADATA_BYTES = 4 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 # Of the JSON in front of binary tensors: names, shapes and parameters, no data.
 MAX_HEADER_BYTES = 4 * 1024 * 1024
+# With the numbers in it: decoded it takes some ten times the memory.
+MAX_JSON_BYTES = 16 * 1024 * 1024
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY_EXTENSION = "binary_tensor_data"
 

@@ -19,6 +19,7 @@ from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.protocol import (
     BINARY_EXTENSION,
     MAX_HEADER_BYTES,
+    MAX_JSON_BYTES,
     InferAnswer,
     InferRequest,
     ModelMetadata,
@@ -62,14 +63,13 @@ def model_metadata(served: Served) -> ModelMetadata:
     )
 
 
-def answered(served: Served, body: bytes | bytearray, header_length: str | None, *, most_bytes: int) -> Encoded:
+def answered(served: Served, body: bytes | bytearray, header_length: str | None) -> Encoded:
     """The answer to one inference.
 
     Args:
         served: Who computes.
         body: Of the request.
         header_length: How many bytes of it are JSON, as its header says; None where all are.
-        most_bytes: Of the JSON, where there are tensors in it.
 
     Raises:
         InferRequestError: The request makes no sense.
@@ -77,7 +77,7 @@ def answered(served: Served, body: bytes | bytearray, header_length: str | None,
         EdgeError: The model failed.
     """
     head, rest = _halves(body, header_length)
-    limit = most_bytes if header_length is None else MAX_HEADER_BYTES
+    limit = MAX_JSON_BYTES if header_length is None else MAX_HEADER_BYTES
     request = wire.decode(head, InferRequest, where=_WHERE, max_bytes=limit, error=InferRequestError)
     wanted = _wanted(request, served.outputs)
     arrays = ordered(served.inputs, _arrays(request.inputs, rest))

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 BODY_S = 30.0  # for a whole body to arrive
 _RETRY_S = "1"
+_PATIENCE = 4  # times as large as is taken: so much of a body is read before it is refused
 _OPEN = ("/v2/health/live", "/v2/health/ready")  # asked by whoever watches over processes, who has no token
 _MODEL = "/v2/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"
@@ -98,30 +99,33 @@ class _Routes:
 
     async def infer(self, request: Request) -> Response:
         """Let in, read, compute on a thread, answer."""
-        if (unknown := self._unknown(request)) is not None:
-            return unknown
-        if request.headers.get("content-encoding", "identity") != "identity":
-            return _error(415, "a compressed body is not taken", {"Accept-Encoding": "identity"})
-        if not self._host.gate.enter():
-            await _drained(request, self._host.max_body_bytes)  # who still sends would not hear us
+        refused = self._unknown(request) or _compressed(request)
+        if refused is not None:
+            return refused
+        gate, most = self._host.gate, self._host.max_body_bytes
+        if not gate.enter():
+            await _drained(request, most)
             return _error(503, "as many requests as may wait are here already", {"Retry-After": _RETRY_S})
+        leave = gate.leave
         try:
-            return await self._infer(request)
-        finally:
-            self._host.gate.leave()
-
-    async def _infer(self, request: Request) -> Response:
-        try:
-            body = await asyncio.wait_for(_body(request, self._host.max_body_bytes), BODY_S)
+            body = await asyncio.wait_for(_body(request, most), BODY_S)
+            if body is not None:
+                work = self._host.executor.submit(self._answer, body, request.headers.get(HEADER_LENGTH))
+                # It is in the server until it has been computed, also where the client no longer waits.
+                work.add_done_callback(lambda _: gate.leave())
+                leave = _nothing
+                return self._response(*await asyncio.wrap_future(work))
         except asyncio.TimeoutError:
             return _error(408, f"the body was not here within {BODY_S:g} s", {"Connection": "close"})
         except ClientDisconnect:
             return _error(400, "the client has gone")
-        if body is None:
-            return _error(413, f"a body of at most {self._host.max_body_bytes} bytes is taken", {"Connection": "close"})
-        status, done = await asyncio.get_running_loop().run_in_executor(
-            self._host.executor, self._answer, body, request.headers.get(HEADER_LENGTH)
-        )
+        finally:
+            leave()
+        await _drained(request, _PATIENCE * most)
+        return _error(413, f"a body of at most {most} bytes is taken", {"Connection": "close"})
+
+    @staticmethod
+    def _response(status: int, done: answering.Encoded | str) -> Response:
         if isinstance(done, str):
             return _error(status, done)
         headers = {} if done.header_bytes is None else {HEADER_LENGTH: str(done.header_bytes)}
@@ -131,7 +135,7 @@ class _Routes:
     def _answer(self, body: bytearray, header_length: str | None) -> tuple[int, answering.Encoded | str]:
         """On a thread: the answer, or a status and what went wrong."""
         try:
-            return 200, answering.answered(self._served, body, header_length, most_bytes=self._host.max_body_bytes)
+            return 200, answering.answered(self._served, body, header_length)
         except EdgeError as error:
             return status(error), told(error)
 
@@ -173,6 +177,13 @@ def told(error: EdgeError) -> str:
     return str(error) if status(error) == 400 else error.what  # noqa: PLR2004 - the status of a bad request
 
 
+def _compressed(request: Request) -> Response | None:
+    """An answer to who compresses the body."""
+    if request.headers.get("content-encoding", "identity") == "identity":
+        return None
+    return _error(415, "a compressed body is not taken", {"Accept-Encoding": "identity"})
+
+
 async def _body(request: Request, most_bytes: int) -> bytearray | None:
     """The body; None where it is too large."""
     announced = request.headers.get("content-length", "")
@@ -187,7 +198,7 @@ async def _body(request: Request, most_bytes: int) -> bytearray | None:
 
 
 async def _drained(request: Request, most_bytes: int) -> None:
-    """Read what comes and keep nothing, within the bounds of a request that is taken."""
+    """Read what comes, up to so many bytes, and keep nothing: who still sends would not hear why it is refused."""
 
     async def drain() -> None:
         count = 0
@@ -200,6 +211,10 @@ async def _drained(request: Request, most_bytes: int) -> None:
         await asyncio.wait_for(drain(), BODY_S)
     except (asyncio.TimeoutError, ClientDisconnect):
         return
+
+
+def _nothing() -> None:
+    """The place in the server has gone over to who computes."""
 
 
 def _json(value: Any, status_: int = 200) -> Response:

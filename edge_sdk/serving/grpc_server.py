@@ -94,7 +94,7 @@ class GrpcServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stop(self._grace_s).wait()
+        self._server.stop(self._grace_s).wait(self._grace_s + 1)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _guarded(self, name: str, answer: Handler) -> Handler:

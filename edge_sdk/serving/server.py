@@ -23,7 +23,7 @@ _READY_S = 10.0
 # One computes while the next is decoded: calls of one model are answered one at a time.
 _THREADS = 2
 _KEEP_ALIVE_S = 75
-_MOST_CONNECTIONS = 1000
+_MOST_CONNECTIONS = 256  # well below the 1024 descriptors a process has by default
 _HEADER_BYTES = 32 * 1024
 _SECOND_SIGNAL = 128
 

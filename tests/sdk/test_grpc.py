@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from remote_stage import ONES, START_S, TINY, ServeProcess, served
 
 from edge_sdk import Engine, RemoteEngine
+from edge_sdk.cli import main
 from edge_sdk.errors import (
     InputShapeError,
     ModelClosedError,
@@ -88,15 +88,11 @@ def test_nobody_at_the_address_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_that_is_taken_ends_the_server(tmp_path: Path) -> None:
-    from remote_stage import start
-
-    log = tmp_path / "log"
-    with socket.create_server(("127.0.0.1", 0)) as taken, log.open("wb") as file:
-        arguments = [str(TINY / "dense_fp32.tflite"), "--port", "0", "--grpc-port", str(taken.getsockname()[1])]
-        with start(tmp_path, arguments, file) as process:
-            assert process.wait(START_S) == 1
-    assert "[address-in-use]" in log.read_text()
+def test_a_port_that_is_taken_ends_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(TINY / "dense_fp32.tflite"), "--port", "0", "--grpc-port", port]) == 1
+    assert "[address-in-use]" in capsys.readouterr().err
 
 
 @contextlib.contextmanager

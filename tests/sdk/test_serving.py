@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import http.client
 import json
 import signal
@@ -16,11 +18,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from remote_stage import START_S, TINY, ServeProcess, served, start
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from remote_stage import START_S, TINY, ServeProcess, served
 
-from edge_sdk import EdgeModel, Engine, Hedged, RemoteEngine
+from edge_sdk import EdgeModel, Engine, Hedged, RemoteEngine, segments
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import InputShapeError, RemoteRefusedError
+from edge_sdk.cli import main
+from edge_sdk.errors import EdgeError, InputShapeError, RemoteRefusedError
+from edge_sdk.manifest import TensorSpec
+from edge_sdk.serving.answering import answered
+from edge_sdk.serving.served import Served
+from edge_sdk.wire import decode, encode
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
@@ -257,20 +267,28 @@ def test_a_token_is_asked_for_and_health_is_not(tmp_path: Path) -> None:
         assert "secret" not in server.log.read_text()
 
 
-def fails(place: Path, *arguments: str) -> str:
-    """What it says when it does not start."""
-    log = place / "fails.log"
-    with log.open("wb") as file, start(place, arguments, file) as process:
-        out, _ = process.communicate(timeout=START_S)
-        assert process.returncode == 2
-        assert out == b""
-    (line,) = [each for each in log.read_text().splitlines() if each.startswith("edge: ")]
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """The one line it says when it does not start."""
+    monkeypatch.setenv("EDGE_DAEMON_SOCKET", str(tmp_path / "no.sock"))
+
+    def line(*arguments: str, status: int = 2) -> str:
+        try:
+            found: object = main(["serve", *arguments])
+        except SystemExit as end:  # of argparse
+            found = end.code
+        assert found == status
+        told = capsys.readouterr()
+        assert told.out == ""
+        (one,) = [each for each in told.err.splitlines() if each.startswith("edge: ")]
+        return one
+
     return line
 
 
-def test_it_does_not_listen_beyond_this_machine_unless_told_to(tmp_path: Path) -> None:
+def test_it_does_not_listen_beyond_this_machine_unless_told_to(tmp_path: Path, fails: Callable[..., str]) -> None:
     model = str(TINY / "dense_fp32.tflite")
-    assert "[unsafe-listen]" in fails(tmp_path, model, "--host", EVERYWHERE, "--port", "0")
+    assert "[unsafe-listen]" in fails(model, "--host", EVERYWHERE, "--port", "0")
     with served(tmp_path, model, "--host", EVERYWHERE, "--insecure-listen") as server:
         port = server.url.rpartition(":")[2]
         with RemoteEngine(f"http://127.0.0.1:{port}", model="dense_fp32"):
@@ -289,17 +307,14 @@ def test_it_does_not_listen_beyond_this_machine_unless_told_to(tmp_path: Path) -
         ([str(TINY / "dense_fp32.tflite"), "--name", "a b"], "usage"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(tmp_path: Path, arguments: list[str], code: str) -> None:
-    assert f"[{code}]" in fails(tmp_path, *arguments)
+def test_what_cannot_be_served_is_one_line(fails: Callable[..., str], arguments: list[str], code: str) -> None:
+    assert f"[{code}]" in fails(*arguments)
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with socket.create_server(("127.0.0.1", 0)) as taken, log.open("wb") as file:
-        arguments = [str(TINY / "dense_fp32.tflite"), "--port", str(taken.getsockname()[1])]
-        with start(tmp_path, arguments, file) as process:
-            assert process.wait(START_S) == 1
-    assert "[address-in-use]" in log.read_text()
+def test_a_port_that_is_taken_is_one_line(fails: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "[address-in-use]" in fails(str(TINY / "dense_fp32.tflite"), "--port", port, status=1)
 
 
 def test_what_was_asked_is_answered_before_it_ends(tmp_path: Path) -> None:
@@ -328,3 +343,128 @@ def test_a_missing_extra_is_named() -> None:
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=START_S)
     assert told.returncode == 2
     assert "adaptive-edge-sdk[serve]" in told.stderr
+
+
+STUCK = """
+import sys, threading, time
+from edge_sdk.address import Address, bind
+from edge_sdk.manifest import TensorSpec
+from edge_sdk.serving.gate import Gate
+from edge_sdk.serving.served import Served
+from edge_sdk.wire import decode, encode
+from edge_sdk.serving.server import Limits, serve
+
+def stuck(arrays):
+    print("in it", flush=True)
+    threading.Event().wait()
+
+spec = (TensorSpec(name="x", shape=(1,), dtype="float32"),)
+served = Served(name="m", version="1", inputs=spec, outputs=spec, run=stuck, active=lambda: None, close=lambda: None)
+listener = bind(Address(host="127.0.0.1", port=0), what="test", hint="")
+started = lambda: print(listener.getsockname()[1], flush=True)
+idle = serve(served, listener, gate=Gate(4), limits=Limits(grace_s=0.5), token=None, started=started)
+print("idle" if idle else "busy", flush=True)
+import os; os._exit(0)
+"""
+
+
+def test_an_inference_that_hangs_does_not_keep_the_server_from_ending() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        tensors = [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]
+        body = json.dumps({"inputs": tensors}).encode()
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            sock.sendall(head.encode() + body)
+            assert process.stdout.readline() == b"in it\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == b"busy\n"
+        process.communicate(timeout=START_S)
+
+
+@settings(max_examples=100, deadline=None)
+@drawn(st.data())
+def test_random_requests_raise_nothing_but_our_errors(data: st.DataObject) -> None:
+    spec = (TensorSpec(name="x", shape=(-1, 2), dtype="float32"),)
+    model = Served(
+        name="m", version="1", inputs=spec, outputs=spec, run=lambda arrays: (None, list(arrays)), active=lambda: None,
+        close=lambda: None,
+    )  # fmt: skip
+    good = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=5,
+    )
+    changes = data.draw(st.dictionaries(st.sampled_from([*good, "parameters"]), anything, max_size=2))
+    outer = data.draw(st.dictionaries(st.sampled_from(["id", "outputs", "parameters"]), anything, max_size=2))
+    body = json.dumps({"inputs": [good | changes]} | outer).encode() + data.draw(st.binary(max_size=20))
+    length = data.draw(st.none() | st.integers(-5, 500).map(str) | st.text(max_size=3))
+    with contextlib.suppress(EdgeError):
+        assert answered(model, body, length).body
+
+
+def halves(place: Path) -> tuple[bytes, Path]:
+    """A model, and the same in two segments, of which the second takes one tensor past the first."""
+    from made_model import Made
+
+    def whole(made: Made) -> tuple[list[int], list[int]]:
+        x, y = made.tensor("x"), made.tensor("y")
+        return [x, y], [made.op("ADD", made.op("TANH", x, name="t"), y, name="out")]
+
+    def first(made: Made) -> tuple[list[int], list[int]]:
+        x = made.tensor("x")
+        return [x], [made.op("TANH", x, name="t")]
+
+    def second(made: Made) -> tuple[list[int], list[int]]:
+        t, y = made.tensor("t"), made.tensor("y")
+        return [t, y], [made.op("ADD", t, y, name="out")]
+
+    contents = [made.content(*build(made)) for build, made in ((each, Made()) for each in (whole, first, second))]
+
+    def tensor(name: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "shape": [1, 4], "dtype": "float32"} | more
+
+    def segment(number: int, inputs: list[Any], outputs: list[Any]) -> dict[str, Any]:
+        content = contents[number]
+        return {
+            "number": number, "file": f"segment-{number}.tflite", "sha256": hashlib.sha256(content).hexdigest(),
+            "size_bytes": len(content), "first": number - 1, "end": number, "inputs": inputs, "outputs": outputs,
+            "macs": 0, "compute_ms": 0.0, "send_bytes": 0, "send_ms": 0.0,
+        }  # fmt: skip
+
+    plan = {
+        "format": 1,
+        "whole": {"sha256": hashlib.sha256(contents[0]).hexdigest(), "size_bytes": len(contents[0])},
+        "inputs": [tensor("x"), tensor("y")],
+        "outputs": [tensor("out", source=2)],
+        "segments": [
+            segment(1, [tensor("x")], [tensor("t")]),
+            segment(2, [tensor("t", source=1), tensor("y")], [tensor("out")]),
+        ],
+        "timing": {"origin": "measured", "machine": "test", "threads": 1, "samples": 1, "whole_ms": 0.0},
+        "verified": 1,
+        "verified_with": "test",
+    }
+    files = {f"segment-{number}.tflite": contents[number] for number in (1, 2)}
+    made = segments.write(place, decode(encode(plan), segments.SplitPlan, where="test"), files)
+    return contents[0], made.path
+
+
+def test_segments_on_two_hosts_give_what_the_whole_gives_bit_for_bit(tmp_path: Path, fails: Callable[..., str]) -> None:
+    """What a pipeline does with stages on other hosts: tensors go as they are stored, some past a segment."""
+    pytest.importorskip("edge_converter.flatbuffer", reason="the converter extra is not installed")
+    model, place = halves(tmp_path / "in-2")
+    rng = np.random.default_rng(3)
+    given: dict[str, Any] = {name: rng.normal(size=(1, 4)).astype(np.float32) for name in "xy"}
+    with Engine(model) as whole, contextlib.ExitStack() as stack:
+        (wanted,) = whole.run([given["x"], given["y"]])
+        for segment in segments.Segments(place).plan.segments:
+            server = stack.enter_context(served(tmp_path, place, "--segment", str(segment.number)))
+            engine = stack.enter_context(RemoteEngine(server.url, model=f"in-2-{segment.number}"))
+            answers = engine.run([given[spec.name] for spec in engine.inputs])
+            given |= {spec.name: array for spec, array in zip(engine.outputs, answers, strict=True)}
+        assert np.array_equal(given["out"], wanted)
+    assert "[usage]" in fails(str(place))
+    assert "there is no segment 3" in fails(str(place), "--segment", "3")
