@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,6 +238,30 @@ def test_a_bundle_is_served_with_its_version_and_says_which_variant_answered(den
                 server.process.wait(START_S)
                 assert np.array_equal(hedged.run([x])[0], near)
                 assert hedged.counts.failed == 1
+
+
+def test_a_board_that_freezes_is_answered_for_and_comes_back(tmp_path: Path) -> None:
+    with served(tmp_path, TINY / "two_by_two.tflite") as server, Engine(TINY / "two_by_two.tflite") as here:
+        remote = RemoteEngine(server.url, model="two_by_two", deadline_s=START_S)
+        with Hedged(remote, here, deadline_s=0.1) as engine:
+
+            def ask_thrice() -> None:
+                for _ in range(3):
+                    assert np.array_equal(engine.run([A, B])[0], A + B)
+
+            ask_thrice()
+            server.process.send_signal(signal.SIGSTOP)
+            ask_thrice()
+            assert engine.counts.hedged >= 3
+            server.process.send_signal(signal.SIGCONT)
+            end_s = time.monotonic() + START_S
+            while engine.counts.late < 3:
+                assert time.monotonic() < end_s
+                time.sleep(0.01)
+            ask_thrice()
+            counts = engine.counts
+            assert counts.calls == counts.remote + counts.local == 9
+            assert counts.late == counts.hedged
 
 
 def test_stored_integers_pass_untouched_under_a_name_of_ones_own(tmp_path: Path) -> None:
