@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edge_sdk.errors import EdgeError
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
+    from edge_sdk.parallel.pipeline import Pipeline
+    from edge_sdk.parallel.pool import ReplicaPool
     from edge_sdk.preference import Mode, Preference
     from edge_sdk.remote.engine import RemoteEngine
     from edge_sdk.remote.hedged import Hedged
@@ -28,14 +30,26 @@ _HOMES = {
     "Hedged": "edge_sdk.remote.hedged",
     "Interpreter": "edge_sdk.interpreter",
     "Mode": "edge_sdk.preference",
+    "Pipeline": "edge_sdk.parallel.pipeline",
     "Preference": "edge_sdk.preference",
     "RemoteEngine": "edge_sdk.remote.engine",
+    "ReplicaPool": "edge_sdk.parallel.pool",
 }
 
 __all__ = [
-    "Bundle", "EdgeError", "EdgeModel", "Engine", "Hedged", "Interpreter", "Mode", "Preference", "RemoteEngine",
+    "Bundle",
+    "EdgeError",
+    "EdgeModel",
+    "Engine",
+    "Hedged",
+    "Interpreter",
+    "Mode",
+    "Pipeline",
+    "Preference",
+    "RemoteEngine",
+    "ReplicaPool",
     "__version__",
-]  # fmt: skip
+]
 
 
 def __getattr__(name: str) -> object:

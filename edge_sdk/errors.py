@@ -186,10 +186,53 @@ class DelegateUnavailableError(DelegateError):
     code = "delegate-unavailable"
 
 
+class WorkerLostError(DelegateError):
+    """The process in which an accelerator computes crashed, hung, or ran out of memory."""
+
+    code = "worker-lost"
+
+
 class ModelLoadError(DelegateError):
     """The runtime refuses the file: not a model, truncated, or with operators it does not know."""
 
     code = "model-load"
+
+
+class MemoryShortError(DelegateError):
+    """A variant does not fit into the memory that is free, not even in the place of the one that runs."""
+
+    code = "memory-short"
+
+
+class SwitchCancelledError(DelegateError):
+    """A switch was called off, or a newer one took its place, before its variant was loaded."""
+
+    code = "switch-cancelled"
+
+
+class SwitchTimeoutError(DelegateError):
+    """A switch was called off because its variant was not loaded by the deadline."""
+
+    code = "switch-timeout"
+
+
+class StageFailedError(DelegateError):
+    """A stage of a pipeline could not compute a sample, or gave no answer in time.
+
+    `stage` is its name.
+    """
+
+    code = "stage-failed"
+
+    def __init__(self, what: str, *, stage: str = "", where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.stage = stage
+
+
+class PipelineFullError(DelegateError):
+    """A pipeline had no room for a sample in time: it is given more than its slowest stage computes."""
+
+    code = "pipeline-full"
 
 
 class ModelClosedError(EdgeError, RuntimeError):

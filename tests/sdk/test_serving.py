@@ -24,10 +24,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from remote_stage import START_S, TINY, ServeProcess, served
 
-from edge_sdk import EdgeModel, Engine, Hedged, RemoteEngine, segments
+from edge_sdk import EdgeModel, Engine, Hedged, Pipeline, RemoteEngine, segments
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli import main
-from edge_sdk.errors import EdgeError, InputShapeError, RemoteRefusedError
+from edge_sdk.errors import EdgeError, InputShapeError, RemoteRefusedError, StageFailedError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.serving.answering import answered
 from edge_sdk.serving.served import Served
@@ -376,7 +376,6 @@ from edge_sdk.address import Address, bind
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.serving.gate import Gate
 from edge_sdk.serving.served import Served
-from edge_sdk.wire import decode, encode
 from edge_sdk.serving.server import Limits, serve
 
 def stuck(arrays):
@@ -481,15 +480,21 @@ def test_segments_on_two_hosts_give_what_the_whole_gives_bit_for_bit(tmp_path: P
     """What a pipeline does with stages on other hosts: tensors go as they are stored, some past a segment."""
     pytest.importorskip("edge_converter.flatbuffer", reason="the converter extra is not installed")
     model, place = halves(tmp_path / "in-2")
-    rng = np.random.default_rng(3)
-    given: dict[str, Any] = {name: rng.normal(size=(1, 4)).astype(np.float32) for name in "xy"}
+    samples = [[np.random.default_rng(each).normal(size=(1, 4)).astype(np.float32)] * 2 for each in range(6)]
     with Engine(model) as whole, contextlib.ExitStack() as stack:
-        (wanted,) = whole.run([given["x"], given["y"]])
-        for segment in segments.Segments(place).plan.segments:
-            server = stack.enter_context(served(tmp_path, place, "--segment", str(segment.number)))
-            engine = stack.enter_context(RemoteEngine(server.url, model=f"in-2-{segment.number}"))
-            answers = engine.run([given[spec.name] for spec in engine.inputs])
-            given |= {spec.name: array for spec, array in zip(engine.outputs, answers, strict=True)}
-        assert np.array_equal(given["out"], wanted)
+        servers = [stack.enter_context(served(tmp_path, place, "--segment", number)) for number in "12"]
+
+        def far(number: int) -> RemoteEngine:
+            return RemoteEngine(servers[number - 1].url, model=f"in-2-{number}", deadline_s=START_S)
+
+        for numbers in ((2,), (1, 2)):
+            with Pipeline(place, {number: far(number) for number in numbers}) as pipeline:
+                for sample, (answer,) in zip(samples, pipeline.map(samples), strict=True):
+                    assert np.array_equal(answer, whole.run(sample)[0])
+        with Pipeline(place, {2: far(2)}) as pipeline:
+            servers[1].process.kill()
+            servers[1].process.wait(START_S)
+            with pytest.raises(StageFailedError):
+                pipeline.run(samples[0])
     assert "[usage]" in fails(str(place))
     assert "there is no segment 3" in fails(str(place), "--segment", "3")
