@@ -163,6 +163,24 @@ class EdgeModel:
             return answer[0]
         return {spec.name: each for spec, each in zip(self.outputs, answer, strict=True)}
 
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """One answer per output, as every engine gives them: a model may stand where an engine is asked for.
+
+        Raises:
+            InputError: An array the model does not take.
+            ModelClosedError: After `close`.
+            DelegateError: The runtime failed while it computed.
+        """
+        return self.answered(arrays)[1]
+
+    def answered(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The same, and before it the variant that computed it."""
+        try:
+            return self._seat.run(arrays)
+        except DelegateError:
+            self._tally.failed()
+            raise
+
     @property
     def active(self) -> str:
         """The variant that answers calls now."""
