@@ -12,42 +12,30 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_sdk.errors import (
     DelegateError,
-    DelegateUnavailableError,
-    InputShapeError,
     ModelClosedError,
     ModelLoadError,
     UsageError,
 )
 from edge_sdk.fairlock import FairLock
+from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
-from edge_sdk.runtime import RawInterpreter, Runtime, choose, load_error, run_error
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from edge_sdk.manifest import TensorSpec
-
-CPU = "cpu"
-
-Array = NDArray[Any]
-_FLOAT32 = np.dtype(np.float32)
+from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
 
-class Engine:
+class Engine(Front):
     """A loaded model.
 
     Args:
-        model: A `.tflite` file, or its bytes.
+        model: A `.tflite` or `.onnx` file, or its bytes.
         threads: Of the interpreter, for one inference.
-        runtime: From `edge_sdk.runtime`; None takes the first usable.
-        delegate: Who computes; only `cpu` so far.
+        runtime: From `edge_sdk.runtime`; None takes the first usable for a file of this format. `edge_sdk.delegates`
+            gives one with an accelerator in it; `edge_sdk.opening` keeps that in a process of its own.
         warm: Run once on zeros now, so that the first call is as fast as the later ones.
         observe: Told the milliseconds of every inference, while the engine is held: must be quick.
         stored: Tensors are taken and given as the file stores them, a quantized one as its integers: what the segments
@@ -56,7 +44,6 @@ class Engine:
     Raises:
         ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
         RuntimeUnavailableError: No runtime is installed.
-        DelegateUnavailableError: The delegate does not exist here.
         UsageError: `threads` is no positive whole number.
     """
 
@@ -66,27 +53,23 @@ class Engine:
         *,
         threads: int = 1,
         runtime: Runtime | None = None,
-        delegate: str = CPU,
         warm: bool = True,
         observe: Callable[[float], None] | None = None,
         stored: bool = False,
     ) -> None:
-        _check_arguments(threads, delegate)
+        _check_threads(threads)
         self._turn = FairLock()
         self._observe = observe
-        self._runtime = runtime or choose()
+        self._runtime = runtime or choose_for(model)
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:
-            self._inputs, self._outputs = _ports(self._interpreter, stored=stored)
+            self._face(*_ports(self._interpreter, stored=stored, identity=_identity(model)))
         except ModelLoadError as error:
             error.where = self.where
             raise
         self._input_indexes = [each.index for each in self._inputs]
         self._output_indexes = [each.index for each in self._outputs]
-        # A batch is computed sample by sample where the model has one sample per call, at every input and output.
-        self._per_sample = all(each.shape[:1] == (1,) for each in (*self._inputs, *self._outputs))
-        self._is_plain = len(self._inputs) == 1 and all(each.is_plain for each in (*self._inputs, *self._outputs))
         self._is_resizable = any(any(each.free) for each in self._inputs)
         self._shapes = [each.shape for each in self._inputs]
         self._why_closed = "the model was closed"
@@ -94,52 +77,10 @@ class Engine:
         if warm:
             self._warm()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes, in this order."""
-        return tuple(each.spec for each in self._inputs)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` gives, in this order."""
-        return tuple(each.spec for each in self._outputs)
-
     @property
     def runtime(self) -> str:
         """Name and version of the runtime, such as `ai-edge-litert 2.3.0`."""
         return f"{self._runtime.name} {self._runtime.version}"
-
-    def run(self, arrays: Sequence[Any]) -> list[Array]:
-        """One answer per output, fresh arrays that belong to the caller.
-
-        Args:
-            arrays: One per input. Where the model takes one sample at a time, a batch of any size is taken and
-                computed sample by sample, and a sample without the batch dimension gives an answer without it.
-
-        Raises:
-            InputShapeError, InputDtypeError, InputValueError: An array the model does not take.
-            ModelClosedError: After `close`.
-            DelegateError: The runtime failed while it computed.
-        """
-        inputs = self._inputs
-        if len(arrays) != len(inputs):
-            raise InputShapeError(
-                f"{len(arrays)} arrays, where the model has {len(inputs)} inputs",
-                where=self.where,
-                hint=f"pass {', '.join(repr(each.name) for each in inputs)}",
-            )
-        if self._is_plain:  # the way almost every call goes: nothing to convert
-            first = arrays[0]
-            if type(first) is np.ndarray and first.dtype == _FLOAT32 and first.shape == inputs[0].shape:
-                return self._compute(arrays)
-        taken = [each.take(array) for each, array in zip(inputs, arrays, strict=True)]
-        return self._run_taken(taken)
 
     def close(self) -> None:
         """Wait for the call that computes, then free the memory; calls that come later raise. May be repeated."""
@@ -147,34 +88,8 @@ class Engine:
             self._interpreter = None
         _LIVE.discard(self)
 
-    def _run_taken(self, taken: list[Array]) -> list[Array]:
-        inputs = self._inputs
-        if not self._per_sample:
-            for each, array in zip(inputs, taken, strict=True):
-                if not each.fits(array.shape):
-                    raise each.wrong_shape(array.shape)
-            return self._give(self._compute(taken))
-        if all(each.fits_sample(array.shape) for each, array in zip(inputs, taken, strict=True)):
-            return [array[0] for array in self._give(self._compute([array[np.newaxis] for array in taken]))]
-        for each, array in zip(inputs, taken, strict=True):
-            if array.ndim != len(each.shape) or not each.fits_sample(array.shape[1:]):
-                raise each.wrong_shape(array.shape)
-        sizes = {array.shape[0] for array in taken}
-        if len(sizes) > 1:
-            raise InputShapeError(f"batches of unequal sizes {sorted(sizes)}", where=self.where)
-        size = sizes.pop()
-        if size == 0:
-            return [np.empty((0, *each.shape[1:]), each.spec.dtype) for each in self._outputs]
-        if size == 1:  # nothing to join: what a pipeline hands on is not copied once more
-            return self._give(self._compute(taken))
-        answers = [self._compute([array[i : i + 1] for array in taken]) for i in range(size)]
-        return self._give([np.concatenate(parts) for parts in zip(*answers, strict=True)])
-
-    def _give(self, stored: Sequence[Array]) -> list[Array]:
-        return [each.give(array) for each, array in zip(self._outputs, stored, strict=True)]
-
-    def _compute(self, values: Sequence[Array]) -> list[Array]:
-        """Tensors in, tensors out, as they are stored."""
+    def compute(self, values: Sequence[Array]) -> list[Array]:
+        """See `Front.compute`."""
         with self._turn:
             interpreter = self._interpreter
             if interpreter is None:
@@ -219,7 +134,7 @@ class Engine:
         zeros = [np.zeros(each.shape, each.dtype) for each in self._inputs]
         observe, self._observe = self._observe, None  # the first inference is no measure of the later ones
         try:
-            self._compute(zeros)
+            self.compute(zeros)
         except DelegateError as error:
             raise ModelLoadError(f"does not compute: {error.what}", where=self.where) from error
         self._observe = observe
@@ -247,16 +162,30 @@ def _lose_all() -> None:
 os.register_at_fork(after_in_child=_lose_all)
 
 
-def _check_arguments(threads: object, delegate: str) -> None:
+def _check_threads(threads: object) -> None:
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise UsageError(f"threads is {threads!r}", hint="give a whole number from 1 up")
-    if delegate != CPU:
-        raise DelegateUnavailableError(
-            f"no delegate {delegate!r} here", hint="use delegate='cpu', which every board has, or leave it out"
-        )
 
 
-def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+# To ask takes as long as a fifth of a load of 14 MB, and the answer is the file's.
+_WITH_INTEGERS: dict[tuple[int, ...], bool] = {}
+_MOST_KNOWN = 1000
+
+
+def _identity(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:
+    """What changes when the file does; None for bytes, and for a file that is gone again."""
+    if isinstance(model, bytes):
+        return None
+    try:
+        status = Path(model).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _ports(
+    interpreter: RawInterpreter, *, stored: bool, identity: tuple[int, ...] | None = None
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Inputs and outputs, by the names of the file's signature where it has one."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     names: dict[int, str] = {}
@@ -264,7 +193,11 @@ def _ports(interpreter: RawInterpreter, *, stored: bool) -> tuple[tuple[Port, ..
         runner = interpreter.get_signature_runner()
         for signature in (runner.get_input_details(), runner.get_output_details()):
             names |= {int(details["index"]): name for name, details in signature.items()}
-    finite = computes_with_integers(interpreter)
+    finite = None if identity is None else _WITH_INTEGERS.get(identity)
+    if finite is None:
+        finite = computes_with_integers(interpreter)
+        if identity is not None and len(_WITH_INTEGERS) < _MOST_KNOWN:
+            _WITH_INTEGERS[identity] = finite
 
     def made(each: dict[str, Any], *, finite: bool = False) -> Port:
         return port(each, name=names.get(int(each["index"]), each["name"]), finite=finite, stored=stored)

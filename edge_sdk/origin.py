@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError, DelegateUnavailableError
+from edge_sdk.delegates import DelegateRequest, Delegation, find, parse
+from edge_sdk.delegates.contract import AUTO
+from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError
 from edge_sdk.link import DaemonLink
 from edge_sdk.machine import cpu_features
 from edge_sdk.manifest import Delegate, Variant
@@ -68,32 +70,32 @@ def found(
     return bundle, None
 
 
-def usable(bundle: Bundle, runtime: Runtime) -> tuple[Variant, ...]:
-    """The variants that can run here, the most accurate first, then the smaller."""
+def usable(bundle: Bundle, runtime: Runtime, delegate: str | DelegateRequest = AUTO) -> tuple[Variant, ...]:
+    """The variants that can run here, the most accurate first, then the smaller.
+
+    A variant for an accelerator is among them where its delegate is found here and is not refused by `delegate`.
+    Whether it really computes shows when it is opened; its twin stands behind it.
+    """
     features = cpu_features()
+    asked = parse(delegate) if isinstance(delegate, str) else delegate
+    here = {kind: _is_here(kind, asked) for kind in {v.target.delegate for v in bundle.manifest.variants}}
     usable = [
         v
         for v in bundle.manifest.variants
-        if v.target.delegate is Delegate.CPU
+        if here[v.target.delegate]
         and (features is None or set(v.target.isa) <= features)
         and _speaks(v.target.min_runtime, runtime)
     ]
     return tuple(sorted(usable, key=lambda v: (-v.quality.value, v.size_bytes, v.id)))
 
 
-def on_this_cpu(variant: Variant, *, where: str) -> None:
-    """Refuse a variant that another than the CPU computes: its file, or its quality, means nothing here.
-
-    Raises:
-        DelegateUnavailableError: With the id of its CPU twin.
-    """
-    target = variant.target
-    if target.delegate is not Delegate.CPU:
-        raise DelegateUnavailableError(
-            f"{variant.id!r} is for the delegate {target.delegate.value!r}, which is not loaded here",
-            where=where,
-            hint=f"take {target.fallback!r}, its twin for the CPU" if target.fallback else "take one for the CPU",
-        )
+def _is_here(kind: Delegate, asked: DelegateRequest) -> bool:
+    if kind is Delegate.CPU:
+        return True
+    if asked.name not in (AUTO, kind.value):
+        return False
+    wanted = asked if asked.name == kind.value else DelegateRequest(name=kind.value)
+    return isinstance(find(wanted), Delegation)
 
 
 def _speaks(needed: str | None, runtime: Runtime) -> bool:

@@ -146,6 +146,18 @@ class LatencyModel(Wire, frozen=True, kw_only=True):
     fp32: Scale
 
 
+class SiteDelegate(Wire, frozen=True, kw_only=True):
+    """An external delegate as it is installed on these boards.
+
+    Attributes:
+        library: The file of one that is not found where the loader looks, or of a delegate that only this site has.
+        options: For the library, where an app gives none.
+    """
+
+    library: Annotated[str, Meta(max_length=4096)] = ""
+    options: Annotated[dict[Name, Text], Meta(max_length=64)] = {}
+
+
 class Profile(Wire, frozen=True, kw_only=True):
     """One class of boards.
 
@@ -155,6 +167,7 @@ class Profile(Wire, frozen=True, kw_only=True):
         hardware_tested: This project was run on the real board.
         storage: What the operating system and the bundles lie on.
         communication: How it reaches its network and what is plugged into it.
+        delegates: How accelerators are reached here, by the name apps ask for; a new name is a new external delegate.
         notes: What a reader should know, in sentences.
     """
 
@@ -172,6 +185,7 @@ class Profile(Wire, frozen=True, kw_only=True):
     purchase: Purchase = Purchase()
     variants: Variants
     latency: LatencyModel | None = None
+    delegates: Annotated[dict[Name, SiteDelegate], Meta(max_length=32)] = {}
     notes: tuple[Text, ...] = ()
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_sdk.engine import Array, Engine
+from edge_sdk.engine import Engine
+from edge_sdk.front import Array
 from edge_sdk.manifest import TensorSpec
 
 _WARM_UP = 3

@@ -1,4 +1,4 @@
-"""What holds for every test: nothing is left behind, reference data is optional, CI skips no broker test."""
+"""What holds for every test: nothing is left behind, reference data is optional, CI skips no program it needs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import swiftshader
 from leakcheck import Footprint, abandoned_tasks, left_behind, pending_tasks
 
 REFERENCE_VARIABLE = "EDGE_REFERENCE_DATA"
@@ -34,6 +35,15 @@ def _leaves_nothing_behind() -> Iterator[None]:
 def reference_data() -> Path:
     """The directory of reference data; only tests marked `reference_data` may ask for it."""
     return Path(os.environ[REFERENCE_VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def software_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a child process that computes on a GPU in software; see `swiftshader`."""
+    found = swiftshader.folder()
+    if found is None:
+        pytest.skip("SwiftShader is not here: tools/swiftshader.sh fetches it where apt-get has chromium-common")
+    return swiftshader.settings(found, tmp_path_factory.mktemp("vulkan"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,9 +84,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a broker test that is skipped (mosquitto is not installed) has failed: nobody would notice otherwise."""
+    """In CI a test that is skipped for want of a program has failed: nobody would notice otherwise."""
     report = yield
-    if report.skipped and item.get_closest_marker("broker") and os.environ.get("CI") == "true":
+    needs = item.get_closest_marker("broker") or item.get_closest_marker("accelerator")
+    if report.skipped and needs and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where it must run: {report.longrepr}"
     return report

@@ -58,6 +58,13 @@ if [ "$what" = test ] && ! command -v openssl >/dev/null 2>&1; then
     apt_get openssl || say "bootstrap: openssl is missing and cannot be installed from here: those tests will be skipped"
 fi
 
+# A GPU in software, for the tests of the GPU path.
+if [ "$what" = test ] && ! tools/swiftshader.sh; then
+    if [ -n "${CI:-}" ]; then die "SwiftShader could not be fetched, and under CI no test may be skipped for it"; fi
+    say "bootstrap: no package chromium-common can be had from here (Debian has it): the tests on a GPU in software will"
+    say "           be skipped"
+fi
+
 # ------------------------------------------------------------------------------------------------------- python
 
 python=${PYTHON:-}

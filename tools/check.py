@@ -29,6 +29,7 @@ DEVICE_TESTS = ("-m", "device", "tests/sdk", "tests/daemon")
 # TensorFlow reads the same files wherever they lie: that every worker is in the wheel is what has to be seen.
 KERAS_ON_WHEEL = "every_kind_of_file or trained_for_int8"
 TORCH = "torch==2.13.0"
+SWIFTSHADER = ROOT / "build" / "swiftshader" / "usr" / "lib" / "chromium"
 # What a device test needs beside the device install.
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
@@ -53,6 +54,8 @@ def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = Non
     print(f"  $ {' '.join(words)}", flush=True)
     base = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     settings = base | {"UV_PYTHON_DOWNLOADS": "never", "PYTHONDONTWRITEBYTECODE": "1"} | (env or {})
+    if SWIFTSHADER.exists():  # tests on a copy of the checkout find it by this
+        settings["EDGE_SWIFTSHADER"] = str(SWIFTSHADER)
     try:
         status = subprocess.run(words, cwd=cwd, env=settings, check=False, timeout=STAGE_LIMIT_S).returncode
     except subprocess.TimeoutExpired:
@@ -71,14 +74,21 @@ def lint() -> str:
 
 
 def suite() -> str:
-    """All tests, on the checkout."""
-    run(BIN / "python", "-m", "pytest", "-q", "--durations=25")
+    """All tests, on the checkout; those with clients and servers of others here alone."""
+    run(BIN / "python", "-m", "pytest", "-q", "--durations=25", "-m", "not torch and not onnx")
     return "all tests on the checkout"
 
 
 def quick() -> str:
     """The tests that need neither TensorFlow nor minutes."""
-    run(BIN / "python", "-m", "pytest", "-q", "-m", "not keras and not e2e and not torch and not onnx")
+    run(
+        BIN / "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not keras and not e2e and not torch and not onnx and not thirdparty",
+    )
     return "the fast tests"
 
 
@@ -86,7 +96,7 @@ def wheel() -> str:
     """All tests on the built wheel, the sources out of the way; of those on TensorFlow, what runs its workers."""
     python = venv("wheel", Path(sys.executable), "dev", constraints="constraints.txt")
     with tests_apart() as place:
-        run(python, "-m", "pytest", "-q", "-m", "not keras and not torch and not onnx", cwd=place)
+        run(python, "-m", "pytest", "-q", "-m", "not keras and not torch and not onnx and not thirdparty", cwd=place)
         run(python, "-m", "pytest", "-q", "-m", "keras", "-k", KERAS_ON_WHEEL, "tests/converter", cwd=place)
     return "all tests on the built wheel, of TensorFlow's a few"
 
@@ -100,7 +110,7 @@ def tflite() -> str:
         "tflite", interpreter, "tflite,daemon", constraints="constraints-tflite.txt", without=("ai-edge-litert",)
     )
     with tests_apart() as place:
-        run(python, "-m", "pytest", "-q", *DEVICE_TESTS, cwd=place, env={"EDGE_RUNTIME": "tflite"})
+        run(python, "-m", "pytest", "-q", *DEVICE_TESTS, "tests/accelerator", cwd=place, env={"EDGE_RUNTIME": "tflite"})
     return "device tests on tflite-runtime"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk import rounds
-from edge_sdk.engine import Array, Engine
+from edge_sdk.engine import Engine
+from edge_sdk.front import Array
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Latency, Origin
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from edge_sdk.cli.command import Command, a_path
 
 _MOST_THREADS = 256  # a runtime starts as many as it is told, and a machine can be brought down so
+_LONGEST_QUEUE = 10_000
 
 
 def _takes_bundle(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +110,66 @@ def _bench(args: argparse.Namespace) -> int:
     return bench.run(args)
 
 
+def _configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        type=a_path,
+        metavar="MODEL",
+        help="a bundle, the name of a model that a daemon serves, a .tflite file, or what 'edge split' wrote",
+    )
+    parser.add_argument(
+        "--segment", type=_positive, metavar="N", help="of a split model: this one, its tensors as stored"
+    )
+    parser.add_argument("--stored", action="store_true", help="of a .tflite file: tensors as the file stores them")
+    parser.add_argument("--variant", metavar="ID", help="of a bundle: this one and no other")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument("--name", type=_model_name, metavar="NAME", help="in the address; else the model's own")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen at (default 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default 8080)")
+    parser.add_argument("--grpc-port", type=_port, metavar="N", help="serve gRPC at this port, too; 0 takes any")
+    parser.add_argument("--token-file", type=a_path, metavar="FILE", help="who asks must have the token in it")
+    parser.add_argument("--insecure-listen", action="store_true", help="listen beyond this machine without a token")
+    parser.add_argument(
+        "--queue", type=_queue, default=16, metavar="N", help="requests that are in it at once (default 16)"
+    )
+    parser.add_argument("--max-body-mb", type=_megabytes, default=64.0, metavar="MB", help="of a request (default 64)")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len("65535") and int(text) <= 65535):  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port from 0 to 65535")
+    return int(text)
+
+
+def _queue(text: str) -> int:
+    value = _positive(text)
+    if value > _LONGEST_QUEUE:
+        raise argparse.ArgumentTypeError(f"{value} requests are more than {_LONGEST_QUEUE}")
+    return value
+
+
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.001 <= value <= 2000:  # noqa: PLR2004 - NaN fails as well
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of megabytes from 0.001 to 2000")
+    return value
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no name of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import serve
+
+    return serve.run(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("bench",),
@@ -126,6 +188,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="labelled data through a bundle, as an app would run it",
         configure=_configure_run,
         run=_run,
+    ),
+    Command(
+        path=("serve",),
+        summary="a model of this machine for others, over the Open Inference Protocol v2, until it is told to end",
+        configure=_configure_serve,
+        run=_serve,
     ),
     Command(
         path=("profiles", "list"),

@@ -1,4 +1,4 @@
-"""Which runtime is used: the first usable of a fixed order, or the one `EDGE_RUNTIME` names."""
+"""Which runtime is used: by the file's format, then the first usable of a fixed order, or what `EDGE_RUNTIME` names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from edge_sdk.errors import RuntimeUnavailableError
-from edge_sdk.runtime import _litert, _tensorflow, _tflite
+from edge_sdk.runtime import _litert, _onnxruntime, _tensorflow, _tflite
 from edge_sdk.runtime._interface import Runtime, Unavailable
 
 RUNTIME_VARIABLE = "EDGE_RUNTIME"
@@ -19,17 +19,40 @@ _FINDERS: Mapping[str, Callable[[], Runtime | Unavailable]] = MappingProxyType(
 
 
 def available() -> tuple[Runtime | Unavailable, ...]:
-    """Every runtime this product knows, the preferred first, the missing ones with their reason."""
-    return tuple(find() for find in _FINDERS.values())
+    """Every runtime this product knows, the preferred first, the missing ones with their reason.
+
+    ONNX Runtime is the last: it is no alternative to the others, but for files of its own.
+    """
+    return (*(find() for find in _FINDERS.values()), _onnxruntime.find())
 
 
 def choose() -> Runtime:
-    """The first usable runtime, or the one named by `EDGE_RUNTIME` (`litert`, `tflite`, `tensorflow`).
+    """The first usable TFLite runtime, or the one named by `EDGE_RUNTIME` (`litert`, `tflite`, `tensorflow`).
 
     Raises:
         RuntimeUnavailableError: There is none, or not the one that is named.
     """
     return _choose(os.environ.get(RUNTIME_VARIABLE, ""))
+
+
+def choose_for(model: str | os.PathLike[str] | bytes) -> Runtime:
+    """The runtime for a file, by its format: ONNX Runtime for ONNX, else as `choose`.
+
+    Args:
+        model: The file's path, or its bytes.
+
+    Raises:
+        RuntimeUnavailableError: It is not installed.
+    """
+    return _choose_onnx() if _onnxruntime.is_onnx(model) else choose()
+
+
+@functools.cache
+def _choose_onnx() -> Runtime:
+    found = _onnxruntime.find()
+    if isinstance(found, Unavailable):
+        raise RuntimeUnavailableError("an .onnx file needs ONNX Runtime", hint=str(found))
+    return found
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from edge_sdk.runtime._interface import RawInterpreter
+
+_ENTRY = "tflite_plugin_create_delegate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,13 @@ class ModuleRuntime:
         return interpreter
 
     def load_delegate(self, library: str, options: Mapping[str, Any] | None = None) -> Any:
-        """See `Runtime.load_delegate`."""
+        """See `Runtime.load_delegate`.
+
+        The library is looked at first: where it cannot be loaded, the runtime's own object is left half made, and
+        complains on standard error when it is forgotten (google-coral/edgetpu#167).
+        """
+        if not hasattr(ctypes.CDLL(library), _ENTRY):
+            raise AttributeError(f"{library} is no TFLite delegate: it has no {_ENTRY}")  # as the runtime's own
         return self.module().load_delegate(library, dict(options) if options else None)
 
     def attribute(self, name: str) -> Any:

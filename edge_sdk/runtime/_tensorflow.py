@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import warnings
 from types import ModuleType, SimpleNamespace
@@ -35,8 +36,5 @@ def _module() -> ModuleType:
             warnings.simplefilter("ignore")
             return cast("RawInterpreter", tf.lite.Interpreter(**keywords))
 
-    experimental = tf.lite.experimental
-    names = SimpleNamespace(
-        Interpreter=interpreter, load_delegate=experimental.load_delegate, OpResolverType=experimental.OpResolverType
-    )
-    return cast("ModuleType", names)
+    module = importlib.import_module("tensorflow.lite.python.interpreter")
+    return cast("ModuleType", SimpleNamespace(**vars(module) | {"Interpreter": interpreter}))

@@ -1,0 +1,230 @@
+"""A model opened on whatever is to compute it: the CPU in this process, or an accelerator with the CPU behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_sdk.anyengine import AnyEngine
+from edge_sdk.bundle import Bundle
+from edge_sdk.delegates import findings as kept
+from edge_sdk.delegates.attach import with_delegate
+from edge_sdk.delegates.contract import AUTO, CPU, DelegateRequest, parse
+from edge_sdk.delegates.delegation import Delegation
+from edge_sdk.delegates.findings import Finding, Findings
+from edge_sdk.delegates.probe import finding_of, key, probe
+from edge_sdk.delegates.registry import find
+from edge_sdk.engine import Engine
+from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosedError
+from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine
+from edge_sdk.isolation import IsolatedEngine
+from edge_sdk.isolation.engine import LOAD_DEADLINE_S
+from edge_sdk.runtime import Runtime, Unavailable, choose
+
+_AGAIN = "'edge doctor --again' tries it anew"
+
+
+def open_engine(
+    model: str | os.PathLike[str],
+    *,
+    delegate: str | DelegateRequest = CPU,
+    twin: str | os.PathLike[str] | None = None,
+    threads: int = 1,
+    runtime: Runtime | None = None,
+    isolated: bool = True,
+    deadline_s: float = LOAD_DEADLINE_S,
+    observe: Callable[[float], None] | None = None,
+    report: Callable[[DelegateEvent], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    findings: Findings | None = None,
+    canary_s: float = CANARY_S,
+    quarantine_s: float = QUARANTINE_S,
+) -> Engine | GuardedEngine:
+    """A loaded and warmed engine.
+
+    Args:
+        model: A file.
+        delegate: Who computes: `cpu`, `edgetpu`, `edgetpu:usb:0`, `gpu`, the path of an external delegate's library.
+        twin: The file that the CPU runs where the accelerator cannot; None takes `model`. A file compiled for an
+            accelerator needs one.
+        threads: Of the interpreter, for what the CPU computes.
+        runtime: For the CPU in this process.
+        isolated: The accelerator computes in a worker process, whose crash costs one call a little time. Without it, a
+            call is faster by the way there and back, and a crash of the library ends the app; so the library is tried
+            in a process of its own before it is loaded into this one.
+        deadline_s: For the accelerator to load and answer for the first time.
+        observe: Told the milliseconds of every call.
+        report: Told when the accelerator falls out and comes back; by default that is logged.
+        cancelled: Asked while an accelerator loads: True ends it with `ModelClosedError`.
+        findings: Where it is noted what works here; None takes the user's own.
+        canary_s: See `GuardedEngine`.
+        quarantine_s: See `GuardedEngine`.
+
+    Raises:
+        ModelLoadError: The CPU cannot run the model, or its twin.
+        UsageError: There is no such delegate, or `threads` is no positive whole number.
+        RuntimeUnavailableError: No runtime is installed.
+    """
+    request = parse(delegate) if isinstance(delegate, str) else delegate
+    if request.name == CPU:
+        return Engine(model, threads=threads, runtime=runtime, observe=observe)
+    find(request)  # what makes no sense is told before anything is loaded
+    opener = _Opener(
+        request=request,
+        model=os.fspath(model),
+        twin=os.fspath(twin or model),
+        threads=threads,
+        isolated=isolated,
+        deadline_s=deadline_s,
+        findings=findings or kept.usual(),
+        cancelled=cancelled,
+    )
+    behind = Engine(twin or model, threads=threads, runtime=runtime)
+    try:
+        guard = GuardedEngine(
+            opener.open,
+            behind,
+            delegate=opener.shown,
+            observe=observe,
+            report=report,
+            canary_s=canary_s,
+            quarantine_s=quarantine_s,
+        )
+    except BaseException:
+        behind.close()
+        raise
+    opener.cancelled = _never
+    return guard
+
+
+def open_variant(
+    bundle: Bundle,
+    id_: str,
+    *,
+    delegate: str | DelegateRequest = AUTO,
+    threads: int = 1,
+    runtime: Runtime | None = None,
+    observe: Callable[[float], None] | None = None,
+    report: Callable[[DelegateEvent], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Engine | GuardedEngine:
+    """A variant of a bundle, on what it was made for, with its twin for the CPU behind it.
+
+    Args:
+        bundle: Where it is.
+        id_: Its id.
+        delegate: `auto` takes what the variant was made for. `cpu` refuses variants for accelerators. Another one is
+            loaded for variants of its kind, and for those that were made for no accelerator.
+        threads: As of `open_engine`.
+        runtime: As of `open_engine`.
+        observe: As of `open_engine`.
+        report: As of `open_engine`.
+        cancelled: As of `open_engine`.
+
+    Raises:
+        UnknownVariantError: The bundle has no such variant.
+        DelegateUnavailableError: It is for an accelerator, and another delegate was asked for.
+        ModelLoadError: Its twin cannot be run here.
+    """
+    variant = bundle.variant(id_)
+    made_for = variant.target.delegate.value
+    asked = parse(delegate) if isinstance(delegate, str) else delegate
+    if asked.name == AUTO:
+        request = DelegateRequest(name=made_for)
+    elif made_for in (CPU, asked.name):
+        request = asked
+    else:
+        twin = variant.target.fallback
+        raise DelegateUnavailableError(
+            f"{id_!r} is for the delegate {made_for!r}, and {asked.name!r} is asked for",
+            where=str(bundle.path),
+            hint=f"take {twin!r}, its twin for the CPU" if twin else "take one for the CPU",
+        )
+    fallback = bundle.variant(variant.target.fallback) if variant.target.fallback else variant
+    return open_engine(
+        bundle.blob(variant),
+        delegate=request,
+        twin=bundle.blob(fallback),
+        threads=threads,
+        runtime=runtime,
+        observe=observe,
+        report=report,
+        cancelled=cancelled,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Opener:
+    """Opens the accelerator's engine, now and after each quarantine."""
+
+    request: DelegateRequest
+    model: str
+    twin: str
+    threads: int
+    isolated: bool
+    deadline_s: float
+    findings: Findings
+    cancelled: Callable[[], bool]
+
+    @property
+    def shown(self) -> str:
+        """What events call it."""
+        named = self.request.library or self.request.name
+        return f"{named}:{self.request.device}" if self.request.device else named
+
+    def open(self) -> AnyEngine:
+        """Look, remember, load.
+
+        Raises:
+            DelegateError: It cannot be had, or did not work the last time.
+            ModelClosedError: The load was cancelled.
+        """
+        found = find(self.request)  # anew each time: a device may have been plugged in
+        if isinstance(found, Unavailable):
+            raise DelegateUnavailableError(found.reason, where=self.shown, hint=found.hint)
+        noted = key(found, self.model)
+        known = self.findings.known(noted)
+        if known is not None and not known.works:
+            raise DelegateUnavailableError(f"{known.reason} (found out before)", where=self.shown, hint=_AGAIN)
+        try:
+            engine = self._isolated_engine(found) if self.isolated else self._own_engine(found, known)
+        except DelegateError as error:
+            self.findings.note(noted, finding_of(error))
+            raise
+        if known is None:
+            self.findings.note(noted, Finding(works=True))
+        return engine
+
+    def _isolated_engine(self, found: Delegation) -> AnyEngine:
+        return IsolatedEngine(
+            self.model,
+            delegation=found,
+            threads=self.threads,
+            deadline_s=self.deadline_s,
+            cancelled=self.cancelled,
+        )
+
+    def _own_engine(self, found: Delegation, known: Finding | None) -> AnyEngine:
+        if self.cancelled():
+            raise ModelClosedError("the load was cancelled", where=self.model)
+        if known is None:
+            outcome = probe(found, self.model, twin=self.twin, deadline_s=self.deadline_s)
+            if isinstance(outcome, Unavailable):
+                raise DelegateError(outcome.reason, where=self.shown, hint=outcome.hint)
+        return Engine(self.model, threads=self.threads, runtime=with_delegate(found, choose()))
+
+
+def _never() -> bool:
+    return False
+
+
+def library(path: str | os.PathLike[str], **options: str) -> DelegateRequest:
+    """A request for an external delegate of your own.
+
+    Args:
+        path: Of its library.
+        **options: For the library.
+    """
+    return DelegateRequest(name="external", library=os.fspath(Path(path).absolute()), options=options)
