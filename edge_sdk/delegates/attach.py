@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.delegates.delegation import Delegation
-from edge_sdk.delegates.gpu import F32
+from edge_sdk.delegates.gpu import F32, ON_ONNX
 from edge_sdk.errors import DelegateUnavailableError
-from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime
+from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime, onnx_on_accelerator
 
 _MAX_CHARS = 300
 
@@ -91,9 +91,11 @@ def with_delegate(
     Where LiteRT itself brings the accelerator it is another runtime, for child processes alone.
 
     Raises:
-        DelegateUnavailableError: ai-edge-litert is not installed.
+        DelegateUnavailableError: ai-edge-litert, or ONNX Runtime where the file is for it, is not installed.
     """
-    if not delegation.library:
+    if delegation.options == ON_ONNX:
+        runtime = onnx_on_accelerator()
+    elif not delegation.library:
         runtime = CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")
     return WithDelegate(inner=runtime, delegation=delegation, told=told)
 
