@@ -192,6 +192,24 @@ class ModelLoadError(DelegateError):
     code = "model-load"
 
 
+class MemoryShortError(DelegateError):
+    """A variant does not fit into the memory that is free, not even in the place of the one that runs."""
+
+    code = "memory-short"
+
+
+class SwitchCancelledError(DelegateError):
+    """A switch was called off, or a newer one took its place, before its variant was loaded."""
+
+    code = "switch-cancelled"
+
+
+class SwitchTimeoutError(DelegateError):
+    """A switch was called off because its variant was not loaded by the deadline."""
+
+    code = "switch-timeout"
+
+
 class StageFailedError(DelegateError):
     """A stage of a pipeline could not compute a sample, or gave no answer in time.
 

@@ -20,6 +20,7 @@ from msgspec import Meta
 from edge_sdk.engine import Engine
 from edge_sdk.errors import EXIT_FAILED, EdgeError, ModelLoadError
 from edge_sdk.measure import end_with_parent, limit
+from edge_sdk.room import resident_bytes
 from edge_sdk.runtime import choose
 from edge_sdk.wire import Bytes, Millis, Wire, decode, encode
 
@@ -78,22 +79,13 @@ def take(model: str, *, threads: int) -> Footprint:
         DelegateError: It can't be loaded or run here.
     """
     runtime = choose()  # what the runtime itself takes is no model's
-    before = _resident_bytes()
+    before = resident_bytes()
     start = time.perf_counter()
     with Engine(model, threads=threads, runtime=runtime) as engine:
         load_ms = 1e3 * (time.perf_counter() - start)
-        after = _resident_bytes()
+        after = resident_bytes()
         grown = None if before is None or after is None else max(0, after - before)
         return Footprint(load_ms=round(load_ms, 3), memory_bytes=grown, runtime=engine.runtime[:100])
-
-
-def _resident_bytes() -> int | None:
-    """Of this process, mapped files included."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from edge_sdk.errors import DelegateError, StorageError, UsageError
 from edge_sdk.footprint import Footprint
 from edge_sdk.machine import cpu_features, machine_name
 from edge_sdk.manifest import Delegate, Latency, Origin, Variant
+from edge_sdk.room import free_bytes
 from edge_sdk.rounds import Plan
 
 _LOAD_DEADLINE_S = 120.0
@@ -142,7 +143,7 @@ def bench(
             where=shown,
             hint="convert for this board's profile",
         )
-    groups = tuple(_groups(loaded, _available_bytes()))
+    groups = tuple(_groups(loaded, free_bytes()))
     plan = Plan(rounds=_MOST_ROUNDS, enough_s=seconds, longest_s=_SLOWEST * seconds)
     timed: dict[str, list[float]] = {}
     for group in groups:
@@ -186,14 +187,6 @@ def _groups(loaded: Mapping[str, Footprint], available_bytes: int | None) -> Ite
         group.append(id_)
         taken += needs
     yield tuple(group)
-
-
-def _available_bytes() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
 
 
 def _timed(paths: Mapping[str, Path], threads: int, plan: Plan) -> dict[str, list[float]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.gpu import F32, ON_ONNX
+from edge_sdk.delegates.xnnpack import FP16, XNNPACK
 from edge_sdk.errors import DelegateUnavailableError
 from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime, onnx_on_accelerator
 
@@ -95,6 +96,8 @@ def with_delegate(
     """
     if delegation.options == ON_ONNX:
         runtime = onnx_on_accelerator()
+    elif delegation.name == XNNPACK:
+        runtime = CompiledRuntime("cpu", fp16=delegation.options.get(FP16) == "true")
     elif not delegation.library:
         runtime = CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")
     return WithDelegate(inner=runtime, delegation=delegation, told=told)

@@ -18,13 +18,14 @@ from edge_sdk.delegates.contract import CPU, Backend, DelegateRequest, parse
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.external import LIBRARIES, EdgeTpu, Named
 from edge_sdk.delegates.gpu import Gpu, NnApi
+from edge_sdk.delegates.xnnpack import Xnnpack
 from edge_sdk.errors import UsageError
 from edge_sdk.profile import SiteDelegate
 from edge_sdk.runtime import Unavailable
 
 ENTRY_POINTS = "edge.delegates"
 
-_BACKENDS: tuple[Backend, ...] = (EdgeTpu(), Gpu(), *LIBRARIES, NnApi(), Named())
+_BACKENDS: tuple[Backend, ...] = (EdgeTpu(), Gpu(), *LIBRARIES, Xnnpack(), NnApi(), Named())
 BUILT_IN: Mapping[str, Backend] = MappingProxyType({each.name: each for each in _BACKENDS})
 
 

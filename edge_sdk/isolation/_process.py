@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
@@ -30,6 +31,12 @@ _WORDS = {
     signal.SIGFPE: "crashed (arithmetic error)",
     signal.SIGKILL: "was killed (out of memory?)",
 }
+# Modules are found where the app finds them: neither `-m` nor a path would do for one that was not installed, and both
+# look first into the directory the app happens to be in.
+_PROGRAM = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from edge_sdk.isolation.worker import main; main(sys.argv[2:])"
+)
 # What runtimes say when all is well.
 _CHATTER = ("INFO:", "VERBOSE:", "Created TensorFlow Lite", "WARNING: All log messages before absl")
 
@@ -47,7 +54,7 @@ class Worker:
         self._noise = os.memfd_create("edge-worker-stderr", os.MFD_CLOEXEC)
         # Appended to, so that the worker can cut it short; the flag belongs to the file that both share.
         fcntl.fcntl(self._noise, fcntl.F_SETFL, fcntl.fcntl(self._noise, fcntl.F_GETFL) | os.O_APPEND)
-        command = [sys.executable, "-m", "edge_sdk.isolation.worker", str(theirs.fileno())]
+        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(theirs.fileno())]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -1,8 +1,8 @@
-"""The process in which an accelerator computes: `python -m edge_sdk.isolation.worker DESCRIPTOR`.
+"""The process in which an accelerator computes, started by `edge_sdk.isolation._process`.
 
-`DESCRIPTOR` is a socket over which orders to load models come, each with a socket and shared memory of its own. A
-thread serves each model; `invoke` releases the GIL. The process ends when the socket of orders or its standard input
-does, so it does not outlive the app; a library that hangs while it holds the GIL is ended by an alarm.
+Its argument is the descriptor of a socket over which orders to load models come, each with a socket and shared memory
+of its own. A thread serves each model; `invoke` releases the GIL. The process ends when the socket of orders or its
+standard input does, so it does not outlive the app; a library that hangs while it holds the GIL is ended by an alarm.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _limit() -> None:
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Run until the app hangs up."""
     _limit()
     end_with_parent()
@@ -186,7 +186,3 @@ def main(argv: Sequence[str]) -> int:
     gc.collect()  # devices are given back by the destructors of their libraries
     sys.stderr.flush()
     os._exit(0)  # what else a library does at exit is where several were seen to crash
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -132,18 +132,20 @@ class Replica:
             samples=self._samples,
             rate=None if self.sample_s is None else 1 / max(self.sample_s, 1e-9),
             failures=self._failures,
-            state=self._state(now_s),
+            state=self._state(),
             busy=min(1.0, self._busy),
             condition=self.condition,
             trouble=self._trouble,
         )
 
-    def _state(self, now_s: float) -> State:
+    def _state(self) -> State:
         if self.is_closed:
             return State.CLOSED
         if self.is_late:
             return State.LATE
-        return (State.READY, State.HOT, State.FAILED)[self.badness(now_s)[0]]
+        if self._in_a_row:
+            return State.FAILED  # until it has answered again
+        return State.HOT if self._is_hot else State.READY
 
     def _count_busy(self, now_s: float) -> None:
         """The exponential average of computing (1) and not (0), exact whenever it is brought up to date."""

@@ -33,6 +33,8 @@ Accelerator = Literal["gpu", "npu", "cpu"]
 _FIRST = (2, 1)  # earlier wheels have no GPU library
 _GPU_LIBRARY = "libLiteRtWebGpuAccelerator.so"
 
+_FORCE_FP16 = 0x4  # tflite/delegates/xnnpack/xnnpack_delegate.h
+
 # The GPU library of the aarch64 wheel is built for ARMv8.2 and ends the process by SIGILL elsewhere, whoever is asked
 # to compute: measured under qemu on Cortex-A53 and A72; LiteRT#5675, LiteRT-LM#1847 and #2092.
 _NEEDED_ON_AARCH64 = frozenset({"atomics", "asimddp"})
@@ -75,6 +77,7 @@ class CompiledRuntime:
     Args:
         accelerator: Who computes. What a GPU does not take is left to the CPU; an NPU takes all or nothing.
         enforce_f32: 32-bit floats on a GPU that else computes in 16-bit floats: slower, with the CPU's answers.
+        fp16: 16-bit floats on a CPU that has them (`asimdhp`): on another ARM core no inference succeeds then.
 
     Attributes:
         name: `ai-edge-litert/gpu`, for one.
@@ -85,13 +88,14 @@ class CompiledRuntime:
         DelegateUnavailableError: ai-edge-litert is not installed.
     """
 
-    def __init__(self, accelerator: Accelerator = "gpu", *, enforce_f32: bool = False) -> None:
+    def __init__(self, accelerator: Accelerator = "gpu", *, enforce_f32: bool = False, fp16: bool = False) -> None:
         plain = _litert.find()
         if isinstance(plain, Unavailable):
             raise DelegateUnavailableError(plain.reason, where=plain.name, hint=plain.hint)
         self._plain: Runtime = plain
         self._accelerator = accelerator
         self._enforce_f32 = enforce_f32
+        self._xnnpack_flags = _FORCE_FP16 if fp16 else None
         self.name = _name(accelerator)
         self.version = plain.version
         self.speaks = plain.speaks
@@ -154,7 +158,7 @@ class CompiledRuntime:
         wanted = {"gpu": flag.GPU | flag.CPU, "npu": flag.NPU, "cpu": flag.CPU}
         options = lib.Options(
             hardware_accelerators=wanted[self._accelerator],
-            cpu_options=lib.CpuOptions(num_threads=threads or 1),
+            cpu_options=lib.CpuOptions(num_threads=threads or 1, xnnpack_flags=self._xnnpack_flags),
             gpu_options=lib.GpuOptions(enforce_f32=self._enforce_f32),
         )
         make = lib.CompiledModel.from_buffer if isinstance(model, bytes) else lib.CompiledModel.from_file

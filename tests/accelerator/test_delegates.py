@@ -188,3 +188,22 @@ def test_a_sites_profile_says_where_its_delegates_are(tmp_path: Path, monkeypatc
     assert here("our-npu", tmp_path) == Delegation(name="our-npu", library="/opt/ours/libnpu.so")
     with pytest.raises(UsageError, match="no delegate 'their-npu'"):
         find("their-npu", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("features", "is_here"),
+    [
+        ("fp asimd evtstrm crc32 cpuid", False),  # Cortex-A72
+        ("fp asimd atomics fphp asimdhp cpuid asimddp", True),  # Cortex-A76
+        ("avx2 f16c avx512f", False),
+        ("avx2 f16c avx512f avx512_fp16", True),
+    ],
+)
+def test_16_bit_floats_are_for_cores_that_have_them(tmp_path: Path, features: str, is_here: bool) -> None:
+    pytest.importorskip("ai_edge_litert.compiled_model")
+    put(tmp_path, "proc/cpuinfo", text=f"processor\t: 0\nFeatures\t: {features}\n")
+    half = DelegateRequest(name="xnnpack", options={"fp16": "true"})
+    assert isinstance(find(half, root=tmp_path), Delegation) is is_here
+    assert missing("xnnpack", tmp_path).reason == "the CPU uses it anyway"
+    with pytest.raises(UsageError, match="one option fp16=true"):
+        find(DelegateRequest(name="xnnpack", options={"flags": "4"}), root=tmp_path)

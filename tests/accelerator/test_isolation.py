@@ -28,6 +28,7 @@ from edge_sdk.errors import (
     WorkerLostError,
 )
 from edge_sdk.isolation import IsolatedEngine
+from edge_sdk.machine import cpu_features
 from edge_sdk.manifest import TensorSpec
 
 pytestmark = [pytest.mark.accelerator, pytest.mark.device]
@@ -279,6 +280,25 @@ def test_many_threads_each_get_their_own_answer(mock_library: Path, dense: Path)
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+def test_a_file_in_the_apps_directory_does_not_stand_in_for_a_module(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "socket.py").write_text("raise SystemExit('the wrong one')\n")
+    monkeypatch.chdir(tmp_path)
+    with IsolatedEngine(dense) as engine:
+        engine.run([X])
+
+
+@pytest.mark.skipif(not {"avx2", "f16c"} <= (cpu_features() or frozenset()), reason="this CPU fails in 16-bit floats")
+def test_the_cpu_in_16_bit_floats_answers_nearly_as_in_32(dense: Path) -> None:
+    pytest.importorskip("ai_edge_litert.compiled_model")
+    half = Delegation(name="xnnpack", options={"fp16": "true"})
+    with Engine(dense) as here, IsolatedEngine(dense, delegation=half) as there:
+        mine, yours = there.run([X])[0], here.run([X])[0]
+        np.testing.assert_allclose(mine, yours, atol=2e-3)
+        assert not np.array_equal(mine, yours)
 
 
 def test_what_a_library_logs_is_bounded(mock_library: Path, dense: Path) -> None:

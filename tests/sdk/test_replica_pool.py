@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parallel_stage import LIMIT_S, Doubling, broken, numbered, spec
+from parallel_stage import LIMIT_S, Doubling, broken, in_thread, numbered, spec, until
 
 from edge_sdk import ReplicaPool
 from edge_sdk.engine import Engine
@@ -40,29 +39,6 @@ from edge_sdk.parallel.ways import possible
 pytestmark = pytest.mark.device
 
 TINY = Path(__file__).parent.parent / "data" / "tiny"
-SETTLE_S = 5.0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + SETTLE_S
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
-
-
-def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """A call in another thread, and where its answer or error will be."""
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.append(call())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            found.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread, found
 
 
 # ------------------------------------------------------------------------------------------------- real models
