@@ -170,6 +170,31 @@ def test_a_killed_worker_is_told(dense: Path) -> None:
             engine.run([X])
 
 
+class Interrupted(Exception):
+    """As an app's own alarm or Ctrl-C would."""
+
+
+def test_the_answer_to_a_call_that_was_interrupted_is_not_taken_for_the_next_ones(
+    mock_library: Path, dense: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    with Engine(dense) as engine:
+        right = engine.run([-X])[0]
+    slow = delegation(mock_library, sleep_us=200_000)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with IsolatedEngine(dense, delegation=slow) as engine:
+            with pytest.raises(Interrupted):  # noqa: PT012 - also where the alarm comes first
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                engine.run([X])
+            np.testing.assert_allclose(engine.run([-X])[0], right, atol=1e-6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_killing_it_from_another_thread_ends_the_call_that_waits(mock_library: Path, dense: Path) -> None:
     engine = IsolatedEngine(dense, delegation=delegation(mock_library, fail="hang", after=2), call_deadline_s=120)
     timer = threading.Timer(0.3, engine.kill)
