@@ -18,8 +18,7 @@ import numpy as np
 
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates import DelegateRequest
-from edge_sdk.delegates.contract import AUTO
+from edge_sdk.delegates.contract import AUTO, Delegates
 from edge_sdk.errors import (
     DelegateError,
     EdgeError,
@@ -66,7 +65,8 @@ class EdgeModel:
         threads: Of the interpreter, for one inference.
         delegate: Who computes. `auto` uses the accelerators that are found here for the variants made for them; `cpu`
             none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
-            made for something else. Behind each stands the CPU: what an accelerator cannot do is logged and done there.
+            made for something else; of several, the first that works. Behind all stands the CPU: what an accelerator
+            cannot do is logged and done there.
         preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
         memory: `auto` loads the next variant beside the one that runs where both fit into what is free, and closes
             the old one first where they do not: calls wait meanwhile, and `gap_ms` says how long they had to. `ample`
@@ -89,7 +89,7 @@ class EdgeModel:
         *,
         variant: str | None = None,
         threads: int = 1,
-        delegate: str | DelegateRequest = AUTO,
+        delegate: Delegates = AUTO,
         preference: Preference | None = None,
         memory: Memory = "auto",
         standby: int = 0,
