@@ -28,9 +28,8 @@ from edge_sdk.errors import (
     UsageError,
 )
 from edge_sdk.manifest import TensorSpec
-from edge_sdk.parallel import Place, ReplicaPool, measure
+from edge_sdk.parallel import Place, ReplicaPool, cpu, measure
 from edge_sdk.parallel.channel import Channel
-from edge_sdk.parallel.places import cpu
 from edge_sdk.segments import Segment, Segments
 
 pytestmark = pytest.mark.device
