@@ -145,6 +145,8 @@ def open_variant(
             where=str(bundle.path),
             hint=f"take {twin!r}, its twin for the CPU" if twin else "take one for the CPU",
         )
+    if variant.target.runtime == ONNX_RUNTIME:
+        runtime = None  # each file takes the one for its format
     fallback = bundle.variant(variant.target.fallback) if variant.target.fallback else variant
     return open_engine(
         bundle.blob(variant),

@@ -29,7 +29,7 @@ from edge_sdk.isolation import _wire
 from edge_sdk.isolation._memory import Array, SharedMemory, layout
 from edge_sdk.measure import end_with_parent
 from edge_sdk.port import Port
-from edge_sdk.runtime import choose
+from edge_sdk.runtime import choose_for
 
 _Told = Callable[[str], None]
 _LATER_S = 10  # than the app's own deadline; this alarm is for a worker whose app was killed meanwhile
@@ -69,7 +69,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
     Raises:
         EdgeError: The library or the runtime refuses.
     """
-    runtime = choose()
+    runtime = choose_for(order.model)
     if order.delegation is not None:
         runtime = with_delegate(order.delegation, runtime, told=told)
     begun_s = time.perf_counter()
