@@ -136,15 +136,19 @@ class Bundle:
             return ()
 
     def add_latencies(self, latencies: tuple[Latency, ...]) -> None:
-        """Append measurements to `evidence.json`; a new one of the same variant, machine and threads replaces the old.
+        """Append measurements to `evidence.json`.
+
+        A new one of the same variant, machine, threads and delegate replaces the old.
 
         Raises:
             StorageError: It could not be written; the old evidence stands.
         """
 
         def key(latency: Latency) -> tuple[object, ...]:
-            return latency.variant, latency.origin, latency.machine, latency.runtime, latency.threads
+            place = latency.variant, latency.origin, latency.machine, latency.runtime, latency.threads
+            return *place, latency.delegate or own.get(latency.variant)
 
+        own = {variant.id: variant.target.delegate.value for variant in self.manifest.variants}
         fresh = {key(latency) for latency in latencies}
         kept = tuple(old for old in self.evidence().latency if key(old) not in fresh)
         both = (*kept, *latencies)[-MAX_LATENCIES:]
