@@ -142,6 +142,21 @@ def _bench(args: argparse.Namespace) -> int:
     return bench.run(args)
 
 
+def _configure_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="try each accelerator, in a process of its own")
+    parser.add_argument(
+        "--again", action="store_true", help="forget what was found out about accelerators, and try them anew"
+    )
+    parser.add_argument("--model", type=a_path, metavar="FILE", help="try them on this .tflite file or bundle")
+    _takes_delegates(parser, "look for this one too, and try it")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import doctor
+
+    return doctor.run(args)
+
+
 def _configure_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
@@ -208,6 +223,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="how fast the variants of a bundle are on this machine, and what memory they take",
         configure=_configure_bench,
         run=_bench,
+    ),
+    Command(
+        path=("doctor",),
+        summary="what this board has, what works, what does not, and what mends it",
+        configure=_configure_doctor,
+        run=_doctor,
     ),
     Command(
         path=("inspect",),
