@@ -128,9 +128,13 @@ class Bundle:
             raise
 
     def latencies(self) -> tuple[Latency, ...]:
-        """What was measured; empty, with a warning, where `evidence.json` is damaged: the variants run without it."""
+        """What is known of the variants, each on the delegate it is for: what decides.
+
+        Empty, with a warning, where `evidence.json` is damaged: the variants run without it.
+        """
+        own = {variant.id: variant for variant in self.manifest.variants}
         try:
-            return self.evidence().latency
+            return tuple(x for x in self.evidence().latency if x.variant not in own or x.is_of(own[x.variant]))
         except BundleError as error:
             _log.warning("evidence is left out: %s", str(error))
             return ()

@@ -20,7 +20,6 @@ _FOR = {
     "broker": "a broker where there is no mosquitto",
     "coco": "mean average precision",
     "tflite": "tflite-runtime, for 32-bit boards",
-    "onnxruntime": "running .onnx files",
     "ort": "running .onnx files",
     "serve": "serving models to other boards",
     "grpc": "models served over gRPC",

@@ -19,7 +19,10 @@ def look(place: Place) -> Iterator[Finding]:
     yield _memory(place)
     yield _swap(place)
     yield _shared()
-    yield _disk("disk", Path.cwd(), "for bundles")
+    try:
+        yield _disk("disk", Path.cwd(), "for bundles")
+    except OSError:
+        yield Finding(what="disk", state=State.WARNING, reason="the current directory is gone", command="cd")
 
 
 def _memory(place: Place) -> Finding:

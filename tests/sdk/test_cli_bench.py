@@ -197,10 +197,11 @@ def test_a_delegate_is_timed_beside_the_cpu_and_its_evidence_is_not_taken_for_th
     assert raw["ratio"] > 0
     (isolation,) = told["isolation"]
     assert isolation["variant"] == "dense_fp32"
-    known = Bundle(bundle.path).latencies()
+    known = Bundle(bundle.path).evidence().latency
     assert {entry.delegate for entry in known if entry.machine == machine_name()} == by_delegate.keys()
     expected = deciding.expected_ms(bundle.manifest.variants, known, machine_name())
     assert expected == {"dense_fp32": by_delegate["cpu"]["median_ms"]}
+    assert {entry.delegate for entry in Bundle(bundle.path).latencies()} == {None, "cpu"}, "the others decide nothing"
 
 
 def test_a_delegate_that_fails_is_named_and_the_cpu_is_timed(
