@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 QUIET = 0.1  # of one core, on the average of a round
 
@@ -22,6 +26,19 @@ class Others:
         """Of one core since then; counted in ticks of 10 ms, so of 100 ms or more it means something."""
         took_s = (_busy_s() - self._all_s) - (_own_s() - self._own_s)
         return max(0.0, took_s) / max(1e-3, time.perf_counter() - self._begun_s)
+
+
+def undisturbed(rounds: Sequence[tuple[float, T]], *, fewest: int = 3) -> list[T]:
+    """What was found in the rounds that others hardly disturbed; of a busy machine, in the least disturbed ones.
+
+    Args:
+        rounds: The share that others took, and what was found.
+        fewest: So many are kept in any case.
+    """
+    kept = [found for share, found in rounds if share <= QUIET]
+    if len(kept) >= fewest:
+        return kept
+    return [found for _, found in sorted(rounds, key=lambda each: each[0])[:fewest]]
 
 
 def _busy_s() -> float:

@@ -30,11 +30,9 @@ class Front(ABC):
 
     Attributes:
         where: What errors call the model: its path, mostly.
-        one_at_a_time: Calls are computed one after the other; a seat lets them wait where a swap takes them along.
     """
 
     where: str
-    one_at_a_time = True
 
     def __enter__(self) -> Self:
         return self

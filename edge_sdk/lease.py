@@ -4,16 +4,15 @@ A call takes a lease on the engine that is in force when it comes and gives it b
 another engine in force; the old one is retired when its last lease ends. No call waits for a load, unless the seat was
 vacated because memory does not hold two engines. Who loads, and when, is decided in `edge_sdk.switching`.
 
-Calls of engines that compute one at a time queue here and not in them, and take their lease when it is their turn: a
-swap takes along those that wait, in their order, and the old engine has no more than one call to end. Left in the old
-queue, they computed beside those in the new one on the cores that they shared, and took 1.5 to 1.7 times as long.
+Engines that share the cores take turns for as long as they sit here: calls that still wait for the old one and those
+that come for the new one are computed one after the other, in the order they came. Each in the queue of its own engine,
+they computed side by side on cores that were busy, and took 1.5 to 1.7 times as long.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from edge_sdk.errors import ModelClosedError, SwitchTimeoutError
@@ -21,7 +20,7 @@ from edge_sdk.fairlock import FairLock
 
 
 class Loaded(Protocol):
-    """What a seat needs of an engine. One that computes a call at a time says so: `one_at_a_time = True`."""
+    """What a seat needs of an engine; one that takes turns with others has `take_turns` too, as `Engine` has."""
 
     def run(self, arrays: Sequence[Any]) -> list[Any]:
         """One answer per output."""
@@ -33,16 +32,18 @@ class Loaded(Protocol):
 class Lease:
     """One engine with the calls that are in it. Owned by `Seat`, whose lock guards the count."""
 
-    __slots__ = ("calls", "engine", "id", "turn")
+    __slots__ = ("calls", "engine", "id")
 
-    def __init__(self, id_: str, engine: Loaded, turn: AbstractContextManager[None]) -> None:
+    def __init__(self, id_: str, engine: Loaded) -> None:
         self.id = id_
         self.engine = engine
-        self.turn = turn if getattr(engine, "one_at_a_time", False) else _ANY_TIME
         self.calls = 0
 
 
-_ANY_TIME: AbstractContextManager[None] = nullcontext()
+def _give_turn(engine: Loaded, turn: FairLock) -> None:
+    take = getattr(engine, "take_turns", None)
+    if take is not None:
+        take(turn)
 
 
 def _close(_: str, engine: Loaded) -> None:
@@ -64,7 +65,8 @@ class Seat:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._turn = FairLock()
-        self._lease: Lease | None = Lease(id_, engine, self._turn)
+        _give_turn(engine, self._turn)
+        self._lease: Lease | None = Lease(id_, engine)
         self._draining: list[Lease] = []  # swapped out, with calls in them
         self._last_id = id_
         self._is_closed = False
@@ -89,29 +91,19 @@ class Seat:
             EdgeError: What the engine raises.
         """
         # In line, under the bare lock: at a few microseconds an inference, calls to methods would show.
-        while True:
+        with self._lock:
             lease = self._lease
             if lease is None:
                 lease = self._awaited()
-            is_last = False
-            try:
-                with lease.turn:
-                    with self._lock:
-                        now = self._lease
-                        if now is not lease:  # it was swapped out while this call waited
-                            if now is None or now.turn is not lease.turn:
-                                continue
-                            lease = now
-                        lease.calls += 1
-                    try:
-                        return lease.id, lease.engine.run(arrays)
-                    finally:
-                        with self._lock:
-                            lease.calls -= 1
-                            is_last = not lease.calls and lease is not self._lease
-            finally:
-                if is_last:
-                    self._drained(lease)
+            lease.calls += 1
+        try:
+            return lease.id, lease.engine.run(arrays)
+        finally:
+            with self._lock:
+                lease.calls -= 1
+                is_last = not lease.calls and lease is not self._lease
+            if is_last:
+                self._drained(lease)
 
     def swap(self, id_: str, engine: Loaded) -> tuple[str, Loaded] | None:
         """Put another engine, loaded and warm, in force; the old one is retired at its last lease.
@@ -122,9 +114,10 @@ class Seat:
         Raises:
             ModelClosedError: After `close`; the new engine was closed too.
         """
+        _give_turn(engine, self._turn)
         with self._lock:
             if not self._is_closed:
-                return self._seated(Lease(id_, engine, self._turn))
+                return self._seated(Lease(id_, engine))
         engine.close()
         raise self._closed()
 
@@ -160,7 +153,7 @@ class Seat:
                     self._lease = lease
                     self._changed.notify_all()
                 raise SwitchTimeoutError(f"a call of {lease.id!r} did not end within {timeout_s:g} s")
-        return lease.id, lease.engine
+        return self._parted(lease)
 
     def close(self) -> None:
         """Refuse new calls, wait for those under way, free the engine. May be repeated."""
@@ -173,7 +166,7 @@ class Seat:
             while lease is not None and lease.calls:
                 self._changed.wait()
         if lease is not None:
-            lease.engine.close()
+            self._parted(lease)[1].close()
 
     def lose(self) -> None:
         """In the child of a fork: whoever held the lock or a lease stayed in the parent."""
@@ -190,18 +183,17 @@ class Seat:
         if old is None:
             return None
         if not old.calls:
-            return old.id, old.engine
+            return self._parted(old)
         self._draining.append(old)
         return None
 
     def _awaited(self) -> Lease:
-        """The next engine in force."""
-        with self._lock:
-            while self._lease is None:
-                if self._is_closed:
-                    raise self._closed()
-                self._changed.wait()
-            return self._lease
+        """The next engine in force, with the lock held again."""
+        while self._lease is None:
+            if self._is_closed:
+                raise self._closed()
+            self._changed.wait()
+        return self._lease
 
     def _drained(self, lease: Lease) -> None:
         """The last call in an engine that is out of force has ended; with none in it, it cannot be recalled."""
@@ -210,7 +202,12 @@ class Seat:
             if lease not in self._draining:
                 return  # whoever vacated or closed the seat waits for it
             self._draining.remove(lease)
-        self.retire(lease.id, lease.engine)
+        self.retire(*self._parted(lease))
+
+    def _parted(self, lease: Lease) -> tuple[str, Loaded]:
+        """An engine that leaves, with no call in it, and a turn of its own again: to close it must not wait."""
+        _give_turn(lease.engine, FairLock())
+        return lease.id, lease.engine
 
     def _closed(self) -> ModelClosedError:
         return ModelClosedError(self._why, hint="open it again")

@@ -10,38 +10,34 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_sdk import deciding
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
 from edge_sdk.delegates import DelegateRequest
 from edge_sdk.delegates.contract import AUTO
 from edge_sdk.errors import (
-    DaemonUnreachableError,
     DelegateError,
     EdgeError,
     InputNameError,
     InputShapeError,
-    MemoryShortError,
     ModelClosedError,
     SwitchCancelledError,
     SwitchTimeoutError,
     UnknownVariantError,
 )
+from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
-from edge_sdk.local import AppReport, Assignment
-from edge_sdk.machine import machine_name
+from edge_sdk.local import AppReport
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.opening import open_variant
 from edge_sdk.origin import found, usable
+from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
 from edge_sdk.runtime import choose
@@ -53,10 +49,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
-
-_STEP_S = 1.0
-_JOIN_S = 5.0
-_MAX_FAILURE = 1000
 
 
 class EdgeModel:
@@ -111,15 +103,10 @@ class EdgeModel:
         self._tally = Tally(self._hurry)
         self._turn = threading.RLock()  # one decision at a time
         self._stopped = threading.Event()
-        self._link: DaemonLink | None = None
-        self._deciding: threading.Thread | None = None
-        self._chooser: deciding.Chooser | None = None
+        self._follower: Follower | None = None
+        self._policy: OwnPolicy | None = None
         self._pin: str | None = None
         self._pinning: tuple[Switch, str | None] | None = None  # the app's order under way, and its pin before that
-        self._assigned: tuple[str, int, str] | None = None  # the newest: to which app, its serial, the variant
-        self._failed: tuple[str, str] | None = None  # a variant that could not be loaded, and why; to be reported
-        self._refused: tuple[str, int, str] | None = None  # the assignment that was about
-        self._switched_ms: float | None = None
         bundle, link = found(source, variant, preference, socket, name)
         try:
             self._start(bundle, variant, link)
@@ -199,7 +186,7 @@ class EdgeModel:
     @property
     def variants(self) -> tuple[str, ...]:
         """The variants that can run here, the best first."""
-        return tuple(each.id for each in self._usable)
+        return tuple(each.id for each in (self._policy.usable if self._policy else self._usable))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -255,8 +242,9 @@ class EdgeModel:
         if variant is None:
             self._unpin()
             return
-        switch = self.begin_switch(variant)
+        switch = self._begin(variant, start=deadline_s is not None)
         try:
+            self._switcher.carry_out()
             is_over = switch.wait(deadline_s)
         except BaseException:
             switch.cancel()
@@ -274,18 +262,18 @@ class EdgeModel:
         Raises:
             UnknownVariantError, PinnedError, ModelClosedError: As `switch` does.
         """
+        return self._begin(variant)
+
+    def _begin(self, variant: str, *, start: bool = True) -> Switch:
         self._known(variant)
         with self._turn:
             self._open()
-            if self._link is not None:
-                try:
-                    self._note(self._link.pin(variant))
-                except DaemonUnreachableError as error:
-                    _log.debug("nobody is there to say no: %s", error)
-            switch = self._switcher.begin(variant)
+            if self._follower is not None:
+                self._follower.pin(variant)
+            switch = self._switcher.begin(variant, start=start)
             if not switch.done:
                 self._pinning = switch, self._pin
-            self._pin = variant
+            self._pin_to(variant)
             return switch
 
     def stand_by(self, variant: str) -> None:
@@ -305,10 +293,10 @@ class EdgeModel:
     def close(self) -> None:
         """End what runs in the background, wait for calls under way, free the memory. May be repeated."""
         self._stopped.set()
-        if self._link is not None:
-            self._link.close()
-        if self._deciding is not None and self._deciding is not threading.current_thread():
-            self._deciding.join(_JOIN_S)
+        if self._follower is not None:
+            self._follower.close()
+        if self._policy is not None:
+            self._policy.close()
         self._switcher.close()
         _LIVE.discard(self)
 
@@ -328,20 +316,12 @@ class EdgeModel:
         if link is not None:
             self._start_with(link)
             return
-        self._chooser = deciding.first(
-            self._usable,
-            bundle.latencies(),
-            machine_name(),
-            self._preference or Preference(),
-            time.monotonic(),
-        )
-        self._begin_with_first_that_loads()
-        self._tally.limit_ms = self._chooser.preference.max_latency_ms
-        self._deciding = threading.Thread(target=_decide, args=(weakref.ref(self), self._stopped), daemon=True)
-        self._deciding.name = "edge-deciding"
-        self._deciding.start()
+        self._policy = OwnPolicy(bundle, self._usable, self._preference or Preference(), self._turn)
+        self._begin_with_first_that_loads(self._policy)
+        self._policy.start(self._seat, self._switcher, self._tally)
 
     def _begin_with(self, id_: str) -> None:
+        self.bundle.variant(id_)
         self._seat = Seat(id_, self._room.measured(id_, lambda: self._load(id_)))
         self._switcher = Switcher(
             self._seat,
@@ -363,43 +343,27 @@ class EdgeModel:
                 trouble = error
                 _log.warning("the daemon's choice %s cannot be loaded: %s", assignment.variant, str(error))
                 tried = assignment.variant
-                failure = str(error)[:_MAX_FAILURE]
+                failure = str(error)[:MAX_FAILURE]
                 assignment = link.say(AppReport(active=tried, failed_variant=tried, failure=failure))
                 if assignment.variant == tried:
                     raise
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
-        self._link = link
-        self._note(assignment)
-        me = weakref.ref(self)
+        self._follower = Follower(
+            link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn
+        )
 
-        def report() -> AppReport:
-            model = me()
-            if model is None:  # forgotten without `close`
-                link.abandon()
-                return AppReport(active=assignment.variant)
-            return model._report()  # noqa: SLF001 - a function of this class
-
-        def adopt(told: Assignment) -> None:
-            model = me()
-            if model is not None:
-                model._follow(told)  # noqa: SLF001 - a function of this class
-
-        link.start(report, adopt)
-
-    def _begin_with_first_that_loads(self) -> None:
+    def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
         while True:
-            chooser = self._chooser
-            assert chooser is not None  # noqa: S101 - set by the only caller
+            tried = policy.active
             try:
-                self._begin_with(chooser.active)
+                self._begin_with(tried)
             except DelegateError as error:
-                left = chooser.without(chooser.active)
-                if not left.variants:
+                policy.forget(tried)
+                if not policy.usable:
                     raise
                 # As text: the error's traceback holds the file open for as long as a handler keeps the record.
-                _log.warning("%s cannot be loaded, another one is taken: %s", chooser.active, str(error))
-                self._forget(chooser.active)
+                _log.warning("%s cannot be loaded, another one is taken: %s", tried, str(error))
             else:
                 return
 
@@ -438,128 +402,43 @@ class EdgeModel:
             self._open()
             if self._pinning is not None:
                 self._pinning[0].cancel()
-            if self._link is not None:
-                try:
-                    self._adopt(self._link.pin(None))
-                except DaemonUnreachableError:
-                    return  # there is nobody to decide; what runs goes on
-            self._pin = None
-            self._step()
+            if self._follower is not None and not self._follower.unpin():
+                return  # what runs goes on
+            self._pin_to(None)
+            if self._policy is not None:
+                self._policy.step()
+
+    def _pin_to(self, variant: str | None) -> None:
+        self._pin = variant
+        if self._policy is not None:
+            self._policy.is_pinned = variant is not None
 
     def _over(self, switch: Switch) -> None:
         """An order was carried out, or was not: told by the switcher."""
         with self._turn:
             error = switch.error
-            if self._pinning is not None and self._pinning[0] is switch:
+            is_pin = self._pinning is not None and self._pinning[0] is switch
+            if is_pin and self._pinning is not None:
                 if error is not None:
-                    self._pin = self._pinning[1]
+                    self._pin_to(self._pinning[1])
                 self._pinning = None
             if isinstance(error, SwitchCancelledError | ModelClosedError):
                 return
             if error is not None:
-                self._not_loaded(switch.variant, error)
+                _log.warning("%s cannot be loaded, %s goes on: %s", switch.variant, self._seat.active, str(error))
             elif switch.replaced is not None:
-                self._switched_ms = switch.took_ms
                 _log.info("%s runs instead of %s", switch.variant, switch.replaced)
             else:
                 return
+            if self._follower is not None:
+                self._follower.over(switch)
+            if self._policy is not None and not is_pin:
+                self._policy.over(switch)
         self._hurry()
 
-    def _not_loaded(self, id_: str, error: Exception) -> None:
-        assigned = self._assigned
-        _log.warning("%s cannot be loaded, %s goes on: %s", id_, self._seat.active, str(error))
-        if self._link is not None:
-            self._failed = (id_, str(error)[:_MAX_FAILURE])
-            if assigned is not None and assigned[2] == id_:
-                self._refused = assigned
-        elif self._chooser is not None and self._pin is None:
-            if isinstance(error, MemoryShortError):  # there may be room later
-                self._chooser = replace(self._chooser, active=self._seat.active, changed_s=time.monotonic())
-            else:
-                self._forget(id_)
-
-    def _step(self, window: deciding.Window | None = None) -> None:
-        """Let the policy inside the process decide; called with the turn held."""
-        if self._chooser is None or self._pin is not None or self._switcher.is_busy:
-            return
-        self._chooser = self._chooser.step(time.monotonic(), window)
-        if self._chooser.active != self._seat.active:
-            self._switcher.begin(self._chooser.active)
-
-    def _forget(self, id_: str) -> None:
-        """It cannot be loaded here after all."""
-        self._usable = tuple(each for each in self._usable if each.id != id_)
-        if self._chooser is not None:
-            self._chooser = deciding.first(
-                self._usable,
-                self.bundle.latencies(),
-                machine_name(),
-                self._chooser.preference,
-                time.monotonic(),
-            )
-
-    def _look(self) -> None:
-        """Once a second where no daemon decides."""
-        with self._turn:
-            if self._stopped.is_set():
-                return
-            taken = self._tally.take(self._seat.active)
-            window = None
-            if taken.p50_ms is not None and taken.p95_ms is not None:
-                window = deciding.Window(calls=taken.calls, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms)
-            self._step(window)
-        self._switcher.tidy()
-
-    # -------------------------------------------------------------------------------------------- the daemon
-
     def _hurry(self) -> None:
-        if self._link is not None:
-            self._link.hurry()
-
-    def _report(self) -> AppReport:
-        self._switcher.tidy()
-        failed, self._failed = self._failed, None
-        switched_ms, self._switched_ms = self._switched_ms, None
-        taken = self._tally.take(self._seat.active)
-        return AppReport(
-            active=taken.variant,
-            calls=taken.calls,
-            late=taken.late,
-            failed=taken.failed,
-            p50_ms=taken.p50_ms,
-            p95_ms=taken.p95_ms,
-            switched_ms=switched_ms,
-            failed_variant=failed[0] if failed else None,
-            failure=failed[1] if failed else None,
-        )
-
-    def _follow(self, told: Assignment) -> None:
-        """Carry out what the daemon says; what cannot be loaded is reported, and the old variant goes on."""
-        with self._turn:
-            if self._stopped.is_set():
-                return
-            try:
-                self._adopt(told)
-            except ModelClosedError as error:
-                _log.debug("there is nothing to switch: %s", error)
-
-    def _note(self, told: Assignment) -> bool:
-        """Take in an assignment; whether there is none newer: two threads and the app's own pins bring them."""
-        assert self._link is not None  # noqa: S101 - who else would assign
-        app = self._link.registered.app
-        if self._assigned is not None and self._assigned[0] == app and told.serial < self._assigned[1]:
-            return False
-        self._assigned = (app, told.serial, told.variant)
-        self._tally.limit_ms = told.max_latency_ms
-        return True
-
-    def _adopt(self, told: Assignment) -> None:
-        if not self._note(told):
-            return
-        if self._refused == self._assigned:
-            return  # it was tried and reported; another assignment is on its way
-        self._refused = None
-        self._switcher.begin(told.variant)
+        if self._follower is not None:
+            self._follower.hurry()
 
     def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         names = [spec.name for spec in self.inputs]
@@ -581,8 +460,7 @@ class EdgeModel:
         self._stopped = threading.Event()
         self._stopped.set()
         self._turn = threading.RLock()
-        self._link = None
-        self._deciding = None
+        self._follower = self._policy = None
         self._switcher.lose()
 
 
@@ -595,18 +473,3 @@ def _lose_all() -> None:
 
 
 os.register_at_fork(after_in_child=_lose_all)
-
-
-def _decide(model: weakref.ref[EdgeModel], stopped: threading.Event) -> None:
-    """The thread that steps the policy inside the process; ends when the model is closed or forgotten."""
-    while not stopped.wait(_STEP_S):
-        found = model()
-        if found is None:
-            return
-        try:
-            found._look()  # noqa: SLF001 - this module's own
-        except ModelClosedError:
-            return
-        except EdgeError as error:
-            _log.warning("the variant goes on as it is: %s", error)
-        del found

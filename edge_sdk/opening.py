@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_sdk.anyengine import AnyEngine
@@ -14,6 +14,7 @@ from edge_sdk.delegates.attach import with_delegate
 from edge_sdk.delegates.contract import AUTO, CPU, DelegateRequest, parse
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.findings import Finding, Findings
+from edge_sdk.delegates.gpu import GPU, ON_ONNX
 from edge_sdk.delegates.probe import finding_of, key, probe
 from edge_sdk.delegates.registry import find
 from edge_sdk.engine import Engine
@@ -21,7 +22,7 @@ from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosed
 from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine
 from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.isolation.engine import LOAD_DEADLINE_S
-from edge_sdk.runtime import Runtime, Unavailable, choose
+from edge_sdk.runtime import ONNX_RUNTIME, Runtime, Unavailable, choose
 
 _AGAIN = "'edge doctor --again' tries it anew"
 
@@ -142,6 +143,8 @@ def open_variant(
             where=str(bundle.path),
             hint=f"take {twin!r}, its twin for the CPU" if twin else "take one for the CPU",
         )
+    if variant.target.runtime == ONNX_RUNTIME and request.name == GPU and not request.options:
+        request = replace(request, options=ON_ONNX)
     fallback = bundle.variant(variant.target.fallback) if variant.target.fallback else variant
     return open_engine(
         bundle.blob(variant),

@@ -62,7 +62,9 @@ class Switcher:
         self._wanted: Switch | None = None  # the newest order
         self._current: Switch | None = None  # the one being loaded
         self._loading: Loading | None = None
-        self._worker: threading.Thread | None = None
+        self._idle = threading.Event()  # set while nobody carries out orders; cleared by whoever is about to
+        self._idle.set()
+        self._at_work: threading.Thread | None = None
         self._standby: dict[str, Loaded] = {}  # the one that stood by longest first
         self._away: str | None = None  # gave way, and comes back if nothing else takes its place
         self._vacated_s = 0.0
@@ -72,7 +74,7 @@ class Switcher:
     @property
     def is_busy(self) -> bool:
         """Whether an order is being carried out."""
-        return self._worker is not None
+        return self._wanted is not None or not self._idle.is_set()
 
     @property
     def standby(self) -> tuple[str, ...]:
@@ -80,8 +82,12 @@ class Switcher:
         with self._lock:
             return tuple(reversed(self._standby))
 
-    def begin(self, id_: str) -> Switch:
+    def begin(self, id_: str, *, start: bool = True) -> Switch:
         """Order a variant; an order under way for another one is called off.
+
+        Args:
+            id_: The variant.
+            start: On a thread; without it, somebody has to call `carry_out`.
 
         Raises:
             ModelClosedError: After `close`.
@@ -103,12 +109,21 @@ class Switcher:
                 over.append(switch)
             else:
                 self._wanted = switch
-                self._work_on()
+            is_claimed = start and self._claim()
         if loading is not None:
             loading.cancel()
         self._finish(over, unwanted)
+        if is_claimed:
+            self._start()
         self.tidy()
         return switch
+
+    def carry_out(self) -> None:
+        """Carry out the order that waits in this thread, if nobody is at work: that saves two handovers."""
+        with self._lock:
+            mine = self._wanted if self._claim() else None
+        if mine is not None:
+            self._work(mine)
 
     def stand_by(self, id_: str) -> None:
         """Load a variant ahead; returns once it stands by.
@@ -157,18 +172,20 @@ class Switcher:
             error = ModelClosedError("the model was closed", hint="open it again")
             over = [e for e in (self._wanted, self._current) if e is not None and e.settle(error)]
             unwanted, self._standby = list(self._standby.values()), {}
-            loading, worker = self._loading, self._worker
+            loading, worker = self._loading, self._at_work
         if loading is not None:
             loading.cancel()
         self._finish(over, unwanted)
         self._seat.close()
-        if worker is not None and worker is not threading.current_thread():
-            worker.join(_JOIN_S)
+        if worker is not threading.current_thread():
+            self._idle.wait(_JOIN_S)
 
     def lose(self) -> None:
         """In the child of a fork: whoever held a lock, and the thread that loads, stayed in the parent."""
         self._lock, self._one_load = threading.Lock(), threading.Lock()
-        self._worker = self._wanted = self._current = self._loading = self._away = None
+        self._at_work = self._wanted = self._current = self._loading = self._away = None
+        self._idle = threading.Event()
+        self._idle.set()
         self._standby = {}
         self._is_closed = True
         self._seat.lose()
@@ -201,10 +218,12 @@ class Switcher:
         excess = list(self._standby)[: max(0, len(self._standby) - self._most)]
         return [self._standby.pop(each) for each in excess]
 
-    def _work_on(self) -> None:
-        if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="edge-switch", daemon=True)
-            self._worker.start()
+    def _claim(self) -> bool:
+        """Whether there is an order that nobody is about to carry out; now the caller is."""
+        if self._wanted is None or not self._idle.is_set():
+            return False
+        self._idle.clear()
+        return True
 
     # ----------------------------------------------------------------------------------- with no lock held
 
@@ -235,27 +254,38 @@ class Switcher:
             unwanted = self._kept(id_, engine)
         self._finish([], unwanted)
 
-    # ------------------------------------------------------------------------------------- on its own thread
+    # --------------------------------------------------------------------- in the one thread that is at work
 
-    def _work(self) -> None:
-        """Carry out orders until there is none; nothing but this thread loads for the seat."""
+    def _start(self) -> None:
+        threading.Thread(target=self._work, name="edge-switch", daemon=True).start()
+
+    def _work(self, mine: Switch | None = None) -> None:
+        """Carry out orders until there is none; with `mine`, that one alone, and a thread does what else there is."""
+        self._at_work = threading.current_thread()
         while True:
             with self._lock:
-                switch, self._wanted = self._wanted, None
-                is_return = switch is None and self._away is not None
-                if is_return and self._away is not None:
-                    switch = Switch(self._away, self._call_off)
-                if switch is None or self._is_closed:
-                    self._worker = None
+                is_return = self._wanted is None and self._away is not None
+                if self._is_closed or (self._wanted is None and self._away is None):
+                    self._at_work = None
+                    self._idle.set()
                     return
-                self._current = switch
+                if mine is not None and self._wanted is not mine:
+                    break
+                switch = self._wanted or Switch(self._away or "", self._call_off)
+                self._wanted, self._current = None, switch
             engine: Loaded | None = None
             error: Exception | None = None
             try:
                 engine = self._loaded(switch)
             except Exception as cause:  # noqa: BLE001 - a task runner: whoever waits for the order is told
                 error = cause
+            except BaseException:
+                interrupted = SwitchCancelledError(f"the switch to {switch.variant!r} was interrupted")
+                self._carry_out(switch, None, interrupted, is_return=is_return)
+                self._start()
+                raise
             self._carry_out(switch, engine, error, is_return=is_return)
+        self._start()
 
     def _carry_out(self, switch: Switch, engine: Loaded | None, error: Exception | None, *, is_return: bool) -> None:
         unwanted: list[Loaded] = []

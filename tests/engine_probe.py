@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 LIMIT_S = 20.0
@@ -14,7 +15,7 @@ class Probe:
 
     def __init__(self, name: str, *, held: bool = False) -> None:
         self.name = name
-        self.one_at_a_time = False
+        self.turn: AbstractContextManager[Any] = nullcontext()
         self.inside = 0
         self.closed = 0
         self.misused = False
@@ -28,13 +29,26 @@ class Probe:
         self.misused |= bool(self.closed)
         with self._count:
             self.inside += 1
-        self.entered.set()
-        assert self.gate.wait(LIMIT_S)
-        answer = [self.name, *(each() if callable(each) else each for each in arrays)]
+        with self.turn:
+            self.entered.set()
+            assert self.gate.wait(LIMIT_S)
+            answer = [self.name, *(each() if callable(each) else each for each in arrays)]
         with self._count:
             self.inside -= 1
         return answer
 
     def close(self) -> None:
+        with self.turn:
+            self._close()
+
+    def _close(self) -> None:
         self.misused |= bool(self.inside)
         self.closed += 1
+
+
+class Turning(Probe):
+    """Takes turns with others, as engines in this process do."""
+
+    def take_turns(self, turn: AbstractContextManager[Any]) -> None:
+        self.misused |= bool(self.inside)
+        self.turn = turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_sdk import bundle as bundles
@@ -17,12 +18,17 @@ from edge_sdk.quality import drop_text, value_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The result of `edge inspect --json`."""
+    """The result of `edge inspect --json`.
+
+    Attributes:
+        unfit: Why a variant cannot run on this machine, by its id.
+    """
 
     bundle: str
     manifest_sha256: str
     manifest: Manifest
     evidence: EvidenceFile
+    unfit: Mapping[str, str]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             manifest_sha256=bundle.manifest_sha256,
             manifest=bundle.manifest,
             evidence=evidence,
+            unfit=_unfit(bundle.manifest.variants),
         )
     emit(args, result, lambda: _text(result))
     if damaged is not None:
@@ -58,6 +65,9 @@ def _text(found: Inspection) -> str:
         f"{len(manifest.variants)} variants, every hash checked; manifest {found.manifest_sha256[:12]}"
     )
     parts = [headline, _variants(manifest, found.evidence)]
+    if found.unfit:
+        rows = [f"  {id_}: {one_line(reason)}" for id_, reason in found.unfit.items()]
+        parts.append("\n".join(["Cannot run on this machine:", *rows]))
     if manifest.fronts:
         parts.append("Worth having, the most accurate first:\n" + _fronts(manifest, found.evidence))
     if manifest.selection:
@@ -100,6 +110,17 @@ def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
             )
         )
     return table(header, rows, right=frozenset({3, 4, 5, 6, 7, 8}))
+
+
+def _unfit(variants: tuple[Variant, ...]) -> dict[str, str]:
+    from edge_sdk.fitness import unfit
+    from edge_sdk.runtime import described
+
+    runtime = described()
+    if runtime is None:
+        return dict.fromkeys([variant.id for variant in variants], "no TFLite runtime is installed")
+    reasons = {variant.id: unfit(variant, runtime) for variant in variants}
+    return {id_: reason for id_, reason in reasons.items() if reason is not None}
 
 
 def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:

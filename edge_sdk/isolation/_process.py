@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import select
 import signal
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.errors import WorkerLostError
@@ -23,6 +23,7 @@ _END_S = 3.0
 _DYING_S = 1.0  # a socket ends a moment before its process can be waited for
 _NOISE_BYTES = 16 * 1024
 _SHOWN_CHARS = 300
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
 _WORDS = {
     signal.SIGSEGV: "crashed (segmentation fault)",
     signal.SIGILL: "crashed (illegal instruction: the library is for another CPU)",
@@ -31,12 +32,13 @@ _WORDS = {
     signal.SIGFPE: "crashed (arithmetic error)",
     signal.SIGKILL: "was killed (out of memory?)",
 }
-# Modules are found where the app finds them: neither `-m` nor a path would do for one that was not installed, and both
-# look first into the directory the app happens to be in.
-_PROGRAM = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from edge_sdk.isolation.worker import main; main(sys.argv[2:])"
-)
+# Modules are found where the app finds them, from the first import on: neither `-m` nor a path would do for one that
+# was not installed, and both look first into the directory the app happens to be in.
+_PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation.worker import main; main(sys.argv[1:2])"
+# Set in a worker. Where `sys.executable` is no Python but an app that embeds it, the worker is a second app, which must
+# not start a third.
+_INSIDE = "EDGE_WORKER"
+_FIRST_DESCRIPTOR = 3
 # What runtimes say when all is well.
 _CHATTER = ("INFO:", "VERBOSE:", "Created TensorFlow Lite", "WARNING: All log messages before absl")
 
@@ -49,29 +51,38 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        held, alive = os.pipe()
-        self._noise = os.memfd_create("edge-worker-stderr", os.MFD_CLOEXEC)
-        # Appended to, so that the worker can cut it short; the flag belongs to the file that both share.
-        fcntl.fcntl(self._noise, fcntl.F_SETFL, fcntl.fcntl(self._noise, fcntl.F_GETFL) | os.O_APPEND)
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(theirs.fileno())]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=held,
-                stdout=self._noise,
-                stderr=self._noise,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # an interrupt from the keyboard is the app's business
+        if _INSIDE in os.environ or not sys.executable or getattr(sys, "frozen", False):
+            raise WorkerLostError(
+                "no worker process can be started: this app's executable is no Python interpreter",
+                hint="run it with one",
             )
-        except OSError as cause:
-            ours.close()
-            os.close(alive)
-            os.close(self._noise)
-            raise WorkerLostError(f"no worker process can be started: {cause.strerror}") from cause
-        finally:
-            theirs.close()
-            os.close(held)
+        with ExitStack() as undo, ExitStack() as passed:
+            try:
+                ours, theirs = _pair()
+                undo.callback(ours.close)
+                passed.callback(theirs.close)
+                held, alive = os.pipe()
+                undo.callback(os.close, alive)
+                passed.callback(os.close, held)
+                noise = os.memfd_create("edge-worker-stderr", os.MFD_CLOEXEC)
+                undo.callback(os.close, noise)
+                # Appended to, so that the worker can cut it short; the flag belongs to the file that both share.
+                fcntl.fcntl(noise, fcntl.F_SETFL, fcntl.fcntl(noise, fcntl.F_GETFL) | os.O_APPEND)
+                entries: list[object] = list(sys.path)
+                path = [each for each in entries if isinstance(each, str)]  # imports pass over the others, too
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *path],
+                    stdin=held,
+                    stdout=noise,
+                    stderr=noise,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, _INSIDE: "1"},
+                    start_new_session=True,  # an interrupt from the keyboard is the app's business
+                )
+            except OSError as cause:
+                raise WorkerLostError(f"no worker process can be started: {cause.strerror}") from cause
+            undo.pop_all()
+        self._noise = noise
         self._orders = ours
         self._engines = 0
         self._lock = threading.Lock()
@@ -98,16 +109,18 @@ class Worker:
         Raises:
             WorkerLostError: The process is gone.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = SharedMemory()
-        try:
-            socket.send_fds(self._orders, [_wire.encode(order)], [theirs.fileno(), memory.descriptor])
-        except OSError as cause:
-            ours.close()
-            memory.close()
-            raise WorkerLostError(self.why(), where=order.model) from cause
-        finally:
-            theirs.close()
+        with ExitStack() as undo:
+            try:
+                ours, theirs = _pair()
+                undo.callback(ours.close)
+                with theirs:
+                    memory = SharedMemory()
+                    undo.callback(memory.close)
+                    socket.send_fds(self._orders, [_wire.encode(order)], [theirs.fileno(), memory.descriptor])
+            except OSError as cause:
+                why = f"no more files: {cause.strerror}" if cause.errno in _NO_FILES else self.why()
+                raise WorkerLostError(why, where=order.model) from cause
+            undo.pop_all()
         with self._lock:
             self._engines += 1
         return ours, memory
@@ -140,8 +153,9 @@ class Worker:
             try:
                 status = self._process.wait(_DYING_S)
             except subprocess.TimeoutExpired:
-                return "does not answer"
-            how = _WORDS.get(-status, f"ended with status {status}")  # type: ignore[call-overload]
+                how = "does not answer"
+            else:
+                how = _WORDS.get(-status, f"ended with status {status}")  # type: ignore[call-overload]
         said = self.said()
         return f"the worker process {how}" + (f": {said}" if said else "")
 
@@ -166,6 +180,19 @@ def _end(process: subprocess.Popen[bytes], orders: socket.socket, alive: int, no
         process.kill()
         process.wait()
     os.close(noise)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a socket, which are never standard input or output, also in an app that has closed its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if min(ours.fileno(), theirs.fileno()) >= _FIRST_DESCRIPTOR:
+        return ours, theirs
+    with ours, theirs:
+        return _higher(ours), _higher(theirs)
+
+
+def _higher(end: socket.socket) -> socket.socket:
+    return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR))
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

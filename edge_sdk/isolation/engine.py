@@ -158,8 +158,14 @@ class IsolatedEngine(Front):
             worker.kill()
 
     _is_lost = False
+    _is_owed = False  # the worker owes an answer to a call that was interrupted
 
     def _exchange(self, worker: Worker, values: Sequence[Array]) -> list[Array]:
+        if self._is_owed:  # it may still read the inputs, and its answer must not be taken for the next one's
+            self._reply(worker)
+        elif wait_for(self._line, 0.0):
+            self._reply(worker)
+            raise WorkerLostError("the worker answers out of turn", where=self.where)
         shapes = tuple(value.shape for value in values)
         if shapes == self._usual.shapes:
             packet, views = self._plain_call, self._views
@@ -168,17 +174,12 @@ class IsolatedEngine(Front):
             views = self._memory.views(layout(shapes, self._usual.dtypes))
         for view, value in zip(views, values, strict=True):
             view[...] = value
+        self._is_owed = True
         try:
             self._line.send(packet)
-            if not wait_for(self._line, self._patience_s()):
-                worker.kill()
-                raise WorkerLostError(f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where)
-            reply = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError as cause:
             raise WorkerLostError(worker.why(), where=self.where) from cause
-        if not reply:
-            raise WorkerLostError(worker.why(), where=self.where)
-        message = _wire.said(reply)
+        message = _wire.said(self._reply(worker))
         if isinstance(message, _wire.Failed):
             raise DelegateError(message.what, where=self.where, hint="switch the variant")
         if not isinstance(message, _wire.Answer):
@@ -191,6 +192,19 @@ class IsolatedEngine(Front):
             raise WorkerLostError("the worker gives another number of outputs", where=self.where)
         there = layout(given, [each.dtype for each in outputs], start=message.start)
         return [view.copy() for view in self._memory.found(there)]
+
+    def _reply(self, worker: Worker) -> bytes:
+        if not wait_for(self._line, self._patience_s()):
+            worker.kill()
+            raise WorkerLostError(f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where)
+        try:
+            reply = self._line.recv(_wire.MAX_PACKET_BYTES)
+        except OSError as cause:
+            raise WorkerLostError(worker.why(), where=self.where) from cause
+        if not reply:
+            raise WorkerLostError(worker.why(), where=self.where)
+        self._is_owed = False
+        return reply
 
     def _arrange(self) -> None:
         """Views of the tensors in the shapes they have in almost every call."""

@@ -15,16 +15,18 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_sdk.errors import DelegateUnavailableError, UsageError
 from edge_sdk.machine import cpu_features
 from edge_sdk.runtime import _litert
-from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
 from edge_sdk.runtime._compiled_words import Share, refusal, share
 from edge_sdk.runtime._interface import Runtime, Unavailable
 from edge_sdk.runtime._module import installed_version, numbers
 from edge_sdk.runtime._stderr import kept_stderr
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
 
 Accelerator = Literal["gpu", "npu", "cpu"]
 
@@ -137,6 +139,8 @@ class CompiledRuntime:
             raise DelegateUnavailableError(
                 f"takes none of the model's {taken.total} operators", where=str(self), hint="take the CPU"
             )
+        from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
+
         return CompiledInterpreter(compiled, plain, operators=operators, share=taken)
 
     def load_delegate(self, library: str, options: Mapping[str, Any] | None = None) -> Any:

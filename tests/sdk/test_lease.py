@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from engine_probe import LIMIT_S, Probe
+from engine_probe import LIMIT_S, Probe, Turning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,21 +139,23 @@ def test_an_engine_with_calls_in_it_can_be_recalled() -> None:
     assert (old.closed, new.closed) == (1, 0)
 
 
-def test_a_swap_takes_along_those_who_wait_for_an_engine_that_computes_one_at_a_time() -> None:
-    old, new = held("old"), Probe("new")
-    old.one_at_a_time = new.one_at_a_time = True
+def test_those_who_wait_for_the_old_engine_and_those_who_come_for_the_new_one_take_turns() -> None:
+    old, new = Turning("old", held=True), Turning("new")
     seat = Seat("a", old)
-    first, first_answer = calling(seat)
-    assert old.entered.wait(LIMIT_S)
-    waiting = [calling(seat) for _ in range(3)]
-    while len(seat._turn._waiting) < 3:
-        first.join(0.0005)
+    calls = []
+    for number in range(3):
+        calls.append(calling(seat))
+        while len(seat._turn._waiting) < number or not old.entered.is_set():
+            calls[0][0].join(0.0005)
     assert seat.swap("b", new) is None
+    calls.append(calling(seat))
+    while len(seat._turn._waiting) < 3:
+        calls[0][0].join(0.0005)
+    assert not new.entered.is_set()
     old.gate.set()
-    for thread, _ in ((first, []), *waiting):
+    for thread, _ in calls:
         thread.join(LIMIT_S)
-    assert first_answer == [("a", ["old", 1])]
-    assert [answer for _, answer in waiting] == [[("b", ["new", 1])]] * 3
+    assert [answer for _, answer in calls] == [[("a", ["old", 1])]] * 3 + [[("b", ["new", 1])]]
     seat.close()
     assert [old.closed, new.closed, old.misused, new.misused] == [1, 1, False, False]
 
@@ -161,8 +163,7 @@ def test_a_swap_takes_along_those_who_wait_for_an_engine_that_computes_one_at_a_
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["swap", "vacate", "recall"]), min_size=1, max_size=30), st.integers(1, 4))
 def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], threads: int) -> None:
-    made = [Probe("0")]
-    made[0].one_at_a_time = True
+    made: list[Probe] = [Turning("0")]
     seat = Seat("0", made[0])
     answers: list[list[Any]] = [[] for _ in range(threads)]
     per_thread = 40
@@ -178,8 +179,7 @@ def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], th
         if change == "vacate":
             old = seat.vacate(LIMIT_S)
         if change != "recall":
-            made.append(Probe(str(number)))
-            made[-1].one_at_a_time = number % 3 > 0
+            made.append((Turning if number % 3 else Probe)(str(number)))
             old = seat.swap(str(number), made[-1]) or old
         if old is not None:
             old[1].close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -506,3 +508,24 @@ def test_a_model_without_a_batch_goes_to_one_replica_whole() -> None:
         assert [size for each in engines for size in each.sizes] == [8]
         with pytest.raises(InputError):
             pool.run([numbered(8, width=5)])
+
+
+@pytest.mark.parametrize("forgotten", ["ReplicaPool([Engine(tiny), Engine(tiny)])", "Pipeline(split)"])
+def test_a_program_that_forgets_to_close_ends_at_once(forgotten: str) -> None:
+    code = (
+        "import sys, threading, numpy as np\n"
+        "from edge_sdk import Engine, Pipeline, ReplicaPool\n"
+        f"tiny, split = {str(TINY / 'dense_fp32.tflite')!r}, {str(TINY.parent / 'splits' / 'dense_int8')!r}\n"
+        f"it = {forgotten}\n"
+        "batch = [np.zeros((64, *it.inputs[0].shape[1:]), np.float32)]\n"
+        "def call():\n"
+        "    while True:\n"
+        "        it.run(batch)\n"
+        "threading.Thread(target=call, daemon=True).start()\n"
+        "it.run(batch)\n"
+        "print('done')\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
+    assert (told.returncode, told.stdout) == (0, "done\n"), told.stderr

@@ -105,5 +105,5 @@ def test_a_variant_needs_what_its_load_took_else_what_was_measured_else_what_is_
     assert len(kept) == 64 * MIB
     if resident_bytes() is not None:
         assert 63 * MIB < here.needs_bytes("a") < 70 * MIB
-    here.measured("a", lambda: None)  # it found memory that was there: the larger one stands
+    here.measured("a", lambda: None)  # it found memory that was there: what was noted stands
     assert here.needs_bytes("a") > 60 * MIB

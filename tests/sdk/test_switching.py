@@ -20,7 +20,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from edge_sdk.errors import (
-    EdgeError,
     MemoryShortError,
     ModelClosedError,
     ModelLoadError,
@@ -51,7 +50,7 @@ class Load:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.error: EdgeError | None = None
+        self.error: BaseException | None = None
         self.go = threading.Event()
 
     def run(self) -> Probe:
@@ -331,6 +330,32 @@ def test_where_neither_can_be_loaded_the_model_is_closed(make: Make) -> None:
         stage.seat.run([])
     with pytest.raises(ModelClosedError):
         stage.switcher.begin("b")
+
+
+def test_whoever_waits_may_carry_out_the_order_and_be_interrupted_in_it(make: Make) -> None:
+    stage = make(memory="tight")
+    switch = stage.switcher.begin("b", start=False)
+    assert stage.switcher.is_busy
+    stage.switcher.carry_out()
+    assert switch.done
+    stage.switcher.carry_out()
+    assert stage.under_way().probe.name == "b 1"
+    interrupted = stage.switcher.begin("c", start=False)
+    stage.is_held = True
+    letting = threading.Thread(target=lambda: interrupt(stage.under_way()))
+    letting.start()
+    with pytest.raises(KeyboardInterrupt):
+        stage.switcher.carry_out()
+    letting.join(LIMIT_S)
+    assert isinstance(interrupted.error, SwitchCancelledError)
+    stage.under_way().go.set()
+    stage.idle()
+    assert stage.names() == ["b 3"]  # what gave way came back
+
+
+def interrupt(load: Load) -> None:
+    load.error = KeyboardInterrupt()
+    load.go.set()
 
 
 def test_what_ran_before_stands_by_and_comes_back_without_a_load(make: Make) -> None:
