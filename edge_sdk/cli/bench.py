@@ -19,6 +19,7 @@ from edge_sdk.manifest import Latency
 
 _BUSY = 0.5  # of the processors: above, somebody else's work shows in the latencies
 _CPU = "cpu"
+_PLAIN_FROM_MS = 100  # from here on three digits would be 2.3e+03
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,7 +123,9 @@ def _raw_row(raw: Raw) -> tuple[str, ...]:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g} ms"
+    if value is None:
+        return "-"
+    return f"{value:.3g} ms" if value < _PLAIN_FROM_MS else f"{value:.0f} ms"
 
 
 def _notes(result: Benched) -> Iterator[str]:

@@ -118,7 +118,7 @@ def _outcome(found: Delegation, model: _Model, place: Place) -> Finding:
         return replace(absent(outcome, state=State.BROKEN), what=what)
     on = "a small model" if place.model is None else place.model.name
     memory = "" if outcome.memory_bytes is None else f", {outcome.memory_bytes / 1e6:.0f} MB in its process"
-    reason = f"computes {on} in {outcome.median_ms:.3g} ms, {outcome.load_ms:.3g} ms to the first answer{memory}"
+    reason = f"computes {on} in {outcome.median_ms:.3g} ms, {outcome.load_ms / 1e3:.2f} s to the first answer{memory}"
     return Finding(what=what, state=State.OK, reason=f"{reason}: {_shown(found)}")
 
 
