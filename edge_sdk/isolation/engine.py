@@ -79,7 +79,6 @@ class IsolatedEngine(Front):
         self._call_deadline_s = call_deadline_s
         self._why_closed = "the model was closed"
         self.busy_s = 0.0
-        self._worker: Worker | None = worker_for(delegation)
         order = _wire.Open(
             model=os.path.abspath(self.where),  # noqa: PTH100 - resolving links would follow what an app moves
             delegation=delegation,
@@ -87,8 +86,10 @@ class IsolatedEngine(Front):
             stored=stored,
             deadline_s=max(1, int(_START_S + deadline_s)),
         )
+        self._worker: Worker | None = worker_for(delegation)
         self._line, self._memory = self._worker.open(order)
         self._finalizer = weakref.finalize(self, _let_go, self._worker, self._line, self._memory)
+        _LIVE.add(self)
         try:
             self.opened = self._wait(deadline_s, cancelled)
             self._face(*_ports(self.opened))
@@ -97,7 +98,6 @@ class IsolatedEngine(Front):
             self._lose()
             raise
         self._slowest_s = max(self.opened.load_ms, self.opened.warm_ms) / 1e3
-        _LIVE.add(self)
 
     @property
     def runtime(self) -> str:
@@ -149,7 +149,6 @@ class IsolatedEngine(Front):
         """Wait for the call that computes, then end the worker."""
         with self._turn:
             self._lose()
-        _LIVE.discard(self)
 
     def kill(self) -> None:
         """End the worker now, from any thread; a call that waits for it raises `WorkerLostError`."""
@@ -276,6 +275,7 @@ class IsolatedEngine(Front):
         self._worker = None
         self._views, self._answer_views = [], []
         self._finalizer()
+        _LIVE.discard(self)
 
     def _orphan(self) -> None:
         """In the child of a fork: the worker is the parent's."""
