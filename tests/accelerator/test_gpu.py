@@ -73,6 +73,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         {"fp32": source, "larger": digits.models()[-1], "cut": cut, **made}
         | {name: TINY / f"{name}.tflite" for name in names}
         | {"signatures": model_stage.several(folder / "signatures.tflite"), "partly": _partly(folder / "partly.tflite")}
+        | {"any_size": model_stage.free_sizes(folder / "any_size.tflite")}
     )
 
 
@@ -98,6 +99,7 @@ def gpu(models: dict[str, Path], software_gpu: dict[str, str], tmp_path_factory:
         {"name": "fp32 enforced", "path": models["fp32"], "enforce_f32": True},
         {"name": "fp32 of bytes", "path": models["fp32"], "bytes": True},
         {"name": "any batch", "path": models["dense_free_batch"], "counts": [3, 1, 5]},
+        {"name": "any size", "path": models["any_size"], "counts": [3, 5]},
         {"name": "cpu", "path": models["fp32"], "accelerator": "cpu"},
         {"name": "npu", "path": models["fp32"], "accelerator": "npu"},
     ]
@@ -144,6 +146,12 @@ def test_a_free_batch_takes_the_size_of_the_call(gpu: Ran, models: dict[str, Pat
     for count in (3, 1, 5):
         expected = on_cpu(models["dense_free_batch"], count)[0]
         np.testing.assert_allclose(gpu.answers[f"any batch/{count}/0"], expected, rtol=0, atol=1e-6)
+
+
+def test_an_image_of_any_size_is_compiled_anew_for_it(gpu: Ran, models: dict[str, Path]) -> None:
+    for count in (3, 5):
+        expected = on_cpu(models["any_size"], count)[0]
+        np.testing.assert_allclose(gpu.answers[f"any size/{count}/0"], expected, rtol=0, atol=1e-5)
 
 
 def test_what_the_gpu_leaves_to_the_cpu_is_said(gpu: Ran, models: dict[str, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -170,6 +171,31 @@ def test_a_killed_worker_is_told(dense: Path) -> None:
             engine.run([X])
 
 
+class Interrupted(Exception):  # noqa: N818 - what it is like, not what it is
+    """As an app's own alarm or Ctrl-C would."""
+
+
+def test_the_answer_to_a_call_that_was_interrupted_is_not_taken_for_the_next_ones(
+    mock_library: Path, dense: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    with Engine(dense) as engine:
+        right = engine.run([-X])[0]
+    slow = delegation(mock_library, sleep_us=200_000)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with IsolatedEngine(dense, delegation=slow) as engine:
+            with pytest.raises(Interrupted):  # noqa: PT012 - also where the alarm comes first
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                engine.run([X])
+            np.testing.assert_allclose(engine.run([-X])[0], right, atol=1e-6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_killing_it_from_another_thread_ends_the_call_that_waits(mock_library: Path, dense: Path) -> None:
     engine = IsolatedEngine(dense, delegation=delegation(mock_library, fail="hang", after=2), call_deadline_s=120)
     timer = threading.Timer(0.3, engine.kill)
@@ -263,6 +289,16 @@ def test_a_device_that_only_one_process_may_use_is_shared_by_one_worker(
         again.run([X])
 
 
+def test_a_worker_that_is_about_to_end_is_given_no_further_model(mock_library: Path, dense: Path) -> None:
+    shared = delegation(mock_library, exclusive=True)
+    with IsolatedEngine(dense, delegation=shared) as one:
+        first = one.pid
+        one.kill()
+        with IsolatedEngine(dense, delegation=shared) as two:
+            assert two.pid != first
+            two.run([X])
+
+
 def test_many_threads_each_get_their_own_answer(mock_library: Path, dense: Path) -> None:
     rng = np.random.default_rng(3)
     batches = [rng.normal(size=(1, 4)).astype(np.float32) for _ in range(4)]
@@ -285,10 +321,58 @@ def test_many_threads_each_get_their_own_answer(mock_library: Path, dense: Path)
 def test_a_file_in_the_apps_directory_does_not_stand_in_for_a_module(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "socket.py").write_text("raise SystemExit('the wrong one')\n")
+    for name in ("json.py", "socket.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong one')\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path / "a-path-and-no-text"])  # what imports pass over
     with IsolatedEngine(dense) as engine:
         engine.run([X])
+
+
+@pytest.mark.parametrize("named", [None, "", "frozen"])
+def test_an_app_that_is_no_python_starts_no_second_app(
+    dense: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    if named == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setattr(sys, "executable", named)
+    with pytest.raises(WorkerLostError, match="no Python interpreter"):
+        IsolatedEngine(dense)
+
+
+def test_where_no_more_files_may_be_opened_that_is_the_error_and_nothing_is_left_open(dense: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for more in range(6):
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, hard))
+        try:
+            with pytest.raises(WorkerLostError, match="Too many open files"):
+                IsolatedEngine(dense)
+            gc.collect()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            again = os.open(os.devnull, os.O_RDONLY)
+            os.close(again)
+            assert again == free
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_app_without_standard_input_and_output_can_compute(dense: Path) -> None:
+    program = (
+        "import sys, numpy\n"
+        "from edge_sdk.isolation import IsolatedEngine\n"
+        "with IsolatedEngine(sys.argv[1]) as engine:\n"
+        "    engine.run([numpy.zeros((1, 4), numpy.float32)])\n"
+    )
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&- >&-', sys.executable, "-c", program, dense],
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert closed.returncode == 0, closed.stderr
 
 
 @pytest.mark.skipif(not {"avx2", "f16c"} <= (cpu_features() or frozenset()), reason="this CPU fails in 16-bit floats")
