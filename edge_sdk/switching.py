@@ -1,7 +1,8 @@
 """Which engines are loaded: one in force, at most one on its way, and those that stand by.
 
-Loads happen on a thread of their own, outside the lock under which orders are taken, so that a newer order takes the
-place of one whose load is under way: that one's engine is closed the moment it is loaded and never takes a call. How
+Loads happen outside the lock under which orders are taken, in the thread of whoever waits for one without a deadline or
+on one of their own, so that a newer order takes the place of one whose load is under way: that one's engine is closed
+the moment it is loaded and never takes a call. How
 calls move from one engine to the next is `edge_sdk.lease`'s business, how much memory there is `edge_sdk.room`'s, and
 which variant is wanted is decided by whoever gives the orders.
 """
@@ -258,7 +259,10 @@ class Switcher:
     # --------------------------------------------------------------------- in the one thread that is at work
 
     def _start(self) -> None:
-        threading.Thread(target=self._work, name="edge-switch", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="edge-switch", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads, or the interpreter ends
+            self._work()
 
     def _work(self, mine: Switch | None = None) -> None:
         """Carry out orders until there is none; with `mine`, that one alone, and a thread does what else there is."""
