@@ -2,9 +2,10 @@
 
 Loads happen outside the lock under which orders are taken, in the thread of whoever waits for one without a deadline or
 on one of their own, so that a newer order takes the place of one whose load is under way: that one's engine is closed
-the moment it is loaded and never takes a call. How
-calls move from one engine to the next is `edge_sdk.lease`'s business, how much memory there is `edge_sdk.room`'s, and
-which variant is wanted is decided by whoever gives the orders.
+the moment it is loaded and never takes a call.
+
+How calls move from one engine to the next is `edge_sdk.lease`'s business, how much memory there is `edge_sdk.room`'s,
+and which variant is wanted is decided by whoever gives the orders.
 """
 
 from __future__ import annotations
