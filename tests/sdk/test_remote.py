@@ -35,6 +35,7 @@ from edge_sdk.errors import (
     TransportError,
     UsageError,
 )
+from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.budget import RetryBudget
 
 pytestmark = pytest.mark.device
@@ -237,6 +238,18 @@ def test_a_model_that_no_engine_can_be_is_refused_when_it_is_opened(stage: Stage
     stage.model = model
     with pytest.raises(RemoteAnswerError):
         engine(stage)
+
+
+def test_what_the_server_does_not_say_the_caller_may(stage: Stage) -> None:
+    stage.model = {"name": "m", "inputs": [], "outputs": None}
+    declared = {
+        "inputs": [TensorSpec(name="x", shape=(-1, 4), dtype="float32")],
+        "outputs": [TensorSpec(name="y", shape=(-1, 4), dtype="float32")],
+    }
+    with engine(stage, **declared) as remote:
+        assert np.array_equal(remote.run([ONES])[0], ONES * 2)
+    with pytest.raises(UsageError, match="complex64"):
+        engine(stage, inputs=[TensorSpec(name="x", shape=(4,), dtype="complex64")], outputs=declared["outputs"])
 
 
 def test_half_precision_needs_the_extension(stage: Stage) -> None:
