@@ -78,7 +78,8 @@ def finding_of(error: DelegateError) -> Finding:
 
     A device that is absent or in use may be there the next time; a crash and a hang will come again.
     """
-    return Finding(works=False, reason=error.what[:1000], is_lasting=not isinstance(error, DelegateUnavailableError))
+    is_lasting = not isinstance(error, DelegateUnavailableError)
+    return Finding(works=False, what=error.where[:1000], reason=error.what[:1000], is_lasting=is_lasting)
 
 
 def key(delegation: Delegation, model: str | os.PathLike[str]) -> str:
@@ -104,7 +105,7 @@ def _tried(
             if not distance <= 1:
                 reason = f"it computes wrong: {said(distance)}"
                 wrong = Unavailable(name=delegation.name, reason=reason, hint="take the CPU, or another driver")
-                return wrong, Finding(works=False, reason=reason)
+                return wrong, Finding(works=False, what=f"{os.fspath(model)} on {delegation}"[:1000], reason=reason)
             times: list[float] = []
             for _ in range(_TIMED):
                 canary.distance(engine, observe=times.append)
