@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from edge_sdk.delegates import DelegateRequest, Delegation, find, parse
-from edge_sdk.delegates.contract import AUTO
+from collections.abc import Sequence
+
+from edge_sdk.delegates import DelegateRequest, find
+from edge_sdk.delegates.contract import AUTO, Delegates, asked, requests_for
 from edge_sdk.delegates.gpu import ON_ONNX
 from edge_sdk.machine import cpu_features
 from edge_sdk.manifest import Delegate, Variant
@@ -12,7 +14,7 @@ from edge_sdk.runtime import ONNX_RUNTIME, Described, Runtime, Unavailable, numb
 _TFLITE = "tflite"
 
 
-def unfit(variant: Variant, runtime: Runtime | Described, *, delegate: str | DelegateRequest = AUTO) -> str | None:
+def unfit(variant: Variant, runtime: Runtime | Described, *, delegate: Delegates = AUTO) -> str | None:
     """The reason, one clause, or None where it can be tried.
 
     A variant for an accelerator can be tried where its delegate is found here and `delegate` does not exclude it;
@@ -30,7 +32,7 @@ def unfit(variant: Variant, runtime: Runtime | Described, *, delegate: str | Del
     lacking = set(variant.target.isa) - features if features is not None else set()
     if lacking:
         return f"this CPU has no {', '.join(sorted(lacking))}"
-    return _format(variant, runtime) or _delegate(variant, parse(delegate) if isinstance(delegate, str) else delegate)
+    return _format(variant, runtime) or _delegate(variant, asked(delegate))
 
 
 def speaks(runtime: Runtime | Described, needed: str | None) -> bool:
@@ -58,15 +60,18 @@ def _format(variant: Variant, runtime: Runtime | Described) -> str | None:
     )
 
 
-def _delegate(variant: Variant, asked: DelegateRequest) -> str | None:
+def _delegate(variant: Variant, asked_for: Sequence[DelegateRequest]) -> str | None:
     kind = variant.target.delegate
     if kind is Delegate.CPU:
         return None
-    if asked.name not in (AUTO, kind.value):
-        return f"it is for the delegate {kind.value!r}, and {asked.name!r} is asked for"
     options = ON_ONNX if variant.target.runtime == ONNX_RUNTIME else {}
-    found = find(asked if asked.name == kind.value else DelegateRequest(name=kind.value, options=options))
-    return None if isinstance(found, Delegation) else _one_clause(found)
+    wanted = requests_for(DelegateRequest(name=kind.value, options=options), asked_for)
+    if not wanted:
+        shown = ", ".join(each.name for each in asked_for)
+        return f"it is for the delegate {kind.value!r}, and {shown!r} is asked for"
+    found = [find(each) for each in wanted]
+    missing = [each for each in found if isinstance(each, Unavailable)]
+    return _one_clause(missing[0]) if len(missing) == len(found) else None
 
 
 def _one_clause(found: Unavailable) -> str:

@@ -80,7 +80,9 @@ class GuardedEngine:
 
     Args:
         primary: Opens the accelerator's engine; called now, and anew after each quarantine.
-        twin: On the CPU; closed with this engine.
+        twin: On the CPU: what it answers is right.
+        behind: Answers what the accelerator cannot, another accelerator's engine with the same twin; None is the twin.
+            It is closed with this engine.
         delegate: What the accelerator is called in events.
         observe: Told the milliseconds of every call, whoever answered it.
         report: Told what becomes of the accelerator; by default it is logged.
@@ -100,6 +102,7 @@ class GuardedEngine:
         twin: Engine,
         *,
         delegate: str,
+        behind: GuardedEngine | None = None,
         observe: Callable[[float], None] | None = None,
         report: Callable[[DelegateEvent], None] | None = None,
         canary_s: float = CANARY_S,
@@ -107,7 +110,7 @@ class GuardedEngine:
     ) -> None:
         self.delegate = delegate
         self._open = primary
-        self._twin = twin
+        self._behind: GuardedEngine | Engine = behind or twin
         self._observe = observe
         self._report = report or _tell
         self._canary = Canary(twin)
@@ -133,17 +136,19 @@ class GuardedEngine:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """As the twin has them."""
-        return self._twin.inputs
+        return self._behind.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """As the twin has them."""
-        return self._twin.outputs
+        return self._behind.outputs
 
     @property
     def computes_on(self) -> str:
-        """Who answers calls now: the delegate, or `cpu`."""
-        return "cpu" if self._primary is None else self.delegate
+        """Who answers calls now: the delegate, the next of a chain, or `cpu`."""
+        if self._primary is not None:
+            return self.delegate
+        return self._behind.computes_on if isinstance(self._behind, GuardedEngine) else "cpu"
 
     @property
     def accelerator(self) -> AnyEngine | None:
@@ -168,22 +173,22 @@ class GuardedEngine:
             restorer.join(_JOIN_S)
         if primary is not None:
             primary.close()
-        self._twin.close()
+        self._behind.close()
 
     def _answer(self, arrays: Sequence[Any]) -> list[Array]:
         primary = self._primary
         if primary is None or (time.monotonic() >= self._due_s and not self._still_right(primary)):
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         try:
             answer = primary.run(arrays)
         except DelegateError as error:
             self._out_of_use(primary, error.what, Happening.QUARANTINED)
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         except ModelClosedError:  # another call found it broken, or this engine is closed: then so is the twin
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         if _all_numbers(answer):
             return answer
-        right = self._twin.run(arrays)
+        right = self._behind.run(arrays)
         if _all_numbers(right):
             self._out_of_use(primary, "it answered what is no number", Happening.QUARANTINED)
         return right

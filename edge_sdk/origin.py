@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates import DelegateRequest, parse
-from edge_sdk.delegates.contract import AUTO
+from edge_sdk.delegates.contract import AUTO, Delegates
 from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError
 from edge_sdk.fitness import unfit
 from edge_sdk.link import DaemonLink
@@ -70,11 +69,10 @@ def found(
     return bundle, None
 
 
-def usable(bundle: Bundle, runtime: Runtime, delegate: str | DelegateRequest = AUTO) -> tuple[Variant, ...]:
+def usable(bundle: Bundle, runtime: Runtime, delegate: Delegates = AUTO) -> tuple[Variant, ...]:
     """The variants that can run here, the most accurate first, then the smaller.
 
     Those whose operators the runtime does not know, or whose accelerator is not here, are left out: `unfit` says why.
     """
-    asked = parse(delegate) if isinstance(delegate, str) else delegate
-    usable = [v for v in bundle.manifest.variants if unfit(v, runtime, delegate=asked) is None]
+    usable = [v for v in bundle.manifest.variants if unfit(v, runtime, delegate=delegate) is None]
     return tuple(sorted(usable, key=lambda v: (-v.quality.value, v.size_bytes, v.id)))

@@ -26,4 +26,4 @@ class Bell:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until it rings; whether it did within the time."""
-        return self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        return self._lock.acquire(timeout=-1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX))

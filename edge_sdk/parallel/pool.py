@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_sdk.manifest import TensorSpec
     from edge_sdk.parallel.ways import Ways
 
+LONGEST_DEADLINE_S = 86_400.0
 _CLOSE_S = 10.0
 _EXIT_S = 2.0  # for the pools that nobody closed, when the program ends
 _PIECES = 4  # of a batch for each replica, where the model takes any size and changing it costs
@@ -149,16 +150,21 @@ class ReplicaPool:
 
         What looks otherwise goes to one replica whole, whose engine takes or refuses it in its own words.
         """
-        rows, whole = self._rows, Job(arrays)
-        if rows is None or len(arrays) != len(self._inputs):
-            return whole
-        size = len(arrays[0]) if isinstance(arrays[0], np.ndarray) and arrays[0].ndim else 0
-        for spec, array in zip(self._inputs, arrays, strict=True):
-            if not isinstance(array, np.ndarray) or array.shape[:1] != (size,) or not _fits(array.shape, spec.shape):
-                return whole
-        unit = max(1, rows)
+        rows = self._rows
+        if rows is None:
+            return Job(arrays)
+        if len(arrays) != len(self._inputs) or not all(isinstance(array, np.ndarray) for array in arrays):
+            return Job(arrays, is_rated=False)
+        shapes = [array.shape for array in arrays]
+        size, unit = (shapes[0] or (0,))[0], max(1, rows)
+        if any(
+            shape[:1] != (size,) or not _fits(shape, spec.shape)
+            for shape, spec in zip(shapes, self._inputs, strict=True)
+        ):
+            # One sample without the batch dimension, or something the engine refuses.
+            return Job(arrays)
         if size % unit or size <= unit:
-            return whole
+            return Job(arrays, is_rated=size == unit)
         samples = size // unit
         most = {1: samples, -1: -(-samples // (_PIECES * len(self._workers.dispatch.replicas)))}.get(rows, 1)
         return Job(arrays, samples=samples, rows=unit, is_whole=False, most=most)
@@ -188,8 +194,8 @@ def _check_arguments(
         raise UsageError(f"{len(set(names))} names for {len(engines)} engines", hint="give each a name of its own")
     if unknown := sorted(set(watch) - set(names)):
         raise UsageError(f"watches {unknown[0]!r}, which is no replica", hint=f"there are: {', '.join(names)}")
-    if not deadline_s > 0:
-        raise UsageError(f"deadline_s is {deadline_s!r}", hint="give a number of seconds above 0")
+    if not 0 < deadline_s <= LONGEST_DEADLINE_S:
+        raise UsageError(f"deadline_s is {deadline_s!r}", hint="give seconds, above 0 and up to a day")
     first = _tensors(engines[0])
     for name, engine in zip(names, engines, strict=True):
         if _tensors(engine) != first:

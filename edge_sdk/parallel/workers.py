@@ -198,7 +198,7 @@ class Workers:
                     job.place(answers)
                     fresh = job.claim(part)
                 self._answered_s = time.monotonic()
-                replica.answered(part.size, self._answered_s)
+                replica.answered(part.size, self._answered_s, is_rated=job.is_rated)
                 job.refused.discard(replica)
             if job.outputs is not answers:
                 job.write(part, fresh, answers)

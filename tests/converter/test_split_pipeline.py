@@ -12,7 +12,7 @@ from edge_converter.quantization import quantize
 from edge_converter.splitting.split import SplitRequest, split
 from edge_sdk import Engine, Pipeline
 from edge_sdk.manifest import Precision, Preprocessing, TensorSpec
-from edge_sdk.parallel.places import cpu
+from edge_sdk.parallel import cpu
 from edge_sdk.segments import Segments
 
 FORMATS = (Precision.FP32, Precision.FP16, Precision.DYNAMIC, Precision.INT8, Precision.INT16X8, Precision.WEIGHT4)

@@ -28,9 +28,8 @@ from edge_sdk.errors import (
     UsageError,
 )
 from edge_sdk.manifest import TensorSpec
-from edge_sdk.parallel import Place, ReplicaPool, measure
+from edge_sdk.parallel import Place, ReplicaPool, cpu, measure
 from edge_sdk.parallel.channel import Channel
-from edge_sdk.parallel.places import cpu
 from edge_sdk.segments import Segment, Segments
 
 pytestmark = pytest.mark.device
@@ -376,8 +375,8 @@ def test_what_makes_no_pipeline_is_refused_and_leaves_nothing_open(tmp_path: Pat
         Pipeline(tmp_path)
     with pytest.raises(UsageError, match="a place for segment 7"):
         Pipeline(RESIDUAL, {7: cpu()})
-    for options in ({"ahead": 0}, {"deadline_s": 0}, {"deadline_s": float("nan")}):
-        with pytest.raises(UsageError, match="both must be above 0"):
+    for options in ({"ahead": 0}, {"deadline_s": 0}, {"deadline_s": float("nan")}, {"deadline_s": float("inf")}):
+        with pytest.raises(UsageError, match="both are above 0"):
             Pipeline(RESIDUAL, **options)
     split = SPLITS / "dense_int8"
     with Engine(split / "segment-2.tflite") as floats, pytest.raises(SegmentsError, match="stored=True"):

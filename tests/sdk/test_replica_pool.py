@@ -407,6 +407,26 @@ def test_when_all_are_hot_the_least_hot_answers() -> None:
         assert not first.seen
 
 
+def test_a_hot_replica_whose_sensor_falls_silent_stays_hot_for_ten_minutes() -> None:
+    replica = Replica("npu", Doubling(), None, 0.0)
+    replica.told(Condition(temp_c=90.0, limit_c=80.0), 1.0)
+    for silent in (None, Condition(busy=0.1)):
+        replica.told(silent, 500.0)
+        assert replica.share(500.0).state is State.HOT
+    replica.told(None, 602.0)
+    assert replica.share(602.0).state is State.READY
+
+
+def test_calls_of_unknown_size_say_nothing_of_how_fast_a_replica_is() -> None:
+    with ReplicaPool([Engine(TINY / "dense_fp32.tflite")]) as pool:
+        width = pool.inputs[0].shape[1]
+        pool.run([[[0.0] * width] * 9])
+        pool.run([np.zeros((0, width), np.float32)])
+        assert pool.shares().replicas[0].rate is None
+        pool.run([np.zeros(width, np.float32)])
+        assert pool.shares().replicas[0].rate is not None
+
+
 def test_a_watch_that_fails_or_says_nothing_keeps_nobody_from_working() -> None:
     def fails() -> Condition:
         raise OSError("no such sensor")
@@ -489,6 +509,7 @@ def test_a_forked_child_is_told_and_ends() -> None:
         ([Doubling()], {"watch": {"b": lambda: None}}, "'b', which is no replica"),
         ([Doubling()], {"deadline_s": 0}, "deadline_s is 0"),
         ([Doubling()], {"deadline_s": float("nan")}, "deadline_s is nan"),
+        ([Doubling()], {"deadline_s": float("inf")}, "deadline_s is inf"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(engines: list[Any], more: dict[str, Any], reason: str) -> None:
