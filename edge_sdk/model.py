@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates.contract import AUTO, Delegates
+from edge_sdk.delegates.contract import AUTO, CPU, Delegates
 from edge_sdk.errors import (
     DelegateError,
     EdgeError,
@@ -30,6 +30,7 @@ from edge_sdk.errors import (
     UnknownVariantError,
 )
 from edge_sdk.following import MAX_FAILURE, Follower
+from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport
@@ -43,6 +44,7 @@ from edge_sdk.runtime import choose
 from edge_sdk.switch import Loading, Switch
 from edge_sdk.switching import Memory, Switcher, check
 from edge_sdk.tally import Tally
+from edge_sdk.usage import AcceleratorWatch, Usage, watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,6 +103,7 @@ class EdgeModel:
         self._preference = preference
         self._runtime = choose()
         self._tally = Tally(self._hurry)
+        self._accelerated: dict[str, tuple[GuardedEngine, AcceleratorWatch]] = {}  # the engine last loaded of each
         self._turn = threading.RLock()  # one decision at a time
         self._stopped = threading.Event()
         self._follower: Follower | None = None
@@ -182,6 +185,20 @@ class EdgeModel:
     def gap_ms(self) -> float | None:
         """How long calls had to wait at the last switch for which memory did not hold two; None if there was none."""
         return self._switcher.gap_ms
+
+    @property
+    def computes_on(self) -> str:
+        """Who answers calls now: `cpu`, or the delegate of the active variant while it works."""
+        found = self._accelerated.get(self.active)
+        return CPU if found is None else found[0].computes_on
+
+    def usage(self) -> Usage | None:
+        """How busy and how hot the accelerator of the active variant is; None where the variant is for the CPU.
+
+        Busy is the share of time since the last time this was asked.
+        """
+        found = self._accelerated.get(self.active)
+        return None if found is None else found[1].look()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -387,7 +404,7 @@ class EdgeModel:
 
     def _load(self, id_: str, cancelled: Callable[[], bool] = lambda: False) -> AnyEngine:
         tally = self._tally
-        return open_variant(
+        engine = open_variant(
             self.bundle,
             id_,
             delegate=self._delegate,
@@ -396,6 +413,9 @@ class EdgeModel:
             observe=lambda ms: tally.ran(id_, ms),
             cancelled=cancelled,
         )
+        if isinstance(engine, GuardedEngine):
+            self._accelerated[id_] = engine, watch(engine)
+        return engine
 
     def _unpin(self) -> None:
         with self._turn:

@@ -128,8 +128,8 @@ def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:
 
     Of several numbers of threads that which most variants were timed with, so that rows can be compared.
     """
-    here = machine_name()
-    measured = [x for x in evidence.latency if x.origin is Origin.MEASURED]
+    here, own = machine_name(), variant.target.delegate.value
+    measured = [x for x in evidence.latency if x.origin is Origin.MEASURED and x.delegate in {None, own}]
     threads = common_threads([x for x in measured if x.machine == here] or measured)
     mine = [x for x in measured if x.variant == variant.id]
     return max(mine, key=lambda x: (x.machine == here, x.threads == threads, x.at or 0), default=None)
@@ -147,13 +147,13 @@ def _drop(quality: Quality) -> str:
 def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
     rows = []
     for profile, front in sorted(manifest.fronts.items()):
-        for id_ in front:
-            known = [x for x in evidence.latency if x.variant == id_ and x.profile == profile]
+        for variant in filter(None, map(manifest.variant, front)):
+            known = [x for x in evidence.latency if x.is_of(variant) and x.profile == profile]
             # A measurement on such a board beats a prediction for it.
             best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
             band = f" x/÷{best.band:g}" if best and best.band else ""
             time_text = f"{best.median_ms:.3g} ms{band}, {best.origin.value}" if best else "-"
-            rows.append((profile, id_, time_text))
+            rows.append((profile, variant.id, time_text))
     return table(("profile", "variant", "expected latency"), rows)
 
 
@@ -170,7 +170,7 @@ def accelerators(manifest: Manifest, evidence: EvidenceFile) -> str:
     rows = []
     for profile, made in sorted(manifest.accelerated.items()):
         for variant in (v for v in manifest.variants if v.id in made):
-            known = [x for x in evidence.latency if x.variant == variant.id and x.profile == profile]
+            known = [x for x in evidence.latency if x.is_of(variant) and x.profile == profile]
             best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
             covered = variant.coverage
             rows.append(

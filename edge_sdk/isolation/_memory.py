@@ -8,6 +8,8 @@ not a signal in the middle of a copy.
 from __future__ import annotations
 
 import errno
+import fcntl
+import math
 import mmap
 import os
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ def layout(shapes: Sequence[Shape], dtypes: Sequence[np.dtype[Any]], *, start: i
     for shape, dtype in zip(shapes, dtypes, strict=True):
         at = -(-end // _ALIGN) * _ALIGN
         offsets.append(at)
-        end = at + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        end = at + math.prod(shape) * dtype.itemsize  # not numpy's, which wraps round at 64 bits
     return Layout(shapes=tuple(shapes), dtypes=tuple(dtypes), offsets=tuple(offsets), end=end)
 
 
@@ -57,7 +59,7 @@ class SharedMemory:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        self.descriptor = os.memfd_create("edge-tensors", os.MFD_CLOEXEC) if descriptor is None else descriptor
+        self.descriptor = _sealed() if descriptor is None else descriptor
         self._map: mmap.mmap | None = None
         self._size = 0
 
@@ -82,7 +84,7 @@ class SharedMemory:
         if held is None:  # every tensor is empty
             return [np.empty(shape, dtype) for shape, dtype in zip(where.shapes, where.dtypes, strict=True)]
         return [
-            np.frombuffer(held, dtype, int(np.prod(shape, dtype=np.int64)), at).reshape(shape)
+            np.frombuffer(held, dtype, math.prod(shape), at).reshape(shape)
             for shape, dtype, at in zip(where.shapes, where.dtypes, where.offsets, strict=True)
         ]
 
@@ -99,7 +101,7 @@ class SharedMemory:
         if size > _MOST_BYTES:
             raise WorkerLostError(f"tensors of {size} bytes are more than {_MOST_BYTES}", hint="use smaller batches")
         try:
-            there = os.fstat(self.descriptor).st_size
+            there = min(_MOST_BYTES, os.fstat(self.descriptor).st_size)
             if there < size:
                 os.posix_fallocate(self.descriptor, 0, size)
             self._map = mmap.mmap(self.descriptor, max(size, there))
@@ -110,3 +112,10 @@ class SharedMemory:
                 f"no memory for {size} bytes of tensors: {cause.strerror}", hint="free some memory"
             ) from cause
         self._size = max(size, there)
+
+
+def _sealed() -> int:
+    """A file that neither end can make smaller: the other would die of a bus error in the middle of a copy."""
+    descriptor = os.memfd_create("edge-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor

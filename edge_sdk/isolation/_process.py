@@ -32,6 +32,8 @@ _WORDS = {
     signal.SIGFPE: "crashed (arithmetic error)",
     signal.SIGKILL: "was killed (out of memory?)",
 }
+# By which a library fails of its own; the others come from outside.
+_FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
 # Modules are found where the app finds them, from the first import on: neither `-m` nor a path would do for one that
 # was not installed, and both look first into the directory the app happens to be in.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation.worker import main; main(sys.argv[1:2])"
@@ -44,7 +46,7 @@ _CHATTER = ("INFO:", "VERBOSE:", "Created TensorFlow Lite", "WARNING: All log me
 
 
 class Worker:
-    """A process for engines.
+    """A process for engines, one of which it is made for.
 
     Raises:
         WorkerLostError: It cannot be started.
@@ -84,8 +86,9 @@ class Worker:
             undo.pop_all()
         self._noise = noise
         self._orders = ours
-        self._engines = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the two below
+        self._engines = 1
+        self._is_ending = False
         self._alive = alive
         self._end = weakref.finalize(self, _end, self._process, ours, alive, self._noise)
         _workers.add(self)
@@ -95,13 +98,21 @@ class Worker:
         """Of the process."""
         return self._process.pid
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs, as far as the system has told."""
-        return self._end.alive and self._process.poll() is None
+    def join(self) -> bool:
+        """Make room for one more engine; False where it has ended or is about to."""
+        with self._lock:
+            if self._is_ending or self._process.poll() is not None:
+                return False
+            self._engines += 1
+            return True
+
+    def wait(self) -> None:
+        """Until it has given back its device, if it is about to."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
 
     def open(self, order: _wire.Open) -> tuple[socket.socket, SharedMemory]:
-        """Order a model to be loaded.
+        """Order a model to be loaded, for an engine it was made for or that has joined.
 
         Returns:
             The engine's socket, on which stages and at last `Opened` or `Refused` arrive, and its shared memory.
@@ -119,10 +130,9 @@ class Worker:
                     socket.send_fds(self._orders, [_wire.encode(order)], [theirs.fileno(), memory.descriptor])
             except OSError as cause:
                 why = f"no more files: {cause.strerror}" if cause.errno in _NO_FILES else self.why()
+                self.release()
                 raise WorkerLostError(why, where=order.model) from cause
             undo.pop_all()
-        with self._lock:
-            self._engines += 1
         return ours, memory
 
     def release(self) -> None:
@@ -130,11 +140,14 @@ class Worker:
         with self._lock:
             self._engines -= 1
             is_last = self._engines <= 0
+            self._is_ending = self._is_ending or is_last
         if is_last:
             self._end()
 
     def kill(self) -> None:
         """End it now: it hangs, or nobody waits for it any more."""
+        with self._lock:
+            self._is_ending = True
         if self._end.alive:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -158,6 +171,12 @@ class Worker:
                 how = _WORDS.get(-status, f"ended with status {status}")  # type: ignore[call-overload]
         said = self.said()
         return f"the worker process {how}" + (f": {said}" if said else "")
+
+    @property
+    def has_crashed(self) -> bool:
+        """It ended, and by a fault of what it had loaded."""
+        status = self._process.returncode
+        return status is not None and -status in _FAULTS
 
     def said(self) -> str:
         """The last telling line on its standard error; empty where there is none."""
@@ -211,14 +230,18 @@ def worker_for(delegation: Delegation | None) -> Worker:
     key = delegation.name, delegation.device, delegation.library
     with _sharing:
         found = _shared.get(key)
-        if found is None or not found.is_alive:
-            found = Worker()
-            _shared[key] = found
-        return found
+        if found is not None and found.join():
+            return found
+        if found is not None:
+            found.wait()
+        _shared[key] = made = Worker()
+        return made
 
 
 def lose_all() -> None:
-    """In the child of a fork: the workers are the parent's, and their numbers of engines mean nothing here."""
+    """In the child of a fork: the workers are the parent's, as is whoever held the lock."""
+    global _sharing  # noqa: PLW0603 - nobody else is here to hold it
+    _sharing = threading.Lock()
     _shared.clear()
     for worker in tuple(_workers):
         worker.orphan()

@@ -14,10 +14,11 @@ from msgspec import Meta
 
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.errors import WorkerLostError
-from edge_sdk.wire import Bytes, Count, Millis, Wire
+from edge_sdk.wire import Count, Millis, Wire
 
 MAX_PACKET_BYTES = 128 * 1024
 MAX_REASON_CHARS = 1000
+MAX_NAME_CHARS = 500  # what a converter joins from the names of fused operators may be longer
 
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=8)]
@@ -29,7 +30,7 @@ K = TypeVar("K")
 class PortSpec(Wire, frozen=True, kw_only=True):
     """A `Port`, on its way to the app."""
 
-    name: Annotated[str, Meta(max_length=500)]
+    name: Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
     index: Count
     shape: Shape
     free: Annotated[tuple[bool, ...], Meta(max_length=8)]
@@ -67,6 +68,7 @@ class Opened(Wire, frozen=True, kw_only=True, tag="opened"):
 
     Attributes:
         load_ms: From the model's file to the first answer.
+        first_ms: What of that the first inference took.
         warm_ms: The second inference.
         operators: Of the model.
         delegated: Partitions that the delegate took; None where the runtime does not say.
@@ -76,6 +78,7 @@ class Opened(Wire, frozen=True, kw_only=True, tag="opened"):
     outputs: Ports
     runtime: Annotated[str, Meta(max_length=100)]
     load_ms: Millis
+    first_ms: Millis = 0.0
     warm_ms: Millis
     operators: Count | None = None
     delegated: Count | None = None
@@ -92,19 +95,25 @@ class Refused(Wire, frozen=True, kw_only=True, tag="refused"):
 class Call(Wire, frozen=True, kw_only=True, tag="call"):
     """Compute; the inputs are in the shared memory. `shapes` where they are not those that were allocated."""
 
+    number: Count
     shapes: Shapes | None = None
 
 
 class Answer(Wire, frozen=True, kw_only=True, tag="answer"):
-    """The outputs are in the shared memory, from `start` on; `shapes` where they are not those that were allocated."""
+    """The outputs lie behind the inputs in the shared memory; `shapes` where they are not those that were allocated.
 
-    start: Bytes
+    Attributes:
+        number: Of the call that is answered.
+    """
+
+    number: Count
     shapes: Shapes | None = None
 
 
 class Failed(Wire, frozen=True, kw_only=True, tag="failed"):
     """The runtime refused to compute."""
 
+    number: Count
     what: Reason
 
 

@@ -36,6 +36,7 @@ LOAD_DEADLINE_S = 60.0  # a GPU was seen to compile its shaders for 28 to 41 s, 
 _PATIENCE = 30.0
 _SHORTEST_S, _LONGEST_S = 3.0, 120.0
 _LOOK_S = 0.05
+_STARTING = "it was starting"
 
 
 class IsolatedEngine(Front):
@@ -79,7 +80,6 @@ class IsolatedEngine(Front):
         self._call_deadline_s = call_deadline_s
         self._why_closed = "the model was closed"
         self.busy_s = 0.0
-        self._worker: Worker | None = worker_for(delegation)
         order = _wire.Open(
             model=os.path.abspath(self.where),  # noqa: PTH100 - resolving links would follow what an app moves
             delegation=delegation,
@@ -87,8 +87,10 @@ class IsolatedEngine(Front):
             stored=stored,
             deadline_s=max(1, int(_START_S + deadline_s)),
         )
+        self._worker: Worker | None = worker_for(delegation)
         self._line, self._memory = self._worker.open(order)
         self._finalizer = weakref.finalize(self, _let_go, self._worker, self._line, self._memory)
+        _LIVE.add(self)
         try:
             self.opened = self._wait(deadline_s, cancelled)
             self._face(*_ports(self.opened))
@@ -97,7 +99,6 @@ class IsolatedEngine(Front):
             self._lose()
             raise
         self._slowest_s = max(self.opened.load_ms, self.opened.warm_ms) / 1e3
-        _LIVE.add(self)
 
     @property
     def runtime(self) -> str:
@@ -149,7 +150,6 @@ class IsolatedEngine(Front):
         """Wait for the call that computes, then end the worker."""
         with self._turn:
             self._lose()
-        _LIVE.discard(self)
 
     def kill(self) -> None:
         """End the worker now, from any thread; a call that waits for it raises `WorkerLostError`."""
@@ -158,53 +158,58 @@ class IsolatedEngine(Front):
             worker.kill()
 
     _is_lost = False
+    _number = 0  # of the last call
     _is_owed = False  # the worker owes an answer to a call that was interrupted
 
     def _exchange(self, worker: Worker, values: Sequence[Array]) -> list[Array]:
         if self._is_owed:  # it may still read the inputs, and its answer must not be taken for the next one's
             self._reply(worker)
-        elif wait_for(self._line, 0.0):
-            self._reply(worker)
-            raise WorkerLostError("the worker answers out of turn", where=self.where)
         shapes = tuple(value.shape for value in values)
+        self._number += 1
         if shapes == self._usual.shapes:
-            packet, views = self._plain_call, self._views
+            call, end, views = _wire.Call(number=self._number), self._usual.end, self._views
         else:
-            packet = _wire.encode(_wire.Call(shapes=shapes))
-            views = self._memory.views(layout(shapes, self._usual.dtypes))
+            here = layout(shapes, self._usual.dtypes)
+            call, end, views = _wire.Call(number=self._number, shapes=shapes), here.end, self._memory.views(here)
         for view, value in zip(views, values, strict=True):
             view[...] = value
         self._is_owed = True
         try:
-            self._line.send(packet)
+            self._line.send(_wire.encode(call))
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
+            raise self._gone(worker) from cause
         message = _wire.said(self._reply(worker))
+        if not isinstance(message, _wire.Answer | _wire.Failed) or message.number != self._number:
+            raise WorkerLostError("the worker answers out of turn", where=self.where)
         if isinstance(message, _wire.Failed):
             raise DelegateError(message.what, where=self.where, hint="switch the variant")
-        if not isinstance(message, _wire.Answer):
-            raise WorkerLostError("the worker answers out of turn", where=self.where)
-        if message.shapes is None and message.start == self._usual.end:
+        if message.shapes is None and call.shapes is None:
             return [view.copy() for view in self._answer_views]
         outputs = self._outputs
-        given = message.shapes or self._answers.shapes
+        given = message.shapes or ()
         if len(given) != len(outputs):
             raise WorkerLostError("the worker gives another number of outputs", where=self.where)
-        there = layout(given, [each.dtype for each in outputs], start=message.start)
+        there = layout(given, [each.dtype for each in outputs], start=end)
         return [view.copy() for view in self._memory.found(there)]
 
     def _reply(self, worker: Worker) -> bytes:
         if not wait_for(self._line, self._patience_s()):
             worker.kill()
-            raise WorkerLostError(f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where)
+            raise WorkerLostError(
+                f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where, is_lasting=True
+            )
         try:
             reply = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
+            raise self._gone(worker) from cause
         if not reply:
-            raise WorkerLostError(worker.why(), where=self.where)
+            raise self._gone(worker)
         self._is_owed = False
         return reply
+
+    def _gone(self, worker: Worker) -> WorkerLostError:
+        why = worker.why()  # waits for it to end
+        return WorkerLostError(why, where=self.where, is_lasting=worker.has_crashed)
 
     def _arrange(self) -> None:
         """Views of the tensors in the shapes they have in almost every call."""
@@ -214,7 +219,6 @@ class IsolatedEngine(Front):
             [each.shape for each in self._outputs], [each.dtype for each in self._outputs], start=self._usual.end
         )
         self._answer_views = self._memory.views(self._answers)
-        self._plain_call = _wire.encode(_wire.Call())
 
     def _wait(self, deadline_s: float, cancelled: Callable[[], bool]) -> _wire.Opened:
         """Until the model is loaded and has run."""
@@ -222,7 +226,7 @@ class IsolatedEngine(Front):
         assert worker is not None  # noqa: S101 - made by the only caller
         end_s = time.monotonic() + _START_S
         while True:
-            message = _wire.said(self._packet(worker, doing or "it was starting", end_s, cancelled))
+            message = _wire.said(self._packet(worker, doing or _STARTING, end_s, cancelled))
             if isinstance(message, _wire.Opened):
                 return message
             if isinstance(message, _wire.Refused):
@@ -233,23 +237,31 @@ class IsolatedEngine(Front):
                 doing = message.name
 
     def _packet(self, worker: Worker, doing: str, end_s: float, cancelled: Callable[[], bool]) -> bytes:
-        while not wait_for(self._line, _LOOK_S):
+        is_there = False
+        while not is_there:
+            is_there = wait_for(self._line, _LOOK_S)
             if cancelled():
                 raise ModelClosedError("the load was cancelled", where=self.where)
-            if time.monotonic() > end_s:
+            if time.monotonic() > end_s:  # also where it only ever tells of stages
                 worker.kill()
                 said = worker.said()
                 raise WorkerLostError(
                     f"hung while {doing}" + (f": {said}" if said else ""),
                     where=self._named(),
                     hint="is the device in use, or its driver of another version?",
+                    is_lasting=doing != _STARTING,
                 )
         try:
             packet = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError:
             packet = b""
         if not packet:
-            raise WorkerLostError(f"{worker.why()}, while {doing}", where=self._named())
+            why = worker.why()  # waits for it to end
+            raise WorkerLostError(
+                f"{why}, while {doing}",
+                where=self._named(),
+                is_lasting=worker.has_crashed and doing != _STARTING,
+            )
         return packet
 
     def _refusal(self, message: _wire.Refused, worker: Worker) -> DelegateError:
@@ -276,6 +288,7 @@ class IsolatedEngine(Front):
         self._worker = None
         self._views, self._answer_views = [], []
         self._finalizer()
+        _LIVE.discard(self)
 
     def _orphan(self) -> None:
         """In the child of a fork: the worker is the parent's."""
@@ -314,6 +327,13 @@ def _ports(opened: _wire.Opened) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
         ]
     except TypeError as cause:
         raise WorkerLostError("the worker tells of a tensor of no known type") from cause
+    for each in (*made[0], *made[1]):
+        if (
+            each.dtype.kind not in "fiub"
+            or len(each.free) != len(each.shape)
+            or (each.scale and each.dtype.kind not in "iu")
+        ):
+            raise WorkerLostError(f"the worker tells of no possible tensor: {each.name[:80]!r}")
     return made[0], made[1]
 
 

@@ -29,7 +29,7 @@ from edge_sdk.isolation import _wire
 from edge_sdk.isolation._memory import Array, SharedMemory, layout
 from edge_sdk.measure import end_with_parent
 from edge_sdk.port import Port
-from edge_sdk.runtime import choose
+from edge_sdk.runtime import choose_for
 
 _Told = Callable[[str], None]
 _LATER_S = 10  # than the app's own deadline; this alarm is for a worker whose app was killed meanwhile
@@ -69,7 +69,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
     Raises:
         EdgeError: The library or the runtime refuses.
     """
-    runtime = choose()
+    runtime = choose_for(order.model)
     if order.delegation is not None:
         runtime = with_delegate(order.delegation, runtime, told=told)
     begun_s = time.perf_counter()
@@ -79,8 +79,9 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
         told("it computed for the first time")
         inputs, outputs = engine.ports
         zeros = [np.zeros(each.shape, each.dtype) for each in inputs]
+        loaded_s = time.perf_counter()
         engine.compute(zeros)
-        load_ms = 1e3 * (time.perf_counter() - begun_s)
+        load_ms, first_ms = (1e3 * (time.perf_counter() - each) for each in (begun_s, loaded_s))
         begun_s = time.perf_counter()
         engine.compute(zeros)
         warm_ms = 1e3 * (time.perf_counter() - begun_s)
@@ -92,6 +93,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
         outputs=tuple(_spec(each) for each in outputs),
         runtime=engine.runtime[:100],
         load_ms=load_ms,
+        first_ms=first_ms,
         warm_ms=warm_ms,
     )
 
@@ -103,7 +105,6 @@ def _answer_calls(engine: Engine, line: socket.socket, memory: SharedMemory) -> 
     usual_views = memory.views(usual)
     answer_at = layout([each.shape for each in outputs], taken, start=usual.end)
     answer_views = memory.views(answer_at)
-    plain = _wire.encode(_wire.Answer(start=usual.end))
     calls = 0
     while packet := line.recv(_wire.MAX_PACKET_BYTES):
         call = _wire.asked(packet)
@@ -112,19 +113,19 @@ def _answer_calls(engine: Engine, line: socket.socket, memory: SharedMemory) -> 
         else:
             here = layout(call.shapes, given)
             values, start = memory.views(here), here.end
+        answer: _wire.Answer | _wire.Failed
         try:
             answers = engine.compute(values)
+            shapes = tuple(each.shape for each in answers)
+            if call.shapes is None and shapes == answer_at.shapes:
+                _copy(answers, answer_views)
+                answer = _wire.Answer(number=call.number)
+            else:
+                _copy(answers, memory.views(layout(shapes, taken, start=start)))
+                answer = _wire.Answer(number=call.number, shapes=shapes)
         except EdgeError as error:
-            line.send(_wire.encode(_wire.Failed(what=error.what[: _wire.MAX_REASON_CHARS])))
-            continue
-        shapes = tuple(answer.shape for answer in answers)
-        if call.shapes is None and shapes == answer_at.shapes:
-            _copy(answers, answer_views)
-            line.send(plain)
-        else:
-            there = layout(shapes, taken, start=start)
-            _copy(answers, memory.views(there))
-            line.send(_wire.encode(_wire.Answer(start=start, shapes=shapes)))
+            answer = _wire.Failed(number=call.number, what=error.what[: _wire.MAX_REASON_CHARS])
+        line.send(_wire.encode(answer))
         calls += 1
         if calls % _CALLS_BETWEEN_LOOKS == 0:
             _forget_noise()
@@ -137,7 +138,7 @@ def _copy(answers: Sequence[Array], views: Sequence[Array]) -> None:
 
 def _spec(port: Port) -> _wire.PortSpec:
     return _wire.PortSpec(
-        name=port.name,
+        name=port.name[: _wire.MAX_NAME_CHARS],
         index=port.index,
         shape=port.shape,
         free=port.free,
@@ -168,15 +169,22 @@ def main(argv: Sequence[str]) -> None:
     _limit()
     end_with_parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # a thread of the app may have held it back
     threads: list[threading.Thread] = []
     with socket.socket(fileno=int(argv[0])) as orders:
         while True:
             packet, descriptors, _, _ = socket.recv_fds(orders, _wire.MAX_PACKET_BYTES, 2)
             if not packet:
                 break
-            order = _wire.ordered(packet)
-            signal.alarm(order.deadline_s + _LATER_S)
             line, memory = socket.socket(fileno=descriptors[0]), SharedMemory(descriptors[1])
+            try:
+                order = _wire.ordered(packet)
+            except EdgeError as error:  # the others that compute here must not suffer
+                line.send(_wire.encode(_wire.Refused(code=error.code, what=error.what)))
+                line.close()
+                memory.close()
+                continue
+            signal.alarm(order.deadline_s + _LATER_S)
             thread = threading.Thread(target=serve, args=(order, line, memory), daemon=True)
             thread.start()
             threads = [each for each in threads if each.is_alive()] + [thread]

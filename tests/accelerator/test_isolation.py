@@ -289,6 +289,16 @@ def test_a_device_that_only_one_process_may_use_is_shared_by_one_worker(
         again.run([X])
 
 
+def test_a_worker_that_is_about_to_end_is_given_no_further_model(mock_library: Path, dense: Path) -> None:
+    shared = delegation(mock_library, exclusive=True)
+    with IsolatedEngine(dense, delegation=shared) as one:
+        first = one.pid
+        one.kill()
+        with IsolatedEngine(dense, delegation=shared) as two:
+            assert two.pid != first
+            two.run([X])
+
+
 def test_many_threads_each_get_their_own_answer(mock_library: Path, dense: Path) -> None:
     rng = np.random.default_rng(3)
     batches = [rng.normal(size=(1, 4)).astype(np.float32) for _ in range(4)]
