@@ -86,7 +86,7 @@ def _overhead(place: Path, rounds: int, *, quick: bool) -> list[Figure]:
         with EdgeModel(write_bundle(place / name, {name: content}), variant=name) as model:
             ours = partial(model, x)
             _in_turns(raw, ours, calls)
-            pairs = undisturbed([_round(raw, ours, calls) for _ in range(rounds)])
+            pairs = undisturbed([_round(raw, ours, calls) for _ in range(rounds)], fewest=max(3, rounds // 3))
         raw_us = statistics.median(pair[0] for pair in pairs) * 1e6
         detail = f"raw {raw_us:.2f} us, {calls} calls each a round, in turns"
         if name == "large":

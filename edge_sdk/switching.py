@@ -37,7 +37,8 @@ class Switcher:
         memory: `ample`: the next engine is loaded beside the one in force. `tight`: that one is closed first. `auto`:
             the one or the other, by what is free.
         standby: How many engines are kept loaded beside the one in force.
-        told: Of every order that is over, with no lock held.
+        told: Of every order that is over, with no lock held; also of one of its own, by which a variant comes back that
+            gave way to one that did not come.
 
     Raises:
         UsageError: `memory` or `standby` make no sense.
@@ -264,7 +265,6 @@ class Switcher:
         self._at_work = threading.current_thread()
         while True:
             with self._lock:
-                is_return = self._wanted is None and self._away is not None
                 if self._is_closed or (self._wanted is None and self._away is None):
                     self._at_work = None
                     self._idle.set()
@@ -281,13 +281,13 @@ class Switcher:
                 error = cause
             except BaseException:
                 interrupted = SwitchCancelledError(f"the switch to {switch.variant!r} was interrupted")
-                self._carry_out(switch, None, interrupted, is_return=is_return)
+                self._carry_out(switch, None, interrupted)
                 self._start()
                 raise
-            self._carry_out(switch, engine, error, is_return=is_return)
+            self._carry_out(switch, engine, error)
         self._start()
 
-    def _carry_out(self, switch: Switch, engine: Loaded | None, error: Exception | None, *, is_return: bool) -> None:
+    def _carry_out(self, switch: Switch, engine: Loaded | None, error: Exception | None) -> None:
         unwanted: list[Loaded] = []
         gap_ms = None
         with self._lock:
@@ -317,7 +317,7 @@ class Switcher:
             _log.info(
                 "memory did not hold two variants: none answered for %.0f ms, now %s does", gap_ms, switch.variant
             )
-        self._finish([switch] if is_over and not is_return else [], unwanted)
+        self._finish([switch] if is_over else [], unwanted)
         self.tidy()
 
     def _loaded(self, switch: Switch) -> Loaded | None:

@@ -36,6 +36,7 @@ LOAD_DEADLINE_S = 60.0  # a GPU was seen to compile its shaders for 28 to 41 s, 
 _PATIENCE = 30.0
 _SHORTEST_S, _LONGEST_S = 3.0, 120.0
 _LOOK_S = 0.05
+_STARTING = "it was starting"
 
 
 class IsolatedEngine(Front):
@@ -176,7 +177,7 @@ class IsolatedEngine(Front):
         try:
             self._line.send(_wire.encode(call))
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
+            raise self._gone(worker) from cause
         message = _wire.said(self._reply(worker))
         if not isinstance(message, _wire.Answer | _wire.Failed) or message.number != self._number:
             raise WorkerLostError("the worker answers out of turn", where=self.where)
@@ -194,15 +195,21 @@ class IsolatedEngine(Front):
     def _reply(self, worker: Worker) -> bytes:
         if not wait_for(self._line, self._patience_s()):
             worker.kill()
-            raise WorkerLostError(f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where)
+            raise WorkerLostError(
+                f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where, is_lasting=True
+            )
         try:
             reply = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
+            raise self._gone(worker) from cause
         if not reply:
-            raise WorkerLostError(worker.why(), where=self.where)
+            raise self._gone(worker)
         self._is_owed = False
         return reply
+
+    def _gone(self, worker: Worker) -> WorkerLostError:
+        why = worker.why()  # waits for it to end
+        return WorkerLostError(why, where=self.where, is_lasting=worker.has_crashed)
 
     def _arrange(self) -> None:
         """Views of the tensors in the shapes they have in almost every call."""
@@ -219,7 +226,7 @@ class IsolatedEngine(Front):
         assert worker is not None  # noqa: S101 - made by the only caller
         end_s = time.monotonic() + _START_S
         while True:
-            message = _wire.said(self._packet(worker, doing or "it was starting", end_s, cancelled))
+            message = _wire.said(self._packet(worker, doing or _STARTING, end_s, cancelled))
             if isinstance(message, _wire.Opened):
                 return message
             if isinstance(message, _wire.Refused):
@@ -242,13 +249,19 @@ class IsolatedEngine(Front):
                     f"hung while {doing}" + (f": {said}" if said else ""),
                     where=self._named(),
                     hint="is the device in use, or its driver of another version?",
+                    is_lasting=doing != _STARTING,
                 )
         try:
             packet = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError:
             packet = b""
         if not packet:
-            raise WorkerLostError(f"{worker.why()}, while {doing}", where=self._named())
+            why = worker.why()  # waits for it to end
+            raise WorkerLostError(
+                f"{why}, while {doing}",
+                where=self._named(),
+                is_lasting=worker.has_crashed and doing != _STARTING,
+            )
         return packet
 
     def _refusal(self, message: _wire.Refused, worker: Worker) -> DelegateError:

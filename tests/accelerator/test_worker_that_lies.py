@@ -11,6 +11,7 @@ import pytest
 from accelerator_stage import delegation
 
 from edge_sdk.delegates import Delegation
+from edge_sdk.delegates.probe import finding_of
 from edge_sdk.errors import DelegateError, WorkerLostError
 from edge_sdk.isolation import IsolatedEngine, _process
 from edge_sdk.isolation._memory import SharedMemory, layout
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.accelerator, pytest.mark.device]
 X = np.array([[0.5, -1.0, 2.0, 0.25]], np.float32)
 
 # Each runs in the worker before it loads anything, with `worker`, `_wire` and `os` at hand.
-STARTS_WITH = "import os, sys, time; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation import worker, _wire\n"
+STARTS_WITH = "import os, signal, sys; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation import worker, _wire\n"
 ENDS_WITH = "\nworker.main(sys.argv[1:2])\n"
 INSTEAD_OF_CALLS = """
 def answer(engine, line, memory):
@@ -39,6 +40,12 @@ FLOOD = """
 def load(order, told):
     while True:
         told("it was counting")
+worker._opened = load
+"""
+KILLED = """
+def load(order, told):
+    told("it was loading the model")
+    os.kill(os.getpid(), signal.{name})
 worker._opened = load
 """
 TWICE = """
@@ -100,6 +107,16 @@ def test_one_that_only_ever_tells_what_it_does_has_its_time_too(dense: Path, mon
     lying(monkeypatch, FLOOD)
     with pytest.raises(WorkerLostError, match="hung while it was counting"):
         IsolatedEngine(dense, deadline_s=0.2)
+
+
+@pytest.mark.parametrize(("name", "is_lasting"), [("SIGSEGV", True), ("SIGKILL", False), ("SIGTERM", False)])
+def test_only_a_fault_of_the_librarys_own_is_remembered(
+    dense: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_lasting: bool
+) -> None:
+    lying(monkeypatch, KILLED.format(name=name))
+    with pytest.raises(WorkerLostError) as caught:
+        IsolatedEngine(dense)
+    assert finding_of(caught.value).is_lasting is is_lasting
 
 
 def test_memory_cannot_be_taken_from_under_the_app() -> None:
