@@ -160,6 +160,8 @@ class IsolatedEngine(Front):
 
     _is_lost = False
     _number = 0  # of the last call
+    _largest = 1  # bytes of inputs of one call so far
+    _answer_views: list[Array]
     _is_owed = False  # the worker owes an answer to a call that was interrupted
 
     def _exchange(self, worker: Worker, values: Sequence[Array]) -> list[Array]:
@@ -217,12 +219,12 @@ class IsolatedEngine(Front):
     def _arrange(self) -> None:
         """Views of the tensors in the shapes they have in almost every call."""
         self._usual: Layout = layout([each.shape for each in self._inputs], [each.dtype for each in self._inputs])
-        self._views: list[Array] = self._memory.views(self._usual)
-        self._largest: int = max(1, self._usual.end)
+        self._views = self._memory.views(self._usual)
+        self._largest = max(1, self._usual.end)
         self._answers = layout(
             [each.shape for each in self._outputs], [each.dtype for each in self._outputs], start=self._usual.end
         )
-        self._answer_views: list[Array] = self._memory.views(self._answers)
+        self._answer_views = self._memory.views(self._answers)
 
     def _wait(self, deadline_s: float, cancelled: Callable[[], bool]) -> _wire.Opened:
         """Until the model is loaded and has run."""
