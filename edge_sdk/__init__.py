@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from edge_sdk.errors import EdgeError
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
+    from edge_sdk.opening import open_engine
     from edge_sdk.parallel.pipeline import Pipeline
     from edge_sdk.parallel.pool import ReplicaPool
     from edge_sdk.preference import Mode, Preference
+    from edge_sdk.remote.engine import RemoteEngine
+    from edge_sdk.remote.hedged import Hedged
 
 _HOMES = {
     "Bundle": "edge_sdk.bundle",
     "EdgeError": "edge_sdk.errors",
     "EdgeModel": "edge_sdk.model",
     "Engine": "edge_sdk.engine",
+    "Hedged": "edge_sdk.remote.hedged",
     "Interpreter": "edge_sdk.interpreter",
     "Mode": "edge_sdk.preference",
     "Pipeline": "edge_sdk.parallel.pipeline",
     "Preference": "edge_sdk.preference",
+    "RemoteEngine": "edge_sdk.remote.engine",
     "ReplicaPool": "edge_sdk.parallel.pool",
+    "open_engine": "edge_sdk.opening",
 }
 
 __all__ = [
@@ -37,12 +43,15 @@ __all__ = [
     "EdgeError",
     "EdgeModel",
     "Engine",
+    "Hedged",
     "Interpreter",
     "Mode",
     "Pipeline",
     "Preference",
+    "RemoteEngine",
     "ReplicaPool",
     "__version__",
+    "open_engine",
 ]
 
 

@@ -128,23 +128,31 @@ class Bundle:
             raise
 
     def latencies(self) -> tuple[Latency, ...]:
-        """What was measured; empty, with a warning, where `evidence.json` is damaged: the variants run without it."""
+        """What is known of the variants, each on the delegate it is for: what decides.
+
+        Empty, with a warning, where `evidence.json` is damaged: the variants run without it.
+        """
+        own = {variant.id: variant for variant in self.manifest.variants}
         try:
-            return self.evidence().latency
+            return tuple(x for x in self.evidence().latency if x.variant not in own or x.is_of(own[x.variant]))
         except BundleError as error:
             _log.warning("evidence is left out: %s", str(error))
             return ()
 
     def add_latencies(self, latencies: tuple[Latency, ...]) -> None:
-        """Append measurements to `evidence.json`; a new one of the same variant, machine and threads replaces the old.
+        """Append measurements to `evidence.json`.
+
+        A new one of the same variant, machine, threads and delegate replaces the old.
 
         Raises:
             StorageError: It could not be written; the old evidence stands.
         """
 
         def key(latency: Latency) -> tuple[object, ...]:
-            return latency.variant, latency.origin, latency.machine, latency.runtime, latency.threads
+            place = latency.variant, latency.origin, latency.machine, latency.runtime, latency.threads
+            return *place, latency.delegate or own.get(latency.variant)
 
+        own = {variant.id: variant.target.delegate.value for variant in self.manifest.variants}
         fresh = {key(latency) for latency in latencies}
         kept = tuple(old for old in self.evidence().latency if key(old) not in fresh)
         both = (*kept, *latencies)[-MAX_LATENCIES:]

@@ -66,6 +66,7 @@ class LatencyChange:
     machine: str
     runtime: str | None
     threads: int
+    delegate: str
     before_ms: float
     after_ms: float
 
@@ -116,7 +117,7 @@ def compare(
     return Comparison(
         identical=identical,
         variants=tuple(_variant(id_, a.variant(id_), b.variant(id_), alike=alike) for id_ in ids),
-        latencies=tuple(_latencies(evidence[0].latency, evidence[1].latency)),
+        latencies=tuple(_latencies(a, evidence[0].latency, evidence[1].latency)),
         choices=tuple(_choices(a, b)),
         notes=tuple(_notes(a, b)),
     )
@@ -201,9 +202,15 @@ def _covered(variant: Variant) -> str | None:
     return f"{variant.coverage.delegated} of {variant.coverage.total}" if variant.coverage else None
 
 
-def _latencies(before: Sequence[Latency], after: Sequence[Latency]) -> Iterator[LatencyChange]:
-    def key(entry: Latency) -> tuple[str, str, str, str, int]:
-        return entry.variant, entry.origin.value, entry.machine, entry.runtime or "", entry.threads
+def _latencies(a: Manifest, before: Sequence[Latency], after: Sequence[Latency]) -> Iterator[LatencyChange]:
+    own = {variant.id: variant.target.delegate.value for variant in a.variants}
+
+    def computed_by(entry: Latency) -> str:
+        return entry.delegate or own.get(entry.variant, "")
+
+    def key(entry: Latency) -> tuple[str, str, str, str, int, str]:
+        place = entry.variant, entry.origin.value, entry.machine, entry.runtime or "", entry.threads
+        return *place, computed_by(entry)
 
     old = {key(entry): entry for entry in before}
     for entry in sorted(after, key=key):
@@ -215,6 +222,7 @@ def _latencies(before: Sequence[Latency], after: Sequence[Latency]) -> Iterator[
                 machine=entry.machine,
                 runtime=entry.runtime,
                 threads=entry.threads,
+                delegate=computed_by(entry),
                 before_ms=other.median_ms,
                 after_ms=entry.median_ms,
             )

@@ -39,9 +39,11 @@ def expected_ms(variants: Sequence[Variant], evidence: Sequence[Latency], machin
 
     Evidence of different machines or numbers of threads is not mixed. The first of these that covers every variant is
     taken: measured on this machine, measured on any other one, predicted for one profile, and at last the number of
-    operations.
+    operations. Evidence of another delegate than the variant's own is not taken for it.
     """
-    ids = {variant.id for variant in variants}
+    by_id = {variant.id: variant for variant in variants}
+    ids = by_id.keys()
+    evidence = [e for e in evidence if e.variant in ids and e.is_of(by_id[e.variant])]
     places = {(e.machine, e.origin, e.threads) for e in evidence}
     for place in sorted(places, key=lambda p: (p[0] != machine, _TRUST[p[1]], p[0], p[2])):
         found = {e.variant: e.median_ms for e in evidence if (e.machine, e.origin, e.threads) == place}

@@ -54,6 +54,12 @@ class UsageError(EdgeError):
     exit_status = EXIT_USAGE
 
 
+class UnsafeListenError(UsageError):
+    """A port would be open to the network without encryption."""
+
+    code = "unsafe-listen"
+
+
 class MissingExtraError(UsageError):
     """A command needs an optional dependency that is not installed."""
 
@@ -199,6 +205,24 @@ class ModelLoadError(DelegateError):
     code = "model-load"
 
 
+class MemoryShortError(DelegateError):
+    """A variant does not fit into the memory that is free, not even in the place of the one that runs."""
+
+    code = "memory-short"
+
+
+class SwitchCancelledError(DelegateError):
+    """A switch was called off, or a newer one took its place, before its variant was loaded."""
+
+    code = "switch-cancelled"
+
+
+class SwitchTimeoutError(DelegateError):
+    """A switch was called off because its variant was not loaded by the deadline."""
+
+    code = "switch-timeout"
+
+
 class StageFailedError(DelegateError):
     """A stage of a pipeline could not compute a sample, or gave no answer in time.
 
@@ -248,10 +272,60 @@ class AddressInUseError(TransportError):
     code = "address-in-use"
 
 
+class RemoteError(TransportError, DelegateError):
+    """Another host that computes for us did not.
+
+    It is both: a matter of the network, and an engine that failed while it computed. Whatever replaces a failed engine
+    by another (a guard, a pool, `Hedged`) need not know that this one is far away.
+    """
+
+    code = "remote"
+
+
+class RemoteUnreachableError(RemoteError):
+    """Nobody answers at the address, or the connection was lost before there was an answer."""
+
+    code = "remote-unreachable"
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """The whole answer was not there when the deadline had passed."""
+
+    code = "remote-timeout"
+
+    __str__ = EdgeError.__str__
+
+
+class RemoteRefusedError(RemoteError):
+    """The server answers with an error.
+
+    Attributes:
+        status: Of HTTP, or what corresponds to it.
+    """
+
+    code = "remote-refused"
+
+    def __init__(self, what: str, *, status: int, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.status = status
+
+
+class RemoteAnswerError(RemoteError):
+    """An answer that is cut off, malformed, or not what the server says the model gives."""
+
+    code = "remote-answer"
+
+
 class WireError(EdgeError):
     """A message that arrived is too large, malformed, or holds values out of bounds."""
 
     code = "malformed"
+
+
+class InferRequestError(WireError):
+    """A request to `edge serve` that is malformed, or about tensors the model does not have."""
+
+    code = "infer-request"
 
 
 class CommandError(EdgeError):

@@ -80,13 +80,21 @@ class GuardedEngine:
 
     Args:
         primary: Opens the accelerator's engine; called now, and anew after each quarantine.
-        twin: On the CPU; closed with this engine.
+        twin: On the CPU: what it answers is right.
+        behind: Answers what the accelerator cannot, another accelerator's engine with the same twin; None is the twin.
+            It is closed with this engine.
         delegate: What the accelerator is called in events.
         observe: Told the milliseconds of every call, whoever answered it.
         report: Told what becomes of the accelerator; by default it is logged.
         canary_s: How often the accelerator is tried with an input whose answer is known, between calls.
         quarantine_s: The first; it doubles up to an hour.
+
+    Attributes:
+        one_at_a_time: As of `Front`: an accelerator is one device.
+        reason: Why the twin stands in; empty while the accelerator computes.
     """
+
+    one_at_a_time = True
 
     def __init__(
         self,
@@ -94,6 +102,7 @@ class GuardedEngine:
         twin: Engine,
         *,
         delegate: str,
+        behind: GuardedEngine | None = None,
         observe: Callable[[float], None] | None = None,
         report: Callable[[DelegateEvent], None] | None = None,
         canary_s: float = CANARY_S,
@@ -101,7 +110,7 @@ class GuardedEngine:
     ) -> None:
         self.delegate = delegate
         self._open = primary
-        self._twin = twin
+        self._behind: GuardedEngine | Engine = behind or twin
         self._observe = observe
         self._report = report or _tell
         self._canary = Canary(twin)
@@ -129,17 +138,19 @@ class GuardedEngine:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """As the twin has them."""
-        return self._twin.inputs
+        return self._behind.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """As the twin has them."""
-        return self._twin.outputs
+        return self._behind.outputs
 
     @property
     def computes_on(self) -> str:
-        """Who answers calls now: the delegate, or `cpu`."""
-        return "cpu" if self._primary is None else self.delegate
+        """Who answers calls now: the delegate, the next of a chain, or `cpu`."""
+        if self._primary is not None:
+            return self.delegate
+        return self._behind.computes_on if isinstance(self._behind, GuardedEngine) else "cpu"
 
     @property
     def accelerator(self) -> AnyEngine | None:
@@ -164,24 +175,24 @@ class GuardedEngine:
             restorer.join(_JOIN_S)
         if primary is not None:
             primary.close()
-        self._twin.close()
+        self._behind.close()
 
     def _answer(self, arrays: Sequence[Any]) -> list[Array]:
         primary = self._primary
         if primary is None or (time.monotonic() >= self._due_s and not self._still_right(primary)):
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         try:
             answer = primary.run(arrays)
         except DelegateError as error:
             self._out_of_use(primary, error.what, Happening.QUARANTINED)
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         except (ModelClosedError, InputError):
             # Another call found it broken, or this engine is closed: then so is the twin. Or it takes less than the
             # twin does, as one of integers that refuses what is no number.
-            return self._twin.run(arrays)
+            return self._behind.run(arrays)
         if _all_numbers(answer):
             return answer
-        right = self._twin.run(arrays)
+        right = self._behind.run(arrays)
         if _all_numbers(right):
             self._out_of_use(primary, "it answered what is no number", Happening.QUARANTINED)
         return right

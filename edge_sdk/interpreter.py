@@ -183,7 +183,8 @@ def load_delegate(library: str, options: Mapping[str, Any] | None = None) -> Any
 
     Raises:
         OSError: There is no such library, or one that it needs is missing.
-        ValueError: It refuses, mostly because there is no device, or is no delegate.
+        AttributeError: It is no delegate.
+        ValueError: It refuses, mostly because there is no device.
     """
     return choose().load_delegate(library, options)
 

@@ -19,6 +19,7 @@ Dimension = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Rank = Annotated[tuple[Dimension, ...], Meta(max_length=8)]
 Score = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Points = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Millijoules = Annotated[float, Meta(ge=0, le=10**9)]
 
 
 class Precision(enum.Enum):
@@ -324,10 +325,16 @@ class Latency(Wire, frozen=True, kw_only=True):
         precision: Of that file.
         macs: Multiply-accumulates of one inference of it.
         threads: Given to the interpreter.
+        delegate: Who computed: a backend's name, or the file's of an external delegate's library; None is the
+            delegate that the variant is for.
         samples: Inferences timed; 0 for a prediction.
+        p99_ms: Only of a hundred samples or more.
         band: A prediction is expected within `median_ms / band .. median_ms * band`.
         load_ms: From the file, which the system has cached, to the first answer.
-        memory_bytes: What the process grew by, from before the file was opened until after the first answer.
+        first_ms: What of that the first inference took.
+        memory_bytes: What the process grew by, from before the file was opened until after the first answer; of a
+            delegate, all that its worker process holds.
+        energy_mj: Millijoules of one inference, what the machine takes when idle subtracted.
         source: Where a published figure or a predictor's constants come from.
     """
 
@@ -340,14 +347,22 @@ class Latency(Wire, frozen=True, kw_only=True):
     profile: Name | None = None
     runtime: Annotated[str, Meta(max_length=100)] | None = None
     threads: Count = 1
+    delegate: Name | None = None
     samples: Count = 0
     median_ms: Millis
     p95_ms: Millis | None = None
+    p99_ms: Millis | None = None
     band: Annotated[float, Meta(ge=1, le=1000)] | None = None
     load_ms: Millis | None = None
+    first_ms: Millis | None = None
     memory_bytes: Bytes | None = None
+    energy_mj: Millijoules | None = None
     at: Unix | None = None
     source: Text | None = None
+
+    def is_of(self, variant: Variant) -> bool:
+        """Whether it says how fast this variant is where it is meant to run, and not on some other delegate."""
+        return self.variant == variant.id and self.delegate in {None, variant.target.delegate.value}
 
 
 class EvidenceFile(Wire, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """A model as an app sees it: arrays in, arrays out, and under them a variant that may change between two calls.
 
 Who decides which variant runs: the app, where it names one; else the daemon, where one runs that serves the model; else
-`edge_sdk.deciding`, inside the process. How a switch loses no call is `edge_sdk.lease`'s business.
+`edge_sdk.deciding`, inside the process. How a switch loses no call is `edge_sdk.lease`'s business, and what is loaded
+when is `edge_sdk.switching`'s.
 """
 
 from __future__ import annotations
@@ -9,47 +10,46 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from edge_sdk import deciding
+import numpy as np
+
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates import DelegateRequest
-from edge_sdk.delegates.contract import AUTO
+from edge_sdk.delegates.contract import AUTO, CPU, Delegates
 from edge_sdk.errors import (
-    DaemonUnreachableError,
     DelegateError,
     EdgeError,
     InputNameError,
     InputShapeError,
     ModelClosedError,
+    SwitchCancelledError,
+    SwitchTimeoutError,
     UnknownVariantError,
-    UsageError,
 )
+from edge_sdk.following import MAX_FAILURE, Follower
+from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
-from edge_sdk.local import AppReport, Assignment
-from edge_sdk.machine import machine_name
+from edge_sdk.local import AppReport
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.opening import open_variant
 from edge_sdk.origin import found, usable
+from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
+from edge_sdk.room import Room
 from edge_sdk.runtime import choose
+from edge_sdk.switch import Loading, Switch
+from edge_sdk.switching import Memory, Switcher, check
 from edge_sdk.tally import Tally
+from edge_sdk.usage import AcceleratorWatch, Usage, watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
-
-_STEP_S = 1.0
-_JOIN_S = 5.0
-_MAX_FAILURE = 1000
-
-Memory = Literal["ample", "tight"]
 
 
 class EdgeModel:
@@ -67,10 +67,14 @@ class EdgeModel:
         threads: Of the interpreter, for one inference.
         delegate: Who computes. `auto` uses the accelerators that are found here for the variants made for them; `cpu`
             none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
-            made for something else. Behind each stands the CPU: what an accelerator cannot do is logged and done there.
+            made for something else; of several, the first that works. Behind all stands the CPU: what an accelerator
+            cannot do is logged and done there.
         preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
-        memory: `ample` loads the next variant beside the one that runs. `tight` closes the old one first, for boards on
-            which two do not fit: calls wait meanwhile, and `gap_ms` says how long they had to.
+        memory: `auto` loads the next variant beside the one that runs where both fit into what is free, and closes
+            the old one first where they do not: calls wait meanwhile, and `gap_ms` says how long they had to. `ample`
+            and `tight` name the one or the other way.
+        standby: So many variants that ran before are kept loaded while memory is not short, so that a switch back to
+            one takes no load.
         socket: Of the daemon; None takes `EDGE_DAEMON_SOCKET` or the usual places.
         name: What the app calls itself, for people who ask the daemon.
 
@@ -87,28 +91,25 @@ class EdgeModel:
         *,
         variant: str | None = None,
         threads: int = 1,
-        delegate: str | DelegateRequest = AUTO,
+        delegate: Delegates = AUTO,
         preference: Preference | None = None,
-        memory: Memory = "ample",
+        memory: Memory = "auto",
+        standby: int = 0,
         socket: str | os.PathLike[str] | None = None,
         name: str = "",
     ) -> None:
-        if memory not in ("ample", "tight"):
-            raise UsageError(f"memory is {memory!r}", hint="it is 'ample' or 'tight'")
-        self._threads, self._delegate, self._memory = threads, delegate, memory
+        check(memory, standby)
+        self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
         self._preference = preference
         self._runtime = choose()
         self._tally = Tally(self._hurry)
-        self._turn = threading.RLock()  # one switch at a time
+        self._accelerated: dict[str, tuple[GuardedEngine, AcceleratorWatch]] = {}  # the engine last loaded of each
+        self._turn = threading.RLock()  # one decision at a time
         self._stopped = threading.Event()
-        self._link: DaemonLink | None = None
-        self._deciding: threading.Thread | None = None
-        self._chooser: deciding.Chooser | None = None
+        self._follower: Follower | None = None
+        self._policy: OwnPolicy | None = None
         self._pin: str | None = None
-        self._failed: tuple[str, str] | None = None  # a variant that could not be loaded, and why; to be reported
-        self._refused: tuple[int, str] | None = None  # the assignment that was about
-        self._switched_ms: float | None = None
-        self.gap_ms: float | None = None
+        self._pinning: tuple[Switch, str | None] | None = None  # the app's order under way, and its pin before that
         bundle, link = found(source, variant, preference, socket, name)
         try:
             self._start(bundle, variant, link)
@@ -140,7 +141,8 @@ class EdgeModel:
             ModelClosedError: After `close`.
             DelegateError: The runtime failed while it computed.
         """
-        if named or (len(arrays) == 1 and isinstance(arrays[0], Mapping)):
+        # An array is looked at first: to ask of it whether it is a mapping takes longer.
+        if named or (len(arrays) == 1 and type(arrays[0]) is not np.ndarray and isinstance(arrays[0], Mapping)):
             arrays = self._ordered(arrays, named)
         try:
             _, answer = self._seat.run(arrays)
@@ -151,15 +153,57 @@ class EdgeModel:
             return answer[0]
         return {spec.name: each for spec, each in zip(self.outputs, answer, strict=True)}
 
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """One answer per output, as every engine gives them: a model may stand where an engine is asked for.
+
+        Raises:
+            InputError: An array the model does not take.
+            ModelClosedError: After `close`.
+            DelegateError: The runtime failed while it computed.
+        """
+        return self.answered(arrays)[1]
+
+    def answered(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The same, and before it the variant that computed it."""
+        try:
+            return self._seat.run(arrays)
+        except DelegateError:
+            self._tally.failed()
+            raise
+
     @property
     def active(self) -> str:
         """The variant that answers calls now."""
         return self._seat.active
 
     @property
+    def standby(self) -> tuple[str, ...]:
+        """The variants that are loaded beside the active one, the one that ran last first."""
+        return self._switcher.standby
+
+    @property
+    def gap_ms(self) -> float | None:
+        """How long calls had to wait at the last switch for which memory did not hold two; None if there was none."""
+        return self._switcher.gap_ms
+
+    @property
+    def computes_on(self) -> str:
+        """Who answers calls now: `cpu`, or the delegate of the active variant while it works."""
+        found = self._accelerated.get(self.active)
+        return CPU if found is None else found[0].computes_on
+
+    def usage(self) -> Usage | None:
+        """How busy and how hot the accelerator of the active variant is; None where the variant is for the CPU.
+
+        Busy is the share of time since the last time this was asked.
+        """
+        found = self._accelerated.get(self.active)
+        return None if found is None else found[1].look()
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """The variants that can run here, the best first."""
-        return tuple(each.id for each in self._usable)
+        return tuple(each.id for each in (self._policy.usable if self._policy else self._usable))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -195,42 +239,82 @@ class EdgeModel:
         channels = shape[-1] if len(shape) == 4 else None  # noqa: PLR2004 - batch, height, width, channels
         return preprocess.prepare(image, self.bundle.manifest.preprocessing, channels=channels)
 
-    def switch(self, variant: str | None) -> None:
+    def switch(self, variant: str | None, *, deadline_s: float | None = None) -> None:
         """Run this variant from now on; returns once it answers. None gives the decision back.
 
         With a daemon this is the app's own pin, which the hub and the operator of the board can overrule.
 
+        Args:
+            variant: Its id.
+            deadline_s: Where it does not answer by then, the switch is called off.
+
         Raises:
             UnknownVariantError: There is none of this name, or it cannot run here.
             PinnedError: The operator or the hub has pinned another.
-            ModelLoadError: It cannot be loaded; the old one goes on.
+            ModelLoadError, MemoryShortError: It cannot be loaded; the old one goes on.
+            SwitchTimeoutError: It was not loaded by the deadline; the old one goes on.
+            SwitchCancelledError: A newer order took its place.
             ModelClosedError: After `close`.
         """
-        if variant is not None:
-            self._known(variant)
+        if variant is None:
+            self._unpin()
+            return
+        switch = self._begin(variant, start=deadline_s is not None)
+        try:
+            self._switcher.carry_out()
+            is_over = switch.wait(deadline_s)
+        except BaseException:
+            switch.cancel()
+            raise
+        if not is_over and switch.cancel():
+            raise SwitchTimeoutError(f"{variant!r} was not loaded within {deadline_s:g} s", where=str(self.bundle.path))
+        if switch.error is not None:
+            raise switch.error
+
+    def begin_switch(self, variant: str) -> Switch:
+        """Order a variant and return at once; what ran goes on until it answers.
+
+        A newer order, whoever gives it, takes the place of one that is not carried out yet.
+
+        Raises:
+            UnknownVariantError, PinnedError, ModelClosedError: As `switch` does.
+        """
+        return self._begin(variant)
+
+    def _begin(self, variant: str, *, start: bool = True) -> Switch:
+        self._known(variant)
         with self._turn:
-            if self._stopped.is_set():
-                raise ModelClosedError("the model was closed", hint="open it again")
-            if self._link is not None:
-                try:
-                    self._adopt(self._link.pin(variant))
-                except DaemonUnreachableError:
-                    if variant is None:
-                        return  # there is nobody to decide; what runs goes on
-            if variant is not None:
-                self._change(variant)
-            self._pin = variant
-            if self._chooser is not None:
-                self._step()
+            self._open()
+            if self._follower is not None:
+                self._follower.pin(variant)
+            switch = self._switcher.begin(variant, start=start)
+            if not switch.done:
+                self._pinning = switch, self._pin
+            self._pin_to(variant)
+            return switch
+
+    def stand_by(self, variant: str) -> None:
+        """Load a variant ahead, so that a switch to it takes no load; returns once it stands by.
+
+        Raises:
+            UsageError: The model was opened without `standby`.
+            UnknownVariantError: There is none of this name, or it cannot run here.
+            MemoryShortError: It does not fit beside the one that runs.
+            ModelLoadError: It cannot be loaded.
+            ModelClosedError: After `close`.
+        """
+        self._known(variant)
+        self._open()
+        self._switcher.stand_by(variant)
 
     def close(self) -> None:
         """End what runs in the background, wait for calls under way, free the memory. May be repeated."""
         self._stopped.set()
-        if self._link is not None:
-            self._link.close()
-        if self._deciding is not None and self._deciding is not threading.current_thread():
-            self._deciding.join(_JOIN_S)
-        self._seat.close()
+        if self._follower is not None:
+            self._follower.close()
+        if self._policy is not None:
+            self._policy.close()
+        self._switcher.close()
         _LIVE.discard(self)
 
     # --------------------------------------------------------------------------------------------- beginning
@@ -238,8 +322,9 @@ class EdgeModel:
     def _start(self, bundle: Bundle, variant: str | None, link: DaemonLink | None) -> None:
         self.bundle = bundle
         self._usable = usable(bundle, self._runtime, self._delegate)
+        self._room = Room(bundle.manifest.variants, bundle.latencies)
         if variant is not None:
-            self._seat = Seat(variant, self._load(variant))
+            self._begin_with(variant)
             return
         if not self._usable:
             raise DelegateError(
@@ -248,67 +333,56 @@ class EdgeModel:
         if link is not None:
             self._start_with(link)
             return
-        self._chooser = deciding.first(
-            self._usable,
-            bundle.latencies(),
-            machine_name(),
-            self._preference or Preference(),
-            time.monotonic(),
+        self._policy = OwnPolicy(bundle, self._usable, self._preference or Preference(), self._turn)
+        self._begin_with_first_that_loads(self._policy)
+        self._policy.start(self._seat, self._switcher, self._tally)
+
+    def _begin_with(self, id_: str) -> None:
+        self.bundle.variant(id_)
+        self._seat = Seat(id_, self._room.measured(id_, lambda: self._load(id_)))
+        self._switcher = Switcher(
+            self._seat,
+            self._loading,
+            self._room,
+            memory=self._memory,
+            standby=self._standby,
+            told=self._over,
         )
-        self._seat = self._first_that_loads()
-        self._tally.limit_ms = self._chooser.preference.max_latency_ms
-        self._deciding = threading.Thread(target=_decide, args=(weakref.ref(self), self._stopped), daemon=True)
-        self._deciding.name = "edge-deciding"
-        self._deciding.start()
 
     def _start_with(self, link: DaemonLink) -> None:
         assignment = link.registered.assignment
         trouble: EdgeError | None = None
         for _ in range(len(self._usable) + 1):
             try:
-                self._seat = Seat(assignment.variant, self._load(assignment.variant))
+                self._begin_with(assignment.variant)
                 break
             except EdgeError as error:
                 trouble = error
                 _log.warning("the daemon's choice %s cannot be loaded: %s", assignment.variant, str(error))
                 tried = assignment.variant
-                failure = str(error)[:_MAX_FAILURE]
+                failure = str(error)[:MAX_FAILURE]
                 assignment = link.say(AppReport(active=tried, failed_variant=tried, failure=failure))
                 if assignment.variant == tried:
                     raise
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
-        self._link = link
-        self._tally.limit_ms = assignment.max_latency_ms
-        me = weakref.ref(self)
+        self._follower = Follower(
+            link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn
+        )
 
-        def report() -> AppReport:
-            model = me()
-            if model is None:  # forgotten without `close`
-                link.abandon()
-                return AppReport(active=assignment.variant)
-            return model._report()  # noqa: SLF001 - a function of this class
-
-        def adopt(told: Assignment) -> None:
-            model = me()
-            if model is not None:
-                model._follow(told)  # noqa: SLF001 - a function of this class
-
-        link.start(report, adopt)
-
-    def _first_that_loads(self) -> Seat:
+    def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
         while True:
-            chooser = self._chooser
-            assert chooser is not None  # noqa: S101 - set by the only caller
+            tried = policy.active
             try:
-                return Seat(chooser.active, self._load(chooser.active))
+                self._begin_with(tried)
             except DelegateError as error:
-                left = chooser.without(chooser.active)
-                if not left.variants:
+                policy.forget(tried)
+                if not policy.usable:
                     raise
                 # As text: the error's traceback holds the file open for as long as a handler keeps the record.
-                _log.warning("%s cannot be loaded, another one is taken: %s", chooser.active, str(error))
-                self._forget(chooser.active)
+                _log.warning("%s cannot be loaded, another one is taken: %s", tried, str(error))
+            else:
+                return
 
     # --------------------------------------------------------------------------------------------- switching
 
@@ -320,111 +394,71 @@ class EdgeModel:
                 hint=f"these can: {', '.join(self.variants)}",
             )  # fmt: skip
 
-    def _load(self, id_: str) -> AnyEngine:
+    def _open(self) -> None:
+        if self._stopped.is_set():
+            raise ModelClosedError("the model was closed", hint="open it again")
+
+    def _loading(self, id_: str) -> Loading:
+        called_off = threading.Event()
+        return Loading(run=lambda: self._load(id_, called_off.is_set), cancel=called_off.set)
+
+    def _load(self, id_: str, cancelled: Callable[[], bool] = lambda: False) -> AnyEngine:
         tally = self._tally
-        return open_variant(
+        engine = open_variant(
             self.bundle,
             id_,
             delegate=self._delegate,
             threads=self._threads,
             runtime=self._runtime,
             observe=lambda ms: tally.ran(id_, ms),
+            cancelled=cancelled,
         )
+        if isinstance(engine, GuardedEngine):
+            self._accelerated[id_] = engine, watch(engine)
+        return engine
 
-    def _change(self, id_: str) -> None:
-        """Put a variant in force; called with the turn held."""
-        old = self._seat.active
-        if id_ == old:
-            return
-        begun_s = time.perf_counter()
-        if self._memory == "tight":
-            self.gap_ms = self._seat.give_way(id_, lambda: self._load(id_), lambda: self._load(old))
-        else:
-            self._seat.swap(id_, self._load(id_))
-        self._switched_ms = (time.perf_counter() - begun_s) * 1e3
-        _log.info("%s runs instead of %s", id_, old)
-
-    def _step(self, window: deciding.Window | None = None) -> None:
-        """Let the policy inside the process decide; called with the turn held."""
-        chooser = self._chooser
-        if chooser is None or self._pin is not None:
-            return
-        stepped = chooser.step(time.monotonic(), window)
-        if stepped.active == self._seat.active:
-            self._chooser = stepped
-            return
-        try:
-            self._change(stepped.active)
-            self._chooser = stepped
-        except DelegateError as error:
-            _log.warning("%s cannot be loaded and is left out: %s", stepped.active, str(error))
-            self._forget(stepped.active)
-
-    def _forget(self, id_: str) -> None:
-        """It cannot be loaded here after all."""
-        self._usable = tuple(each for each in self._usable if each.id != id_)
-        if self._chooser is not None:
-            self._chooser = deciding.first(
-                self._usable,
-                self.bundle.latencies(),
-                machine_name(),
-                self._chooser.preference,
-                time.monotonic(),
-            )
-
-    def _look(self) -> None:
-        """Once a second where no daemon decides."""
+    def _unpin(self) -> None:
         with self._turn:
-            if self._stopped.is_set():
-                return
-            taken = self._tally.take(self._seat.active)
-            window = None
-            if taken.p50_ms is not None and taken.p95_ms is not None:
-                window = deciding.Window(calls=taken.calls, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms)
-            self._step(window)
+            self._open()
+            if self._pinning is not None:
+                self._pinning[0].cancel()
+            if self._follower is not None and not self._follower.unpin():
+                return  # what runs goes on
+            self._pin_to(None)
+            if self._policy is not None:
+                self._policy.step()
 
-    # -------------------------------------------------------------------------------------------- the daemon
+    def _pin_to(self, variant: str | None) -> None:
+        self._pin = variant
+        if self._policy is not None:
+            self._policy.is_pinned = variant is not None
+
+    def _over(self, switch: Switch) -> None:
+        """An order was carried out, or was not: told by the switcher."""
+        with self._turn:
+            error = switch.error
+            is_pin = self._pinning is not None and self._pinning[0] is switch
+            if is_pin and self._pinning is not None:
+                if error is not None:
+                    self._pin_to(self._pinning[1])
+                self._pinning = None
+            if isinstance(error, SwitchCancelledError | ModelClosedError):
+                return
+            if error is not None:
+                _log.warning("%s cannot be loaded, %s goes on: %s", switch.variant, self._seat.active, str(error))
+            elif switch.replaced is not None:
+                _log.info("%s runs instead of %s", switch.variant, switch.replaced)
+            else:
+                return
+            if self._follower is not None:
+                self._follower.over(switch)
+            if self._policy is not None and not is_pin:
+                self._policy.over(switch)
+        self._hurry()
 
     def _hurry(self) -> None:
-        if self._link is not None:
-            self._link.hurry()
-
-    def _report(self) -> AppReport:
-        failed, self._failed = self._failed, None
-        switched_ms, self._switched_ms = self._switched_ms, None
-        taken = self._tally.take(self._seat.active)
-        return AppReport(
-            active=taken.variant,
-            calls=taken.calls,
-            late=taken.late,
-            failed=taken.failed,
-            p50_ms=taken.p50_ms,
-            p95_ms=taken.p95_ms,
-            switched_ms=switched_ms,
-            failed_variant=failed[0] if failed else None,
-            failure=failed[1] if failed else None,
-        )
-
-    def _follow(self, told: Assignment) -> None:
-        """Carry out what the daemon says; what cannot be loaded is reported, and the old variant goes on."""
-        with self._turn:
-            if not self._stopped.is_set():
-                self._adopt(told)
-
-    def _adopt(self, told: Assignment) -> None:
-        self._tally.limit_ms = told.max_latency_ms
-        if told.variant == self._seat.active:
-            self._refused = None
-            return
-        if self._refused == (told.serial, told.variant):
-            return  # it was tried and reported; another assignment is on its way
-        try:
-            self._change(told.variant)
-        except EdgeError as error:
-            self._refused = (told.serial, told.variant)
-            self._failed = (told.variant, str(error)[:_MAX_FAILURE])
-            _log.warning("%s cannot be loaded, %s goes on: %s", told.variant, self._seat.active, str(error))
-        self._hurry()
+        if self._follower is not None:
+            self._follower.hurry()
 
     def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         names = [spec.name for spec in self.inputs]
@@ -446,9 +480,8 @@ class EdgeModel:
         self._stopped = threading.Event()
         self._stopped.set()
         self._turn = threading.RLock()
-        self._link = None
-        self._deciding = None
-        self._seat.lose()
+        self._follower = self._policy = None
+        self._switcher.lose()
 
 
 _LIVE: weakref.WeakSet[EdgeModel] = weakref.WeakSet()
@@ -460,18 +493,3 @@ def _lose_all() -> None:
 
 
 os.register_at_fork(after_in_child=_lose_all)
-
-
-def _decide(model: weakref.ref[EdgeModel], stopped: threading.Event) -> None:
-    """The thread that steps the policy inside the process; ends when the model is closed or forgotten."""
-    while not stopped.wait(_STEP_S):
-        found = model()
-        if found is None:
-            return
-        try:
-            found._look()  # noqa: SLF001 - this module's own
-        except ModelClosedError:
-            return
-        except EdgeError as error:
-            _log.warning("the variant goes on as it is: %s", error)
-        del found

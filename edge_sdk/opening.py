@@ -11,9 +11,10 @@ from edge_sdk.anyengine import AnyEngine
 from edge_sdk.bundle import Bundle
 from edge_sdk.delegates import findings as kept
 from edge_sdk.delegates.attach import with_delegate
-from edge_sdk.delegates.contract import AUTO, CPU, DelegateRequest, parse
+from edge_sdk.delegates.contract import AUTO, CPU, DelegateRequest, Delegates, asked, requests_for
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.findings import Finding, Findings
+from edge_sdk.delegates.gpu import ON_ONNX
 from edge_sdk.delegates.probe import finding_of, key, probe
 from edge_sdk.delegates.registry import find
 from edge_sdk.engine import Engine
@@ -21,7 +22,7 @@ from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosed
 from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine
 from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.isolation.engine import LOAD_DEADLINE_S
-from edge_sdk.runtime import Runtime, Unavailable, choose
+from edge_sdk.runtime import ONNX_RUNTIME, Runtime, Unavailable, choose
 
 _AGAIN = "'edge doctor --again' tries it anew"
 
@@ -29,7 +30,7 @@ _AGAIN = "'edge doctor --again' tries it anew"
 def open_engine(
     model: str | os.PathLike[str],
     *,
-    delegate: str | DelegateRequest = CPU,
+    delegate: Delegates = CPU,
     twin: str | os.PathLike[str] | None = None,
     threads: int = 1,
     runtime: Runtime | None = None,
@@ -46,7 +47,8 @@ def open_engine(
 
     Args:
         model: A file.
-        delegate: Who computes: `cpu`, `edgetpu`, `edgetpu:usb:0`, `gpu`, the path of an external delegate's library.
+        delegate: Who computes: `cpu`, `edgetpu`, `edgetpu:usb:0`, `gpu`, the path of an external delegate's library; or
+            several, the first that works computes, and the CPU stands behind the last.
         twin: The file that the CPU runs where the accelerator cannot; None takes `model`. A file compiled for an
             accelerator needs one.
         threads: Of the interpreter, for what the CPU computes.
@@ -67,43 +69,47 @@ def open_engine(
         UsageError: There is no such delegate, or `threads` is no positive whole number.
         RuntimeUnavailableError: No runtime is installed.
     """
-    request = parse(delegate) if isinstance(delegate, str) else delegate
-    if request.name == CPU:
+    requests = [each for each in asked(delegate) if each.name != CPU]
+    if not requests:
         return Engine(model, threads=threads, runtime=runtime, observe=observe)
-    find(request)  # what makes no sense is told before anything is loaded
-    opener = _Opener(
-        request=request,
-        model=os.fspath(model),
-        twin=os.fspath(twin or model),
-        threads=threads,
-        isolated=isolated,
-        deadline_s=deadline_s,
-        findings=findings or kept.usual(),
-        cancelled=cancelled,
-    )
-    behind = Engine(twin or model, threads=threads, runtime=runtime)
+    for each in requests:
+        find(each)  # what makes no sense is told before anything is loaded
+    right = Engine(twin or model, threads=threads, runtime=runtime)
+    engine: GuardedEngine | None = None
     try:
-        guard = GuardedEngine(
-            opener.open,
-            behind,
-            delegate=opener.shown,
-            observe=observe,
-            report=report,
-            canary_s=canary_s,
-            quarantine_s=quarantine_s,
-        )
+        for request in reversed(requests):
+            opener = _Opener(
+                request=request,
+                model=os.fspath(model),
+                twin=os.fspath(twin or model),
+                threads=threads,
+                isolated=isolated,
+                deadline_s=deadline_s,
+                findings=findings or kept.usual(),
+                cancelled=cancelled,
+            )
+            engine = GuardedEngine(
+                opener.open,
+                right,
+                delegate=opener.shown,
+                behind=engine,
+                observe=observe if request is requests[0] else None,
+                report=report,
+                canary_s=canary_s,
+                quarantine_s=quarantine_s,
+            )
+            opener.cancelled = engine.is_closing
     except BaseException:
-        behind.close()
+        (engine or right).close()
         raise
-    opener.cancelled = guard.is_closing
-    return guard
+    return engine or right
 
 
 def open_variant(
     bundle: Bundle,
     id_: str,
     *,
-    delegate: str | DelegateRequest = AUTO,
+    delegate: Delegates = AUTO,
     threads: int = 1,
     runtime: Runtime | None = None,
     observe: Callable[[float], None] | None = None,
@@ -115,8 +121,8 @@ def open_variant(
     Args:
         bundle: Where it is.
         id_: Its id.
-        delegate: `auto` takes what the variant was made for. `cpu` refuses variants for accelerators. Another one is
-            loaded for variants of its kind, and for those that were made for no accelerator.
+        delegate: `auto` takes what the variant was made for. `cpu` refuses variants for accelerators. Others are
+            loaded for variants of their kind, and for those that were made for no accelerator.
         threads: As of `open_engine`.
         runtime: As of `open_engine`.
         observe: As of `open_engine`.
@@ -130,22 +136,21 @@ def open_variant(
     """
     variant = bundle.variant(id_)
     made_for = variant.target.delegate.value
-    asked = parse(delegate) if isinstance(delegate, str) else delegate
-    if asked.name == AUTO:
-        request = DelegateRequest(name=made_for)
-    elif made_for in (CPU, asked.name):
-        request = asked
-    else:
+    options = ON_ONNX if variant.target.runtime == ONNX_RUNTIME else {}
+    wanted = requests_for(DelegateRequest(name=made_for, options=options), asked(delegate))
+    if not wanted:
         twin = variant.target.fallback
         raise DelegateUnavailableError(
-            f"{id_!r} is for the delegate {made_for!r}, and {asked.name!r} is asked for",
+            f"{id_!r} is for the delegate {made_for!r}, and another is asked for",
             where=str(bundle.path),
             hint=f"take {twin!r}, its twin for the CPU" if twin else "take one for the CPU",
         )
+    if variant.target.runtime == ONNX_RUNTIME:
+        runtime = None  # each file takes the one for its format
     fallback = bundle.variant(variant.target.fallback) if variant.target.fallback else variant
     return open_engine(
         bundle.blob(variant),
-        delegate=request,
+        delegate=wanted,
         twin=bundle.blob(fallback),
         threads=threads,
         runtime=runtime,

@@ -8,12 +8,11 @@ import re
 from pathlib import Path
 
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates import DelegateRequest, Delegation, find, parse
-from edge_sdk.delegates.contract import AUTO
+from edge_sdk.delegates.contract import AUTO, Delegates
 from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError
+from edge_sdk.fitness import unfit
 from edge_sdk.link import DaemonLink
-from edge_sdk.machine import cpu_features
-from edge_sdk.manifest import Delegate, Variant
+from edge_sdk.manifest import Variant
 from edge_sdk.preference import Preference
 from edge_sdk.runtime import Runtime
 
@@ -70,36 +69,10 @@ def found(
     return bundle, None
 
 
-def usable(bundle: Bundle, runtime: Runtime, delegate: str | DelegateRequest = AUTO) -> tuple[Variant, ...]:
+def usable(bundle: Bundle, runtime: Runtime, delegate: Delegates = AUTO) -> tuple[Variant, ...]:
     """The variants that can run here, the most accurate first, then the smaller.
 
-    A variant for an accelerator is among them where its delegate is found here and is not refused by `delegate`.
-    Whether it really computes shows when it is opened; its twin stands behind it.
+    Those whose operators the runtime does not know, or whose accelerator is not here, are left out: `unfit` says why.
     """
-    features = cpu_features()
-    asked = parse(delegate) if isinstance(delegate, str) else delegate
-    here = {kind: _is_here(kind, asked) for kind in {v.target.delegate for v in bundle.manifest.variants}}
-    usable = [
-        v
-        for v in bundle.manifest.variants
-        if here[v.target.delegate]
-        and (features is None or set(v.target.isa) <= features)
-        and _speaks(v.target.min_runtime, runtime)
-    ]
+    usable = [v for v in bundle.manifest.variants if unfit(v, runtime, delegate=delegate) is None]
     return tuple(sorted(usable, key=lambda v: (-v.quality.value, v.size_bytes, v.id)))
-
-
-def _is_here(kind: Delegate, asked: DelegateRequest) -> bool:
-    if kind is Delegate.CPU:
-        return True
-    if asked.name not in (AUTO, kind.value):
-        return False
-    wanted = asked if asked.name == kind.value else DelegateRequest(name=kind.value)
-    return isinstance(find(wanted), Delegation)
-
-
-def _speaks(needed: str | None, runtime: Runtime) -> bool:
-    if needed is None:
-        return True
-    parts = tuple(int(part) for part in needed.split(".") if part.isdigit())
-    return parts <= runtime.speaks

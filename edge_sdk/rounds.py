@@ -9,14 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from edge_sdk.engine import Engine
 from edge_sdk.front import Array
 from edge_sdk.manifest import TensorSpec
 
 _WARM_UP = 3
+
+
+class Runs(Protocol):
+    """Whatever computes an inference."""
+
+    def run(self, arrays: Sequence[Any], /) -> object:
+        """Compute one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,7 @@ class Plan:
 
 
 def timed_ms(
-    engines: Mapping[str, Engine],
+    engines: Mapping[str, Runs],
     samples: Mapping[str, Sequence[Array]],
     plan: Plan,
     *,
@@ -83,7 +90,7 @@ def _enough(times_ms: Sequence[float], plan: Plan) -> bool:
     return spent_s > plan.longest_s or (spent_s > plan.enough_s and len(times_ms) >= plan.fewest)
 
 
-def _one_ms(engine: Engine, sample: Sequence[Array]) -> float:
+def _one_ms(engine: Runs, sample: Sequence[Array]) -> float:
     start = time.perf_counter()
     engine.run(sample)
     return 1e3 * (time.perf_counter() - start)

@@ -8,6 +8,7 @@ none: a Coral on USB has no sensor at all.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,10 +137,15 @@ class AcceleratorWatch:
 def watch(
     engine: GuardedEngine, *, root: Path = Path("/"), heat: Callable[[], Heat | None] | None = None
 ) -> AcceleratorWatch:
-    """A watch over the accelerator of an engine from `edge_sdk.opening`; see `AcceleratorWatch`."""
+    """A watch over the accelerator of an engine from `edge_sdk.opening`, which it does not keep alive.
+
+    See `AcceleratorWatch`.
+    """
+    watched = weakref.ref(engine)
 
     def worker() -> Worker | None:
-        found = engine.accelerator
+        guard = watched()
+        found = None if guard is None else guard.accelerator
         return found if isinstance(found, IsolatedEngine) else None
 
     return AcceleratorWatch(engine.delegate, worker, root=root, heat=heat)

@@ -14,6 +14,7 @@ from edge_sdk.errors import DelegateError, InputShapeError, ModelClosedError
 from edge_sdk.manifest import TensorSpec
 
 LIMIT_S = 20.0
+SETTLE_S = 5.0
 
 
 def spec(name: str = "x", shape: tuple[int, ...] = (1, 4), dtype: str = "float32") -> TensorSpec:
@@ -74,3 +75,25 @@ def numbered(samples: int, width: int = 4) -> np.ndarray[Any, Any]:
     batch[:, 0] = np.arange(samples)
     batch[:, 1:] = 7
     return batch
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + SETTLE_S
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.002)
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """A call in another thread, and where its answer or error will be."""
+    found: list[Any] = []
+
+    def work() -> None:
+        try:
+            found.append(call())
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, found

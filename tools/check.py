@@ -74,14 +74,21 @@ def lint() -> str:
 
 
 def suite() -> str:
-    """All tests, on the checkout."""
-    run(BIN / "python", "-m", "pytest", "-q", "--durations=25")
+    """All tests, on the checkout; those with clients and servers of others here alone."""
+    run(BIN / "python", "-m", "pytest", "-q", "--durations=25", "-m", "not torch and not onnx")
     return "all tests on the checkout"
 
 
 def quick() -> str:
     """The tests that need neither TensorFlow nor minutes."""
-    run(BIN / "python", "-m", "pytest", "-q", "-m", "not keras and not e2e and not torch and not onnx")
+    run(
+        BIN / "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not keras and not e2e and not torch and not onnx and not thirdparty",
+    )
     return "the fast tests"
 
 
@@ -89,7 +96,7 @@ def wheel() -> str:
     """All tests on the built wheel, the sources out of the way; of those on TensorFlow, what runs its workers."""
     python = venv("wheel", Path(sys.executable), "dev", constraints="constraints.txt")
     with tests_apart() as place:
-        run(python, "-m", "pytest", "-q", "-m", "not keras and not torch and not onnx", cwd=place)
+        run(python, "-m", "pytest", "-q", "-m", "not keras and not torch and not onnx and not thirdparty", cwd=place)
         run(python, "-m", "pytest", "-q", "-m", "keras", "-k", KERAS_ON_WHEEL, "tests/converter", cwd=place)
     return "all tests on the built wheel, of TensorFlow's a few"
 

@@ -127,8 +127,11 @@ def latencies_of(
     """The best evidence of each variant's latency here: measured on this machine, else for its profile.
 
     Of several, one with the number of threads that most variants were timed with, then the newest: times of one and of
-    four threads say nothing of which variant is the faster. What the apps report replaces all of this anyway.
+    four threads say nothing of which variant is the faster. What a variant took on another delegate than its own is not
+    taken for it. What the apps report replaces all of this anyway.
     """
+    by_id = {variant.id: variant for variant in variants}
+    evidence = [one for one in evidence if one.variant in by_id and one.is_of(by_id[one.variant])]
     here = [latency for latency in evidence if latency.origin is Origin.MEASURED and latency.machine == machine]
     alike = [latency for latency in evidence if profile is not None and profile in {latency.profile, latency.machine}]
     measured = [latency for latency in alike if latency.origin is not Origin.PREDICTED]

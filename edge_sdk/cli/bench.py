@@ -1,69 +1,25 @@
-"""`edge bench`: how fast the variants of a bundle are on this machine, and what they take of its memory.
-
-Every variant is loaded once in a child process, which tells its load time and memory and is all that ends if it
-crashes the runtime. Those that ran are then timed in turns, in this process, together where memory holds them all.
-"""
+"""`edge bench`: how fast the variants of a bundle are on this machine, and what they take of its memory and energy."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from edge_sdk import bundle as bundles
-from edge_sdk import footprint, profile, rounds
-from edge_sdk.bundle import EVIDENCE, Bundle
+from edge_sdk import profile, threads
+from edge_sdk.bench import Benched, bench
+from edge_sdk.bench.cases import Wanted
+from edge_sdk.bench.result import Raw
+from edge_sdk.cli import asked
 from edge_sdk.cli.output import emit, say, table
-from edge_sdk.engine import Engine
-from edge_sdk.errors import DelegateError, StorageError, UsageError
-from edge_sdk.footprint import Footprint
-from edge_sdk.machine import cpu_features, machine_name
-from edge_sdk.manifest import Delegate, Latency, Origin, Variant
-from edge_sdk.rounds import Plan
+from edge_sdk.errors import UsageError
+from edge_sdk.manifest import Latency
 
-_LOAD_DEADLINE_S = 120.0
-_MOST_ROUNDS = 200
-_SLOWEST = 8  # times --seconds: where a model that takes seconds an inference stops
-# Of what the system calls available; the rest is for what else the device does.
-_MEMORY_SHARE = 0.6
 _BUSY = 0.5  # of the processors: above, somebody else's work shows in the latencies
-_PERCENTILE = 95
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """A variant that was not timed."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benched:
-    """The result of `edge bench --json`.
-
-    Attributes:
-        profile: The class of boards this machine belongs to, where that is known.
-        latency: One a variant, in the words of `evidence.json`, the fastest first.
-        left: What was not timed, with the reason.
-        groups: The variants that took turns with each other; one group where memory holds them all.
-        written: Where the latencies were written to; None without `--write`.
-    """
-
-    bundle: str
-    machine: str
-    profile: str | None
-    threads: int
-    latency: tuple[Latency, ...]
-    left: tuple[Left, ...]
-    groups: tuple[tuple[str, ...], ...]
-    written: str | None
+_CPU = "cpu"
+_PLAIN_FROM_MS = 100  # from here on three digits would be 2.3e+03
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,154 +29,26 @@ def run(args: argparse.Namespace) -> int:
             "a packed bundle cannot be written to", where=str(args.bundle), hint="unpack it (tar -xf), or drop --write"
         )
     board = profile.load(args.profile) if args.profile else profile.match()
+    wanted = Wanted(
+        requests=asked.delegates(args.delegates),
+        counts=args.threads or threads.sweep(threads.cores()),
+        raw=not args.no_raw,
+    )
     _tell_if_busy()
     with bundles.opened(args.bundle) as bundle:
-        result, reference = bench(
+        result = bench(
             bundle,
             args.variants or [variant.id for variant in bundle.manifest.variants],
-            threads=args.threads,
+            wanted,
             seconds=args.seconds,
             profile=board.id if board else None,
             shown=str(args.bundle),
             write=args.write,
+            told=lambda text: say(f"edge: {text}"),
         )
+        reference = bundle.manifest.reference
     emit(args, result, lambda: _text(result, reference))
     return 0
-
-
-def bench(
-    bundle: Bundle,
-    ids: Sequence[str],
-    *,
-    threads: int,
-    seconds: float,
-    profile: str | None,
-    shown: str,
-    write: bool,
-) -> tuple[Benched, str]:
-    """Time variants of a bundle.
-
-    Args:
-        bundle: Where they are.
-        ids: Which.
-        threads: Of the interpreters.
-        seconds: For each variant.
-        profile: The class of boards this machine belongs to, where that is known.
-        shown: The bundle as the user called it.
-        write: Into the bundle's `evidence.json`.
-
-    Returns:
-        What was found, and the id of the bundle's reference.
-
-    Raises:
-        UnknownVariantError: The bundle has no such variant.
-        DelegateError: None of them runs here.
-        BundleError: There is evidence that it cannot be added to.
-        StorageError: The evidence could not be written.
-    """
-    if write:
-        # What cannot be added to is found out before minutes are spent.
-        bundle.evidence()
-        if not os.access(bundle.path, os.W_OK | os.X_OK):
-            raise StorageError("cannot be written to", where=shown, hint="drop --write, or copy the bundle")
-    variants = {id_: bundle.variant(id_) for id_ in dict.fromkeys(ids)}
-    left: list[Left] = []
-    loaded: dict[str, Footprint] = {}
-    for id_, variant in variants.items():
-        reason = _not_here(variant)
-        if reason is None:
-            say(f"edge: loading {id_} ({len(loaded) + len(left) + 1} of {len(variants)})")
-            try:
-                loaded[id_] = footprint.of(bundle.blob(variant), threads=threads, deadline_s=_LOAD_DEADLINE_S)
-            except DelegateError as error:
-                reason = error.what
-        if reason is not None:
-            left.append(Left(id=id_, reason=reason))
-    if not loaded:
-        raise DelegateError(
-            f"none of {len(variants)} variants runs here: {left[0].id}: {left[0].reason}",
-            where=shown,
-            hint="convert for this board's profile",
-        )
-    groups = tuple(_groups(loaded, _available_bytes()))
-    plan = Plan(rounds=_MOST_ROUNDS, enough_s=seconds, longest_s=_SLOWEST * seconds)
-    timed: dict[str, list[float]] = {}
-    for group in groups:
-        say(f"edge: timing {', '.join(group)}, {seconds:g} s each")
-        timed |= _timed({id_: bundle.blob(variants[id_]) for id_ in group}, threads, plan)
-    latency = tuple(_latency(variants[id_], times, loaded[id_], threads, profile) for id_, times in timed.items())
-    if write:
-        bundle.add_latencies(latency)
-    result = Benched(
-        bundle=shown,
-        machine=machine_name(),
-        profile=profile,
-        threads=threads,
-        latency=tuple(sorted(latency, key=lambda entry: (entry.median_ms, entry.variant))),
-        left=tuple(left),
-        groups=groups,
-        written=str(Path(shown) / EVIDENCE) if write else None,
-    )
-    return result, bundle.manifest.reference
-
-
-def _not_here(variant: Variant) -> str | None:
-    """Why this machine cannot even try the variant."""
-    if variant.target.delegate is not Delegate.CPU:
-        return f"is for {variant.target.delegate.value}, and only CPU variants are timed so far"
-    features = cpu_features()
-    lacking = set(variant.target.isa) - features if features is not None else set()
-    return f"needs {', '.join(sorted(lacking))}, which this CPU does not have" if lacking else None
-
-
-def _groups(loaded: Mapping[str, Footprint], available_bytes: int | None) -> Iterator[tuple[str, ...]]:
-    """As many at once as memory holds, in their order; one alone is tried however large it is."""
-    group: list[str] = []
-    room = None if available_bytes is None else int(available_bytes * _MEMORY_SHARE)
-    taken = 0
-    for id_, known in loaded.items():
-        needs = known.memory_bytes or 0
-        if group and room is not None and taken + needs > room:
-            yield tuple(group)
-            group, taken = [], 0
-        group.append(id_)
-        taken += needs
-    yield tuple(group)
-
-
-def _available_bytes() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
-
-
-def _timed(paths: Mapping[str, Path], threads: int, plan: Plan) -> dict[str, list[float]]:
-    with contextlib.ExitStack() as stack:
-        engines = {id_: stack.enter_context(Engine(path, threads=threads)) for id_, path in paths.items()}
-        samples = {id_: rounds.noise(engine.inputs) for id_, engine in engines.items()}
-        return rounds.timed_ms(engines, samples, plan)
-
-
-def _latency(variant: Variant, times: Sequence[float], known: Footprint, threads: int, profile: str | None) -> Latency:
-    return Latency(
-        variant=variant.id,
-        blob=variant.blob,
-        precision=variant.precision,
-        macs=variant.cost.macs,
-        origin=Origin.MEASURED,
-        machine=machine_name(),
-        profile=profile,
-        runtime=known.runtime,
-        threads=threads,
-        samples=len(times),
-        median_ms=round(float(np.median(times)), 4),
-        p95_ms=round(float(np.percentile(times, _PERCENTILE)), 4),
-        load_ms=known.load_ms,
-        memory_bytes=known.memory_bytes,
-        at=max(0.0, round(time.time(), 3)),
-    )
 
 
 def _tell_if_busy() -> None:
@@ -234,30 +62,98 @@ def _tell_if_busy() -> None:
 
 
 def _text(result: Benched, reference: str) -> str:
-    base = next((entry.median_ms for entry in result.latency if entry.variant == reference), None)
-    header = ("variant", "median", "p95", "samples", "speed", "load", "memory")
-    rows = [
-        (
-            entry.variant + (" (reference)" if entry.variant == reference else ""),
-            f"{entry.median_ms:.3g} ms",
-            f"{entry.p95_ms or 0:.3g} ms",
-            str(entry.samples),
-            f"{base / entry.median_ms:.2f} x" if base and entry.median_ms else "-",
-            f"{entry.load_ms or 0:.3g} ms",
-            "-" if entry.memory_bytes is None else f"{entry.memory_bytes / 1e6:.1f} MB",
-        )
-        for entry in result.latency
-    ]
-    threads = f"{result.threads} thread{'' if result.threads == 1 else 's'}"
+    return "\n\n".join(["\n".join(_table(result, reference)), *_notes(result)])
+
+
+def _table(result: Benched, reference: str) -> Iterator[str]:
+    """A variant's rows stand together, the fastest variant first; a column that says nothing is left out."""
+    place = reference, _CPU, result.threads[0]
+    base = next((x.median_ms for x in result.latency if (x.variant, x.delegate, x.threads) == place), None)
+    columns = {
+        "variant": True,
+        "on": any(entry.delegate != _CPU for entry in result.latency),
+        "threads": len(result.threads) > 1,
+        "median": True, "p95": True, "p99": True, "samples": True,
+        "speed": base is not None,
+        "over raw": bool(result.raw),
+        "load": True, "first": True, "memory": True,
+        "energy": result.energy.sensor is not None,
+    }  # fmt: skip
+    rows = []
+    order = {id_: place for place, id_ in enumerate(dict.fromkeys(entry.variant for entry in result.latency))}
+    for entry in sorted(result.latency, key=lambda x: (order[x.variant], x.delegate != _CPU, x.delegate, x.threads)):
+        raw = next((x for x in result.raw if _is_beside(x, entry)), None)
+        rows.append(_row(entry, raw, base, reference))
+        if raw is not None:
+            rows.append(_raw_row(raw))
+    kept = [index for index, shown in enumerate(columns.values()) if shown]
+    names = tuple(columns)
+    left = {"variant", "on"}
+    yield table(
+        tuple(names[i] for i in kept),
+        [tuple(row[i] for i in kept) for row in rows],
+        right=frozenset(at for at, i in enumerate(kept) if names[i] not in left),
+    )
+
+
+def _is_beside(raw: Raw, entry: Latency) -> bool:
+    return (raw.variant, raw.threads, _CPU) == (entry.variant, entry.threads, entry.delegate)
+
+
+def _row(entry: Latency, raw: Raw | None, base: float | None, reference: str) -> tuple[str, ...]:
+    return (
+        entry.variant + (" (reference)" if entry.variant == reference else ""),
+        entry.delegate or _CPU,
+        str(entry.threads),
+        _ms(entry.median_ms),
+        _ms(entry.p95_ms),
+        _ms(entry.p99_ms),
+        str(entry.samples),
+        f"{base / entry.median_ms:.2f} x" if base and entry.median_ms else "-",
+        f"{raw.ratio:.2f} x" if raw else "-",
+        _ms(entry.load_ms),
+        _ms(entry.first_ms),
+        "-" if entry.memory_bytes is None else f"{entry.memory_bytes / 1e6:.1f} MB",
+        "-" if entry.energy_mj is None else f"{entry.energy_mj:.3g} mJ",
+    )
+
+
+def _raw_row(raw: Raw) -> tuple[str, ...]:
+    times = _ms(raw.median_ms), _ms(raw.p95_ms), _ms(raw.p99_ms)
+    return ("  raw", _CPU, str(raw.threads), *times, str(raw.samples), "", "", "", "", "", "")
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g} ms" if value < _PLAIN_FROM_MS else f"{value:.0f} ms"
+
+
+def _notes(result: Benched) -> Iterator[str]:
+    count = result.threads[0]
+    threads = f", {count} thread{'' if count == 1 else 's'}" if len(result.threads) == 1 else ""
     board = f", profile {result.profile}" if result.profile else ", which no profile knows"
-    parts = [
-        table(header, rows, right=frozenset(range(1, len(header)))),
-        f"on {result.machine}{board}; {result.latency[0].runtime}, {threads}",
-    ]
+    yield f"on {result.machine}{board}; {result.latency[0].runtime}{threads}"
+    if result.best_threads:
+        told = [f"{x.variant} {x.threads} ({x.gain:.2f} x of {count})" for x in result.best_threads]
+        yield f"Best number of threads, the fewest within 5 % of the fastest: {', '.join(told)}."
+    if result.isolation:
+        told = [f"{x.variant} {x.cost_ms:.3g} ms" for x in result.isolation]
+        yield (
+            "Delegates compute in a process of their own, whose crash ends no app. The way there and back, which is in "
+            f"their times, was measured on the CPU: {', '.join(told)}."
+        )
+    if result.energy.sensor:
+        yield f"Energy by {result.energy.sensor}, the {result.energy.idle_w or 0:.3g} W of the idle machine subtracted."
+    else:
+        yield f"Energy is not measured: {result.energy.reason}."
     if len(result.groups) > 1:
-        parts.append(f"Timed in {len(result.groups)} groups, because memory does not hold all at once.")
+        yield f"Timed in {len(result.groups)} groups, because memory does not hold all at once."
     if result.left:
-        parts.append("Not timed:\n" + table(("variant", "why"), [(one.id, one.reason) for one in result.left]))
+        alike: dict[tuple[str, str], list[str]] = {}
+        for x in result.left:
+            alike.setdefault((x.delegate, f"{x.reason}; {x.hint}" if x.hint else x.reason), []).append(x.id)
+        rows = [(", ".join(ids), *why) for why, ids in alike.items()]
+        yield "Not timed:\n" + table(("variant", "on", "why"), rows)
     if result.written:
-        parts.append(f"written to {result.written}")
-    return "\n\n".join(parts)
+        yield f"written to {result.written}"

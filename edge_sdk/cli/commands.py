@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from edge_sdk.cli.command import Command, a_path
 
+_MOST_COUNTS = 16
 _MOST_THREADS = 256  # a runtime starts as many as it is told, and a machine can be brought down so
+_LONGEST_QUEUE = 10_000
 
 
 def _takes_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundle", type=a_path, metavar="BUNDLE", help="a directory such as digits-1.edge, or a .edgebundle file"
+    )
+
+
+def _takes_delegates(parser: argparse.ArgumentParser, purpose: str) -> None:
+    parser.add_argument(
+        "--delegate",
+        action="append",
+        dest="delegates",
+        type=a_path,
+        metavar="NAME",
+        help=f"{purpose}: such as edgetpu:usb:0, or the path of a library; ,option=value gives it options; "
+        "may be repeated",
     )
 
 
@@ -84,12 +99,31 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant", action="append", dest="variants", metavar="ID", help="only this one; may be repeated"
     )
-    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
-    parser.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="for each variant (default 1.5)")
+    parser.add_argument(
+        "--threads",
+        type=_counts,
+        default=(1,),
+        metavar="N",
+        help="for one inference (default 1); several as 1,2,4, or sweep for the powers of two up to the cores: "
+        "the best is named",
+    )
+    _takes_delegates(parser, "time the variants on this one too, in a process of its own")
+    parser.add_argument("--no-raw", action="store_true", help="leave out the runtime's bare interpreter")
+    parser.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="for each row (default 1.5)")
     parser.add_argument(
         "--write", action="store_true", help="into the bundle's evidence.json, for daemon and converter"
     )
     parser.add_argument("--profile", metavar="ID", help="the board this is, where its device tree does not tell")
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Numbers of threads, none for a sweep."""
+    if text == "sweep":
+        return ()
+    counts = tuple(dict.fromkeys(_threads(part) for part in text.split(",")))
+    if len(counts) > _MOST_COUNTS:
+        raise argparse.ArgumentTypeError(f"{len(counts)} numbers are more than {_MOST_COUNTS}")
+    return counts
 
 
 def _seconds(text: str) -> float:
@@ -108,12 +142,99 @@ def _bench(args: argparse.Namespace) -> int:
     return bench.run(args)
 
 
+def _configure_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="try each accelerator, in a process of its own")
+    parser.add_argument(
+        "--again", action="store_true", help="forget what was found out about accelerators, and try them anew"
+    )
+    parser.add_argument("--model", type=a_path, metavar="FILE", help="try them on this .tflite file or bundle")
+    _takes_delegates(parser, "look for this one too, and try it")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import doctor
+
+    return doctor.run(args)
+
+
+def _configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        type=a_path,
+        metavar="MODEL",
+        help="a bundle, the name of a model that a daemon serves, a .tflite file, or what 'edge split' wrote",
+    )
+    parser.add_argument(
+        "--segment", type=_positive, metavar="N", help="of a split model: this one, its tensors as stored"
+    )
+    parser.add_argument("--stored", action="store_true", help="of a .tflite file: tensors as the file stores them")
+    parser.add_argument("--variant", metavar="ID", help="of a bundle: this one and no other")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument(
+        "--delegate",
+        type=a_path,
+        metavar="NAME",
+        help="who computes (default: for a bundle the accelerators found here, for a file the CPU)",
+    )
+    parser.add_argument("--name", type=_model_name, metavar="NAME", help="in the address; else the model's own")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen at (default 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default 8080)")
+    parser.add_argument("--grpc-port", type=_port, metavar="N", help="serve gRPC at this port, too; 0 takes any")
+    parser.add_argument("--token-file", type=a_path, metavar="FILE", help="who asks must have the token in it")
+    parser.add_argument("--insecure-listen", action="store_true", help="listen beyond this machine without a token")
+    parser.add_argument(
+        "--queue", type=_queue, default=16, metavar="N", help="requests that are in it at once (default 16)"
+    )
+    parser.add_argument("--max-body-mb", type=_megabytes, default=64.0, metavar="MB", help="of a request (default 64)")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len("65535") and int(text) <= 65535):  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port from 0 to 65535")
+    return int(text)
+
+
+def _queue(text: str) -> int:
+    value = _positive(text)
+    if value > _LONGEST_QUEUE:
+        raise argparse.ArgumentTypeError(f"{value} requests are more than {_LONGEST_QUEUE}")
+    return value
+
+
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.001 <= value <= 2000:  # noqa: PLR2004 - NaN fails as well
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of megabytes from 0.001 to 2000")
+    return value
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no name of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from edge_sdk.cli import serve
+
+    return serve.run(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("bench",),
         summary="how fast the variants of a bundle are on this machine, and what memory they take",
         configure=_configure_bench,
         run=_bench,
+    ),
+    Command(
+        path=("doctor",),
+        summary="what this board has, what works, what does not, and what mends it",
+        configure=_configure_doctor,
+        run=_doctor,
     ),
     Command(
         path=("inspect",),
@@ -126,6 +247,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="labelled data through a bundle, as an app would run it",
         configure=_configure_run,
         run=_run,
+    ),
+    Command(
+        path=("serve",),
+        summary="a model of this machine for others, over the Open Inference Protocol v2, until it is told to end",
+        configure=_configure_serve,
+        run=_serve,
     ),
     Command(
         path=("profiles", "list"),

@@ -114,13 +114,14 @@ def _arrow(before: str | None, after: str | None) -> str:
 def _latency(change: LatencyChange) -> tuple[str, ...]:
     threads = f"{change.threads} thread{'' if change.threads == 1 else 's'}"
     runtime = f", {change.runtime}" if change.runtime else ""
+    who = "" if change.delegate in {"", "cpu"} else f", {change.delegate}"
     factor = f"{change.after_ms / change.before_ms:.2f} x" if change.before_ms else "-"
     return (
         change.variant,
         f"{change.before_ms:.3g} ms",
         f"{change.after_ms:.3g} ms",
         factor,
-        f"{change.origin.value} on {change.machine}{runtime}, {threads}",
+        f"{change.origin.value} on {change.machine}{runtime}{who}, {threads}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_sdk import bundle as bundles
@@ -17,12 +18,17 @@ from edge_sdk.quality import drop_text, value_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The result of `edge inspect --json`."""
+    """The result of `edge inspect --json`.
+
+    Attributes:
+        unfit: Why a variant cannot run on this machine, by its id.
+    """
 
     bundle: str
     manifest_sha256: str
     manifest: Manifest
     evidence: EvidenceFile
+    unfit: Mapping[str, str]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             manifest_sha256=bundle.manifest_sha256,
             manifest=bundle.manifest,
             evidence=evidence,
+            unfit=_unfit(bundle.manifest.variants),
         )
     emit(args, result, lambda: _text(result))
     if damaged is not None:
@@ -58,6 +65,9 @@ def _text(found: Inspection) -> str:
         f"{len(manifest.variants)} variants, every hash checked; manifest {found.manifest_sha256[:12]}"
     )
     parts = [headline, _variants(manifest, found.evidence)]
+    if found.unfit:
+        rows = [f"  {id_}: {one_line(reason)}" for id_, reason in found.unfit.items()]
+        parts.append("\n".join(["Cannot run on this machine:", *rows]))
     if manifest.fronts:
         parts.append("Worth having, the most accurate first:\n" + _fronts(manifest, found.evidence))
     if manifest.selection:
@@ -102,13 +112,24 @@ def _variants(manifest: Manifest, evidence: EvidenceFile) -> str:
     return table(header, rows, right=frozenset({3, 4, 5, 6, 7, 8}))
 
 
+def _unfit(variants: tuple[Variant, ...]) -> dict[str, str]:
+    from edge_sdk.fitness import unfit
+    from edge_sdk.runtime import described
+
+    runtime = described()
+    if runtime is None:
+        return dict.fromkeys([variant.id for variant in variants], "no TFLite runtime is installed")
+    reasons = {variant.id: unfit(variant, runtime) for variant in variants}
+    return {id_: reason for id_, reason in reasons.items() if reason is not None}
+
+
 def _latency_here(variant: Variant, evidence: EvidenceFile) -> Latency | None:
     """What is known of the variant's time on this machine; else the newest measurement of another, which is named.
 
     Of several numbers of threads that which most variants were timed with, so that rows can be compared.
     """
-    here = machine_name()
-    measured = [x for x in evidence.latency if x.origin is Origin.MEASURED]
+    here, own = machine_name(), variant.target.delegate.value
+    measured = [x for x in evidence.latency if x.origin is Origin.MEASURED and x.delegate in {None, own}]
     threads = common_threads([x for x in measured if x.machine == here] or measured)
     mine = [x for x in measured if x.variant == variant.id]
     return max(mine, key=lambda x: (x.machine == here, x.threads == threads, x.at or 0), default=None)
@@ -126,13 +147,13 @@ def _drop(quality: Quality) -> str:
 def _fronts(manifest: Manifest, evidence: EvidenceFile) -> str:
     rows = []
     for profile, front in sorted(manifest.fronts.items()):
-        for id_ in front:
-            known = [x for x in evidence.latency if x.variant == id_ and x.profile == profile]
+        for variant in filter(None, map(manifest.variant, front)):
+            known = [x for x in evidence.latency if x.is_of(variant) and x.profile == profile]
             # A measurement on such a board beats a prediction for it.
             best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
             band = f" x/÷{best.band:g}" if best and best.band else ""
             time_text = f"{best.median_ms:.3g} ms{band}, {best.origin.value}" if best else "-"
-            rows.append((profile, id_, time_text))
+            rows.append((profile, variant.id, time_text))
     return table(("profile", "variant", "expected latency"), rows)
 
 
@@ -149,7 +170,7 @@ def accelerators(manifest: Manifest, evidence: EvidenceFile) -> str:
     rows = []
     for profile, made in sorted(manifest.accelerated.items()):
         for variant in (v for v in manifest.variants if v.id in made):
-            known = [x for x in evidence.latency if x.variant == variant.id and x.profile == profile]
+            known = [x for x in evidence.latency if x.is_of(variant) and x.profile == profile]
             best = max(known, key=lambda x: (x.origin is not Origin.PREDICTED, x.at or 0), default=None)
             covered = variant.coverage
             rows.append(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 
-def emit(args: argparse.Namespace, value: Any, text: Callable[[], str]) -> None:
+def emit(
+    args: argparse.Namespace, value: Any, text: Callable[[], str], *, colour: Callable[[str], str] | None = None
+) -> None:
     """Print a result: as one JSON object under `--json`, else as `text()` for people.
 
-    The JSON holds every field, also those that have their default: a script may rely on each key.
+    The JSON holds every field, also those that have their default: a script may rely on each key. On a terminal, unless
+    `NO_COLOR` is set, the text goes through `colour` once it is safe to print.
     """
     stream = sys.stdout
     if stream is None:  # closed by whoever started us
@@ -23,7 +27,9 @@ def emit(args: argparse.Namespace, value: Any, text: Callable[[], str]) -> None:
 
         stream.write(_printable_json(msgspec.json.format(msgspec.json.encode(_plain(value)), indent=2), stream) + "\n")
     else:
-        stream.write(_printable(text().rstrip("\n"), stream) + "\n")
+        shown = _printable(text().rstrip("\n"), stream)
+        wants_colour = colour is not None and stream.isatty() and not os.environ.get("NO_COLOR")
+        stream.write((colour(shown) if colour is not None and wants_colour else shown) + "\n")
     stream.flush()
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.delegates.delegation import Delegation
-from edge_sdk.delegates.gpu import F32
+from edge_sdk.delegates.gpu import F32, ON_ONNX
 from edge_sdk.delegates.xnnpack import FP16, XNNPACK
 from edge_sdk.errors import DelegateUnavailableError
-from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime
+from edge_sdk.runtime import CompiledRuntime, RawInterpreter, Runtime, onnx_on_accelerator
 
 _MAX_CHARS = 300
 
@@ -92,9 +92,11 @@ def with_delegate(
     Where LiteRT itself brings the accelerator it is another runtime, for child processes alone.
 
     Raises:
-        DelegateUnavailableError: ai-edge-litert is not installed.
+        DelegateUnavailableError: ai-edge-litert, or ONNX Runtime where the file is for it, is not installed.
     """
-    if delegation.name == XNNPACK:
+    if delegation.options == ON_ONNX:
+        runtime = onnx_on_accelerator()
+    elif delegation.name == XNNPACK:
         runtime = CompiledRuntime("cpu", fp16=delegation.options.get(FP16) == "true")
     elif not delegation.library:
         runtime = CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")

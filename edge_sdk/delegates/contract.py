@@ -7,11 +7,11 @@ what it should, is found out by `edge_sdk.delegates.probe` in a process of its o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.errors import UsageError
@@ -63,6 +63,35 @@ def parse(text: str) -> DelegateRequest:
         return DelegateRequest(name=EXTERNAL, library=text)
     name, _, device = text.partition(":")
     return DelegateRequest(name=name, device=device)
+
+
+# One, or several in the order of preference.
+Delegates: TypeAlias = str | DelegateRequest | Sequence[str | DelegateRequest]
+
+
+def asked(delegate: Delegates) -> tuple[DelegateRequest, ...]:
+    """The delegates that are asked for, the first choice first.
+
+    Raises:
+        UsageError: There is none, or one is malformed.
+    """
+    several = (delegate,) if isinstance(delegate, str | DelegateRequest) else tuple(delegate)
+    if not several:
+        raise UsageError("no delegate is named", hint="'cpu' needs nothing")
+    return tuple(parse(each) if isinstance(each, str) else each for each in several)
+
+
+def requests_for(own: DelegateRequest, asked_for: Sequence[DelegateRequest]) -> tuple[DelegateRequest, ...]:
+    """Which of the delegates that are asked for may compute a variant; none, where it is for another one.
+
+    Args:
+        own: What the variant was made for.
+        asked_for: From `asked`.
+    """
+    if own.name == CPU:
+        return tuple(own if each.name == AUTO else each for each in asked_for)
+    its = [own if each.name == AUTO else each for each in asked_for if each.name in (AUTO, own.name)]
+    return tuple(each if each.options else replace(each, options=own.options) for each in its)
 
 
 class Backend(Protocol):

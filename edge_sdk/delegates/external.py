@@ -176,7 +176,7 @@ LIBRARIES: tuple[LibraryBackend, ...] = (
         libraries=("libvx_delegate.so",),
         nodes=("dev/galcore",),
         missing="it comes with NXP's BSP: package tensorflow-lite-vx-delegate",
-        absent="load the module galcore",
+        absent="load its module: sudo modprobe galcore",
         options=_vx_options,
     ),
     LibraryBackend(
@@ -185,7 +185,7 @@ LIBRARIES: tuple[LibraryBackend, ...] = (
         libraries=("libethosu_delegate.so",),
         nodes=("dev/ethosu*",),
         missing="it comes with NXP's BSP: package tensorflow-lite-ethosu-delegate",
-        absent="load the module ethosu",
+        absent="load its module: sudo modprobe ethosu",
     ),
     LibraryBackend(
         name="armnn",

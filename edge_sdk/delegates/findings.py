@@ -25,12 +25,14 @@ class Finding(Wire, frozen=True, kw_only=True):
     """Whether a delegate computes a model here.
 
     Attributes:
+        what: The model and the delegate, for people.
         reason: Why not.
         is_lasting: It will be so the next time: a crash, a hang, a wrong answer, and not a device in use.
         at: When it was found out.
     """
 
     works: bool
+    what: Text = ""
     reason: Text = ""
     is_lasting: bool = True
     at: Unix = 0.0
@@ -50,14 +52,22 @@ class Findings:
         """What is known of this, if it still counts."""
         if self.folder is None:
             return None
-        path = self.folder / f"{key}.json"
-        try:
-            with path.open("rb") as file:
-                finding = decode(file.read(_MOST_BYTES + 1), Finding, where=str(path), max_bytes=_MOST_BYTES)
-        except (OSError, WireError):
-            return None
-        age_s = time.time() - finding.at
-        return finding if finding.works or 0 <= age_s < _AGAIN_S else None
+        return _still(_read(self.folder / f"{key}.json"))
+
+    def all(self) -> tuple[Finding, ...]:
+        """All that still count, the newest first."""
+        files = sorted(self.folder.glob("*.json"))[: 2 * _MOST_FILES] if self.folder is not None else []
+        found = [finding for path in files if (finding := _still(_read(path))) is not None]
+        return tuple(sorted(found, key=lambda finding: -finding.at))
+
+    def forget(self) -> int:
+        """Forget everything, so that it is all tried anew; returns how many there were."""
+        gone = 0
+        for path in self.folder.glob("*.json") if self.folder is not None else ():
+            with suppress(OSError):
+                path.unlink()
+                gone += 1
+        return gone
 
     def note(self, key: str, finding: Finding) -> None:
         """Keep it, unless it may have passed by the next time."""
@@ -68,7 +78,8 @@ class Findings:
             with suppress(OSError):
                 path.unlink()
             return
-        dated = Finding(works=finding.works, reason=finding.reason, at=max(0.0, round(time.time(), 3)))
+        now = max(0.0, round(time.time(), 3))
+        dated = Finding(works=finding.works, what=finding.what, reason=finding.reason, at=now)
         with suppress(OSError, StorageError):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room()
@@ -92,6 +103,21 @@ def usual() -> Findings:
     except RuntimeError:  # nobody's home
         return Findings(None)
     return Findings(place / "adaptive-edge-sdk" / "delegates")
+
+
+def _read(path: Path) -> Finding | None:
+    try:
+        with path.open("rb") as file:
+            return decode(file.read(_MOST_BYTES + 1), Finding, where=str(path), max_bytes=_MOST_BYTES)
+    except (OSError, WireError):
+        return None
+
+
+def _still(finding: Finding | None) -> Finding | None:
+    """The finding if it still counts: what does not work is tried again after a day."""
+    if finding is None or finding.works:
+        return finding
+    return finding if 0 <= time.time() - finding.at < _AGAIN_S else None
 
 
 def _age_s(path: Path) -> float:

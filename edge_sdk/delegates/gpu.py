@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from edge_sdk.delegates.contract import DelegateRequest
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.errors import UsageError
-from edge_sdk.runtime import Unavailable, compiled_reason
+from edge_sdk.runtime import ONNX_RUNTIME, Unavailable, compiled_reason, onnx_reason
 
+GPU = "gpu"
 # `true` computes in 32-bit floats where the GPU would in 16.
 F32 = "enforce_f32"
+# Names who loads the file, where that is not LiteRT: TensorRT or CUDA in ONNX Runtime.
+RUNTIME = "runtime"
+ON_ONNX = MappingProxyType({RUNTIME: ONNX_RUNTIME})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """A GPU: by LiteRT's own WebGPU accelerator, or by the classic delegate's library where one is named."""
 
-    name: str = "gpu"
+    name: str = GPU
     summary: str = "GPU by LiteRT (WebGPU on Vulkan), or by a classic delegate's library"
 
     def find(self, request: DelegateRequest, root: Path) -> Delegation | Unavailable:
@@ -31,6 +36,11 @@ class Gpu:
             if not (root / request.library.lstrip("/")).is_file():
                 return Unavailable(name=self.name, reason=f"there is no file {request.library}", hint="check the path")
             return Delegation(name=self.name, library=request.library, options=dict(request.options))
+        if request.options == ON_ONNX and not request.device:
+            missing = onnx_reason(accelerated=True)
+            if missing is not None:
+                return Unavailable(name=self.name, reason=f"{missing.name} {missing.reason}", hint=missing.hint)
+            return Delegation(name=self.name, options=dict(ON_ONNX))
         unknown = set(request.options) - {F32}
         if unknown or request.device:
             raise UsageError(

@@ -81,7 +81,7 @@ def finding_of(error: DelegateError) -> Finding:
     is_lasting = (
         error.is_lasting if isinstance(error, WorkerLostError) else not isinstance(error, DelegateUnavailableError)
     )
-    return Finding(works=False, reason=error.what[:1000], is_lasting=is_lasting)
+    return Finding(works=False, what=error.where[:1000], reason=error.what[:1000], is_lasting=is_lasting)
 
 
 def key(delegation: Delegation, model: str | os.PathLike[str]) -> str:
@@ -107,7 +107,7 @@ def _tried(
             if not distance <= 1:
                 reason = f"it computes wrong: {said(distance)}"
                 wrong = Unavailable(name=delegation.name, reason=reason, hint="take the CPU, or another driver")
-                return wrong, Finding(works=False, reason=reason)
+                return wrong, Finding(works=False, what=f"{os.fspath(model)} on {delegation}"[:1000], reason=reason)
             times: list[float] = []
             for _ in range(_TIMED):
                 canary.distance(engine, observe=times.append)

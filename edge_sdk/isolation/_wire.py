@@ -69,6 +69,7 @@ class Opened(Wire, frozen=True, kw_only=True, tag="opened"):
 
     Attributes:
         load_ms: From the model's file to the first answer.
+        first_ms: What of that the first inference took.
         warm_ms: The second inference.
         operators: Of the model.
         delegated: Partitions that the delegate took; None where the runtime does not say.
@@ -78,6 +79,7 @@ class Opened(Wire, frozen=True, kw_only=True, tag="opened"):
     outputs: Ports
     runtime: Annotated[str, Meta(max_length=100)]
     load_ms: Millis
+    first_ms: Millis = 0.0
     warm_ms: Millis
     operators: Count | None = None
     delegated: Count | None = None

@@ -29,7 +29,7 @@ from edge_sdk.isolation import _wire
 from edge_sdk.isolation._memory import Array, SharedMemory, layout
 from edge_sdk.measure import end_with_parent
 from edge_sdk.port import Port
-from edge_sdk.runtime import choose
+from edge_sdk.runtime import choose_for
 
 _Told = Callable[[str], None]
 _LATER_S = 10  # than the app's own deadline; this alarm is for a worker whose app was killed meanwhile
@@ -69,7 +69,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
     Raises:
         EdgeError: The library or the runtime refuses.
     """
-    runtime = choose()
+    runtime = choose_for(order.model)
     if order.delegation is not None:
         runtime = with_delegate(order.delegation, runtime, told=told)
     begun_s = time.perf_counter()
@@ -79,8 +79,9 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
         told("it computed for the first time")
         inputs, outputs = engine.ports
         zeros = [np.zeros(each.shape, each.dtype) for each in inputs]
+        loaded_s = time.perf_counter()
         engine.compute(zeros)
-        load_ms = 1e3 * (time.perf_counter() - begun_s)
+        load_ms, first_ms = (1e3 * (time.perf_counter() - each) for each in (begun_s, loaded_s))
         begun_s = time.perf_counter()
         engine.compute(zeros)
         warm_ms = 1e3 * (time.perf_counter() - begun_s)
@@ -92,6 +93,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
         outputs=tuple(_spec(each) for each in outputs),
         runtime=engine.runtime[:100],
         load_ms=load_ms,
+        first_ms=first_ms,
         warm_ms=warm_ms,
     )
 

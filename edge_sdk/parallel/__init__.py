@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_sdk.parallel.condition import Condition, Watch
     from edge_sdk.parallel.pipeline import Pipeline
-    from edge_sdk.parallel.places import Place
+    from edge_sdk.parallel.places import Place, cpu
     from edge_sdk.parallel.planning import Assignment, Link, plan
     from edge_sdk.parallel.pool import ReplicaPool
     from edge_sdk.parallel.reports import Share, Shares, StageReport
@@ -33,6 +33,7 @@ _HOMES = {
     "Watch": "condition",
     "Way": "ways",
     "best_way": "ways",
+    "cpu": "places",
     "measure": "timing",
     "plan": "planning",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "Watch",
     "Way",
     "best_way",
+    "cpu",
     "measure",
     "plan",
 ]

@@ -10,7 +10,7 @@ class Bell:
     """Wakes the one thread that waits for it; a ring that comes before the wait is not lost.
 
     `ring` takes no lock that anybody holds for long and never blocks: a finalizer may call it, which runs in whatever
-    thread the garbage collector chose, with whatever locks that thread holds. It costs a third of a `Condition`.
+    thread the garbage collector chose, with whatever locks that thread holds.
     """
 
     __slots__ = ("_lock",)
@@ -26,4 +26,4 @@ class Bell:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until it rings; whether it did within the time."""
-        return self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        return self._lock.acquire(timeout=-1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX))

@@ -41,9 +41,6 @@ class Condition:
 Watch: TypeAlias = Callable[[], Condition | None]
 
 
-def is_hot(condition: Condition | None, *, was: bool) -> bool:
+def is_hot(excess_c: float, *, was: bool) -> bool:
     """Whether it should get no new work: from its limit on, and until it is `COOL_C` below."""
-    excess_c = None if condition is None else condition.excess_c
-    if excess_c is None:
-        return False
     return excess_c >= (-COOL_C if was else 0.0)

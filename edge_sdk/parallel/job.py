@@ -54,12 +54,21 @@ class Job:
         rows: Of each array that make one sample.
         is_whole: The arrays go to one replica as they are.
         most: Samples of a piece at most.
+        is_rated: How long it takes tells how long a sample takes; false of a call of nobody knows how many.
     """
 
     def __init__(
-        self, arrays: Sequence[Any], *, samples: int = 1, rows: int = 1, is_whole: bool = True, most: int = 1
+        self,
+        arrays: Sequence[Any],
+        *,
+        samples: int = 1,
+        rows: int = 1,
+        is_whole: bool = True,
+        most: int = 1,
+        is_rated: bool = True,
     ) -> None:
         self.arrays, self.samples, self.rows, self.is_whole, self.most = arrays, samples, rows, is_whole, most
+        self.is_rated = is_rated
         self.bell = Bell()
         self.outputs: list[Any] = []
         self.error: BaseException | None = None

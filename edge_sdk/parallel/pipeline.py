@@ -21,6 +21,7 @@ from edge_sdk.errors import EdgeError, InputShapeError, UsageError
 from edge_sdk.parallel.ends import Ends
 from edge_sdk.parallel.line import Line
 from edge_sdk.parallel.places import Place, stages_of
+from edge_sdk.parallel.pool import LONGEST_DEADLINE_S
 from edge_sdk.parallel.reports import StageReport
 from edge_sdk.parallel.stage import Array, Flight, Stage, finish, readers
 from edge_sdk.segments import Segments
@@ -66,8 +67,10 @@ class Pipeline:
         ahead: int = _AHEAD,
         deadline_s: float = 60.0,
     ) -> None:
-        if ahead < 1 or not deadline_s > 0:
-            raise UsageError(f"ahead is {ahead!r}, deadline_s {deadline_s!r}", hint="both must be above 0")
+        if ahead < 1 or not 0 < deadline_s <= LONGEST_DEADLINE_S:
+            raise UsageError(
+                f"ahead is {ahead!r}, deadline_s {deadline_s!r}", hint="both are above 0, a deadline is up to a day"
+            )
         self.split = split if isinstance(split, Segments) else Segments(split)
         plan = self.split.plan
         self._ends = Ends(self.split)

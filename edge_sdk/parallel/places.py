@@ -21,7 +21,7 @@ class Place:
     """A core, an accelerator or a host; consecutive segments of one place are one stage.
 
         Place(name="npu", open=lambda path, segment: Engine(path, delegate="ethos-u", stored=True))
-        Place(name="far", open=lambda path, segment: RemoteEngine(f"http://far:8080/segment-{segment.number}"))
+        Place(name="far", open=lambda _, segment: RemoteEngine("http://far:8080", model=f"part-{segment.number}"))
 
     Attributes:
         name: For reports and plans; no two places of a plan share one.

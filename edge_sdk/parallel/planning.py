@@ -88,8 +88,10 @@ class Assignment:
 
     @property
     def gain(self) -> float | None:
-        """Throughput of the plan over that of the whole on its best place."""
-        return None if self.whole is None else self.whole.ms / self.bottleneck_ms
+        """Throughput of the plan over that of the whole on its best place; 1 where nothing takes any time."""
+        if self.whole is None:
+            return None
+        return self.whole.ms / self.bottleneck_ms if self.bottleneck_ms else 1.0
 
     def place_of(self, segment: int) -> str:
         """The name of the place that computes a segment, numbered from 1."""

@@ -24,6 +24,7 @@ _SILENT_AT_FIRST_S = 1.0  # where it is not known how long it should take
 _RECENT_S = 5.0  # the time constant of `busy`
 _BUSY = 0.5  # of a replica that others use so much, a rate is stale ...
 _STALE_S = 1.0  # ... after this
+_LAST_WORD_S = 600.0  # a hot one whose sensor falls silent counts as hot for so long, as in the daemon (ADR 22)
 
 READY = (0, 0.0)
 
@@ -55,14 +56,15 @@ class Replica:
         self._retry_s = -math.inf
         self._trouble = ""
         self._is_hot = False
+        self._felt_s = now_s  # when its temperature was known last
         self._busy, self._busy_s = 0.0, now_s
 
     def badness(self, now_s: float) -> tuple[int, float]:
         """How little it should get work: `READY`, or above it the hot ones, and above those the failed ones."""
         if now_s < self._retry_s:
             return 2, self._retry_s
-        if self._is_hot and self.condition is not None:
-            return 1, self.condition.excess_c or 0.0
+        if self._is_hot:
+            return 1, 0.0 if self.condition is None else self.condition.excess_c or 0.0
         return READY
 
     def is_unsure(self, now_s: float) -> bool:
@@ -103,10 +105,11 @@ class Replica:
         self._count_busy(now_s)
         self.piece, self._ended_s, self.is_late = None, now_s, False
 
-    def answered(self, size: int, now_s: float) -> None:
-        """It answered what it began."""
-        self._times_s.append((now_s - self._begun_s) / size)
-        self.sample_s = sorted(self._times_s)[len(self._times_s) // 2]
+    def answered(self, size: int, now_s: float, *, is_rated: bool = True) -> None:
+        """It answered what it began; `is_rated` if that tells how long a sample takes."""
+        if is_rated:
+            self._times_s.append((now_s - self._begun_s) / size)
+            self.sample_s = sorted(self._times_s)[len(self._times_s) // 2]
         self._samples += size
         self._in_a_row, self._retry_s, self._trouble = 0, -math.inf, ""
         self.end(now_s)
@@ -122,7 +125,10 @@ class Replica:
     def told(self, condition: Condition | None, now_s: float) -> None:
         """Its watch answered."""
         self.condition, self.asked_s, self.asking_s = condition, now_s, None
-        self._is_hot = is_hot(condition, was=self._is_hot)
+        if condition is not None and condition.excess_c is not None:
+            self._is_hot, self._felt_s = is_hot(condition.excess_c, was=self._is_hot), now_s
+        elif now_s - self._felt_s > _LAST_WORD_S:
+            self._is_hot = False
 
     def share(self, now_s: float) -> Share:
         """What it did so far."""
@@ -132,18 +138,20 @@ class Replica:
             samples=self._samples,
             rate=None if self.sample_s is None else 1 / max(self.sample_s, 1e-9),
             failures=self._failures,
-            state=self._state(now_s),
+            state=self._state(),
             busy=min(1.0, self._busy),
             condition=self.condition,
             trouble=self._trouble,
         )
 
-    def _state(self, now_s: float) -> State:
+    def _state(self) -> State:
         if self.is_closed:
             return State.CLOSED
         if self.is_late:
             return State.LATE
-        return (State.READY, State.HOT, State.FAILED)[self.badness(now_s)[0]]
+        if self._in_a_row:
+            return State.FAILED  # until it has answered again
+        return State.HOT if self._is_hot else State.READY
 
     def _count_busy(self, now_s: float) -> None:
         """The exponential average of computing (1) and not (0), exact whenever it is brought up to date."""

@@ -60,7 +60,7 @@ class Ways:
 
     Attributes:
         timed: The best first.
-        too_large: Ways whose replicas memory does not hold, which were not tried.
+        too_large: Ways that were not tried, because memory does not hold their replicas beside the others.
         batch: Samples of each call.
         rounds: Calls of each way.
         runtime: Name and version.
@@ -110,17 +110,19 @@ def best_way(
     for name, value in {"batch": batch, "cores": cores, "rounds": rounds}.items():
         if value < 1:
             raise UsageError(f"{name} is {value!r}", hint="give a whole number from 1 up")
-    allowed_bytes = _free_bytes() * _MEMORY_SHARE if memory_bytes is None else memory_bytes
+    allowed_bytes = _free_bytes() * _MEMORY_SHARE if memory_bytes is None else float(memory_bytes)
     before_bytes = _resident_bytes()
     with Engine(path) as first:
         grown_bytes = max(Path(path).stat().st_size, _resident_bytes() - before_bytes)
         runtime = first.runtime
     ways = possible(cores)
-    fitting = [way for way in ways if way.replicas == 1 or way.replicas * grown_bytes <= allowed_bytes]
-    pools: dict[Way, ReplicaPool] = {}
+    fitting = _fitting(ways, allowed_bytes / grown_bytes)
+    engines = {
+        threads: opened(path, Way(replicas=max(w.replicas for w in fitting if w.threads == threads), threads=threads))
+        for threads in sorted({way.threads for way in fitting})
+    }
+    pools = {way: ReplicaPool(engines[way.threads][: way.replicas]) for way in fitting}
     try:
-        for way in fitting:
-            pools[way] = ReplicaPool(opened(path, way))
         rates = _rates(pools, batch, rounds)
     finally:
         for pool in pools.values():
@@ -143,6 +145,18 @@ def best_way(
         rounds=len(next(iter(rates.values()))),
         runtime=runtime,
     )
+
+
+def _fitting(ways: Sequence[Way], most: float) -> list[Way]:
+    """Those whose engines are not too many to be open beside those of the ways before; one alone always is tried."""
+    found: list[Way] = []
+    for way in ways:
+        counts = {each.threads: 0 for each in (*found, way)}
+        for each in (*found, way):
+            counts[each.threads] = max(counts[each.threads], each.replicas)
+        if way.replicas == 1 or sum(counts.values()) <= most:
+            found.append(way)
+    return found
 
 
 def opened(path: str | os.PathLike[str], way: Way) -> list[Engine]:

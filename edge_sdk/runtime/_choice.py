@@ -9,12 +9,21 @@ from types import MappingProxyType
 
 from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime import _litert, _onnxruntime, _tensorflow, _tflite
-from edge_sdk.runtime._interface import Runtime, Unavailable
+from edge_sdk.runtime._interface import Described, Runtime, Unavailable
+from edge_sdk.runtime._module import installed_version, numbers
 
 RUNTIME_VARIABLE = "EDGE_RUNTIME"
 
 _FINDERS: Mapping[str, Callable[[], Runtime | Unavailable]] = MappingProxyType(
     {"litert": _litert.find, "tflite": _tflite.find, "tensorflow": _tensorflow.find}
+)
+
+_DESCRIBED: Mapping[str, tuple[str, Callable[[str], tuple[int, ...]]]] = MappingProxyType(
+    {
+        "litert": (_litert.NAME, _litert.speaks),
+        "tflite": (_tflite.NAME, numbers),
+        "tensorflow": (_tensorflow.NAME, numbers),
+    }
 )
 
 
@@ -33,6 +42,17 @@ def choose() -> Runtime:
         RuntimeUnavailableError: There is none, or not the one that is named.
     """
     return _choose(os.environ.get(RUNTIME_VARIABLE, ""))
+
+
+def described() -> Described | None:
+    """The runtime that `choose` would most likely take, told by what is installed; imports none. None without one."""
+    wanted = os.environ.get(RUNTIME_VARIABLE, "")
+    named = [wanted] if wanted in _DESCRIBED else list(_DESCRIBED)
+    for distribution, speaks in (_DESCRIBED[name] for name in named):
+        version = installed_version(distribution)
+        if version is not None:
+            return Described(name=distribution, version=version, speaks=speaks(version))
+    return None
 
 
 def choose_for(model: str | os.PathLike[str] | bytes) -> Runtime:

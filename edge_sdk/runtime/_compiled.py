@@ -15,16 +15,18 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_sdk.errors import DelegateUnavailableError, UsageError
 from edge_sdk.machine import cpu_features
 from edge_sdk.runtime import _litert
-from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
 from edge_sdk.runtime._compiled_words import Share, refusal, share
 from edge_sdk.runtime._interface import Runtime, Unavailable
 from edge_sdk.runtime._module import installed_version, numbers
 from edge_sdk.runtime._stderr import kept_stderr
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
 
 Accelerator = Literal["gpu", "npu", "cpu"]
 
@@ -37,6 +39,11 @@ _FORCE_FP16 = 0x4  # tflite/delegates/xnnpack/xnnpack_delegate.h
 # to compute: measured under qemu on Cortex-A53 and A72; LiteRT#5675, LiteRT-LM#1847 and #2092.
 _NEEDED_ON_AARCH64 = frozenset({"atomics", "asimddp"})
 
+# Where GPUs show: the kernel's DRM, and the drivers of NVIDIA, Arm, Qualcomm and Microsoft. Without any, a driver that
+# computes on the CPU could be found, which is slower than the CPU itself; who names one is taken at his word.
+_DEVICES = ("dri/renderD*", "nvidia[0-9]*", "nvhost-gpu", "nvgpu/*", "mali[0-9]*", "kgsl-3d0", "dxg")
+_NAMED_DRIVERS = ("VK_DRIVER_FILES", "VK_ADD_DRIVER_FILES", "VK_ICD_FILENAMES")
+
 
 def compiled_reason(
     accelerator: Accelerator = "gpu", *, root: str | os.PathLike[str] = "/", arch: str = ""
@@ -47,7 +54,7 @@ def compiled_reason(
 
     Args:
         accelerator: Who is to compute.
-        root: Where `/proc` is.
+        root: Where `/proc` and `/dev` are.
         arch: The machine's, as `platform.machine()` spells it, where it is another than this one's.
     """
     name = _name(accelerator)
@@ -64,7 +71,13 @@ def compiled_reason(
         if missing:
             reason = f"its library ends the process on a CPU without {' and '.join(sorted(missing))}"
             return Unavailable(name=name, reason=reason, hint="a Cortex-A53 or A72 has to compute without it")
+    if accelerator == "gpu" and platform.system() == "Linux" and not _shows_gpu(Path(root) / "dev"):
+        return Unavailable(name=name, reason="no GPU shows in /dev", hint="or name its driver in VK_DRIVER_FILES")
     return None
+
+
+def _shows_gpu(devices: Path) -> bool:
+    return any(map(os.environ.get, _NAMED_DRIVERS)) or any(any(devices.glob(each)) for each in _DEVICES)
 
 
 class CompiledRuntime:
@@ -137,6 +150,8 @@ class CompiledRuntime:
             raise DelegateUnavailableError(
                 f"takes none of the model's {taken.total} operators", where=str(self), hint="take the CPU"
             )
+        from edge_sdk.runtime._compiled_interpreter import CompiledInterpreter
+
         return CompiledInterpreter(compiled, plain, operators=operators, share=taken)
 
     def load_delegate(self, library: str, options: Mapping[str, Any] | None = None) -> Any:
@@ -157,8 +172,13 @@ class CompiledRuntime:
             cpu_options=lib.CpuOptions(num_threads=threads or 1, xnnpack_flags=self._xnnpack_flags),
             gpu_options=lib.GpuOptions(enforce_f32=self._enforce_f32),
         )
+        environment, process = _environment()
+        if process != os.getpid():  # the threads of its driver stayed in the parent: it would wait for ever
+            raise DelegateUnavailableError(
+                "this process was forked from one that had loaded it", where=str(self), hint="start a fresh process"
+            )
         make = lib.CompiledModel.from_buffer if isinstance(model, bytes) else lib.CompiledModel.from_file
-        return make(model, environment=_environment(), options=options)
+        return make(model, environment=environment, options=options)
 
 
 def _name(accelerator: str) -> str:
@@ -175,9 +195,9 @@ def _library() -> ModuleType:
 
 
 @functools.cache
-def _environment() -> Any:
-    """One for the process: every further one would load the accelerators again."""
-    return _library().Environment.create()
+def _environment() -> tuple[Any, int]:
+    """One for the process, and its id: every further one would load the accelerators again."""
+    return _library().Environment.create(), os.getpid()
 
 
 __all__ = ["Accelerator", "CompiledRuntime", "Share", "compiled_reason"]

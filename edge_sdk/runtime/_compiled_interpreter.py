@@ -40,7 +40,8 @@ class CompiledInterpreter:
         self._tensors: list[dict[str, Any]] = plain.get_tensor_details()
         self._operators = operators
         self._signatures: dict[str, Any] = plain.get_signature_list()
-        self._runners = {key: _Runner(self, plain.get_signature_runner(key)) for key in self._signatures}
+        runners = {key: plain.get_signature_runner(key) for key in self._signatures}
+        self._ports = {key: (each.get_input_details(), each.get_output_details()) for key, each in runners.items()}
         self._number, self._order = self._found()
         self._sides: tuple[list[Any], list[Any]] = [], []
         self._buffers: dict[int, Any] = {}
@@ -136,11 +137,10 @@ class CompiledInterpreter:
         Raises:
             ValueError: There is no such signature, or several and none is named.
         """
-        if signature_key is None and len(self._runners) == 1:
-            return next(iter(self._runners.values()))
-        if signature_key not in self._runners:
-            raise ValueError(f"signature_key {signature_key!r} is none of {sorted(self._runners)}")
-        return self._runners[signature_key]
+        key = next(iter(self._ports)) if signature_key is None and len(self._ports) == 1 else signature_key
+        if key not in self._ports:
+            raise ValueError(f"signature_key {signature_key!r} is none of {sorted(self._ports)}")
+        return _Runner(self, *self._ports[key])
 
     def _get_ops_details(self) -> list[dict[str, Any]]:
         return self._operators
@@ -171,9 +171,11 @@ class CompiledInterpreter:
 class _Runner:
     """A signature: what it takes and gives, and a call."""
 
-    def __init__(self, interpreter: CompiledInterpreter, plain: Any) -> None:
+    def __init__(
+        self, interpreter: CompiledInterpreter, inputs: dict[str, dict[str, Any]], outputs: dict[str, dict[str, Any]]
+    ) -> None:
         self._interpreter = interpreter
-        self._inputs, self._outputs = plain.get_input_details(), plain.get_output_details()
+        self._inputs, self._outputs = inputs, outputs
 
     def get_input_details(self) -> dict[str, dict[str, Any]]:
         return dict(self._inputs)

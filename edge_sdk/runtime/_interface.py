@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # so that what can be said of a runtime needs no numpy
+    from numpy.typing import NDArray
 
 
 class RawInterpreter(Protocol):
@@ -96,6 +97,15 @@ class Runtime(Protocol):
 
     def attribute(self, name: str) -> Any:
         """A name of the runtime's interpreter module, such as `OpResolverType`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What can be said of a runtime without importing it; the fields are those of `Runtime`."""
+
+    name: str
+    version: str
+    speaks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ class ModuleRuntime:
         complains on standard error when it is forgotten (google-coral/edgetpu#167).
         """
         if not hasattr(ctypes.CDLL(library), _ENTRY):
-            raise ValueError(f"{library} is no TFLite delegate: it has no {_ENTRY}")
+            raise AttributeError(f"{library} is no TFLite delegate: it has no {_ENTRY}")  # as the runtime's own
         return self.module().load_delegate(library, dict(options) if options else None)
 
     def attribute(self, name: str) -> Any:

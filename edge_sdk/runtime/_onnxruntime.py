@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import DelegateUnavailableError, UsageError
 from edge_sdk.runtime._interface import Unavailable
 from edge_sdk.runtime._module import installed_version
-from edge_sdk.runtime._onnx_session import SessionInterpreter
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime._onnx_session import SessionInterpreter
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +33,11 @@ CPU_PROVIDER = "CPUExecutionProvider"
 PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU_PROVIDER)
 
 _SHORT = {"TensorrtExecutionProvider": "tensorrt", "CUDAExecutionProvider": "cuda", CPU_PROVIDER: "cpu"}
+_NOT_INSTALLED = Unavailable(name=NAME, reason="not installed", hint="pip install 'adaptive-edge-sdk[ort]'")
 _BUILD = "on a Jetson, install NVIDIA's build of onnxruntime for its JetPack; elsewhere onnxruntime-gpu"
+
+# The files of its accelerators, beside the module: a build without them has the CPU alone.
+_LIBRARIES = ("libonnxruntime_providers_tensorrt.so", "libonnxruntime_providers_cuda.so")
 
 _MAX_HEAD = 16
 _TFLITE = b"TFL3"  # at offset 4: the identifier of its flatbuffers
@@ -44,6 +51,7 @@ class OnnxRuntime:
 
     Args:
         providers: Names of execution providers, the preferred first; None takes those of `PROVIDERS` this build has.
+        accelerated: The CPU alone will not do: `open` raises where no accelerator starts.
 
     Attributes:
         providers: What a session is made with. One that did not start is taken out.
@@ -53,8 +61,11 @@ class OnnxRuntime:
 
     speaks: tuple[int, ...] = ()
 
-    def __init__(self, module: ModuleType, version: str, providers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, module: ModuleType, version: str, providers: Sequence[str] | None = None, *, accelerated: bool = False
+    ) -> None:
         self._module = module
+        self._accelerated = accelerated
         self.version = version
         built = module.get_available_providers()
         self.providers = [each for each in (providers or PROVIDERS) if each in built]
@@ -81,7 +92,12 @@ class OnnxRuntime:
         delegates: Sequence[Any] = (),
         options: Mapping[str, Any] | None = None,
     ) -> SessionInterpreter:
-        """See `Runtime.open`; there are neither delegates nor options."""
+        """See `Runtime.open`; there are neither delegates nor options.
+
+        Raises:
+            DelegateUnavailableError: An accelerator is asked for, and none starts.
+            UsageError, RuntimeError: As there.
+        """
         if delegates or options:
             raise UsageError("an .onnx file takes neither delegates nor a TFLite interpreter's options")
         settings = self._module.SessionOptions()
@@ -92,6 +108,11 @@ class OnnxRuntime:
             lambda: self._module.InferenceSession(model, settings, providers=list(self.providers))
         )
         self._note(session.get_providers())
+        if self._accelerated and self.providers[0] == CPU_PROVIDER:
+            why = "; ".join(f"{each.name} {each.reason}" for each in self.missing)
+            raise DelegateUnavailableError(f"no accelerator: {why}", where=str(self), hint="take the CPU")
+        from edge_sdk.runtime._onnx_session import SessionInterpreter
+
         return SessionInterpreter(session, self._translated)
 
     def load_delegate(self, library: str, options: Mapping[str, Any] | None = None) -> Any:
@@ -123,16 +144,44 @@ class OnnxRuntime:
             raise RuntimeError(_SOURCE_PLACE.sub("", str(cause))) from cause
 
 
-def find() -> OnnxRuntime | Unavailable:
-    """The runtime, or why it can't be used."""
-    version = next(filter(None, map(installed_version, DISTRIBUTIONS)), None)
+def find(*, accelerated: bool = False) -> OnnxRuntime | Unavailable:
+    """The runtime, or why it can't be used.
+
+    Args:
+        accelerated: As of `OnnxRuntime`.
+    """
+    version = _version()
     if version is None:
-        return Unavailable(name=NAME, reason="not installed", hint="pip install 'adaptive-edge-sdk[ort]'")
+        return _NOT_INSTALLED
     try:
         module = importlib.import_module("onnxruntime")
     except (ImportError, OSError) as cause:
         return Unavailable(name=NAME, reason=f"{version} cannot be imported: {cause}", hint=f"reinstall {NAME}")
-    return OnnxRuntime(module, version)
+    return OnnxRuntime(module, version, accelerated=accelerated)
+
+
+def onnx_on_accelerator() -> OnnxRuntime:
+    """The runtime, for TensorRT or CUDA alone.
+
+    Raises:
+        DelegateUnavailableError: It is not installed.
+    """
+    found = find(accelerated=True)
+    if isinstance(found, Unavailable):
+        raise DelegateUnavailableError(found.reason, where=found.name, hint=found.hint)
+    return found
+
+
+def onnx_reason(*, accelerated: bool = False) -> Unavailable | None:
+    """Why ONNX Runtime, or an accelerator in it, cannot be had here; None where it can be tried. Loads nothing."""
+    version = _version()
+    if version is None:
+        return _NOT_INSTALLED
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = [Path(place) / "capi" for place in (spec and spec.submodule_search_locations) or ()]
+    if accelerated and not any((folder / name).exists() for folder in folders for name in _LIBRARIES):
+        return Unavailable(name=NAME, reason=f"{version} is built without TensorRT and CUDA", hint=_BUILD)
+    return None
 
 
 def is_onnx(model: str | os.PathLike[str] | bytes) -> bool:
@@ -147,6 +196,10 @@ def is_onnx(model: str | os.PathLike[str] | bytes) -> bool:
     if head[4:8] == _TFLITE:
         return False
     return _is_onnx_head(head) or Path(model).suffix.lower() == ".onnx"
+
+
+def _version() -> str | None:
+    return next(filter(None, map(installed_version, DISTRIBUTIONS)), None)
 
 
 def _is_onnx_head(head: bytes) -> bool:

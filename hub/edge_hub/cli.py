@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from edge_hub.address import Address, Endpoint
+from edge_hub.address import Endpoint
 from edge_hub.api import CommandView, DeviceDetail, DeviceList, DeviceView, EventView
 from edge_hub.client import HubClient
 from edge_hub.enrolment import device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
+from edge_sdk.address import Address
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_sdk.errors import CommandError, StorageError, TransportError, UsageError
+from edge_sdk.errors import CommandError, StorageError, TransportError
 
 
 class BrokerError(TransportError):
@@ -27,12 +27,6 @@ class BrokerRefusedError(BrokerError):
     """The broker answers, and refuses the hub's user name or password."""
 
     code = "broker-refused"
-
-
-class UnsafeListenError(UsageError):
-    """A port would be open to the network without encryption."""
-
-    code = "unsafe-listen"
 
 
 class DataLockedError(StorageError):

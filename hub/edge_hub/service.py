@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_hub.address import Address, Endpoint, as_others_reach, bind, refuse_unsafe
+from edge_hub.address import Endpoint, as_others_reach
 from edge_hub.api import Credentials, DeviceView, EventView, Health
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.external import ExternalBroker
@@ -34,6 +34,7 @@ from edge_hub.store.records import Committed, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_hub.tasks import Tasks
 from edge_sdk._version import __version__
+from edge_sdk.address import Address, bind, refuse_unsafe
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 

@@ -73,6 +73,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         {"fp32": source, "larger": digits.models()[-1], "cut": cut, **made}
         | {name: TINY / f"{name}.tflite" for name in names}
         | {"signatures": model_stage.several(folder / "signatures.tflite"), "partly": _partly(folder / "partly.tflite")}
+        | {"any_size": model_stage.free_sizes(folder / "any_size.tflite")}
     )
 
 
@@ -98,6 +99,7 @@ def gpu(models: dict[str, Path], software_gpu: dict[str, str], tmp_path_factory:
         {"name": "fp32 enforced", "path": models["fp32"], "enforce_f32": True},
         {"name": "fp32 of bytes", "path": models["fp32"], "bytes": True},
         {"name": "any batch", "path": models["dense_free_batch"], "counts": [3, 1, 5]},
+        {"name": "any size", "path": models["any_size"], "counts": [3, 5]},
         {"name": "cpu", "path": models["fp32"], "accelerator": "cpu"},
         {"name": "npu", "path": models["fp32"], "accelerator": "npu"},
     ]
@@ -146,6 +148,12 @@ def test_a_free_batch_takes_the_size_of_the_call(gpu: Ran, models: dict[str, Pat
         np.testing.assert_allclose(gpu.answers[f"any batch/{count}/0"], expected, rtol=0, atol=1e-6)
 
 
+def test_an_image_of_any_size_is_compiled_anew_for_it(gpu: Ran, models: dict[str, Path]) -> None:
+    for count in (3, 5):
+        expected = on_cpu(models["any_size"], count)[0]
+        np.testing.assert_allclose(gpu.answers[f"any size/{count}/0"], expected, rtol=0, atol=1e-5)
+
+
 def test_what_the_gpu_leaves_to_the_cpu_is_said(gpu: Ran, models: dict[str, Path]) -> None:
     np.testing.assert_allclose(gpu.answers["partly/1/0"], on_cpu(models["partly"])[0], rtol=1e-6)
     told = gpu.told["partly"]
@@ -157,6 +165,10 @@ def test_a_model_that_is_refused_says_why_and_the_process_lives(gpu: Ran) -> Non
     for name, words in {"custom_op": "ethos-u", "newer_op": "ADD version 99", "cut": "damaged"}.items():
         assert gpu.told[name]["error"] == "ModelLoadError"
         assert words in gpu.told[name]["text"]
+
+
+def test_a_forked_process_is_told_and_does_not_wait_for_ever(gpu: Ran) -> None:
+    assert "forked" in gpu.told["forked"]["text"]
 
 
 def test_without_an_npu_there_is_a_reason(gpu: Ran) -> None:

@@ -297,3 +297,24 @@ def test_bad_arguments_are_named(dense: Path) -> None:
         open_engine(dense, delegate="abacus")
     with pytest.raises(UsageError, match="threads"):
         open_engine(dense, threads=0)
+
+
+def test_of_several_delegates_the_first_that_works_computes(
+    mock_library: Path, dense: Path, right: np.ndarray, told: Told, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    chain = (request(mock_library, gate=gate), "nnapi", request(mock_library))
+    with open_engine(dense, delegate=chain, report=told, findings=Findings(None)) as engine:
+        assert isinstance(engine, GuardedEngine)
+        assert engine.computes_on.endswith("libmock_delegate.so")
+        assert [event.delegate for event in told.events] == ["nnapi"]
+        np.testing.assert_allclose(engine.run([X])[0], right, atol=1e-6)
+    broken = (request(mock_library, fail="crash", gate=gate), "nnapi", request(mock_library, fail="create"))
+    with open_engine(dense, delegate=broken, report=told, findings=Findings(None)) as engine:
+        assert isinstance(engine, GuardedEngine)
+        assert engine.computes_on.endswith("libmock_delegate.so")
+        gate.touch()
+        np.testing.assert_array_equal(engine.run([X])[0], right)
+        assert engine.computes_on == "cpu"
+    with pytest.raises(UsageError, match="no delegate is named"):
+        open_engine(dense, delegate=())

@@ -245,13 +245,17 @@ def test_evidence_is_believed_of_the_same_file_or_the_same_network_in_the_same_f
     other_network = on_device("int8", 3, blob="0" * 64, precision=int8.precision, macs=int8.cost.macs + 1)
     silent = on_device("int8", 4)
     unknown = on_device("huge-int8", 5, blob=int8.blob)
-    kept, notes = evidence.believed([same_file, same_network, other_network, silent, unknown], variants)
+    elsewhere = on_device("int8", 6, blob=int8.blob, delegate="gpu")
+    everything = [same_file, same_network, other_network, silent, unknown, elsewhere]
+    kept, notes = evidence.believed(everything, variants)
     assert [entry.median_ms for entry in kept] == [1, 2]
     assert {entry.blob for entry in kept} == {int8.blob}
     assert notes == (
         "evidence left out: 1 entry of huge-int8, which this bundle does not hold",
+        "evidence left out: 1 entry of int8 on gpu, which it is not for",
         "evidence left out: 2 entries of int8: it was measured on another file, or does not say on which",
     )
+    assert {entry.delegate for entry in kept} == {"cpu"}
 
 
 def test_a_conversion_takes_a_devices_word_and_repeats_to_the_byte(

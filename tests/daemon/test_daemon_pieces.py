@@ -325,6 +325,12 @@ def test_of_the_same_number_of_threads_the_newest_counts(tmp_path: Path) -> None
     assert catalogue.latencies_of(variants, evidence, machine="here", profile=None)["exact"].median_ms == 7.0
 
 
+def test_what_a_variant_took_on_another_delegate_is_not_taken_for_it(tmp_path: Path) -> None:
+    variants = tiny_bundle(tmp_path / "digits-1.edge").manifest.variants
+    evidence = (timed("exact", 1, 1.0, delegate="cpu"), timed("exact", 1, 2.0, median_ms=0.1, delegate="gpu"))
+    assert catalogue.latencies_of(variants, evidence, machine="here", profile=None)["exact"].median_ms == 1.0
+
+
 def test_a_bundle_whose_evidence_is_damaged_is_served_without_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

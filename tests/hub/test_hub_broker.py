@@ -17,8 +17,9 @@ import pytest
 from daemon_stage import EDGE, PATIENCE_S, Broker, clean_environment, until
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
-from edge_hub.address import Address, as_others_reach
+from edge_hub.address import as_others_reach
 from edge_hub.broker.child import _proof, end_leftover
+from edge_sdk.address import Address
 from edge_sdk.wire import encode, tomllib
 
 pytestmark = pytest.mark.broker

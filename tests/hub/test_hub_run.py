@@ -16,8 +16,9 @@ import pytest
 from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
-from edge_hub.address import Address, Endpoint
+from edge_hub.address import Endpoint
 from edge_hub.errors import HubUnreachableError, TokenRefusedError
+from edge_sdk.address import Address
 from edge_sdk.errors import EdgeError, UsageError
 from edge_sdk.wire import tomllib
 

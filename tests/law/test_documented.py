@@ -32,7 +32,8 @@ def kinds(root: type[EdgeError]) -> Iterator[type[EdgeError]]:
 def errors() -> list[type[EdgeError]]:
     for package in PACKAGES:
         importlib.import_module(f"{package}.errors")
-    return [EdgeError, *(kind for kind in kinds(EdgeError) if kind.__module__.partition(".")[0] in PACKAGES)]
+    found = dict.fromkeys(kinds(EdgeError))  # a class with two bases is met twice
+    return [EdgeError, *(kind for kind in found if kind.__module__.partition(".")[0] in PACKAGES)]
 
 
 def rows() -> dict[str, int]:

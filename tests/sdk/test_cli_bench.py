@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerator_stage import compiled
+from bundle_stage import manifest_of
 
 from edge_sdk import bundle as bundles
-from edge_sdk import footprint, rounds
+from edge_sdk import deciding, footprint, rounds, threads
+from edge_sdk.bench import bench
+from edge_sdk.bench.cases import Case, Wanted, Way
+from edge_sdk.bench.timing import groups_of
 from edge_sdk.bundle import Bundle
-from edge_sdk.cli import bench, main
+from edge_sdk.cli import main
+from edge_sdk.delegates.contract import DelegateRequest
 from edge_sdk.engine import Engine
-from edge_sdk.errors import ModelLoadError
+from edge_sdk.errors import ModelLoadError, UsageError
 from edge_sdk.footprint import Footprint
 from edge_sdk.machine import machine_name
-from edge_sdk.manifest import Origin, TensorSpec
+from edge_sdk.manifest import Manifest, Origin, TensorSpec
 from edge_sdk.wire import canonical, decode
 
 pytestmark = pytest.mark.device
@@ -30,6 +36,11 @@ SHAPES: dict[str, Any] = {
     "outputs": [{"name": "scores", "shape": [1, 3], "dtype": "float32"}],
 }
 QUICK = ("--seconds", "0.01")
+
+
+@pytest.fixture(scope="module")
+def mock_delegate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("mock"))
 
 
 @pytest.fixture
@@ -67,7 +78,9 @@ def test_every_variant_is_timed_in_turns_with_memory_and_load_time(
         )  # fmt: skip
         assert entry["samples"] >= 20
         assert 0 < entry["median_ms"] <= entry["p95_ms"]
-        assert entry["load_ms"] > 0
+        assert entry["load_ms"] >= entry["first_ms"] > 0
+        assert (entry["p99_ms"] is None) == (entry["samples"] < 100)
+        assert entry["delegate"] == "cpu"
         assert entry["memory_bytes"] > 0
         assert entry["threads"] == 2
         assert entry["origin"] == "measured"
@@ -81,8 +94,9 @@ def test_people_get_a_table_against_the_reference(
     assert main(["bench", str(dense().path), *QUICK, "--profile", "rpi4"]) == 0
     told = capsys.readouterr()
     lines = [" ".join(line.split()) for line in told.out.splitlines()]
-    assert lines[0] == "variant median p95 samples speed load memory"
+    assert lines[0] == "variant median p95 p99 samples speed over raw load first memory"
     assert any(line.startswith("dense_fp32 (reference) ") and " 1.00 x " in line for line in lines)
+    assert any(line.startswith("raw ") for line in lines)
     assert f"on {machine_name()}, profile rpi4; " in told.out
     assert "edge: timing dense_fp32, dense_int8" in told.err
 
@@ -118,7 +132,7 @@ def test_a_variant_that_cannot_run_is_named_and_the_others_are_timed(
     assert [entry["variant"] for entry in told["latency"]] == ["dense_fp32"]
     left = {one["id"]: one["reason"] for one in told["left"]}
     assert left["dense_int8"] == "needs no-such-feature, which this CPU does not have"
-    assert left["compiled"] == "is for edgetpu, and only CPU variants are timed so far"
+    assert left["compiled"] == "libedgetpu.so.1 is not installed", "what the doctor says of it"
     assert left["broken"]
     assert main(["bench", str(bundle.path), *QUICK]) == 0
     assert "Not timed:" in capsys.readouterr().out
@@ -145,10 +159,20 @@ def test_a_packed_bundle_is_timed_but_not_written_to(
 
 
 @pytest.mark.parametrize(
-    "words", [("--variant", "none"), ("--profile", "none"), ("--seconds", "nan"), ("--threads", "0")]
+    "words",
+    [
+        ("--variant", "none"),
+        ("--profile", "none"),
+        ("--seconds", "nan"),
+        ("--threads", "0"),
+        ("--threads", "1,x"),
+        ("--delegate", "none"),
+        ("--delegate", "edgetpu,fast"),
+        ("--delegate", "gpu", "--delegate", "gpu"),
+    ],
 )
 def test_what_does_not_exist_is_refused(
-    dense: Callable[..., Bundle], capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+    dense: Callable[..., Bundle], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     try:
         status = main(["bench", str(dense().path), *words])
@@ -158,15 +182,114 @@ def test_what_does_not_exist_is_refused(
     assert capsys.readouterr().out == ""
 
 
+def test_a_delegate_is_timed_beside_the_cpu_and_its_evidence_is_not_taken_for_the_cpus(
+    dense: Callable[..., Bundle], mock_delegate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = dense(models=("dense_fp32",))
+    told = benched(capsys, bundle.path, "--delegate", f"{mock_delegate},sleep_us=20000", "--write")
+    by_delegate = {entry["delegate"]: entry for entry in told["latency"]}
+    assert by_delegate.keys() == {"cpu", "libmock_delegate.so"}
+    assert by_delegate["libmock_delegate.so"]["median_ms"] > 20
+    assert by_delegate["libmock_delegate.so"]["load_ms"] >= by_delegate["libmock_delegate.so"]["first_ms"] > 0
+    assert by_delegate["libmock_delegate.so"]["memory_bytes"] > 10**6
+    (raw,) = told["raw"]
+    assert raw["variant"] == "dense_fp32"
+    assert raw["ratio"] > 0
+    (isolation,) = told["isolation"]
+    assert isolation["variant"] == "dense_fp32"
+    known = Bundle(bundle.path).evidence().latency
+    assert {entry.delegate for entry in known if entry.machine == machine_name()} == by_delegate.keys()
+    expected = deciding.expected_ms(bundle.manifest.variants, known, machine_name())
+    assert expected == {"dense_fp32": by_delegate["cpu"]["median_ms"]}
+    assert {entry.delegate for entry in Bundle(bundle.path).latencies()} == {None, "cpu"}, "the others decide nothing"
+
+
+def test_a_delegate_that_fails_is_named_and_the_cpu_is_timed(
+    dense: Callable[..., Bundle], mock_delegate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = dense(models=("dense_fp32",)).path
+    ways = {
+        "crash": ("crash-create", "crashed (segmentation fault)"),
+        "wrong": ("wrong", "it computes wrong: "),
+        "lost": ("invoke,after=20", "failed while it was timed: "),
+    }
+    words = ["--no-raw"]
+    for name, (way, _) in ways.items():
+        (tmp_path / f"{name}.so").symlink_to(mock_delegate)
+        words += ["--delegate", f"{tmp_path / name}.so,fail={way}"]
+    told = benched(capsys, path, *words)
+    assert [entry["delegate"] for entry in told["latency"]] == ["cpu"]
+    assert told["raw"] == []
+    left = {one["delegate"]: one["reason"] for one in told["left"]}
+    assert left.keys() == {"crash.so", "wrong.so", "lost.so"}
+    for name, (_, said) in ways.items():
+        assert said in left[f"{name}.so"]
+
+
+def test_a_variant_for_an_accelerator_is_timed_where_that_is_found(
+    dense: Callable[..., Bundle], mock_delegate: Path
+) -> None:
+    bundle = dense(models=("dense_fp32",))
+    plain = json.loads((bundle.path / "manifest.json").read_bytes())
+    made = plain["variants"][0] | {"id": "made", "target": {"delegate": "gpu", "fallback": "dense_fp32"}}
+    plain["variants"].append(made)
+    (bundle.path / "manifest.json").write_bytes(canonical(plain))
+    gpu = DelegateRequest(name="gpu", library=str(mock_delegate))
+    found = bench(
+        Bundle(bundle.path), ["made"], Wanted(requests=[gpu]), seconds=0.01, profile=None, shown="x", write=False
+    )
+    (entry,) = found.latency
+    assert (entry.variant, entry.delegate) == ("made", "gpu")
+    assert entry.is_of(decode(canonical(plain), Manifest, where="test").variants[1])
+    assert found.left == ()
+
+
+def test_the_best_number_of_threads_is_named_for_each_variant(
+    dense: Callable[..., Bundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = dense(models=("dense_fp32",)).path
+    told = benched(capsys, path, "--threads", "1,2,2")
+    assert told["threads"] == [1, 2]
+    assert sorted(entry["threads"] for entry in told["latency"]) == [1, 2]
+    (best,) = told["best_threads"]
+    assert best["variant"] == "dense_fp32"
+    assert best["threads"] in {1, 2}
+    assert main(["bench", str(path), *QUICK, "--threads", "sweep"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("Best number of threads") for line in lines) == (threads.cores() > 1)
+
+
+def test_energy_is_told_where_a_sensor_is(dense: Callable[..., Bundle], tmp_path: Path) -> None:
+    sensor = tmp_path / "root/sys/class/powercap/intel-rapl:0"
+    sensor.mkdir(parents=True)
+    for name, text in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "1000")):
+        (sensor / name).write_text(text)
+    bundle = dense(models=("dense_fp32",))
+    found = bench(
+        bundle, ["dense_fp32"], Wanted(), seconds=0.01, profile=None, shown="x", write=False, root=tmp_path / "root"
+    )
+    assert (found.energy.sensor, found.energy.idle_w) == ("rapl (processor)", 0.0)
+    assert [entry.energy_mj for entry in found.latency] == [0.0]
+
+
 # ---------------------------------------------------------------------------------------------------- the parts of it
 
 
 def test_models_are_timed_together_only_while_memory_holds_them() -> None:
     loaded = {name: Footprint(load_ms=1, memory_bytes=10**6, runtime="r") for name in "abcde"}
-    assert list(bench._groups(loaded, 10**9)) == [("a", "b", "c", "d", "e")]
-    assert list(bench._groups(loaded, 4 * 10**6)) == [("a", "b"), ("c", "d"), ("e",)]
-    assert list(bench._groups(loaded, 1000)) == [("a",), ("b",), ("c",), ("d",), ("e",)]
-    assert list(bench._groups(loaded, None)) == [("a", "b", "c", "d", "e")]
+    variants = manifest_of({name: name.encode() for name in "abcde"}).variants
+    cases = [Case(variant=v, path=Path("x"), way=Way.PLAIN, threads=1) for v in variants]
+
+    def together(available: int | None) -> list[str]:
+        return ["".join(case.variant.id for case in group) for group in groups_of(cases, loaded, available)]
+
+    assert together(10**9) == ["abcde"]
+    assert together(4 * 10**6) == ["ab", "cd", "e"]
+    assert together(1000) == ["a", "b", "c", "d", "e"]
+    assert together(None) == ["abcde"]
+    twice = [Case(variant=v, path=Path("x"), way=Way.PLAIN, threads=n) for v in variants for n in (1, 2)]
+    first = next(iter(groups_of(twice, loaded, 8 * 10**6)))
+    assert [(case.variant.id, case.threads) for case in first] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
 
 def test_a_model_that_crashes_the_runtime_or_hangs_takes_nothing_with_it(
@@ -231,3 +354,19 @@ def test_evidence_that_cannot_be_added_to_is_named_before_anything_is_timed(
     assert "timing" not in told.err
     assert f"edge: {place}/evidence.json: not as expected: " in told.err
     assert "remove this file, and 'edge bench BUNDLE --write' measures anew [bundle-format]" in told.err
+
+
+def test_the_fewest_threads_that_are_about_as_fast_are_best() -> None:
+    assert threads.fastest({1: 10.0, 2: 5.1, 4: 5.0, 8: 7.0}) == 2
+    assert threads.fastest({1: 10.0, 2: 9.9}) == 1
+    assert threads.fastest({1: 10.0, 4: 2.5}) == 4
+    assert [threads.sweep(most) for most in (1, 2, 6, 8)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8)]
+
+
+def test_threads_are_chosen_by_timing_each_number() -> None:
+    plan = rounds.Plan(rounds=3, turn=2)
+    found = threads.best(TINY / "dense_fp32.tflite", counts=(2, 1, 2), plan=plan)
+    assert [(each.threads, each.samples) for each in found.tried] == [(1, 6), (2, 6)]
+    assert found.threads == threads.fastest({each.threads: each.median_ms for each in found.tried})
+    with pytest.raises(UsageError):
+        threads.best(TINY / "dense_fp32.tflite", counts=(0,))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bundle_stage import EVIDENCE, write_bundle
+from msgspec import to_builtins
 
 from edge_sdk import bundle as bundles
 from edge_sdk.bundle import Bundle
@@ -47,7 +48,8 @@ def test_scripts_get_one_object_with_every_field(make_bundle: Make, capsys: pyte
     bundle = make_bundle()
     assert main(["inspect", str(bundle.path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"bundle", "manifest_sha256", "manifest", "evidence"}
+    assert set(told) == {"bundle", "manifest_sha256", "manifest", "evidence", "unfit"}
+    assert told["unfit"] == {}
     assert told["manifest_sha256"] == bundle.manifest_sha256
     assert decode(json.dumps(told["manifest"]).encode(), Manifest, where="output") == bundle.manifest
     assert decode(json.dumps(told["evidence"]).encode(), EvidenceFile, where="output") == EVIDENCE
@@ -187,3 +189,12 @@ def test_output_goes_where_stdout_points_at_that_moment(make_bundle: Make, monke
     monkeypatch.setattr(sys, "stdout", elsewhere)
     assert main(["inspect", str(make_bundle().path)]) == 0
     assert "digits version 1" in elsewhere.getvalue()
+
+
+def test_what_cannot_run_on_this_machine_says_why(make_bundle: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    variants = to_builtins(make_bundle("plain.edge").manifest.variants)
+    variants[1]["target"]["min_runtime"] = "99.0.0"
+    bundle = make_bundle(variants=variants)
+    assert main(["inspect", str(bundle.path)]) == 0
+    told = capsys.readouterr().out
+    assert "Cannot run on this machine:\n  int8: its operators need TensorFlow Lite 99.0.0, and" in told

@@ -1,47 +1,19 @@
-"""A swap loses no call and closes no engine that one is in; whatever fails, something sensible stays in force."""
+"""A swap loses no call and closes no engine that one is in."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from engine_probe import LIMIT_S, Probe, Turning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.errors import ModelClosedError, ModelLoadError
+from edge_sdk.errors import ModelClosedError, SwitchTimeoutError
 from edge_sdk.lease import Seat
 
 pytestmark = pytest.mark.device
-
-LIMIT_S = 20.0
-
-
-class Probe:
-    """An engine that can be held up, and knows when it was misused."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.inside = 0
-        self.closed = 0
-        self.misused = False
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def run(self, arrays: Sequence[Any]) -> list[Any]:
-        self.misused |= bool(self.closed)
-        self.inside += 1
-        self.entered.set()
-        assert self.gate.wait(LIMIT_S)
-        self.inside -= 1
-        return [self.name, *arrays]
-
-    def close(self) -> None:
-        self.misused |= bool(self.inside)
-        self.closed += 1
 
 
 def calling(seat: Seat) -> tuple[threading.Thread, list[Any]]:
@@ -53,9 +25,7 @@ def calling(seat: Seat) -> tuple[threading.Thread, list[Any]]:
 
 
 def held(name: str) -> Probe:
-    probe = Probe(name)
-    probe.gate.clear()
-    return probe
+    return Probe(name, held=True)
 
 
 def test_a_new_call_takes_the_new_engine_while_the_old_one_still_computes() -> None:
@@ -63,7 +33,7 @@ def test_a_new_call_takes_the_new_engine_while_the_old_one_still_computes() -> N
     seat = Seat("a", old)
     thread, answers = calling(seat)
     assert old.entered.wait(LIMIT_S)
-    seat.swap("b", new)
+    assert seat.swap("b", new) is None
     assert seat.active == "b"
     assert seat.run([2]) == ("b", ["new", 2])
     assert old.closed == 0
@@ -75,13 +45,12 @@ def test_a_new_call_takes_the_new_engine_while_the_old_one_still_computes() -> N
     assert [old.misused, new.misused] == [False, False]
 
 
-def test_the_old_engine_closes_at_once_when_nobody_is_in_it() -> None:
+def test_an_old_engine_that_nobody_is_in_is_handed_back() -> None:
     old, new = Probe("old"), Probe("new")
     seat = Seat("a", old)
-    seat.swap("b", new)
-    assert old.closed == 1
+    assert seat.swap("b", new) == ("a", old)
     seat.close()
-    assert new.closed == 1
+    assert (old.closed, new.closed) == (0, 1)
 
 
 def test_close_waits_for_the_call_under_way_and_refuses_later_ones() -> None:
@@ -112,73 +81,90 @@ def test_an_engine_that_comes_after_close_is_freed() -> None:
     assert late.closed == 1
 
 
-def test_where_memory_is_tight_the_old_one_is_gone_before_the_new_one_is_loaded() -> None:
-    old, new = Probe("old"), Probe("new")
+def test_a_call_that_comes_while_the_seat_is_vacant_is_answered_by_the_next_engine() -> None:
+    old = Probe("old")
     seat = Seat("a", old)
-    found: list[int] = []
-
-    def load() -> Probe:
-        found.append(old.closed)
-        return new
-
-    gap_ms = seat.give_way("b", load, lambda: Probe("again"))
-    assert found == [1]
-    assert gap_ms >= 0
-    assert seat.run([]) == ("b", ["new"])
-    seat.close()
-
-
-def test_a_call_that_comes_into_the_gap_is_answered_after_it() -> None:
-    seat = Seat("a", Probe("old"))
-    loading, go_on = threading.Event(), threading.Event()
-
-    def load() -> Probe:
-        loading.set()
-        assert go_on.wait(LIMIT_S)
-        return Probe("new")
-
-    switching = threading.Thread(target=lambda: seat.give_way("b", load, lambda: Probe("again")))
-    switching.start()
-    assert loading.wait(LIMIT_S)
+    assert seat.vacate(LIMIT_S) == ("a", old)
+    assert seat.is_vacant
     assert seat.active == "a"
     thread, answers = calling(seat)
-    go_on.set()
-    for each in (switching, thread):
-        each.join(LIMIT_S)
+    assert seat.swap("b", Probe("new")) is None
+    thread.join(LIMIT_S)
     assert answers == [("b", ["new", 1])]
     seat.close()
 
 
-def failing() -> Probe:
-    raise ModelLoadError("no")
-
-
-def test_what_cannot_be_loaded_gives_the_place_back() -> None:
-    seat = Seat("a", Probe("old"))
-    with pytest.raises(ModelLoadError):
-        seat.give_way("b", failing, lambda: Probe("again"))
-    assert seat.run([]) == ("a", ["again"])
+def test_a_seat_is_vacated_once_the_call_under_way_has_ended() -> None:
+    probe = held("old")
+    seat = Seat("a", probe)
+    thread, answers = calling(seat)
+    assert probe.entered.wait(LIMIT_S)
+    opening = threading.Timer(0.01, probe.gate.set)
+    opening.start()
+    assert seat.vacate(LIMIT_S) == ("a", probe)
+    for each in (thread, opening):
+        each.join(LIMIT_S)
+    assert answers == [("a", ["old", 1])]
     seat.close()
 
 
-def test_where_neither_can_be_loaded_the_seat_is_closed() -> None:
-    seat = Seat("a", Probe("old"))
-    with pytest.raises(ModelLoadError):
-        seat.give_way("b", failing, failing)
-    with pytest.raises(ModelClosedError):
-        seat.run([])
+def test_a_call_that_does_not_end_keeps_its_engine_in_force() -> None:
+    probe = held("old")
+    seat = Seat("a", probe)
+    thread, _ = calling(seat)
+    assert probe.entered.wait(LIMIT_S)
+    with pytest.raises(SwitchTimeoutError, match="did not end within"):
+        seat.vacate(0.001)
+    assert not seat.is_vacant
+    probe.gate.set()
+    assert seat.run([2]) == ("a", ["old", 2])
+    thread.join(LIMIT_S)
+    seat.close()
+    assert (probe.closed, probe.misused) == (1, False)
+
+
+def test_an_engine_with_calls_in_it_can_be_recalled() -> None:
+    old, new = held("old"), Probe("new")
+    seat = Seat("a", old)
+    thread, _ = calling(seat)
+    assert old.entered.wait(LIMIT_S)
+    seat.swap("b", new)
+    assert seat.recall("c") == (False, None)
+    assert seat.recall("a") == (True, ("b", new))
+    assert seat.active == "a"
+    old.gate.set()
+    thread.join(LIMIT_S)
+    assert old.closed == 0
+    seat.close()
+    assert (old.closed, new.closed) == (1, 0)
+
+
+def test_those_who_wait_for_the_old_engine_and_those_who_come_for_the_new_one_take_turns() -> None:
+    old, new = Turning("old", held=True), Turning("new")
+    seat = Seat("a", old)
+    calls = []
+    for number in range(3):
+        calls.append(calling(seat))
+        while len(seat._turn._waiting) < number or not old.entered.is_set():
+            calls[0][0].join(0.0005)
+    assert seat.swap("b", new) is None
+    calls.append(calling(seat))
+    while len(seat._turn._waiting) < 3:
+        calls[0][0].join(0.0005)
+    assert not new.entered.is_set()
+    old.gate.set()
+    for thread, _ in calls:
+        thread.join(LIMIT_S)
+    assert [answer for _, answer in calls] == [[("a", ["old", 1])]] * 3 + [[("b", ["new", 1])]]
+    seat.close()
+    assert [old.closed, new.closed, old.misused, new.misused] == [1, 1, False, False]
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(["swap", "give way", "fail"]), min_size=1, max_size=30), st.integers(1, 4))
+@given(st.lists(st.sampled_from(["swap", "vacate", "recall"]), min_size=1, max_size=30), st.integers(1, 4))
 def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], threads: int) -> None:
-    made: list[Probe] = []
-
-    def fresh() -> Probe:
-        made.append(Probe(f"engine {len(made)}"))
-        return made[-1]
-
-    seat = Seat("0", fresh())
+    made: list[Probe] = [Turning("0")]
+    seat = Seat("0", made[0])
     answers: list[list[Any]] = [[] for _ in range(threads)]
     per_thread = 40
 
@@ -188,14 +174,15 @@ def test_requests_in_are_answers_out_whatever_is_switched(changes: list[str], th
     workers = [threading.Thread(target=work, args=(mine,)) for mine in answers]
     for worker in workers:
         worker.start()
-    actions: dict[str, Callable[[str], object]] = {
-        "swap": lambda id_: seat.swap(id_, fresh()),
-        "give way": lambda id_: seat.give_way(id_, fresh, fresh),
-        "fail": lambda id_: seat.give_way(id_, failing, fresh),
-    }
-    for number, change in enumerate(changes):
-        with pytest.raises(ModelLoadError) if change == "fail" else contextlib.nullcontext():
-            actions[change](str(number))
+    for number, change in enumerate(changes, start=1):
+        old = seat.recall(str(number - 1))[1] if change == "recall" else None
+        if change == "vacate":
+            old = seat.vacate(LIMIT_S)
+        if change != "recall":
+            made.append((Turning if number % 3 else Probe)(str(number)))
+            old = seat.swap(str(number), made[-1]) or old
+        if old is not None:
+            old[1].close()
     for worker in workers:
         worker.join(LIMIT_S)
     seat.close()

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_made
 import pytest
+from msgspec import to_builtins
 
-from edge_sdk import Interpreter
+from edge_sdk import EdgeModel, Interpreter
+from edge_sdk.bundle import Bundle
+from edge_sdk.delegates import DelegateRequest
+from edge_sdk.delegates.findings import Findings
+from edge_sdk.delegates.gpu import ON_ONNX
 from edge_sdk.engine import Engine
-from edge_sdk.errors import InputShapeError, ModelLoadError, RuntimeUnavailableError, UsageError
+from edge_sdk.errors import (
+    DelegateUnavailableError,
+    InputShapeError,
+    ModelLoadError,
+    RuntimeUnavailableError,
+    UsageError,
+)
+from edge_sdk.guard import DelegateEvent, Happening
+from edge_sdk.opening import open_engine
 from edge_sdk.runtime import Unavailable, _onnxruntime, available, choose_for
 
 X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
@@ -181,6 +195,48 @@ def test_a_provider_that_does_not_start_is_left_out_and_named() -> None:
     assert runtime.name == "onnxruntime/cuda"
     assert [each.name for each in runtime.missing] == ["tensorrt"]
     assert "did not start" in runtime.missing[0].reason
+
+
+@needs_ort
+def test_an_accelerator_that_is_asked_for_and_not_there_is_an_error_not_the_cpu(scores: Path) -> None:
+    runtime = _onnxruntime.onnx_on_accelerator()
+    with pytest.raises(DelegateUnavailableError, match="tensorrt not in this build"):
+        runtime.open(str(scores))
+
+
+@needs_ort
+def test_a_gpu_variant_falls_back_to_its_twin_where_the_build_has_no_gpu(scores: Path) -> None:
+    told: list[DelegateEvent] = []
+    request = DelegateRequest(name="gpu", options=ON_ONNX)
+    twin = TINY / "dense_fp32.tflite"
+    with (
+        Engine(twin) as right,
+        open_engine(scores, delegate=request, twin=twin, report=told.append, findings=Findings(None)) as engine,
+    ):
+        np.testing.assert_array_equal(engine.run([X])[0], right.run([X])[0])
+    assert [event.happening for event in told] == [Happening.FELL_BACK]
+    assert "without TensorRT and CUDA" in told[0].reason
+
+
+@needs_ort
+def test_a_bundle_may_hold_an_onnx_file_for_the_cpu(
+    make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGE_DAEMON_SOCKET", str(tmp_path / "no.sock"))
+    contents = {"onnx": onnx_made.scores(), "tflite": (TINY / "dense_fp32.tflite").read_bytes()}
+    ports = {
+        "inputs": [{"name": "x", "shape": [1, 4], "dtype": "float32"}],
+        "outputs": [{"name": "scores", "shape": [1, 3], "dtype": "float32"}],
+    }
+    variants = to_builtins(make_bundle("plain.edge", contents=contents, **ports).manifest.variants)
+    variants[0]["target"]["runtime"] = "onnxruntime"
+    bundle = make_bundle(contents=contents, variants=variants, **ports)
+    with EdgeModel(bundle.path) as model:
+        assert model.variants == ("onnx", "tflite")
+        model.switch("onnx")
+        np.testing.assert_allclose(model(X), expected(X), rtol=1e-5)
+        model.switch("tflite")
+        assert model(X).shape == (1, 3)
 
 
 def test_a_file_is_known_by_its_content_before_its_name(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parallel_stage import LIMIT_S, Doubling, broken, numbered, spec
+from parallel_stage import LIMIT_S, Doubling, broken, in_thread, numbered, spec, until
 
 from edge_sdk import ReplicaPool
 from edge_sdk.engine import Engine
@@ -40,29 +41,6 @@ from edge_sdk.parallel.ways import possible
 pytestmark = pytest.mark.device
 
 TINY = Path(__file__).parent.parent / "data" / "tiny"
-SETTLE_S = 5.0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + SETTLE_S
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
-
-
-def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """A call in another thread, and where its answer or error will be."""
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.append(call())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            found.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread, found
 
 
 # ------------------------------------------------------------------------------------------------- real models
@@ -429,6 +407,26 @@ def test_when_all_are_hot_the_least_hot_answers() -> None:
         assert not first.seen
 
 
+def test_a_hot_replica_whose_sensor_falls_silent_stays_hot_for_ten_minutes() -> None:
+    replica = Replica("npu", Doubling(), None, 0.0)
+    replica.told(Condition(temp_c=90.0, limit_c=80.0), 1.0)
+    for silent in (None, Condition(busy=0.1)):
+        replica.told(silent, 500.0)
+        assert replica.share(500.0).state is State.HOT
+    replica.told(None, 602.0)
+    assert replica.share(602.0).state is State.READY
+
+
+def test_calls_of_unknown_size_say_nothing_of_how_fast_a_replica_is() -> None:
+    with ReplicaPool([Engine(TINY / "dense_fp32.tflite")]) as pool:
+        width = pool.inputs[0].shape[1]
+        pool.run([[[0.0] * width] * 9])
+        pool.run([np.zeros((0, width), np.float32)])
+        assert pool.shares().replicas[0].rate is None
+        pool.run([np.zeros(width, np.float32)])
+        assert pool.shares().replicas[0].rate is not None
+
+
 def test_a_watch_that_fails_or_says_nothing_keeps_nobody_from_working() -> None:
     def fails() -> Condition:
         raise OSError("no such sensor")
@@ -511,6 +509,7 @@ def test_a_forked_child_is_told_and_ends() -> None:
         ([Doubling()], {"watch": {"b": lambda: None}}, "'b', which is no replica"),
         ([Doubling()], {"deadline_s": 0}, "deadline_s is 0"),
         ([Doubling()], {"deadline_s": float("nan")}, "deadline_s is nan"),
+        ([Doubling()], {"deadline_s": float("inf")}, "deadline_s is inf"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(engines: list[Any], more: dict[str, Any], reason: str) -> None:
@@ -530,3 +529,24 @@ def test_a_model_without_a_batch_goes_to_one_replica_whole() -> None:
         assert [size for each in engines for size in each.sizes] == [8]
         with pytest.raises(InputError):
             pool.run([numbered(8, width=5)])
+
+
+@pytest.mark.parametrize("forgotten", ["ReplicaPool([Engine(tiny), Engine(tiny)])", "Pipeline(split)"])
+def test_a_program_that_forgets_to_close_ends_at_once(forgotten: str) -> None:
+    code = (
+        "import sys, threading, numpy as np\n"
+        "from edge_sdk import Engine, Pipeline, ReplicaPool\n"
+        f"tiny, split = {str(TINY / 'dense_fp32.tflite')!r}, {str(TINY.parent / 'splits' / 'dense_int8')!r}\n"
+        f"it = {forgotten}\n"
+        "batch = [np.zeros((64, *it.inputs[0].shape[1:]), np.float32)]\n"
+        "def call():\n"
+        "    while True:\n"
+        "        it.run(batch)\n"
+        "threading.Thread(target=call, daemon=True).start()\n"
+        "it.run(batch)\n"
+        "print('done')\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
+    assert (told.returncode, told.stdout) == (0, "done\n"), told.stderr

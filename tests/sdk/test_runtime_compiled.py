@@ -10,6 +10,7 @@ import pytest
 
 from edge_sdk.errors import DelegateUnavailableError
 from edge_sdk.runtime import _compiled_words as words
+from edge_sdk.runtime import compiled_reason
 from edge_sdk.runtime._stderr import MAX_BYTES, kept_stderr
 
 pytestmark = pytest.mark.device
@@ -18,31 +19,55 @@ A72 = "fp asimd evtstrm crc32 cpuid"
 A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 
 
-def board(root: Path, features: str) -> Path:
+@pytest.fixture(autouse=True)
+def _no_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VK_DRIVER_FILES", "VK_ADD_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def board(root: Path, features: str, device: str = "dri/renderD128") -> Path:
+    (root / "dev" / device).parent.mkdir(parents=True)
+    (root / "dev" / device).touch()
     (root / "proc").mkdir()
     (root / "proc" / "cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\nCPU part\t: 0xd08\n")
     return root
 
 
 def test_a_cpu_without_the_librarys_instructions_is_told_by_its_features(tmp_path: Path) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    refused = compiled.compiled_reason("gpu", root=board(tmp_path, A72), arch="aarch64")
+    refused = compiled_reason("gpu", root=board(tmp_path, A72), arch="aarch64")
     assert refused is not None
     assert "asimddp and atomics" in str(refused)
 
 
 @pytest.mark.parametrize("arch", ["aarch64", "x86_64"])
 def test_a_newer_cpu_may_try(tmp_path: Path, arch: str) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    assert compiled.compiled_reason("gpu", root=board(tmp_path, A76), arch=arch) is None
+    assert compiled_reason("gpu", root=board(tmp_path, A76), arch=arch) is None
+
+
+@pytest.mark.parametrize("device", ["dri/renderD128", "nvhost-gpu", "mali0"])
+def test_a_gpu_shows_by_its_device(tmp_path: Path, device: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    assert compiled_reason("gpu", root=board(tmp_path, A76, device), arch="aarch64") is None
+
+
+def test_where_no_gpu_shows_none_is_tried_unless_its_driver_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    root = board(tmp_path, A76, "dri/card0")
+    refused = compiled_reason("gpu", root=root, arch="aarch64")
+    assert refused is not None
+    assert "no GPU shows in /dev" in str(refused)
+    assert compiled_reason("npu", root=root, arch="aarch64") is None
+    monkeypatch.setenv("VK_DRIVER_FILES", "/opt/driver.json")
+    assert compiled_reason("gpu", root=root, arch="aarch64") is None
 
 
 def test_a_board_that_does_not_tell_its_features_is_refused(tmp_path: Path) -> None:
-    compiled = pytest.importorskip("edge_sdk.runtime._compiled")
     pytest.importorskip("ai_edge_litert")
-    assert compiled.compiled_reason("npu", root=tmp_path, arch="aarch64") is not None
+    assert compiled_reason("npu", root=tmp_path, arch="aarch64") is not None
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def _bundled(path: Path) -> Model:
         compiled = tuple(v for v in bundle.manifest.variants if v.target.delegate is not Delegate.CPU)
         plain = {v.id: bundle.blob(v) for v in variants}
         known, _ = evidence.believed(evidence.read([bundle.path]) if _has_evidence(bundle) else (), variants)
-        theirs = {variant.id for variant in compiled}
+        known_of = bundle.evidence().latency
         return Model(
             variants=variants,
             graphs={id_: graph.read(blob) for id_, blob in plain.items()},
             peak_bytes={id_: arena.peak_bytes(blob) for id_, blob in plain.items()},
             evidence=known,
             compiled=compiled,
-            accelerated=tuple(entry for entry in bundle.evidence().latency if entry.variant in theirs),
+            accelerated=tuple(entry for entry in known_of if any(entry.is_of(variant) for variant in compiled)),
         )
 
 

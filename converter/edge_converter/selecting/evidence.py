@@ -46,7 +46,10 @@ def read(paths: Iterable[Path]) -> tuple[Latency, ...]:
 
 
 def believed(entries: Sequence[Latency], variants: Sequence[Variant]) -> tuple[tuple[Latency, ...], tuple[str, ...]]:
-    """The entries that are of these variants, marked with their files; and, in sentences, what was left out."""
+    """The entries that are of these variants, marked with their files; and, in sentences, what was left out.
+
+    What a variant took on another delegate than its own is not its latency, and decides nothing.
+    """
     by_id = {variant.id: variant for variant in variants}
     kept: list[Latency] = []
     left: Counter[str] = Counter()
@@ -54,6 +57,8 @@ def believed(entries: Sequence[Latency], variants: Sequence[Variant]) -> tuple[t
         variant = by_id.get(entry.variant)
         if variant is None:
             left[f"of {entry.variant}, which this bundle does not hold"] += 1
+        elif not entry.is_of(variant):
+            left[f"of {entry.variant} on {entry.delegate}, which it is not for"] += 1
         elif not _of(entry, variant):
             left[f"of {entry.variant}: it was measured on another file, or does not say on which"] += 1
         else:
@@ -69,7 +74,7 @@ def stamped(entries: Iterable[Latency], variants: Sequence[Variant]) -> tuple[La
 
 
 def merged(older: Sequence[Latency], newer: Sequence[Latency]) -> tuple[Latency, ...]:
-    """Both, where a newer entry replaces the older one of the same variant, machine, runtime and threads."""
+    """Both, where a newer one replaces the older of the same variant, machine, runtime, threads and delegate."""
     fresh = {_key(entry) for entry in newer}
     return (*(entry for entry in older if _key(entry) not in fresh), *newer)
 
@@ -118,12 +123,13 @@ def _of(entry: Latency, variant: Variant) -> bool:
 
 
 def _stamped(entry: Latency, variant: Variant) -> Latency:
-    return replace(entry, blob=variant.blob, precision=variant.precision, macs=variant.cost.macs)
+    own = {"blob": variant.blob, "precision": variant.precision, "macs": variant.cost.macs}
+    return replace(entry, delegate=variant.target.delegate.value, **own)
 
 
 def _key(entry: Latency) -> tuple[object, ...]:
     # What a device said of its profile stands beside what a conversion measured in passing on the same machine.
-    return entry.variant, entry.origin, entry.machine, entry.profile, entry.runtime, entry.threads
+    return entry.variant, entry.origin, entry.machine, entry.profile, entry.runtime, entry.threads, entry.delegate
 
 
 def _entries(number: int) -> str:

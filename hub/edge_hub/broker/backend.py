@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from edge_hub.address import Address, Endpoint
+from edge_hub.address import Endpoint
+from edge_sdk.address import Address
 
 
 class BrokerBackend(Protocol):

@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge_hub.address import Address, check_free
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import BrokerError
 from edge_sdk import atomic
+from edge_sdk.address import Address, check_free
 from edge_sdk.errors import EdgeError
 from edge_sdk.wire import Count, Text, Wire, decode, encode
 

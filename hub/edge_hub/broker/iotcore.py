@@ -11,11 +11,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_hub.address import Address, Endpoint
+from edge_hub.address import Endpoint
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY
-from edge_hub.errors import BrokerMissingError, UnsafeListenError
+from edge_hub.errors import BrokerMissingError
 from edge_sdk import atomic
+from edge_sdk.address import Address
+from edge_sdk.errors import UnsafeListenError
 
 # Not `-m`, which would look for modules in the current directory first.
 _PROGRAM = (

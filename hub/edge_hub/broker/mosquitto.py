@@ -19,12 +19,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_hub.address import Address, Endpoint
+from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import HUB_USER, access_file, hash_password, password_file
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE
 from edge_hub.errors import BrokerError, BrokerMissingError
 from edge_sdk import atomic
+from edge_sdk.address import Address
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import MAX_UP_BYTES
 

@@ -1,0 +1,145 @@
+"""An app at its daemon's word: which variant it is told to run, and what it tells of itself.
+
+How the two speak is `edge_sdk.link`'s business, how a variant is put in force `edge_sdk.switching`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+
+from edge_sdk.errors import DaemonUnreachableError, ModelClosedError
+from edge_sdk.lease import Seat
+from edge_sdk.link import DaemonLink
+from edge_sdk.local import AppReport, Assignment
+from edge_sdk.switch import Switch
+from edge_sdk.switching import Switcher
+from edge_sdk.tally import Tally
+
+_log = logging.getLogger(__name__)
+
+MAX_FAILURE = 1000
+
+
+class Follower:
+    """Carries out what the daemon says; what cannot be loaded is reported, and the old variant goes on.
+
+    Args:
+        link: To the daemon; closed together with this.
+        assignment: What runs at first.
+        seat: Where it runs.
+        switcher: Over that seat.
+        tally: Of the app's calls.
+        turn: Held while something is decided.
+    """
+
+    def __init__(
+        self,
+        link: DaemonLink,
+        assignment: Assignment,
+        *,
+        seat: Seat,
+        switcher: Switcher,
+        tally: Tally,
+        turn: threading.RLock,
+    ) -> None:
+        self._link, self._seat, self._switcher, self._tally, self._turn = link, seat, switcher, tally, turn
+        self._assigned: tuple[str, int, str] | None = None  # the newest: to which app, its serial, the variant
+        self._refused: tuple[str, int, str] | None = None  # one whose variant could not be loaded
+        self._failed: tuple[str, str] | None = None  # a variant that could not be loaded, and why; to be reported
+        self._switched_ms: float | None = None
+        self._note(assignment)
+        me = weakref.ref(self)
+
+        def report() -> AppReport:
+            follower = me()
+            if follower is None:  # forgotten without `close`
+                link.abandon()
+                return AppReport(active=assignment.variant)
+            return follower._report()  # noqa: SLF001 - a function of this class
+
+        def follow(told: Assignment) -> None:
+            follower = me()
+            if follower is not None:
+                follower._follow(told)  # noqa: SLF001 - a function of this class
+
+        link.start(report, follow)
+
+    def hurry(self) -> None:
+        """Report now: a call was late, or something has changed."""
+        self._link.hurry()
+
+    def pin(self, variant: str) -> None:
+        """Ask for the app's own pin, with the turn held; where no daemon answers, nobody is there to say no.
+
+        Raises:
+            PinnedError: The operator or the hub has pinned another.
+            UnknownVariantError: The model has no such variant there.
+        """
+        try:
+            self._note(self._link.pin(variant))
+        except DaemonUnreachableError as error:
+            _log.debug("the pin stays with the app: %s", error)
+
+    def unpin(self) -> bool:
+        """Give the app's pin back, with the turn held; whether there is somebody to decide."""
+        try:
+            self._adopt(self._link.pin(None))
+        except DaemonUnreachableError:
+            return False
+        return True
+
+    def over(self, switch: Switch) -> None:
+        """An order was carried out or failed, with the turn held: the daemon is to know."""
+        if switch.error is None:
+            self._switched_ms = switch.took_ms
+            return
+        self._failed = (switch.variant, str(switch.error)[:MAX_FAILURE])
+        if self._assigned is not None and self._assigned[2] == switch.variant:
+            self._refused = self._assigned
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._link.close()
+
+    def _report(self) -> AppReport:
+        self._switcher.tidy()
+        failed, self._failed = self._failed, None
+        switched_ms, self._switched_ms = self._switched_ms, None
+        taken = self._tally.take(self._seat.active)
+        return AppReport(
+            active=taken.variant,
+            calls=taken.calls,
+            late=taken.late,
+            failed=taken.failed,
+            p50_ms=taken.p50_ms,
+            p95_ms=taken.p95_ms,
+            switched_ms=switched_ms,
+            failed_variant=failed[0] if failed else None,
+            failure=failed[1] if failed else None,
+        )
+
+    def _follow(self, told: Assignment) -> None:
+        with self._turn:
+            try:
+                self._adopt(told)
+            except ModelClosedError as error:
+                _log.debug("there is nothing to switch: %s", error)
+
+    def _note(self, told: Assignment) -> bool:
+        """Take in an assignment; whether there is none newer: two threads and the app's own pins bring them."""
+        app = self._link.registered.app
+        if self._assigned is not None and self._assigned[0] == app and told.serial < self._assigned[1]:
+            return False
+        self._assigned = (app, told.serial, told.variant)
+        self._tally.limit_ms = told.max_latency_ms
+        return True
+
+    def _adopt(self, told: Assignment) -> None:
+        if not self._note(told):
+            return
+        if self._refused == self._assigned:
+            return  # it was tried and reported; another assignment is on its way
+        self._refused = None
+        self._switcher.begin(told.variant)

@@ -1,0 +1,105 @@
+"""An address and what goes with it, read strictly, made into a model that can be asked."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from edge_sdk.errors import MissingExtraError, UsageError
+from edge_sdk.remote.connection import Pool, Target, reason
+
+if TYPE_CHECKING:
+    from edge_sdk.remote.engine import RemoteModel
+
+_PORTS = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
+_HINT = "such as http://board-2:8080, https://HOST, grpc://HOST:PORT"
+_MOST_NAME = 500
+# RFC 9110: a token as the name; visible characters, spaces and tabs as the value.
+_HEADER_NAME = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
+_HEADER_VALUE = re.compile(r"\A[\x20-\x7e\t]{0,8000}\Z")
+
+
+def opened(
+    address: str,
+    *,
+    model: str,
+    version: str | None,
+    token: str | None,
+    headers: Mapping[str, str],
+    ca_file: str | os.PathLike[str] | None,
+    binary: bool | None,
+    connections: int,
+    most_bytes: int,
+) -> RemoteModel:
+    """The model at this address; nobody was asked yet.
+
+    Raises:
+        UsageError: An argument makes no sense.
+        MissingExtraError: It needs gRPC, which is not installed.
+    """
+    shown = "" if "@" in address else ascii(address[:80])  # there may be a password in it
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as cause:
+        raise UsageError(f"the address has a bad host or port: {cause}", hint=_HINT) from cause
+    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise UsageError("the address is not SCHEME://HOST[:PORT]", where=shown, hint=_HINT)
+    if not address.isascii() or not address.isprintable() or " " in address:
+        raise UsageError("the address holds characters that none has", where=shown, hint=_HINT)
+    for what, name in (("model", model), ("version", version)):
+        if name is not None and not 0 < len(name) <= _MOST_NAME:
+            raise UsageError(f"{what} is {name[:80]!r}", hint="give the name the server knows it by")
+    sent = _headers(headers, token)
+    is_encrypted = parts.scheme in {"https", "grpcs"}
+    port = port or _PORTS[parts.scheme]
+    if parts.scheme in {"grpc", "grpcs"}:
+        try:
+            from edge_sdk.remote.over_grpc import GrpcModel
+        except ModuleNotFoundError as cause:
+            raise MissingExtraError(
+                "gRPC is not installed", where=shown, hint="pip install 'adaptive-edge-sdk[grpc]', or use http://"
+            ) from cause
+        return GrpcModel(
+            parts.hostname, port, ca_file=ca_file if is_encrypted else None, is_encrypted=is_encrypted,
+            model=model, version=version, headers=sent, most_bytes=most_bytes,
+        )  # fmt: skip
+    from edge_sdk.remote.over_http import HttpModel
+
+    prefix = parts.path.rstrip("/")
+    target = Target(
+        host=parts.hostname,
+        port=port,
+        tls=_context(ca_file) if is_encrypted else None,
+        where=f"{parts.scheme}://{parts.netloc}{prefix}",
+    )
+    return HttpModel(
+        Pool(target, most=connections), prefix=prefix, model=model, version=version, headers=sent, binary=binary,
+        most_bytes=most_bytes,
+    )  # fmt: skip
+
+
+def _headers(headers: Mapping[str, str], token: str | None) -> dict[str, str]:
+    """What is sent with each request; the text of an error never repeats a value, which may be a secret."""
+    sent = dict(headers)
+    if token is not None:
+        sent["Authorization"] = f"Bearer {token}"
+    for name, value in sent.items():
+        if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
+            raise UsageError(
+                f"the header {name[:80]!a} cannot be sent", hint="names and values are printable ASCII on one line"
+            )
+    return sent
+
+
+def _context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as cause:  # ssl.SSLError is one
+        raise UsageError(
+            f"the certificates cannot be read: {reason(cause)}", where=str(ca_file), hint="give a file in PEM form"
+        ) from cause
