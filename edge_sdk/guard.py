@@ -85,7 +85,7 @@ class GuardedEngine:
             It is closed with this engine.
         delegate: What the accelerator is called in events.
         observe: Told the milliseconds of every call, whoever answered it.
-        report: Told what becomes of the accelerator; by default it is logged.
+        report: Told what becomes of the accelerator; by default it is logged. What it raises, the call raises.
         canary_s: How often the accelerator is tried with an input whose answer is known, between calls.
         quarantine_s: The first; it doubles up to an hour.
 
