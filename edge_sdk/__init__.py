@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_sdk.errors import EdgeError
     from edge_sdk.interpreter import Interpreter
     from edge_sdk.model import EdgeModel
+    from edge_sdk.opening import open_engine
     from edge_sdk.parallel.pipeline import Pipeline
     from edge_sdk.parallel.pool import ReplicaPool
     from edge_sdk.preference import Mode, Preference
@@ -34,6 +35,7 @@ _HOMES = {
     "Preference": "edge_sdk.preference",
     "RemoteEngine": "edge_sdk.remote.engine",
     "ReplicaPool": "edge_sdk.parallel.pool",
+    "open_engine": "edge_sdk.opening",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "RemoteEngine",
     "ReplicaPool",
     "__version__",
+    "open_engine",
 ]
 
 

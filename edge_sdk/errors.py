@@ -187,9 +187,16 @@ class DelegateUnavailableError(DelegateError):
 
 
 class WorkerLostError(DelegateError):
-    """The process in which an accelerator computes crashed, hung, or ran out of memory."""
+    """The process in which an accelerator computes crashed, hung, or ran out of memory.
+
+    `is_lasting` where the library's own fault ended it, which it would commit again.
+    """
 
     code = "worker-lost"
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", is_lasting: bool = False) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.is_lasting = is_lasting
 
 
 class ModelLoadError(DelegateError):

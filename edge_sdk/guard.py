@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.delegates.canary import Canary, said
-from edge_sdk.errors import DelegateError, EdgeError, ModelClosedError
+from edge_sdk.errors import DelegateError, EdgeError, InputError, ModelClosedError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,7 +85,7 @@ class GuardedEngine:
             It is closed with this engine.
         delegate: What the accelerator is called in events.
         observe: Told the milliseconds of every call, whoever answered it.
-        report: Told what becomes of the accelerator; by default it is logged.
+        report: Told what becomes of the accelerator; by default it is logged. What it raises, the call raises.
         canary_s: How often the accelerator is tried with an input whose answer is known, between calls.
         quarantine_s: The first; it doubles up to an hour.
 
@@ -119,6 +119,8 @@ class GuardedEngine:
         self._primary: AnyEngine | None = None
         self._strikes = 0
         self._stopped = threading.Event()
+        # Of the event, so that whoever keeps it does not keep the engine.
+        self.is_closing: Callable[[], bool] = self._stopped.is_set
         self._restorer: threading.Thread | None = None
         self._due_s = time.monotonic() + canary_s
         self.reason = ""
@@ -184,7 +186,9 @@ class GuardedEngine:
         except DelegateError as error:
             self._out_of_use(primary, error.what, Happening.QUARANTINED)
             return self._behind.run(arrays)
-        except ModelClosedError:  # another call found it broken, or this engine is closed: then so is the twin
+        except (ModelClosedError, InputError):
+            # Another call found it broken, or this engine is closed: then so is the twin. Or it takes less than the
+            # twin does, as one of integers that refuses what is no number.
             return self._behind.run(arrays)
         if _all_numbers(answer):
             return answer
@@ -236,13 +240,18 @@ class GuardedEngine:
                 return
             self._primary = None
             self.reason = reason
-            again_s = self._strike()
+            again_s: float | None = self._strike()
             thread = threading.Thread(
                 target=_restore, args=(weakref.ref(self), self._stopped, primary, again_s), daemon=True
             )
             thread.name = f"edge-restore-{self.delegate}"
-            self._restorer = thread
-        thread.start()
+            try:
+                thread.start()  # with the lock held: `close` joins it
+                self._restorer = thread
+            except RuntimeError:  # there may be no more threads, or the interpreter ends: the twin goes on alone
+                again_s = None
+        if again_s is None and primary is not None:
+            primary.close()
         self._report(DelegateEvent(happening=happening, delegate=self.delegate, reason=reason, again_s=again_s))
 
     def _strike(self) -> float:

@@ -98,7 +98,7 @@ def open_engine(
                 canary_s=canary_s,
                 quarantine_s=quarantine_s,
             )
-            opener.cancelled = _never
+            opener.cancelled = engine.is_closing
     except BaseException:
         (engine or right).close()
         raise
@@ -193,8 +193,10 @@ class _Opener:
         known = self.findings.known(noted)
         if known is not None and not known.works:
             raise DelegateUnavailableError(f"{known.reason} (found out before)", where=self.shown, hint=_AGAIN)
+        if known is None and not self.isolated:
+            self._try_out(found)
         try:
-            engine = self._isolated_engine(found) if self.isolated else self._own_engine(found, known)
+            engine = self._isolated_engine(found) if self.isolated else self._own_engine(found)
         except DelegateError as error:
             self.findings.note(noted, finding_of(error))
             raise
@@ -211,18 +213,16 @@ class _Opener:
             cancelled=self.cancelled,
         )
 
-    def _own_engine(self, found: Delegation, known: Finding | None) -> AnyEngine:
+    def _try_out(self, found: Delegation) -> None:
+        """In a process of its own, which notes what it finds."""
         if self.cancelled():
             raise ModelClosedError("the load was cancelled", where=self.model)
-        if known is None:
-            outcome = probe(found, self.model, twin=self.twin, deadline_s=self.deadline_s)
-            if isinstance(outcome, Unavailable):
-                raise DelegateError(outcome.reason, where=self.shown, hint=outcome.hint)
+        outcome = probe(found, self.model, twin=self.twin, deadline_s=self.deadline_s, findings=self.findings)
+        if isinstance(outcome, Unavailable):
+            raise DelegateUnavailableError(outcome.reason, where=self.shown, hint=outcome.hint)
+
+    def _own_engine(self, found: Delegation) -> AnyEngine:
         return Engine(self.model, threads=self.threads, runtime=with_delegate(found, choose()))
-
-
-def _never() -> bool:
-    return False
 
 
 def library(path: str | os.PathLike[str], **options: str) -> DelegateRequest:

@@ -6,7 +6,6 @@ dequantized. Nothing is cast that would lose information without saying so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +83,8 @@ class Port:
         if not self.is_real:
             return self._take_exact(array)
         real = _as_float32(array, self.name)
-        if self.finite and real.size and not (math.isfinite(real.min()) and math.isfinite(real.max())):
+        # `reduce` rather than `all`, which costs another microsecond in Python.
+        if self.finite and not np.logical_and.reduce(np.isfinite(real), axis=None):
             raise InputValueError(
                 "holds NaN or infinity, which this variant's integer arithmetic cannot represent",
                 where=f"input {self.name!r}",

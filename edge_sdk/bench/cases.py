@@ -127,9 +127,10 @@ def _on_cpu(variant: Variant, path: Path, wanted: Wanted, *, isolated: bool) -> 
         reason = f"needs {', '.join(sorted(lacking))}, which this CPU does not have"
         yield Left(id=variant.id, delegate=CPU, reason=reason)
         return
-    yield from (Case(variant=variant, path=path, way=Way.PLAIN, threads=threads) for threads in wanted.counts)
-    beside = ((Way.RAW, wanted.raw), (Way.ISOLATED, isolated))
-    yield from (Case(variant=variant, path=path, way=way, threads=wanted.counts[0]) for way, is_on in beside if is_on)
+    # What is compared with each other takes its turn one after the other.
+    ways = ((Way.PLAIN, True), (Way.RAW, wanted.raw), (Way.ISOLATED, isolated))
+    yield from (Case(variant=variant, path=path, way=way, threads=wanted.counts[0]) for way, is_on in ways if is_on)
+    yield from (Case(variant=variant, path=path, way=Way.PLAIN, threads=threads) for threads in wanted.counts[1:])
 
 
 def _on_delegate(variant: Variant, path: Path, twin: Path, looked: _Looked, threads: int) -> Case | Left:

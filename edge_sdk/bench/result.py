@@ -13,7 +13,7 @@ class Raw:
     """The bare interpreter on the same file, in the same turns.
 
     Attributes:
-        ratio: The variant's median over this one.
+        ratio: What the variant takes over this one: the median over all turns, of the quickest inference in each.
     """
 
     variant: str
@@ -40,7 +40,11 @@ class BestThreads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """What a process of its own costs an inference of the variant on the CPU; it is in the times of delegates."""
+    """What a process of its own costs an inference of the variant on the CPU; it is in the times of delegates.
+
+    Attributes:
+        cost_ms: The median over all turns, of the quickest inference in each.
+    """
 
     variant: str
     cost_ms: float

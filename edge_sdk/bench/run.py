@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from edge_sdk import energy
 from edge_sdk import threads as counting
@@ -134,6 +135,11 @@ def _beside(timed: Sequence[Timed], one: Timed) -> Timed | None:
     return next(mine, None)
 
 
+def _pairs(one: Timed, other: Timed) -> Iterator[tuple[float, float]]:
+    """The quickest of each turn that both had; the turns of the two came one after the other."""
+    return zip(one.quickest_ms, other.quickest_ms, strict=False)
+
+
 def _raws(timed: Sequence[Timed]) -> Iterator[Raw]:
     for one in timed:
         ours = _beside(timed, one) if one.case.way is Way.RAW else None
@@ -145,7 +151,7 @@ def _raws(timed: Sequence[Timed]) -> Iterator[Raw]:
                 median_ms=one.median_ms,
                 p95_ms=one.p95_ms,
                 p99_ms=one.p99_ms,
-                ratio=round(ours.median_ms / max(one.median_ms, 1e-6), 3),
+                ratio=round(median(a / max(b, 1e-6) for a, b in _pairs(ours, one)), 3),
             )
 
 
@@ -153,7 +159,8 @@ def _isolations(timed: Sequence[Timed]) -> Iterator[Isolation]:
     for one in timed:
         ours = _beside(timed, one) if one.case.way is Way.ISOLATED else None
         if ours is not None:
-            yield Isolation(variant=one.case.variant.id, cost_ms=round(one.median_ms - ours.median_ms, 4))
+            cost_ms = median(b - a for a, b in _pairs(ours, one))
+            yield Isolation(variant=one.case.variant.id, cost_ms=round(cost_ms, 4))
 
 
 def _best_threads(timed: Sequence[Timed]) -> Iterator[BestThreads]:

@@ -67,7 +67,8 @@ def _text(result: Benched, reference: str) -> str:
 
 def _table(result: Benched, reference: str) -> Iterator[str]:
     """A variant's rows stand together, the fastest variant first; a column that says nothing is left out."""
-    base = next((x.median_ms for x in reversed(result.latency) if x.variant == reference and x.delegate == _CPU), None)
+    place = reference, _CPU, result.threads[0]
+    base = next((x.median_ms for x in result.latency if (x.variant, x.delegate, x.threads) == place), None)
     columns = {
         "variant": True,
         "on": any(entry.delegate != _CPU for entry in result.latency),

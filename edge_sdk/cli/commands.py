@@ -170,6 +170,12 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stored", action="store_true", help="of a .tflite file: tensors as the file stores them")
     parser.add_argument("--variant", metavar="ID", help="of a bundle: this one and no other")
     parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="for one inference (default 1)")
+    parser.add_argument(
+        "--delegate",
+        type=a_path,
+        metavar="NAME",
+        help="who computes (default: for a bundle the accelerators found here, for a file the CPU)",
+    )
     parser.add_argument("--name", type=_model_name, metavar="NAME", help="in the address; else the model's own")
     parser.add_argument("--host", default="127.0.0.1", help="to listen at (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default 8080)")

@@ -85,12 +85,8 @@ def _wrapped(text: str, first: str, indent: str, width: int) -> list[str]:
 
 
 def _verdict(report: Report, width: int) -> list[str]:
-    counts = [
-        (report.counted(State.BROKEN), "broken"),
-        (report.counted(State.WARNING), "to look at"),
-        (report.counted(State.MISSING), "not here"),
-    ]
-    told = ", ".join(f"{count} {word}" for count, word in counts if count) or "nothing is amiss"
+    counts = {state: report.counted(state) for state in (State.BROKEN, State.WARNING, State.MISSING)}
+    told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "nothing is amiss"
     verdict = "Models run here" if report.works else "No model runs here"
     legend = "  ".join(f"{mark} {state.value}" for state, mark in _marks().items())
     return [*_wrapped(f"{verdict}: {told}.", "", "", width), legend]

@@ -61,7 +61,13 @@ def run(args: argparse.Namespace) -> int:
     address = Address(host=args.host, port=args.port)
     refuse_unsafe(address, what="edge serve", allowed=args.insecure_listen or token is not None)
     served = opened(
-        args.model, name=args.name, variant=args.variant, segment=args.segment, stored=args.stored, threads=args.threads
+        args.model,
+        name=args.name,
+        variant=args.variant,
+        segment=args.segment,
+        stored=args.stored,
+        delegate=args.delegate,
+        threads=args.threads,
     )
     try:
         listener = bind(address, what="edge serve", hint="stop what listens there, or take another --port")

@@ -12,15 +12,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edge_sdk.anyengine import AnyEngine
-from edge_sdk.engine import Engine
 from edge_sdk.errors import InputError
-from edge_sdk.front import Array
+from edge_sdk.front import Array, Front
 from edge_sdk.port import Port
 
 # Of the range of the right answer. 16-bit floats were seen to differ by 3e-4 in a softmax, another rounding of integers
 # by a step or two an operator; what is wrong differs by about the whole range.
 _SHARE = 0.1
 _STEPS = 3.0  # of a quantized output, whose whole range may be a few steps
+# Of the largest value: an answer of one number has no range. Ten times what rounding to 16 bits costs (2^-11).
+_ROUNDING = 5e-3
+# Of the difference that a step of 8 bits makes in the input: where that turns the answer round, as in the sorted boxes
+# of a detector, another rounding may, too.
+_SHAKE = 2.0**-8
+_SHAKEN = 4.0
 _LEAST = 1e-6
 
 
@@ -31,14 +36,15 @@ class Canary:
         twin: Gives it now; not kept.
     """
 
-    def __init__(self, twin: Engine) -> None:
+    def __init__(self, twin: Front) -> None:
         inputs, outputs = twin.ports
         generator = np.random.default_rng(0)
         self._sample = [_noise(each, generator) for each in inputs]
         self._right = twin.run(self._sample)
+        shaken = twin.run([_shaken(array, generator) for array in self._sample])
         self._allowed = [
-            _SHARE * _spread(answer) + _STEPS * (each.scale or 0.0)
-            for answer, each in zip(self._right, outputs, strict=True)
+            _tolerance(right, other) + _STEPS * (each.scale or 0.0)
+            for right, other, each in zip(self._right, shaken, outputs, strict=True)
         ]
 
     def distance(self, engine: AnyEngine, *, observe: Callable[[float], None] = lambda _: None) -> float:
@@ -64,9 +70,9 @@ class Canary:
             return float("inf")
         worst = 0.0
         for mine, right, allowed in zip(answer, self._right, self._allowed, strict=True):
-            if not mine.size:
-                continue
-            furthest = float(np.abs(mine.astype(np.float64) - right.astype(np.float64)).max())
+            if right.dtype.kind != "f":
+                continue  # the number of a class, of a box: nearly right is no nearer than wrong
+            furthest = _furthest(mine, right)
             if not np.isfinite(furthest):
                 return float("inf")
             worst = max(worst, furthest / allowed)
@@ -80,11 +86,27 @@ def said(distance: float) -> str:
     return f"its answer is {distance:.3g} times as far from its twin's as rounding explains"
 
 
-def _spread(answer: Array) -> float:
-    if not answer.size:
+def _tolerance(right: Array, shaken: Array) -> float:
+    known = right[np.isfinite(right)].astype(np.float64)
+    if not known.size:
         return _LEAST
-    wide = answer.astype(np.float64)
-    return max(float(wide.max() - wide.min()), _LEAST * max(1.0, float(np.abs(wide).max())))
+    rounding = _ROUNDING * float(np.abs(known).max())
+    moved = _furthest(shaken, right) if shaken.shape == right.shape else float("inf")
+    return max(_LEAST, _SHARE * float(known.max() - known.min()) + rounding + _SHAKEN * moved)
+
+
+def _furthest(mine: Array, right: Array) -> float:
+    """The largest difference, where the right answer is a number: a model may well answer minus infinity."""
+    is_known = np.isfinite(right)
+    return float(np.abs(mine[is_known].astype(np.float64) - right[is_known].astype(np.float64)).max(initial=0.0))
+
+
+def _shaken(array: Array, generator: np.random.Generator) -> Array:
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    step = _SHAKE * max(float(np.abs(array).max()), _LEAST)
+    moved: Array = (array + generator.uniform(-step, step, array.shape)).astype(array.dtype)
+    return moved
 
 
 def _noise(port: Port, generator: np.random.Generator) -> Array:

@@ -18,7 +18,7 @@ from edge_sdk.delegates.canary import Canary, said
 from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.delegates.findings import Finding, Findings
 from edge_sdk.engine import Engine
-from edge_sdk.errors import DelegateError, DelegateUnavailableError
+from edge_sdk.errors import DelegateError, DelegateUnavailableError, WorkerLostError
 from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.isolation.engine import LOAD_DEADLINE_S
 from edge_sdk.machine import machine_name
@@ -76,9 +76,11 @@ def probe(
 def finding_of(error: DelegateError) -> Finding:
     """What is to be remembered of a failure.
 
-    A device that is absent or in use may be there the next time; a crash and a hang will come again.
+    A device that is absent or in use may be there the next time, and memory, too; a crash and a hang will come again.
     """
-    is_lasting = not isinstance(error, DelegateUnavailableError)
+    is_lasting = (
+        error.is_lasting if isinstance(error, WorkerLostError) else not isinstance(error, DelegateUnavailableError)
+    )
     return Finding(works=False, what=error.where[:1000], reason=error.what[:1000], is_lasting=is_lasting)
 
 

@@ -2,60 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_sdk import footprint
-from edge_sdk.doctor.contract import Finding, Place, State, absent
+from edge_sdk.doctor.contract import Finding, Place, State, absent, parted
 from edge_sdk.errors import DelegateError, EdgeError
-from edge_sdk.runtime import Unavailable, available, choose
+from edge_sdk.runtime import RUNTIME_VARIABLE, Runtime, Unavailable, available
 
 # A dense layer and a softmax: the same file as the tests' own (tests/data/tiny/make_tiny.py).
 TINY = Path(__file__).parent / "tiny.tflite"
 _DEADLINE_S = 60.0
 _OLDEST = (2, 1, 1)  # of ai-edge-litert, as pyproject asks
 _LITERT = "ai-edge-litert"
+_WHAT = "computing"
+_CRASHED = "ended the runtime with"  # as `footprint` says it
 
 
 def look(place: Place) -> Iterator[Finding]:
     """See `Look`."""
     del place  # what is installed is this Python's
-    tried = _tried()
-    yield tried
-    if "ended the runtime" in tried.reason:
-        return  # whatever crashes there would crash here
-    for each in available():
-        if isinstance(each, Unavailable):
-            breaks = "not installed" not in each.reason
-            yield absent(each, state=State.BROKEN if breaks else State.MISSING)
-        elif each.name == _LITERT and _numbers(each.version) < _OLDEST:
-            yield Finding(
-                what=each.name,
-                state=State.WARNING,
-                reason=f"{each.version} is older than what this SDK is tested with",
-                command=f"pip install -U {_LITERT}",
-            )
-        else:
-            yield Finding(what=each.name, state=State.OK, reason=each.version)
-
-
-def _tried() -> Finding:
-    what = "computing"
     try:
         found = footprint.of(TINY, threads=1, deadline_s=_DEADLINE_S)
     except DelegateError as error:
-        command, hint = _mended(error)
-        return Finding(what=what, state=State.BROKEN, reason=error.what, command=command, hint=hint, is_vital=True)
-    reason = f"a small model runs on the CPU with {found.runtime}, {found.load_ms:.3g} ms to the first answer"
-    return Finding(what=what, state=State.OK, reason=reason, is_vital=True)
+        if _CRASHED in error.what:  # whatever crashes there would crash here
+            yield _broken(error.what, f"pip install --force-reinstall {_LITERT}", "or take another version of it")
+            return
+        known = available()
+        yield _broken(error.what, *_mended(known, error))
+    else:
+        known = available()
+        reason = f"a small model runs on the CPU with {found.runtime}, {found.load_ms:.3g} ms to the first answer"
+        yield Finding(what=_WHAT, state=State.OK, reason=reason, is_vital=True)
+    yield from map(_told, known)
 
 
-def _mended(error: EdgeError) -> tuple[str, str]:
-    try:
-        choose()
-    except EdgeError as chosen:
-        return "pip install -U adaptive-edge-sdk", chosen.hint
-    return f"pip install -U --force-reinstall {_LITERT}", error.hint
+def _told(one: Runtime | Unavailable) -> Finding:
+    if isinstance(one, Unavailable):
+        return absent(one, state=State.BROKEN if _is_broken(one) else State.MISSING)
+    if one.name == _LITERT and _numbers(one.version) < _OLDEST:
+        return Finding(
+            what=one.name,
+            state=State.WARNING,
+            reason=f"{one.version} is older than what this SDK is tested with",
+            command=f"pip install -U {_LITERT}",
+        )
+    return Finding(what=one.name, state=State.OK, reason=one.version)
+
+
+def _broken(reason: str, command: str, hint: str) -> Finding:
+    return Finding(what=_WHAT, state=State.BROKEN, reason=reason, command=command, hint=hint, is_vital=True)
+
+
+def _mended(known: Sequence[Runtime | Unavailable], error: EdgeError) -> tuple[str, str]:
+    """Command and hint: what mends the runtime that is there and broken, else what brings the preferred one."""
+    missing = [one for one in known if isinstance(one, Unavailable)]
+    named = os.environ.get(RUNTIME_VARIABLE)
+    if named and len(missing) < len(known):
+        return f"unset {RUNTIME_VARIABLE}", f"it asks for {named[:80]!r}, and others are installed"
+    if len(missing) < len(known):
+        return f"pip install --force-reinstall {_LITERT}", error.hint
+    worst = next(filter(_is_broken, missing), missing[0])
+    return parted(worst.hint)
+
+
+def _is_broken(one: Unavailable) -> bool:
+    return "not installed" not in one.reason
 
 
 def _numbers(version: str) -> tuple[int, ...]:

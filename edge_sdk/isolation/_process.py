@@ -32,6 +32,8 @@ _WORDS = {
     signal.SIGFPE: "crashed (arithmetic error)",
     signal.SIGKILL: "was killed (out of memory?)",
 }
+# By which a library fails of its own; the others come from outside.
+_FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
 # Modules are found where the app finds them, from the first import on: neither `-m` nor a path would do for one that
 # was not installed, and both look first into the directory the app happens to be in.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation.worker import main; main(sys.argv[1:2])"
@@ -169,6 +171,12 @@ class Worker:
                 how = _WORDS.get(-status, f"ended with status {status}")  # type: ignore[call-overload]
         said = self.said()
         return f"the worker process {how}" + (f": {said}" if said else "")
+
+    @property
+    def has_crashed(self) -> bool:
+        """It ended, and by a fault of what it had loaded."""
+        status = self._process.returncode
+        return status is not None and -status in _FAULTS
 
     def said(self) -> str:
         """The last telling line on its standard error; empty where there is none."""

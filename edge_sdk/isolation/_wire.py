@@ -19,10 +19,11 @@ from edge_sdk.wire import Count, Millis, Wire
 MAX_PACKET_BYTES = 128 * 1024
 MAX_REASON_CHARS = 1000
 MAX_NAME_CHARS = 500  # what a converter joins from the names of fused operators may be longer
+_MOST_TENSORS = 256  # language models hand on a key and a value for every layer
 
 Dimension = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=8)]
-Shapes = Annotated[tuple[Shape, ...], Meta(max_length=64)]
+Shapes = Annotated[tuple[Shape, ...], Meta(max_length=_MOST_TENSORS)]
 Reason = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
 K = TypeVar("K")
 
@@ -40,7 +41,7 @@ class PortSpec(Wire, frozen=True, kw_only=True):
     finite: bool = False
 
 
-Ports = Annotated[tuple[PortSpec, ...], Meta(min_length=1, max_length=64)]
+Ports = Annotated[tuple[PortSpec, ...], Meta(min_length=1, max_length=_MOST_TENSORS)]
 
 
 class Open(Wire, frozen=True, kw_only=True, tag="open"):

@@ -36,6 +36,7 @@ LOAD_DEADLINE_S = 60.0  # a GPU was seen to compile its shaders for 28 to 41 s, 
 _PATIENCE = 30.0
 _SHORTEST_S, _LONGEST_S = 3.0, 120.0
 _LOOK_S = 0.05
+_STARTING = "it was starting"
 
 
 class IsolatedEngine(Front):
@@ -51,7 +52,8 @@ class IsolatedEngine(Front):
         threads: Of the interpreter there.
         stored: As of `Engine`.
         deadline_s: For the library and the first answer together, from when the process has started.
-        call_deadline_s: Of each call; None allows 30 times the slowest seen so far, at least 3 s and at most 120 s.
+        call_deadline_s: Of each call; None allows 30 times the slowest seen so far, the load included, at least 3 s
+            and at most 120 s; more where inputs of free sizes are larger than ever before.
         observe: Told the milliseconds of every inference, the way there and back included.
         cancelled: Asked while the model loads: True ends it with `ModelClosedError`.
 
@@ -158,6 +160,8 @@ class IsolatedEngine(Front):
 
     _is_lost = False
     _number = 0  # of the last call
+    _largest = 1  # bytes of inputs of one call so far
+    _answer_views: list[Array]
     _is_owed = False  # the worker owes an answer to a call that was interrupted
 
     def _exchange(self, worker: Worker, values: Sequence[Array]) -> list[Array]:
@@ -176,8 +180,9 @@ class IsolatedEngine(Front):
         try:
             self._line.send(_wire.encode(call))
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
-        message = _wire.said(self._reply(worker))
+            raise self._gone(worker) from cause
+        message = _wire.said(self._reply(worker, share=end / self._largest))
+        self._largest = max(self._largest, end)
         if not isinstance(message, _wire.Answer | _wire.Failed) or message.number != self._number:
             raise WorkerLostError("the worker answers out of turn", where=self.where)
         if isinstance(message, _wire.Failed):
@@ -191,23 +196,31 @@ class IsolatedEngine(Front):
         there = layout(given, [each.dtype for each in outputs], start=end)
         return [view.copy() for view in self._memory.found(there)]
 
-    def _reply(self, worker: Worker) -> bytes:
-        if not wait_for(self._line, self._patience_s()):
+    def _reply(self, worker: Worker, *, share: float = 1.0) -> bytes:
+        patience_s = self._patience_s(share)
+        if not wait_for(self._line, patience_s):
             worker.kill()
-            raise WorkerLostError(f"no answer within {self._patience_s():.3g} s, so it was ended", where=self.where)
+            raise WorkerLostError(
+                f"no answer within {patience_s:.3g} s, so it was ended", where=self.where, is_lasting=True
+            )
         try:
             reply = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError as cause:
-            raise WorkerLostError(worker.why(), where=self.where) from cause
+            raise self._gone(worker) from cause
         if not reply:
-            raise WorkerLostError(worker.why(), where=self.where)
+            raise self._gone(worker)
         self._is_owed = False
         return reply
+
+    def _gone(self, worker: Worker) -> WorkerLostError:
+        why = worker.why()  # waits for it to end
+        return WorkerLostError(why, where=self.where, is_lasting=worker.has_crashed)
 
     def _arrange(self) -> None:
         """Views of the tensors in the shapes they have in almost every call."""
         self._usual: Layout = layout([each.shape for each in self._inputs], [each.dtype for each in self._inputs])
         self._views = self._memory.views(self._usual)
+        self._largest = max(1, self._usual.end)
         self._answers = layout(
             [each.shape for each in self._outputs], [each.dtype for each in self._outputs], start=self._usual.end
         )
@@ -219,7 +232,7 @@ class IsolatedEngine(Front):
         assert worker is not None  # noqa: S101 - made by the only caller
         end_s = time.monotonic() + _START_S
         while True:
-            message = _wire.said(self._packet(worker, doing or "it was starting", end_s, cancelled))
+            message = _wire.said(self._packet(worker, doing or _STARTING, end_s, cancelled))
             if isinstance(message, _wire.Opened):
                 return message
             if isinstance(message, _wire.Refused):
@@ -242,13 +255,19 @@ class IsolatedEngine(Front):
                     f"hung while {doing}" + (f": {said}" if said else ""),
                     where=self._named(),
                     hint="is the device in use, or its driver of another version?",
+                    is_lasting=doing != _STARTING,
                 )
         try:
             packet = self._line.recv(_wire.MAX_PACKET_BYTES)
         except OSError:
             packet = b""
         if not packet:
-            raise WorkerLostError(f"{worker.why()}, while {doing}", where=self._named())
+            why = worker.why()  # waits for it to end
+            raise WorkerLostError(
+                f"{why}, while {doing}",
+                where=self._named(),
+                is_lasting=worker.has_crashed and doing != _STARTING,
+            )
         return packet
 
     def _refusal(self, message: _wire.Refused, worker: Worker) -> DelegateError:
@@ -263,10 +282,11 @@ class IsolatedEngine(Front):
     def _named(self) -> str:
         return f"{self.where} on {self.delegation}" if self.delegation is not None else self.where
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, share: float) -> float:
+        """Seconds for a call whose inputs are so many times as large as the largest so far: it computes more."""
         if self._call_deadline_s is not None:
             return self._call_deadline_s
-        return min(_LONGEST_S, max(_SHORTEST_S, _PATIENCE * self._slowest_s))
+        return min(_LONGEST_S, max(_SHORTEST_S, _PATIENCE * self._slowest_s) * max(1.0, share))
 
     def _closed(self) -> ModelClosedError:
         return ModelClosedError(self._why_closed, where=self.where, hint="open it again")

@@ -10,7 +10,7 @@ class Bell:
     """Wakes the one thread that waits for it; a ring that comes before the wait is not lost.
 
     `ring` takes no lock that anybody holds for long and never blocks: a finalizer may call it, which runs in whatever
-    thread the garbage collector chose, with whatever locks that thread holds. It costs a third of a `Condition`.
+    thread the garbage collector chose, with whatever locks that thread holds.
     """
 
     __slots__ = ("_lock",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge_sdk.errors import RemoteAnswerError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.protocol import ModelMetadata
-from edge_sdk.remote.tensors import Array, datatype, fits, spec
+from edge_sdk.remote.tensors import Array, datatype, fits, metadata, spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +35,31 @@ class Given:
     array: Array
 
 
-def described(told: ModelMetadata, *, where: str, is_binary: bool) -> Described:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What the caller says of the model; it counts where the server says nothing."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+def described(told: ModelMetadata, declared: Declared, *, where: str, is_binary: bool) -> Described:
     """The metadata, checked.
 
     Raises:
         RemoteAnswerError: It names no inputs or outputs, one twice, or one of a datatype that cannot travel.
     """
     parts: list[tuple[TensorSpec, ...]] = []
-    for what, tensors in (("inputs", told.inputs), ("outputs", told.outputs)):
+    said = (
+        ("inputs", told.inputs or tuple(metadata(each) for each in declared.inputs)),
+        ("outputs", told.outputs or tuple(metadata(each) for each in declared.outputs)),
+    )
+    for what, tensors in said:
         if not tensors:
             raise RemoteAnswerError(
-                f"the server does not say what {what} the model has", where=where, hint="declare them in its settings"
+                f"the server does not say what {what} the model has",
+                where=where,
+                hint=f"declare them in its settings, or pass {what}=",
             )
         if len({each.name for each in tensors}) < len(tensors):
             raise RemoteAnswerError(f"two {what} of the model have one name", where=where)

@@ -26,7 +26,7 @@ from edge_sdk.port import Port
 from edge_sdk.remote.budget import RetryBudget
 from edge_sdk.remote.calls import Calls, lost
 from edge_sdk.remote.deadline import Deadline
-from edge_sdk.remote.described import Described
+from edge_sdk.remote.described import Declared, Described
 from edge_sdk.remote.opening import opened
 from edge_sdk.remote.tensors import Array, fits
 
@@ -53,7 +53,7 @@ class RemoteModel(Protocol):
     def where(self) -> str:
         """The model's address."""
 
-    def describe(self, deadline: Deadline) -> Described:
+    def describe(self, declared: Declared, deadline: Deadline) -> Described:
         """What the server says of it."""
 
     def infer(self, arrays: Sequence[Array], known: Described, deadline: Deadline) -> list[Array]:
@@ -83,6 +83,8 @@ class RemoteEngine:
         token: Sent as a bearer token.
         headers: Sent with each request.
         ca_file: Certificates to check the server's by; None takes the system's.
+        inputs: What the model takes, where the server does not say it.
+        outputs: What it gives, likewise.
         binary: Whether tensors travel as bytes; None asks the server. Over gRPC they always do.
         connections: How many calls may be on their way at once; others wait for one of them.
         budget: How many calls may be repeated; several engines may share one.
@@ -104,6 +106,8 @@ class RemoteEngine:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
+        inputs: Sequence[TensorSpec] = (),
+        outputs: Sequence[TensorSpec] = (),
         binary: bool | None = None,
         connections: int = 8,
         budget: RetryBudget | None = None,
@@ -131,7 +135,8 @@ class RemoteEngine:
         self._forgotten = weakref.finalize(self, self._model.close)
         try:
             deadline = Deadline(deadline_s, where=self.where)
-            self._known: Described = self._repeated(lambda: self._model.describe(deadline), deadline)
+            declared = Declared(inputs=tuple(inputs), outputs=tuple(outputs))
+            self._known: Described = self._repeated(lambda: self._model.describe(declared, deadline), deadline)
         except BaseException:
             self._forgotten()
             raise

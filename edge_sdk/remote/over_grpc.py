@@ -23,7 +23,7 @@ from edge_sdk.errors import (
     UsageError,
 )
 from edge_sdk.remote.deadline import Deadline
-from edge_sdk.remote.described import Described, Given, arranged, described
+from edge_sdk.remote.described import Declared, Described, Given, arranged, described
 from edge_sdk.remote.grpc_messages import CONTENTS, MESSAGES, path
 from edge_sdk.remote.protocol import ModelMetadata, Tensor
 from edge_sdk.remote.tensors import Array, datatype, packed, unlisted, unpacked
@@ -92,7 +92,7 @@ class GrpcModel:
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
         self._numbers = itertools.count(1)
 
-    def describe(self, deadline: Deadline) -> Described:
+    def describe(self, declared: Declared, deadline: Deadline) -> Described:
         """What the server says of the model.
 
         Raises:
@@ -104,7 +104,8 @@ class GrpcModel:
             what: [{"name": each.name, "datatype": each.datatype, "shape": list(each.shape)} for each in tensors]
             for what, tensors in (("inputs", told.inputs), ("outputs", told.outputs))
         }
-        return described(self._converted({"name": told.name} | parts, ModelMetadata), where=self.where, is_binary=True)
+        model = self._converted({"name": told.name} | parts, ModelMetadata)
+        return described(model, declared, where=self.where, is_binary=True)
 
     def infer(self, arrays: Sequence[Array], known: Described, deadline: Deadline) -> list[Array]:
         """One answer per output, held against what the server said of the model.

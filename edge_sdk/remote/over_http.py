@@ -24,7 +24,7 @@ from edge_sdk.errors import (
 )
 from edge_sdk.remote.connection import Answer, Pool
 from edge_sdk.remote.deadline import Deadline
-from edge_sdk.remote.described import Described, Given, arranged, described
+from edge_sdk.remote.described import Declared, Described, Given, arranged, described
 from edge_sdk.remote.protocol import (
     BINARY_EXTENSION,
     HEADER_LENGTH,
@@ -91,7 +91,7 @@ class HttpModel:
         """The model's address."""
         return f"{self._pool.target.where.rstrip('/')}{self._path.removeprefix(self._prefix)}"
 
-    def describe(self, deadline: Deadline) -> Described:
+    def describe(self, declared: Declared, deadline: Deadline) -> Described:
         """What the server says of the model.
 
         Raises:
@@ -105,7 +105,8 @@ class HttpModel:
                 if error.status != _NOT_FOUND:
                     raise
                 self._binary = False  # a server without metadata of itself
-        return described(self._ask(self._path, ModelMetadata, deadline), where=self.where, is_binary=self._binary)
+        told = self._ask(self._path, ModelMetadata, deadline)
+        return described(told, declared, where=self.where, is_binary=self._binary)
 
     def infer(self, arrays: Sequence[Array], known: Described, deadline: Deadline) -> list[Array]:
         """One answer per output, held against what the server said of the model.

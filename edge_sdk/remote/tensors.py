@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.errors import EdgeError, RemoteAnswerError
+from edge_sdk.errors import EdgeError, RemoteAnswerError, UsageError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.protocol import Tensor, TensorMetadata
 
@@ -59,7 +59,13 @@ def spec(told: TensorMetadata, *, where: str) -> TensorSpec:
 
 
 def metadata(told: TensorSpec) -> TensorMetadata:
-    """The same the other way round."""
+    """The same the other way round.
+
+    Raises:
+        UsageError: The protocol has no such dtype.
+    """
+    if told.dtype not in _NAMES:
+        raise UsageError(f"tensor {told.name[:80]!r} is {told.dtype!r}", hint=f"there are {', '.join(_NAMES)}")
     return TensorMetadata(name=told.name, datatype=datatype(told.dtype), shape=tuple(told.shape))
 
 

@@ -172,8 +172,13 @@ class CompiledRuntime:
             cpu_options=lib.CpuOptions(num_threads=threads or 1, xnnpack_flags=self._xnnpack_flags),
             gpu_options=lib.GpuOptions(enforce_f32=self._enforce_f32),
         )
+        environment, process = _environment()
+        if process != os.getpid():  # the threads of its driver stayed in the parent: it would wait for ever
+            raise DelegateUnavailableError(
+                "this process was forked from one that had loaded it", where=str(self), hint="start a fresh process"
+            )
         make = lib.CompiledModel.from_buffer if isinstance(model, bytes) else lib.CompiledModel.from_file
-        return make(model, environment=_environment(), options=options)
+        return make(model, environment=environment, options=options)
 
 
 def _name(accelerator: str) -> str:
@@ -190,9 +195,9 @@ def _library() -> ModuleType:
 
 
 @functools.cache
-def _environment() -> Any:
-    """One for the process: every further one would load the accelerators again."""
-    return _library().Environment.create()
+def _environment() -> tuple[Any, int]:
+    """One for the process, and its id: every further one would load the accelerators again."""
+    return _library().Environment.create(), os.getpid()
 
 
 __all__ = ["Accelerator", "CompiledRuntime", "Share", "compiled_reason"]

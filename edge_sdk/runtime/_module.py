@@ -21,12 +21,14 @@ class ModuleRuntime:
 
     Attributes:
         module: Gives the module; called at each use, so that a heavy one is imported only then.
+        check: Looks at a file before the runtime does, and raises `ValueError`; None where the runtime looks itself.
     """
 
     name: str
     version: str
     speaks: tuple[int, ...]
     module: Callable[[], ModuleType]
+    check: Callable[[str | bytes], None] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -40,6 +42,8 @@ class ModuleRuntime:
         options: Mapping[str, Any] | None = None,
     ) -> RawInterpreter:
         """See `Runtime.open`."""
+        if self.check is not None:
+            self.check(model)
         keywords: dict[str, Any] = dict(options or {})
         keywords["model_content" if isinstance(model, bytes) else "model_path"] = model
         if threads is not None:

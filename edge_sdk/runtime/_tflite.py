@@ -6,6 +6,7 @@ import importlib
 
 from edge_sdk.runtime._interface import Runtime, Unavailable
 from edge_sdk.runtime._module import ModuleRuntime, installed_version, numbers
+from edge_sdk.runtime._whole import check_whole
 
 NAME = "tflite-runtime"
 
@@ -28,4 +29,4 @@ def find() -> Runtime | Unavailable:
         module = importlib.import_module("tflite_runtime.interpreter")
     except (ImportError, OSError) as cause:
         return Unavailable(name=NAME, reason=f"{version} cannot be imported: {cause}", hint=f"reinstall {NAME}")
-    return ModuleRuntime(name=NAME, version=version, speaks=numbers(version), module=lambda: module)
+    return ModuleRuntime(name=NAME, version=version, speaks=numbers(version), module=lambda: module, check=check_whole)

@@ -7,7 +7,6 @@ and encoding happen on threads.
 from __future__ import annotations
 
 import asyncio
-import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,6 @@ from edge_sdk.serving.token import token_holds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-_log = logging.getLogger(__name__)
 
 BODY_S = 30.0  # for a whole body to arrive
 _RETRY_S = "1"

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.anyengine import AnyEngine
+from edge_sdk.delegates.contract import AUTO, CPU
 from edge_sdk.engine import Engine
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.model import EdgeModel
+from edge_sdk.opening import open_engine
 from edge_sdk.segments import PLAN, Segments
 
 PLATFORM = "tensorflow_lite"
@@ -46,6 +49,7 @@ def opened(
     variant: str | None = None,
     segment: int | None = None,
     stored: bool = False,
+    delegate: str | None = None,
     threads: int = 1,
 ) -> Served:
     """Open what is to be served.
@@ -56,6 +60,7 @@ def opened(
         variant: Of a bundle: this one and no other.
         segment: Of a split model, from 1.
         stored: Of a file: tensors go as the file stores them. Those of a segment always do.
+        delegate: Who computes; None takes the accelerators found here for a bundle, the CPU for a file.
         threads: Of the interpreter.
 
     Raises:
@@ -64,14 +69,24 @@ def opened(
     """
     path = Path(source)
     if (path / PLAN).is_file():
-        _refuse("split model", variant=variant)
-        return _segment(path, segment, name, threads)
+        _refuse("split model", variant=variant, delegate=delegate)
+        file, number = _segment(path, segment)
+        return _engine(Engine(file, threads=threads, stored=True), name or f"{path.name}-{number}")
     _refuse("model that is not split", segment=segment)
-    if path.suffix == ".tflite":
-        _refuse(".tflite file", variant=variant)
-        return _file(path, name or path.stem, threads=threads, stored=stored)
-    _refuse("bundle, whose apps pass floats", stored=stored or None)
-    model = EdgeModel(source, variant=variant, threads=threads, name="edge serve")
+    if path.suffix != ".tflite":
+        _refuse("bundle, whose apps pass floats", stored=stored or None)
+        return _bundle(source, variant, name, threads, delegate or AUTO)
+    _refuse(".tflite file", variant=variant)
+    if stored:
+        _refuse("model with its tensors as stored", delegate=delegate)
+        return _engine(Engine(path, threads=threads, stored=True), name or path.stem)
+    return _engine(open_engine(path, delegate=delegate or CPU, threads=threads), name or path.stem)
+
+
+def _bundle(
+    source: str | os.PathLike[str], variant: str | None, name: str | None, threads: int, delegate: str
+) -> Served:
+    model = EdgeModel(source, variant=variant, threads=threads, delegate=delegate, name="edge serve")
     manifest = model.bundle.manifest
     return Served(
         name=name or manifest.name,
@@ -84,7 +99,8 @@ def opened(
     )
 
 
-def _segment(path: Path, number: int | None, name: str | None, threads: int) -> Served:
+def _segment(path: Path, number: int | None) -> tuple[Path, int]:
+    """The file of this one."""
     split = Segments(path, verify=False)
     count = len(split.plan.segments)
     if number is None or not 1 <= number <= count:
@@ -93,12 +109,10 @@ def _segment(path: Path, number: int | None, name: str | None, threads: int) -> 
             where=str(path),
             hint=f"name one with --segment, 1 to {count}",
         )
-    file = split.file(split.plan.segments[number - 1])
-    return _file(file, name or f"{path.name}-{number}", threads=threads, stored=True)
+    return split.file(split.plan.segments[number - 1]), number
 
 
-def _file(path: Path, name: str, *, threads: int, stored: bool) -> Served:
-    engine = Engine(path, threads=threads, stored=stored)
+def _engine(engine: AnyEngine, name: str) -> Served:
     return Served(
         name=name,
         version=_FIRST,

@@ -167,6 +167,10 @@ def test_a_model_that_is_refused_says_why_and_the_process_lives(gpu: Ran) -> Non
         assert words in gpu.told[name]["text"]
 
 
+def test_a_forked_process_is_told_and_does_not_wait_for_ever(gpu: Ran) -> None:
+    assert "forked" in gpu.told["forked"]["text"]
+
+
 def test_without_an_npu_there_is_a_reason(gpu: Ran) -> None:
     assert gpu.told["npu"]["error"] == "DelegateUnavailableError"
     assert "no NPU" in gpu.told["npu"]["text"]

@@ -18,6 +18,7 @@ from edge_sdk.delegates.findings import Findings
 from edge_sdk.engine import Engine
 from edge_sdk.errors import InputShapeError, ModelClosedError, ModelLoadError, UsageError
 from edge_sdk.guard import DelegateEvent, GuardedEngine, Happening
+from edge_sdk.isolation import IsolatedEngine, _process
 from edge_sdk.opening import open_engine
 
 pytestmark = [pytest.mark.accelerator, pytest.mark.device]
@@ -170,6 +171,57 @@ def test_a_wrong_input_is_the_apps_error(guarded: Open, told: Told) -> None:
     with guarded() as engine, pytest.raises(InputShapeError):
         engine.run([np.zeros((1, 9), np.float32)])
     assert not told.events
+
+
+def test_what_the_accelerator_does_not_take_and_the_twin_does_is_the_twins(
+    mock_library: Path, dense: Path, told: Told
+) -> None:
+    with open_engine(
+        dense.with_name("dense_int8.tflite"),
+        delegate=request(mock_library),
+        twin=dense,
+        report=told,
+        findings=Findings(None),
+    ) as engine:
+        assert isinstance(engine, GuardedEngine)
+        assert engine.computes_on != "cpu", engine.reason
+        assert np.isnan(engine.run([np.full((1, 4), np.nan, np.float32)])[0]).any()
+        assert engine.computes_on != "cpu"
+
+
+def test_closing_ends_a_load_that_hangs(
+    guarded: Open, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_process, "_END_S", 0.1)
+    gate, device = tmp_path / "gate", tmp_path / "device"
+    engine = guarded(fail="hang-create", gate=gate, hold=device, quarantine_s=0.01)
+    assert isinstance(engine.accelerator, IsolatedEngine)
+    gate.touch()
+    device.unlink()
+    engine.accelerator.kill()
+    engine.run([X])
+    told.wait_for(Happening.QUARANTINED)
+    end_s = time.monotonic() + 30
+    while not device.exists():  # the library is being loaded again
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    engine.close()
+    assert not any(thread.name.startswith("edge-restore") for thread in threading.enumerate())
+
+
+def test_where_there_are_no_more_threads_the_twin_goes_on(
+    guarded: Open, told: Told, right: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with guarded() as engine:
+        assert isinstance(engine.accelerator, IsolatedEngine)
+        engine.accelerator.kill()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            np.testing.assert_array_equal(engine.run([X])[0], right)
+    assert told.events[0].again_s is None
 
 
 def test_every_call_is_observed_once_whoever_answers(mock_library: Path, dense: Path) -> None:

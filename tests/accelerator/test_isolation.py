@@ -62,6 +62,19 @@ def test_a_worker_answers_bit_for_bit_as_this_process_does(name: str) -> None:
                 np.testing.assert_array_equal(mine, yours)
 
 
+def test_a_model_may_have_a_hundred_inputs(tmp_path: Path) -> None:
+    pytest.importorskip("flatbuffers")
+    small_graphs = pytest.importorskip("small_graphs")
+    names = [f"x{number}" for number in range(100)]
+    path = small_graphs.write(
+        tmp_path / "many.tflite",
+        [small_graphs.Input(name=name, shape=(2,)) for name in names],
+        [small_graphs.Output(name="y", weights={name: np.eye(2) for name in names})],
+    )
+    with IsolatedEngine(path) as engine:
+        np.testing.assert_array_equal(engine.run([np.ones((1, 2), np.float32)] * 100)[0], [[100, 100]])
+
+
 def test_tensors_can_be_handed_over_as_they_are_stored() -> None:
     path = TINY / "dense_int8_io.tflite"
     with Engine(path, stored=True) as here, IsolatedEngine(path, stored=True) as there:

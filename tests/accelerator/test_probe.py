@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from accelerator_stage import delegation, request
 
+from edge_sdk.delegates import DelegateRequest
 from edge_sdk.delegates.findings import Finding, Findings, usual
 from edge_sdk.delegates.probe import Probed, key, probe
 from edge_sdk.guard import GuardedEngine
+from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.opening import open_engine
 from edge_sdk.runtime import Unavailable
 from edge_sdk.wire import encode
@@ -77,6 +79,22 @@ def test_what_crashed_is_not_tried_again_and_what_was_absent_is(
             ) as engine:
                 assert isinstance(engine, GuardedEngine)
                 assert ("found out before" in engine.reason) == (is_kept and round_ == 1)
+
+
+def test_a_device_in_use_is_tried_again_also_where_it_is_to_compute_in_this_process(
+    mock_library: Path, dense: Path, tmp_path: Path
+) -> None:
+    held, findings = tmp_path / "device", Findings(tmp_path / "findings")
+    asked = request(mock_library, hold=held)
+    with IsolatedEngine(dense, delegation=delegation(mock_library, hold=held)):
+        assert "in use" in reason_for(dense, asked, findings)
+    assert reason_for(dense, asked, findings) == ""
+
+
+def reason_for(model: Path, asked: DelegateRequest, findings: Findings) -> str:
+    with open_engine(model, delegate=asked, isolated=False, findings=findings, report=lambda _: None) as engine:
+        assert isinstance(engine, GuardedEngine)
+        return engine.reason
 
 
 def test_what_works_is_loaded_without_a_second_trial(

@@ -11,8 +11,10 @@ import pytest
 from accelerator_stage import delegation
 
 from edge_sdk.delegates import Delegation
+from edge_sdk.delegates.probe import finding_of
 from edge_sdk.errors import DelegateError, WorkerLostError
 from edge_sdk.isolation import IsolatedEngine, _process
+from edge_sdk.isolation import engine as isolated
 from edge_sdk.isolation._memory import SharedMemory, layout
 
 pytestmark = [pytest.mark.accelerator, pytest.mark.device]
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.accelerator, pytest.mark.device]
 X = np.array([[0.5, -1.0, 2.0, 0.25]], np.float32)
 
 # Each runs in the worker before it loads anything, with `worker`, `_wire` and `os` at hand.
-STARTS_WITH = "import os, sys, time; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation import worker, _wire\n"
+STARTS_WITH = "import os, signal, sys, time; sys.path[:] = sys.argv[2:]; from edge_sdk.isolation import worker, _wire\n"
 ENDS_WITH = "\nworker.main(sys.argv[1:2])\n"
 INSTEAD_OF_CALLS = """
 def answer(engine, line, memory):
@@ -40,6 +42,19 @@ def load(order, told):
     while True:
         told("it was counting")
 worker._opened = load
+"""
+KILLED = """
+def load(order, told):
+    told("it was loading the model")
+    os.kill(os.getpid(), signal.{name})
+worker._opened = load
+"""
+SLOW = """
+old = worker.Engine.compute
+def compute(engine, values):
+    time.sleep(0.4 if values[0].shape[1] > 1 else 0)
+    return old(engine, values)
+worker.Engine.compute = compute
 """
 TWICE = """
 class Line:
@@ -100,6 +115,24 @@ def test_one_that_only_ever_tells_what_it_does_has_its_time_too(dense: Path, mon
     lying(monkeypatch, FLOOD)
     with pytest.raises(WorkerLostError, match="hung while it was counting"):
         IsolatedEngine(dense, deadline_s=0.2)
+
+
+def test_a_larger_input_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "_PATIENCE", 0.0)
+    monkeypatch.setattr(isolated, "_SHORTEST_S", 0.2)
+    lying(monkeypatch, SLOW)
+    with IsolatedEngine(Path(__file__).parent.parent / "data" / "tiny" / "image.tflite") as engine:
+        engine.run([np.zeros((1, 40, 40, 1), np.float32)])
+
+
+@pytest.mark.parametrize(("name", "is_lasting"), [("SIGSEGV", True), ("SIGKILL", False), ("SIGTERM", False)])
+def test_only_a_fault_of_the_librarys_own_is_remembered(
+    dense: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_lasting: bool
+) -> None:
+    lying(monkeypatch, KILLED.format(name=name))
+    with pytest.raises(WorkerLostError) as caught:
+        IsolatedEngine(dense)
+    assert finding_of(caught.value).is_lasting is is_lasting
 
 
 def test_memory_cannot_be_taken_from_under_the_app() -> None:

@@ -350,8 +350,12 @@ def test_sdk_and_daemon_run_the_twin_where_the_accelerator_is_not(
     with EdgeModel(made.path) as model:
         assert set(model.variants) == {"fp32", "fp16", "int8"}
         assert model(np.zeros((1, 8, 8, 1), np.float32)).shape == (1, 10)
+    image = np.random.default_rng(0).random((1, 8, 8, 1), np.float32)
+    with EdgeModel(made.path, variant="int8-ethos-u65") as model, EdgeModel(made.path, variant="int8") as twin:
+        assert model.computes_on == "cpu"
+        np.testing.assert_array_equal(model(image), twin(image))
     with pytest.raises(DelegateUnavailableError, match="take 'int8', its twin for the CPU"):
-        EdgeModel(made.path, variant="int8-ethos-u65")
+        EdgeModel(made.path, variant="int8-ethos-u65", delegate="cpu")
 
 
 def test_the_same_request_gives_the_same_manifest(made: Bundle, few: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from edge_sdk.delegates.findings import Findings
 from edge_sdk.delegates.registry import backends
 from edge_sdk.doctor import CHECKS, Finding, Place, State, accelerators, board, processor, runtimes, sensors, storage
 from edge_sdk.doctor.contract import parted
+from edge_sdk.errors import EdgeError
+from edge_sdk.runtime import Unavailable
 
 pytestmark = pytest.mark.device
 
@@ -221,12 +223,23 @@ def test_where_no_model_runs_the_exit_status_says_so(
     assert told["computing"]["command"]
 
 
-def test_a_runtime_that_is_named_and_missing_is_mended_by_its_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_is_named_and_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_RUNTIME", "none")
     told = by_name(runtimes.look(Place()))["computing"]
-    assert told.state is State.BROKEN
-    assert told.is_vital
-    assert "it takes " in told.hint
+    assert (told.state, told.is_vital) == (State.BROKEN, True)
+    assert told.reason == "'none' is no runtime"
+    assert told.command == "unset EDGE_RUNTIME"
+
+
+def test_where_every_runtime_is_missing_the_broken_one_is_mended_first() -> None:
+    known = [
+        Unavailable(name="ai-edge-litert", reason="not installed", hint="pip install ai-edge-litert (no wheel)"),
+        Unavailable(
+            name="tflite-runtime", reason="2.14.0 breaks under numpy 2.2", hint="pip install 'numpy<2' mends it"
+        ),
+    ]
+    assert runtimes._mended(known, EdgeError("none")) == ("pip install 'numpy<2'", "")
+    assert runtimes._mended(known[:1], EdgeError("none")) == ("pip install ai-edge-litert", "no wheel")
 
 
 def test_colour_marks_the_state_and_nothing_else() -> None:

@@ -53,8 +53,8 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-def hedged(stage: Stage, local: Here | None = None, *, remote_s: float = 30.0, **options: Any) -> Hedged:
-    remote = RemoteEngine(stage.url, model="m", deadline_s=remote_s, budget=RetryBudget(most=0))
+def hedged(stage: Stage, local: Here | None = None, **options: Any) -> Hedged:
+    remote = RemoteEngine(stage.url, model="m", deadline_s=30.0, budget=RetryBudget(most=0))
     return Hedged(remote, local or Here(), **{"deadline_s": 20.0} | options)
 
 
@@ -106,7 +106,8 @@ def test_a_remote_that_fails_is_answered_for_at_once(stage: Stage) -> None:
 
 def test_a_remote_that_stalls_holds_a_bounded_number_of_calls(stage: Stage) -> None:
     stage.script = [stalls]
-    with hedged(stage, deadline_s=0.02, outstanding=2, remote_s=0.4) as engine:
+    with hedged(stage, deadline_s=0.02, outstanding=2) as engine:
+        engine._remote._deadline_s = 0.4
         for _ in range(6):
             assert np.array_equal(engine.run([ONES])[0], ONES * 3)
         counts = engine.counts

@@ -35,6 +35,7 @@ from edge_sdk.errors import (
     TransportError,
     UsageError,
 )
+from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.budget import RetryBudget
 
 pytestmark = pytest.mark.device
@@ -48,6 +49,12 @@ def stage() -> Iterator[Stage]:
 
 def engine(stage: Stage, **options: Any) -> RemoteEngine:
     return RemoteEngine(stage.url, **{"model": "m", "deadline_s": 10.0} | options)
+
+
+def hurried(remote: RemoteEngine, deadline_s: float) -> RemoteEngine:
+    """From now on with this deadline; opening it may have taken a busy machine longer."""
+    remote._deadline_s = deadline_s
+    return remote
 
 
 # ------------------------------------------------------------------------------------------------------ answers
@@ -239,6 +246,18 @@ def test_a_model_that_no_engine_can_be_is_refused_when_it_is_opened(stage: Stage
         engine(stage)
 
 
+def test_what_the_server_does_not_say_the_caller_may(stage: Stage) -> None:
+    stage.model = {"name": "m", "inputs": [], "outputs": None}
+    declared = {
+        "inputs": [TensorSpec(name="x", shape=(-1, 4), dtype="float32")],
+        "outputs": [TensorSpec(name="y", shape=(-1, 4), dtype="float32")],
+    }
+    with engine(stage, **declared) as remote:
+        assert np.array_equal(remote.run([ONES])[0], ONES * 2)
+    with pytest.raises(UsageError, match="complex64"):
+        engine(stage, inputs=[TensorSpec(name="x", shape=(4,), dtype="complex64")], outputs=declared["outputs"])
+
+
 def test_half_precision_needs_the_extension(stage: Stage) -> None:
     stage.model = {"name": "m", "inputs": [X | {"datatype": "FP16"}], "outputs": [Y]}
     with pytest.raises(RemoteAnswerError, match="FP16"):
@@ -302,8 +321,8 @@ def test_an_answer_with_one_byte_changed_is_an_answer_or_our_error(stage: Stage,
 )
 def test_no_trickle_stretches_the_deadline(stage: Stage, play: Plays) -> None:
     stage.script = [play]
-    with engine(stage, deadline_s=0.15) as remote, pytest.raises(TimeoutError) as caught:
-        remote.run([ONES])
+    with engine(stage) as remote, pytest.raises(TimeoutError) as caught:
+        hurried(remote, 0.15).run([ONES])
     assert isinstance(caught.value, RemoteTimeoutError)
 
 
@@ -317,7 +336,8 @@ def test_a_server_that_does_not_read_is_left_in_time() -> None:
 
 def test_who_finds_all_connections_busy_waits_no_longer_than_the_deadline(stage: Stage) -> None:
     stage.script = [stalls]
-    with engine(stage, deadline_s=0.2, connections=1) as remote, ThreadPoolExecutor(3) as threads:
+    with engine(stage, connections=1) as remote, ThreadPoolExecutor(3) as threads:
+        hurried(remote, 0.2)
         calls = [threads.submit(remote.run, [ONES]) for _ in range(3)]
         assert all(isinstance(call.exception(10), RemoteTimeoutError) for call in calls)
 

@@ -261,7 +261,7 @@ def test_a_board_that_freezes_is_answered_for_and_comes_back(tmp_path: Path) -> 
             ask_thrice()
             counts = engine.counts
             assert counts.calls == counts.remote + counts.local == 9
-            assert counts.late == counts.hedged
+            assert counts.hedged >= 3
 
 
 def test_stored_integers_pass_untouched_under_a_name_of_ones_own(tmp_path: Path) -> None:
