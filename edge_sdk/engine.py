@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Engine(Front):
         stored: Tensors are taken and given as the file stores them, a quantized one as its integers: what the segments
             of a pipeline hand to each other.
 
+    Attributes:
+        keeps_state: An answer depends on the calls before it; the first call begins afresh.
+
     Raises:
         ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
         RuntimeUnavailableError: No runtime is installed.
@@ -64,7 +68,8 @@ class Engine(Front):
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
         try:
-            self._face(*_ports(self._interpreter, stored=stored, identity=_identity(model)))
+            nature = _nature(self._interpreter, _identity(model))
+            self._face(*_ports(self._interpreter, stored=stored, finite=nature.with_integers))
         except ModelLoadError as error:
             error.where = self.where
             raise
@@ -73,9 +78,12 @@ class Engine(Front):
         self._is_resizable = any(any(each.free) for each in self._inputs)
         self._shapes = [each.shape for each in self._inputs]
         self._why_closed = "the model was closed"
+        self.keeps_state = nature.keeps_state
         _LIVE.add(self)
         if warm:
             self._warm()
+            if self.keeps_state:  # what the zeros left behind; not every kind of state can be reset
+                self._interpreter = self._open(model, threads)
 
     @property
     def runtime(self) -> str:
@@ -171,9 +179,51 @@ def _check_threads(threads: object) -> None:
         raise UsageError(f"threads is {threads!r}", hint="give a whole number from 1 up")
 
 
+# Operators with something that outlives a call.
+_STATEFUL = frozenset(
+    {
+        "VAR_HANDLE",
+        "ASSIGN_VARIABLE",
+        "READ_VARIABLE",
+        "SVDF",
+        "RNN",
+        "LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "BIDIRECTIONAL_SEQUENCE_RNN",
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Nature:
+    """What a file's operators say of it.
+
+    Attributes:
+        with_integers: See `computes_with_integers`.
+        keeps_state: A call's answer depends on the calls before it.
+    """
+
+    with_integers: bool
+    keeps_state: bool
+
+
 # To ask takes as long as a fifth of a load of 14 MB, and the answer is the file's.
-_WITH_INTEGERS: dict[tuple[int, ...], bool] = {}
+_KNOWN: dict[tuple[int, ...], _Nature] = {}
 _MOST_KNOWN = 1000
+
+
+def _nature(interpreter: RawInterpreter, identity: tuple[int, ...] | None) -> _Nature:
+    known = None if identity is None else _KNOWN.get(identity)
+    if known is None:
+        operators = {each["op_name"] for each in _operators(interpreter)}
+        known = _Nature(
+            with_integers=computes_with_integers(interpreter), keeps_state=not operators.isdisjoint(_STATEFUL)
+        )
+        if identity is not None and len(_KNOWN) < _MOST_KNOWN:
+            _KNOWN[identity] = known
+    return known
 
 
 def _identity(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:
@@ -187,9 +237,7 @@ def _identity(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _ports(
-    interpreter: RawInterpreter, *, stored: bool, identity: tuple[int, ...] | None = None
-) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def _ports(interpreter: RawInterpreter, *, stored: bool, finite: bool) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Inputs and outputs, by the names of the file's signature where it has one."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     names: dict[int, str] = {}
@@ -197,11 +245,6 @@ def _ports(
         runner = interpreter.get_signature_runner()
         for signature in (runner.get_input_details(), runner.get_output_details()):
             names |= {int(details["index"]): name for name, details in signature.items()}
-    finite = None if identity is None else _WITH_INTEGERS.get(identity)
-    if finite is None:
-        finite = computes_with_integers(interpreter)
-        if identity is not None and len(_WITH_INTEGERS) < _MOST_KNOWN:
-            _WITH_INTEGERS[identity] = finite
 
     def made(each: dict[str, Any], *, finite: bool = False) -> Port:
         return port(each, name=names.get(int(each["index"]), each["name"]), finite=finite, stored=stored)
@@ -210,11 +253,7 @@ def _ports(
 
 
 def computes_with_integers(interpreter: RawInterpreter) -> bool:
-    """Whether any operator takes a quantized tensor, other than to turn stored weights back into floats.
-
-    `_get_ops_details` is private in all three runtimes, and the only way to ask; without it the answer is no.
-    """
-    operators: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
+    """Whether any operator takes a quantized tensor, other than to turn stored weights back into floats."""
     quantized = {
         int(each["index"])
         for each in interpreter.get_tensor_details()
@@ -222,7 +261,13 @@ def computes_with_integers(interpreter: RawInterpreter) -> bool:
     }
     return any(
         int(index) in quantized
-        for operator in operators
+        for operator in _operators(interpreter)
         if operator["op_name"] not in {"DEQUANTIZE", "DELEGATE"}
         for index in operator["inputs"]
     )
+
+
+def _operators(interpreter: RawInterpreter) -> list[dict[str, Any]]:
+    """`_get_ops_details` is private in all three runtimes, and the only way to ask; without it there is no answer."""
+    found: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
+    return found

@@ -88,6 +88,7 @@ class GuardedEngine:
         report: Told what becomes of the accelerator; by default it is logged. What it raises, the call raises.
         canary_s: How often the accelerator is tried with an input whose answer is known, between calls.
         quarantine_s: The first; it doubles up to an hour.
+        verdict: Told of each engine that was opened whether its answer was right: an empty text, or why not.
 
     Attributes:
         one_at_a_time: As of `Front`: an accelerator is one device.
@@ -107,12 +108,14 @@ class GuardedEngine:
         report: Callable[[DelegateEvent], None] | None = None,
         canary_s: float = CANARY_S,
         quarantine_s: float = QUARANTINE_S,
+        verdict: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.delegate = delegate
+        self._verdict = verdict
         self._open = primary
         self._behind: GuardedEngine | Engine = behind or twin
         self._observe = observe
-        self._report = report or _tell
+        self._report = report or tell
         self._canary = Canary(twin)
         self._canary_s, self._quarantine_s = canary_s, quarantine_s
         self._lock = threading.Lock()  # guards what follows, never held while anything computes
@@ -228,10 +231,12 @@ class GuardedEngine:
         except BaseException:
             engine.close()
             raise
-        if distance <= 1:
+        wrong = "" if distance <= 1 else f"it computes wrong: {said(distance)}"
+        self._verdict(wrong)
+        if not wrong:
             return engine
         engine.close()
-        raise DelegateError(f"it computes wrong: {said(distance)}", where=self.delegate)
+        raise DelegateError(wrong, where=self.delegate)
 
     def _out_of_use(self, primary: AnyEngine | None, reason: str, happening: Happening) -> None:
         """Quarantine the accelerator, once however many calls find it broken."""
@@ -300,5 +305,6 @@ def _all_numbers(answer: Sequence[Array]) -> bool:
     return all(each.dtype.kind != "f" or bool(np.isfinite(each).all()) for each in answer)
 
 
-def _tell(event: DelegateEvent) -> None:
+def tell(event: DelegateEvent) -> None:
+    """Log it: what is done where nobody asked for reports."""
     _log.warning("%s", event)

@@ -19,7 +19,7 @@ from edge_sdk.delegates.probe import finding_of, key, probe
 from edge_sdk.delegates.registry import find
 from edge_sdk.engine import Engine
 from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosedError
-from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine
+from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine, Happening, tell
 from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.isolation.engine import LOAD_DEADLINE_S
 from edge_sdk.runtime import ONNX_RUNTIME, Runtime, Unavailable, choose
@@ -35,6 +35,7 @@ def open_engine(
     threads: int = 1,
     runtime: Runtime | None = None,
     isolated: bool = True,
+    stored: bool = False,
     deadline_s: float = LOAD_DEADLINE_S,
     observe: Callable[[float], None] | None = None,
     report: Callable[[DelegateEvent], None] | None = None,
@@ -56,6 +57,7 @@ def open_engine(
         isolated: The accelerator computes in a worker process, whose crash costs one call a little time. Without it, a
             call is faster by the way there and back, and a crash of the library ends the app; so the library is tried
             in a process of its own before it is loaded into this one.
+        stored: As of `Engine`: for a segment of a pipeline.
         deadline_s: For the accelerator to load and answer for the first time.
         observe: Told the milliseconds of every call.
         report: Told when the accelerator falls out and comes back; by default that is logged.
@@ -71,10 +73,16 @@ def open_engine(
     """
     requests = [each for each in asked(delegate) if each.name != CPU]
     if not requests:
-        return Engine(model, threads=threads, runtime=runtime, observe=observe)
+        return Engine(model, threads=threads, runtime=runtime, observe=observe, stored=stored)
     for each in requests:
         find(each)  # what makes no sense is told before anything is loaded
-    right = Engine(twin or model, threads=threads, runtime=runtime)
+    right = Engine(twin or model, threads=threads, runtime=runtime, stored=stored)
+    if right.keeps_state:
+        # Its answers hang together; with two that answer in turn, and a canary between, neither would be right.
+        right.close()
+        reason = "the model keeps state from call to call"
+        (report or tell)(DelegateEvent(happening=Happening.FELL_BACK, delegate=str(requests[0]), reason=reason))
+        return Engine(twin or model, threads=threads, runtime=runtime, observe=observe, stored=stored)
     engine: GuardedEngine | None = None
     try:
         for request in reversed(requests):
@@ -87,6 +95,7 @@ def open_engine(
                 deadline_s=deadline_s,
                 findings=findings or kept.usual(),
                 cancelled=cancelled,
+                stored=stored,
             )
             engine = GuardedEngine(
                 opener.open,
@@ -97,6 +106,7 @@ def open_engine(
                 report=report,
                 canary_s=canary_s,
                 quarantine_s=quarantine_s,
+                verdict=opener.judge,
             )
             opener.cancelled = engine.is_closing
     except BaseException:
@@ -172,12 +182,14 @@ class _Opener:
     deadline_s: float
     findings: Findings
     cancelled: Callable[[], bool]
+    stored: bool
+    noted: str = ""
+    is_known: bool = False
 
     @property
     def shown(self) -> str:
         """What events call it."""
-        named = self.request.library or self.request.name
-        return f"{named}:{self.request.device}" if self.request.device else named
+        return str(self.request)
 
     def open(self) -> AnyEngine:
         """Look, remember, load.
@@ -200,9 +212,14 @@ class _Opener:
         except DelegateError as error:
             self.findings.note(noted, finding_of(error))
             raise
-        if known is None:
-            self.findings.note(noted, Finding(works=True))
+        self.noted, self.is_known = noted, known is not None
         return engine
+
+    def judge(self, wrong: str) -> None:
+        """Note whether the engine that was just opened answers right: an empty text, or why not."""
+        if wrong or not self.is_known:
+            what = f"{self.model} on {self.shown}"
+            self.findings.note(self.noted, Finding(works=not wrong, what=what[:1000], reason=wrong[:1000]))
 
     def _isolated_engine(self, found: Delegation) -> AnyEngine:
         return IsolatedEngine(
@@ -211,6 +228,7 @@ class _Opener:
             threads=self.threads,
             deadline_s=self.deadline_s,
             cancelled=self.cancelled,
+            stored=self.stored,
         )
 
     def _try_out(self, found: Delegation) -> None:
@@ -222,7 +240,7 @@ class _Opener:
             raise DelegateUnavailableError(outcome.reason, where=self.shown, hint=outcome.hint)
 
     def _own_engine(self, found: Delegation) -> AnyEngine:
-        return Engine(self.model, threads=self.threads, runtime=with_delegate(found, choose()))
+        return Engine(self.model, threads=self.threads, runtime=with_delegate(found, choose()), stored=self.stored)
 
 
 def library(path: str | os.PathLike[str], **options: str) -> DelegateRequest:

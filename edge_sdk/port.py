@@ -33,6 +33,7 @@ class Port:
         free: Which dimensions the model leaves open.
         scale: Of a quantized tensor: `real = (stored - zero) * scale`; None where it is not quantized.
         finite: NaN and infinity are refused, because integer arithmetic behind this input has no such values.
+        is_steps: Its integers are steps of a quantized number, passed as they are: any of them makes sense.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Port:
     scale: float | None
     zero: int
     finite: bool = False
+    is_steps: bool = False
 
     @property
     def spec(self) -> TensorSpec:
@@ -152,7 +154,8 @@ def port(details: Mapping[str, Any], *, name: str, finite: bool = False, stored:
     if dtype.kind not in "fiub" or len(scales) > 1:
         kind = f"per-channel quantized {dtype}" if len(scales) > 1 else str(dtype)
         raise ModelLoadError(f"tensor {name!r} is {kind}, which no app can pass", hint="convert the model again")
-    is_quantized = not stored and len(scales) == 1 and dtype.kind in "iu"
+    has_steps = len(scales) == 1 and dtype.kind in "iu"
+    is_quantized = has_steps and not stored
     return Port(
         name=name,
         index=int(details["index"]),
@@ -162,6 +165,7 @@ def port(details: Mapping[str, Any], *, name: str, finite: bool = False, stored:
         scale=float(scales[0]) if is_quantized else None,
         zero=int(zeros[0]) if is_quantized else 0,
         finite=finite or is_quantized,
+        is_steps=has_steps and stored,
     )
 
 

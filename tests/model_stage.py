@@ -119,8 +119,11 @@ def free_sizes(path: Path) -> Path:
     return stage.write(path)
 
 
-def stateful(path: Path) -> Path:
-    """It adds up its inputs, `[1, 4]`, in a variable that a second graph sets to zero, and scores the sum."""
+def stateful(path: Path, *, step: float = 0.0) -> Path:
+    """It adds up its inputs, `[1, 4]`, in a variable that a second graph sets to zero, and scores the sum.
+
+    With a `step`, that is added as well, so that zeros leave something behind, too.
+    """
     stage = Stage()
     main, start = stage.graph("main"), stage.graph("start")
     x = stage.tensor(main, "x", [1, 4])
@@ -130,6 +133,10 @@ def stateful(path: Path) -> Path:
     stage.op(main, "VAR_HANDLE", [], [handle], sharedName="sum", container="")
     stage.op(main, "READ_VARIABLE", [handle], [before])
     stage.op(main, "ADD", [x, before], [after])
+    if step:
+        more = stage.tensor(main, "step", [1, 4], data=np.full((1, 4), step, np.float32))
+        after, summed = stage.tensor(main, "stepped", [1, 4]), after
+        stage.op(main, "ADD", [summed, more], [after])
     stage.op(main, "ASSIGN_VARIABLE", [handle, after], [])
     main.inputs, main.outputs = [x], [stage.dense(main, after)]
     there = stage.tensor(start, "handle", [], RESOURCE)

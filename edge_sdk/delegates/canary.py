@@ -43,9 +43,10 @@ class Canary:
         self._right = twin.run(self._sample)
         shaken = twin.run([_shaken(array, generator) for array in self._sample])
         self._allowed = [
-            _tolerance(right, other) + _STEPS * (each.scale or 0.0)
+            _tolerance(right, other) + _STEPS * (1.0 if each.is_steps else each.scale or 0.0)
             for right, other, each in zip(self._right, shaken, outputs, strict=True)
         ]
+        self._counts = [each.is_real or each.is_steps for each in outputs]
 
     def distance(self, engine: AnyEngine, *, observe: Callable[[float], None] = lambda _: None) -> float:
         """How far an engine's answer is off, as a multiple of what is allowed; infinity where it is no answer to it.
@@ -69,8 +70,8 @@ class Canary:
         if [each.shape for each in answer] != [each.shape for each in self._right]:
             return float("inf")
         worst = 0.0
-        for mine, right, allowed in zip(answer, self._right, self._allowed, strict=True):
-            if right.dtype.kind != "f":
+        for mine, right, allowed, counts in zip(answer, self._right, self._allowed, self._counts, strict=True):
+            if not counts:
                 continue  # the number of a class, of a box: nearly right is no nearer than wrong
             furthest = _furthest(mine, right)
             if not np.isfinite(furthest):
@@ -111,9 +112,11 @@ def _shaken(array: Array, generator: np.random.Generator) -> Array:
 
 def _noise(port: Port, generator: np.random.Generator) -> Array:
     shape = tuple(1 if free else size for free, size in zip(port.free, port.shape, strict=True))
-    if port.scale is not None:
+    if port.scale is not None or port.is_steps:
         limits = np.iinfo(port.dtype)
         steps = generator.integers(limits.min, limits.max, shape, endpoint=True)
+        if port.scale is None:
+            return steps.astype(port.dtype)
         real: Array = ((steps - port.zero) * port.scale).astype(np.float32)
         return real
     if port.dtype.kind == "f":

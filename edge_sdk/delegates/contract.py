@@ -41,6 +41,10 @@ class DelegateRequest:
     library: str = ""
     options: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
+    def __str__(self) -> str:
+        named = self.library or self.name
+        return f"{named}:{self.device}" if self.device else named
+
     def __post_init__(self) -> None:
         """Refuse what no backend could be asked.
 

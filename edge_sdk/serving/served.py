@@ -10,7 +10,6 @@ from typing import Any
 
 from edge_sdk.anyengine import AnyEngine
 from edge_sdk.delegates.contract import AUTO, CPU
-from edge_sdk.engine import Engine
 from edge_sdk.errors import UsageError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.model import EdgeModel
@@ -69,18 +68,17 @@ def opened(
     """
     path = Path(source)
     if (path / PLAN).is_file():
-        _refuse("split model", variant=variant, delegate=delegate)
+        _refuse("split model", variant=variant)
         file, number = _segment(path, segment)
-        return _engine(Engine(file, threads=threads, stored=True), name or f"{path.name}-{number}")
+        engine = open_engine(file, delegate=delegate or CPU, threads=threads, stored=True)
+        return _engine(engine, name or f"{path.name}-{number}")
     _refuse("model that is not split", segment=segment)
     if path.suffix != ".tflite":
         _refuse("bundle, whose apps pass floats", stored=stored or None)
         return _bundle(source, variant, name, threads, delegate or AUTO)
     _refuse(".tflite file", variant=variant)
-    if stored:
-        _refuse("model with its tensors as stored", delegate=delegate)
-        return _engine(Engine(path, threads=threads, stored=True), name or path.stem)
-    return _engine(open_engine(path, delegate=delegate or CPU, threads=threads), name or path.stem)
+    engine = open_engine(path, delegate=delegate or CPU, threads=threads, stored=stored)
+    return _engine(engine, name or path.stem)
 
 
 def _bundle(

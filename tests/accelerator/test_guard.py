@@ -318,3 +318,21 @@ def test_of_several_delegates_the_first_that_works_computes(
         assert engine.computes_on == "cpu"
     with pytest.raises(UsageError, match="no delegate is named"):
         open_engine(dense, delegate=())
+
+
+def test_a_segment_on_an_accelerator_hands_on_its_tensors_as_they_are_stored(
+    mock_library: Path, dense: Path, told: Told
+) -> None:
+    segment = dense.with_name("dense_int8_io.tflite")  # its softmax is of integers, which the mock leaves to the CPU
+    with (
+        Engine(segment, stored=True) as right,
+        open_engine(
+            segment, delegate=request(mock_library), stored=True, report=told, findings=Findings(None), canary_s=0
+        ) as engine,
+    ):
+        assert isinstance(engine, GuardedEngine)
+        assert engine.inputs == right.inputs
+        for value in (-128, 0, 127):
+            x = np.full((1, 4), value, np.int8)
+            np.testing.assert_array_equal(engine.run([x])[0], right.run([x])[0])
+        assert engine.computes_on != "cpu"

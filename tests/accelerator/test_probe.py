@@ -155,3 +155,13 @@ def test_where_nothing_can_be_kept_nothing_is_lost(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("EDGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert usual().folder == tmp_path / "adaptive-edge-sdk" / "delegates"
+
+
+def test_a_lie_is_remembered_like_a_crash(mock_library: Path, dense: Path, tmp_path: Path) -> None:
+    findings = Findings(tmp_path)
+    for says in ("it computes wrong", "found out before"):
+        with open_engine(
+            dense, delegate=request(mock_library, fail="wrong"), findings=findings, report=lambda _: None
+        ) as engine:
+            assert isinstance(engine, GuardedEngine)
+            assert says in engine.reason
