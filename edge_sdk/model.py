@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -44,6 +44,7 @@ from edge_sdk.runtime import choose
 from edge_sdk.switch import Loading, Switch
 from edge_sdk.switching import Memory, Switcher, check
 from edge_sdk.tally import Tally
+from edge_sdk.threads import wanted
 from edge_sdk.usage import AcceleratorWatch, Usage, watch
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class EdgeModel:
     Args:
         source: A bundle's directory, or the name under which a daemon serves the model.
         variant: Run this variant and no other: neither daemon nor policy decides.
-        threads: Of the interpreter, for one inference.
+        threads: Of the interpreter, for one inference. `measured` takes for each variant what `edge bench --threads
+            sweep --write` found best on this machine, 1 where it did not.
         delegate: Who computes. `auto` uses the accelerators that are found here for the variants made for them; `cpu`
             none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
             made for something else; of several, the first that works. Behind all stands the CPU: what an accelerator
@@ -90,7 +92,7 @@ class EdgeModel:
         source: str | os.PathLike[str],
         *,
         variant: str | None = None,
-        threads: int = 1,
+        threads: int | Literal["measured"] = 1,
         delegate: Delegates = AUTO,
         preference: Preference | None = None,
         memory: Memory = "auto",
@@ -408,7 +410,7 @@ class EdgeModel:
             self.bundle,
             id_,
             delegate=self._delegate,
-            threads=self._threads,
+            threads=wanted(self._threads, self.bundle, id_),
             runtime=self._runtime,
             observe=lambda ms: tally.ran(id_, ms),
             cancelled=cancelled,

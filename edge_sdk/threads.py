@@ -6,12 +6,16 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from edge_sdk import rounds
+from edge_sdk.bundle import Bundle
 from edge_sdk.engine import Engine
 from edge_sdk.errors import UsageError
+from edge_sdk.machine import machine_name
+from edge_sdk.manifest import Origin
 from edge_sdk.rounds import Plan
 from edge_sdk.runtime import Runtime
 
@@ -52,6 +56,28 @@ def fastest(medians_ms: Mapping[int, float]) -> int:
     """The number of threads to take, by what each was measured: the fewest that is within 5 % of the fastest."""
     least_ms = min(medians_ms.values())
     return min(threads for threads, median_ms in medians_ms.items() if _WORTH * median_ms <= least_ms)
+
+
+def wanted(threads: int | Literal["measured"], bundle: Bundle, id_: str) -> int:
+    """How many threads a variant gets.
+
+    Args:
+        threads: A number, which it is then; or `measured`: what was measured best on this machine, 1 where nothing was.
+        bundle: Whose evidence counts.
+        id_: Of the variant.
+
+    Raises:
+        UnknownVariantError: The bundle has no such variant.
+    """
+    if threads != "measured":
+        return threads
+    variant, machine = bundle.variant(id_), machine_name()
+    medians_ms = {
+        entry.threads: entry.median_ms
+        for entry in bundle.latencies()
+        if entry.origin is Origin.MEASURED and entry.machine == machine and entry.is_of(variant)
+    }
+    return max(1, fastest(medians_ms)) if medians_ms else 1
 
 
 def best(
