@@ -10,8 +10,10 @@ Stages that need another Python are run where one is found and named where none 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.prefix) / "bin"
 VENVS = ROOT / "build" / "venvs"
-STAGE_LIMIT_S = 45 * 60
+STAGE_LIMIT_S = 60 * 60
+# Run beside the others where there are processors for both: they share nothing but the sources.
+BESIDE = ("wheel", "tflite", "py310", "py313")
+_END_S = 30.0
 # Where they are: the other folders import what a device has not.
 DEVICE_TESTS = ("-m", "device", "tests/sdk", "tests/daemon")
 # TensorFlow reads the same files wherever they lie: that every worker is in the wheel is what has to be seen.
@@ -277,6 +282,46 @@ def main() -> int:
     if unknown := [name for name in args.stages if name not in known]:
         parser.error(f"unknown stage {unknown[0]!r}; there are {', '.join(known)}")
     chosen = [known[name] for name in args.stages] or [stage for stage in STAGES if stage.default]
+    if args.stages or (os.cpu_count() or 1) < 2:  # noqa: PLR2004 - two lanes
+        return in_turn(chosen)
+    lane = Lane(BESIDE)
+    with lane:
+        status = in_turn([stage for stage in chosen if stage.name not in BESIDE])
+        return max(status, lane.finish())
+
+
+class Lane:
+    """Stages that run in a process of their own; what it says is shown when it has ended."""
+
+    def __init__(self, stages: tuple[str, ...]) -> None:
+        self._stages = stages
+
+    def __enter__(self) -> None:
+        self._said = tempfile.TemporaryFile("w+")
+        command = [sys.executable, __file__, *self._stages]
+        self._process = subprocess.Popen(command, stdout=self._said, stderr=subprocess.STDOUT, start_new_session=True)
+        print(f"beside: {', '.join(self._stages)}; shown at the end", flush=True)
+
+    def finish(self) -> int:
+        """Wait for it; its exit status."""
+        print(f"\n=== beside: {', '.join(self._stages)}", flush=True)
+        status = self._process.wait(len(self._stages) * STAGE_LIMIT_S)
+        self._said.seek(0)
+        shutil.copyfileobj(self._said, sys.stdout)
+        return status
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            for sign in (signal.SIGTERM, signal.SIGKILL):  # with all that it started
+                os.killpg(self._process.pid, sign)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_END_S)
+                    break
+        self._said.close()
+
+
+def in_turn(chosen: list[Stage]) -> int:
+    """Run stages one after the other, and say what came of each; the exit status."""
     outcomes: list[tuple[str, bool, str]] = []
     for stage in chosen:
         print(f"\n=== {stage.name}: {stage.summary}", flush=True)
