@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_sdk.errors import TransportError
 from edge_sdk.serving.app import Host, build_app
@@ -63,11 +63,11 @@ class HurriedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of a head ends the wait of a kept connection, and begins that for the rest of the head."""
-        before: RequestResponseCycle | None = self.cycle  # None before the first, whatever its annotation says
+        before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
             self._calm()
-        elif before is None or before.response_complete:
+        elif getattr(before, "response_complete", True):  # it is None before the first, whatever uvicorn annotates
             self._hurry()
 
     def _hurry(self) -> None:
