@@ -59,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
     token = None if args.token_file is None else _token(Path(args.token_file))
     address = Address(host=args.host, port=args.port)
-    refuse_unsafe(address, what="edge serve", allowed=args.insecure_listen or token is not None)
+    refuse_unsafe(
+        address,
+        what="edge serve",
+        allowed=args.insecure_listen or token is not None,
+        hint="give --token-file FILE, or, in a network you trust, --insecure-listen",
+    )
     served = opened(
         args.model,
         name=args.name,

@@ -315,7 +315,7 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
 def test_it_does_not_listen_beyond_this_machine_unless_told_to(tmp_path: Path, fails: Callable[..., str]) -> None:
     model = str(TINY / "dense_fp32.tflite")
-    assert "[unsafe-listen]" in fails(model, "--host", EVERYWHERE, "--port", "0")
+    assert "--token-file" in fails(model, "--host", EVERYWHERE, "--port", "0")
     with served(tmp_path, model, "--host", EVERYWHERE, "--insecure-listen") as server:
         port = server.url.rpartition(":")[2]
         with RemoteEngine(f"http://127.0.0.1:{port}", model="dense_fp32"):
