@@ -81,8 +81,14 @@ class SwitchedInterpreter:
                 )
             np.copyto(self._values[tensor_index], array)
 
-    def get_tensor(self, tensor_index: int) -> Array:
-        """A copy of an input's or output's value."""
+    def get_tensor(self, tensor_index: int, subgraph_index: int = 0) -> Array:
+        """A copy of an input's or output's value; of the first subgraph, which is all that switched models share.
+
+        Raises:
+            InputNameError: There is no such input or output, or another subgraph is named.
+        """
+        if subgraph_index:
+            raise InputNameError(f"no subgraph {subgraph_index}", hint="a bundle's inputs and outputs are those of 0")
         self._port(tensor_index)
         with self._turn:
             value: Array = self._values[tensor_index].copy()

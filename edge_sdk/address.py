@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edge_sdk.errors import AddressInUseError, TransportError, UnsafeListenError, UsageError
 
 _MAX_PORT = 65_535
+_UNSAFE_HINT = "listen on 127.0.0.1 behind a TLS proxy or VPN, or insist with --insecure-listen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,14 @@ class Address:
         return cls(host=host, port=int(port))
 
 
-def refuse_unsafe(address: Address, *, what: str, allowed: bool) -> None:
+def refuse_unsafe(address: Address, *, what: str, allowed: bool, hint: str = _UNSAFE_HINT) -> None:
     """Refuse to open a port to the network without encryption, unless the operator said so.
+
+    Args:
+        address: To listen on.
+        what: Would listen.
+        allowed: The operator said so.
+        hint: What to do instead.
 
     Raises:
         UnsafeListenError: The address is not loopback and `allowed` is false.
@@ -60,7 +67,7 @@ def refuse_unsafe(address: Address, *, what: str, allowed: bool) -> None:
     raise UnsafeListenError(
         f"{what} would listen beyond this machine without encryption, passwords in clear",
         where=str(address),
-        hint="listen on 127.0.0.1 behind a TLS proxy or VPN, or insist with --insecure-listen",
+        hint=hint,
     )
 
 

@@ -199,8 +199,11 @@ class WorkerLostError(DelegateError):
         self.is_lasting = is_lasting
 
 
-class ModelLoadError(DelegateError):
-    """The runtime refuses the file: not a model, truncated, or with operators it does not know."""
+class ModelLoadError(DelegateError, ValueError, RuntimeError):
+    """The runtime refuses the file: not a model, truncated, or with operators it does not know.
+
+    The runtimes raise a ValueError or a RuntimeError then, and existing scripts catch these.
+    """
 
     code = "model-load"
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_sdk._one_thread import OneThread
 from edge_sdk._switched import Array, SwitchedInterpreter
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import ModelLoadError, UsageError
 from edge_sdk.model import EdgeModel
 from edge_sdk.preference import Preference
 from edge_sdk.runtime import RawInterpreter, choose, choose_for, load_error
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # What a script takes from the runtime's module beside `Interpreter` and `load_delegate`.
 _OF_THE_RUNTIME = ("Delegate", "InterpreterWithCustomOps", "OpResolverType", "SignatureRunner")
+
+_FILES = (".tflite", ".onnx")
 
 __all__ = ["Interpreter", "load_delegate"]
 
@@ -78,7 +80,7 @@ class Interpreter:
         }
         options |= {name: value for name, value in named.items() if value}
         self._inner: RawInterpreter | SwitchedInterpreter
-        if model_content is not None or (model_path is not None and Path(model_path).is_file()):
+        if model_content is not None or (model_path is not None and _is_file(Path(model_path))):
             if variant is not None or preference is not None:
                 raise UsageError("a .tflite file has no variants to choose from", hint="open a bundle")
             model = os.fspath(model_path) if model_path is not None else bytes(model_content or b"")
@@ -195,11 +197,18 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it is one, or would be if it were there: the runtime then says that it is not."""
+    return path.is_file() or (path.suffix in _FILES and not path.exists())
+
+
 def _raw(
     model: str | bytes, threads: int | None, delegates: Sequence[Any] | None, options: Mapping[str, Any]
 ) -> RawInterpreter:
-    runtime = choose_for(model)
     where = f"{len(model)} bytes" if isinstance(model, bytes) else model
+    if isinstance(model, str) and not Path(model).exists():
+        raise ModelLoadError("there is no such file", where=where, hint="look at the path")
+    runtime = choose_for(model)
     try:
         opened = runtime.open(model, threads=threads, delegates=delegates or (), options=options)
     except (ValueError, RuntimeError) as cause:

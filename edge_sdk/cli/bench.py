@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge_sdk import bundle as bundles
@@ -34,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
         counts=args.threads or threads.sweep(threads.cores()),
         raw=not args.no_raw,
     )
-    _tell_if_busy()
     with bundles.opened(args.bundle) as bundle:
         result = bench(
             bundle,
@@ -44,11 +43,25 @@ def run(args: argparse.Namespace) -> int:
             profile=board.id if board else None,
             shown=str(args.bundle),
             write=args.write,
-            told=lambda text: say(f"edge: {text}"),
+            told=_progress(),
         )
         reference = bundle.manifest.reference
     emit(args, result, lambda: _text(result, reference))
     return 0
+
+
+def _progress() -> Callable[[str], None]:
+    """Tells what is done now; before the first, once it is known that there is something to do, how busy it is here."""
+    is_first = True
+
+    def told(text: str) -> None:
+        nonlocal is_first
+        if is_first:
+            _tell_if_busy()
+            is_first = False
+        say(f"edge: {text}")
+
+    return told
 
 
 def _tell_if_busy() -> None:

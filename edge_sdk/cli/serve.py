@@ -59,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
     token = None if args.token_file is None else _token(Path(args.token_file))
     address = Address(host=args.host, port=args.port)
-    refuse_unsafe(address, what="edge serve", allowed=args.insecure_listen or token is not None)
+    refuse_unsafe(
+        address,
+        what="edge serve",
+        allowed=args.insecure_listen or token is not None,
+        hint="give --token-file FILE, or, in a network you trust, --insecure-listen",
+    )
     served = opened(
         args.model,
         name=args.name,
@@ -99,7 +104,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are a line for each request that is no HTTP
 
 
 @contextlib.contextmanager

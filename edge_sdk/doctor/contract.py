@@ -55,7 +55,7 @@ class Place:
         root: Below which `/sys`, `/proc`, `/dev` and the libraries lie; another than `/` in tests.
         machine: The processor's architecture, as `platform.machine()` spells it.
         requests: Delegates to look for beside those that are known.
-        model: Delegates are tried on this file or bundle.
+        model: Delegates are tried on this file or bundle, and so is the CPU.
         is_deep: Delegates are tried, also without a model.
         findings: What was found out about delegates before.
     """

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_sdk import footprint
+from edge_sdk.bundle import opened
 from edge_sdk.doctor.contract import Finding, Place, State, absent, parted
 from edge_sdk.errors import DelegateError, EdgeError
 from edge_sdk.runtime import RUNTIME_VARIABLE, Runtime, Unavailable, available
@@ -22,7 +23,6 @@ _CRASHED = "ended the runtime with"  # as `footprint` says it
 
 def look(place: Place) -> Iterator[Finding]:
     """See `Look`."""
-    del place  # what is installed is this Python's
     try:
         found = footprint.of(TINY, threads=1, deadline_s=_DEADLINE_S)
     except DelegateError as error:
@@ -36,6 +36,25 @@ def look(place: Place) -> Iterator[Finding]:
         reason = f"a small model runs on the CPU with {found.runtime}, {found.load_ms:.3g} ms to the first answer"
         yield Finding(what=_WHAT, state=State.OK, reason=reason, is_vital=True)
     yield from map(_told, known)
+    if place.model is not None:
+        yield _on(place.model)
+
+
+def _on(model: Path) -> Finding:
+    """Whether the CPU runs the model that is asked about: of a bundle, the reference."""
+    try:
+        if model.is_dir() or model.suffix == ".edgebundle":
+            with opened(model) as bundle:
+                path = bundle.blob(bundle.variant(bundle.manifest.reference))
+                found = footprint.of(path, threads=1, deadline_s=_DEADLINE_S)
+        else:
+            found = footprint.of(model, threads=1, deadline_s=_DEADLINE_S)
+    except DelegateError as error:  # no fault of a file that is for an accelerator
+        return Finding(what=model.name, state=State.WARNING, reason=f"not on the CPU: {error.what}", hint=error.hint)
+    except EdgeError as error:
+        return Finding(what=model.name, state=State.BROKEN, reason=error.what, hint=error.hint)
+    reason = f"runs on the CPU, {found.load_ms:.3g} ms to the first answer"
+    return Finding(what=model.name, state=State.OK, reason=reason)
 
 
 def _told(one: Runtime | Unavailable) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from edge_sdk.errors import DelegateError, EdgeError
 from edge_sdk.parallel.job import Job, Piece
 from edge_sdk.parallel.replica import READY, Replica
 from edge_sdk.parallel.sharing import Lane, finish_s, piece
@@ -73,7 +74,7 @@ class Dispatch:
         job = part.job
         job.refused.add(replica)
         if len(job.refused) == len(self.replicas):
-            self.fail(job, error)
+            self.fail(job, _ours(error))
         return self.give_back(part)
 
     def fail(self, job: Job, error: BaseException) -> None:
@@ -139,6 +140,15 @@ class Dispatch:
             if each.badness(now_s) == READY
         ]
         return piece(job.left, replica.sample_s, lanes)
+
+
+def _ours(error: BaseException) -> EdgeError:
+    """What a caller is told who catches our errors alone."""
+    if isinstance(error, EdgeError):
+        return error
+    ours = DelegateError(f"every replica failed, the last with {type(error).__name__}: {error!s:.300}")
+    ours.__cause__ = error
+    return ours
 
 
 def _woken(replicas: list[Replica]) -> list[Replica]:

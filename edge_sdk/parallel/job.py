@@ -157,6 +157,8 @@ class Job:
             DelegateError: It is not.
         """
         rows = piece.size * self.rows
+        if not isinstance(answers, list | tuple):
+            raise DelegateError(f"answered with {type(answers).__name__} instead of a list of arrays")
         right = len(answers) == outputs and (
             self.is_whole or all(isinstance(answer, np.ndarray) and answer.shape[:1] == (rows,) for answer in answers)
         )

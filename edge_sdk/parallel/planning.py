@@ -25,10 +25,18 @@ class Link:
     Attributes:
         mb_s: 10^6 bytes a second.
         latency_ms: Of each transfer.
+
+    Raises:
+        UsageError: That is no speed or no time.
     """
 
     mb_s: float
     latency_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse at once what a plan would stumble over after minutes of measuring."""
+        if not (self.mb_s > 0 and 0 <= self.latency_ms < math.inf):  # NaN fails as well
+            raise UsageError(f"a link of {self.mb_s!r} MB/s and {self.latency_ms!r} ms", hint="measure again")
 
     def ms(self, size_bytes: float) -> float:
         """How long so many bytes take one way."""
@@ -118,7 +126,7 @@ def plan(
         UsageError: The numbers do not fit each other, there are too many places, or no plan runs every segment.
     """
     links = links or {}
-    count = _check_arguments(costs, boundary_bytes, links)
+    count = _check_arguments(costs, boundary_bytes)
     table = _Table(costs, boundary_bytes, links, count)
     bottleneck_ms = _bottleneck(table)
     if math.isinf(bottleneck_ms):
@@ -213,9 +221,7 @@ def _shortest(table: _Table, limit_ms: float) -> tuple[PlannedStage, ...]:
     return tuple(reversed(stages))
 
 
-def _check_arguments(
-    costs: Mapping[str, Sequence[float | None]], boundary_bytes: Sequence[float], links: Mapping[str, Link]
-) -> int:
+def _check_arguments(costs: Mapping[str, Sequence[float | None]], boundary_bytes: Sequence[float]) -> int:
     """The number of segments.
 
     Raises:
@@ -230,8 +236,7 @@ def _check_arguments(
                 f"{len(each)} costs of {place} and {count + 1} boundaries", hint="n segments have n + 1 boundaries"
             )
     numbers = [ms for each in costs.values() for ms in each if ms is not None]
-    numbers += [*boundary_bytes, *(link.latency_ms for link in links.values())]
-    speeds_ok = all(link.mb_s > 0 for link in links.values())
-    if not speeds_ok or not all(0 <= number < math.inf for number in numbers):
+    numbers += boundary_bytes
+    if not all(0 <= number < math.inf for number in numbers):
         raise UsageError("a time or size that is negative or no number", hint="measure again")
     return count

@@ -138,7 +138,7 @@ class Stage:
                 answers = part.engine.run(taken)
                 _check(part.segment, answers)
                 known.update(zip((spec.name for spec in part.segment.outputs), answers, strict=True))
-        except Exception as cause:  # noqa: BLE001 - whatever an engine raises, this sample alone has failed
+        except BaseException as cause:  # noqa: BLE001 - whatever an engine raises, this sample alone has failed
             self._failures += 1
             error = StageFailedError(f"failed: {cause}", stage=self.name, where=f"stage {self.name}")
             error.__cause__ = cause
@@ -182,6 +182,8 @@ def _check(segment: Segment, answers: Sequence[Any]) -> None:
     Raises:
         StageFailedError: It is not; a remote one may say anything.
     """
+    if not isinstance(answers, list | tuple):
+        raise StageFailedError(f"segment {segment.number} gave {type(answers).__name__} instead of a list of arrays")
     right = len(answers) == len(segment.outputs) and all(
         isinstance(answer, np.ndarray) and answer.dtype.name == spec.dtype and fits(answer.shape, spec.shape)
         for answer, spec in zip(answers, segment.outputs, strict=True)

@@ -178,8 +178,11 @@ class Workers:
     def _ask(self, replica: Replica, watch: Watch, now_s: float) -> None:
         replica.asking_s = now_s
         try:
-            told = watch()
-        except Exception as error:  # noqa: BLE001 - somebody else's sensor: without it the replica works on
+            given: object = watch()
+            told = given if isinstance(given, Condition) else None
+            if given is not told:
+                told = Condition(reason=f"its watch gave {str(given)[:80]!r}, which is no Condition")
+        except BaseException as error:  # noqa: BLE001 - somebody else's sensor: without it the replica works on
             told = Condition(reason=f"its watch failed: {error}")
         with self.gate:
             replica.told(told, now_s)
@@ -208,7 +211,7 @@ class Workers:
             with self.gate:
                 replica.end(time.monotonic())
                 self.dispatch.fail(job, error)
-        except Exception as error:  # noqa: BLE001 - whatever an engine raises is its failure: another one answers
+        except BaseException as error:  # noqa: BLE001 - whatever an engine raises is its failure: another one answers
             with self.gate:
                 woken = self.dispatch.failed(replica, part, error, time.monotonic())
             _log.info("replica %s failed: %s", replica.name, str(error))

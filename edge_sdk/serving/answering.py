@@ -114,10 +114,13 @@ def chosen(names: Sequence[str], outputs: Sequence[TensorSpec]) -> list[int]:
     """Which outputs these are; all of them where none is named.
 
     Raises:
-        InferRequestError: The model has no such output.
+        InferRequestError: The model has no such output, or one is named twice, by which a short request would get a
+            long answer.
     """
     known = [each.name for each in outputs]
-    for name in names:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InferRequestError(f"output {name[:80]!r} is asked for twice")
         if name not in known:
             raise InferRequestError(f"no output {name[:80]!r}", hint=f"there are {', '.join(known)}")
     return [known.index(name) for name in names] or list(range(len(known)))

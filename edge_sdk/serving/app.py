@@ -96,6 +96,12 @@ class _Routes:
 
     async def infer(self, request: Request) -> Response:
         """Let in, read, compute on a thread, answer."""
+        try:
+            return await self._inferred(request)
+        except asyncio.CancelledError:  # the server ends, and its grace is over
+            return _error(503, "the server ends before this is answered", {"Connection": "close"})
+
+    async def _inferred(self, request: Request) -> Response:
         refused = self._unknown(request) or _compressed(request)
         if refused is not None:
             return refused

@@ -260,5 +260,23 @@ def test_what_does_not_exist_is_refused_before_anything_is_looked_at(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "state", "word"),
+    [
+        ("whole.tflite", (TINY / "dense_fp32.tflite").read_bytes(), State.OK, "runs on the CPU"),
+        ("torn.tflite", (TINY / "dense_fp32.tflite").read_bytes()[:300], State.WARNING, "damaged"),
+        ("torn.edgebundle", b"torn", State.BROKEN, "not a packed bundle"),
+    ],
+)
+def test_the_model_that_is_asked_about_is_looked_at_also_where_there_is_no_accelerator(
+    tmp_path: Path, name: str, content: bytes, state: State, word: str
+) -> None:
+    model = tmp_path / name
+    model.write_bytes(content)
+    (found,) = (each for each in runtimes.look(Place(model=model)) if each.what == name)
+    assert found.state is state
+    assert word in found.reason
+
+
 def test_the_small_model_is_that_of_the_tests() -> None:
     assert runtimes.TINY.read_bytes() == (TINY / "dense_fp32.tflite").read_bytes()

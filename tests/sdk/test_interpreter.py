@@ -116,3 +116,23 @@ def test_bad_arguments_are_named(bundle: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"not a model at all")
     with pytest.raises(ModelLoadError):
         Interpreter(str(broken)).allocate_tensors()
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_file_that_is_refused_is_what_scripts_catch_of_the_runtime(kind: type[Exception], tmp_path: Path) -> None:
+    """`except ValueError` around the interpreter is how examples fall back to another file or the CPU."""
+    (tmp_path / "torn.tflite").write_bytes((TINY / "dense_fp32.tflite").read_bytes()[:300])
+    with pytest.raises(kind, match="damaged"):
+        Interpreter(str(tmp_path / "torn.tflite"))
+    with pytest.raises(kind, match="no such file"):  # it is no daemon's model that is meant
+        Interpreter(str(tmp_path / "missing.tflite"))
+    with pytest.raises(kind, match="custom operator"):
+        Interpreter(str(TINY / "custom_op.tflite")).allocate_tensors()
+
+
+def test_the_number_of_a_subgraph_is_taken_over_a_bundle_too(over_bundle: Interpreter) -> None:
+    script(over_bundle, X)
+    output = over_bundle.get_output_details()[0]["index"]
+    np.testing.assert_array_equal(over_bundle.get_tensor(output, 0), over_bundle.get_tensor(output))
+    with pytest.raises(InputNameError, match="no subgraph 1"):
+        over_bundle.get_tensor(output, 1)

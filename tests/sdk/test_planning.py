@@ -106,5 +106,9 @@ def test_where_the_way_costs_more_than_it_gains_the_whole_stays_in_one_place() -
 def test_numbers_that_make_no_sense_are_refused(costs: Costs, sizes: Sequence[float], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         plan(costs, sizes)
-    with pytest.raises(UsageError, match="negative or no number"):
-        plan({"a": [1.0]}, [1, 1], links={"a": Link(mb_s=0)})
+
+
+@pytest.mark.parametrize(("mb_s", "latency_ms"), [(0, 0), (-1, 0), (math.nan, 0), (1, -1), (1, math.nan)])
+def test_a_link_that_makes_no_sense_is_refused_before_anything_is_measured(mb_s: float, latency_ms: float) -> None:
+    with pytest.raises(UsageError, match="a link of"):
+        Link(mb_s=mb_s, latency_ms=latency_ms)

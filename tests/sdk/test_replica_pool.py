@@ -333,13 +333,30 @@ def test_when_all_fail_the_caller_gets_the_error_of_the_last_and_the_next_call_t
         np.testing.assert_array_equal(pool.run([numbered(30)])[0], numbered(30) * 2)
 
 
+@pytest.mark.parametrize("raised", [ValueError("no tensor"), SystemExit(3)])
+def test_an_engine_of_others_may_raise_anything_and_the_pool_goes_on(raised: BaseException) -> None:
+    """A thread that ended with it left its piece to nobody, and every later call to its deadline."""
+    is_broken = True
+
+    def fails(_: Sequence[Any]) -> None:
+        if is_broken:
+            raise raised
+
+    with ReplicaPool([Doubling(fails=fails)], deadline_s=2) as pool:
+        with pytest.raises(DelegateError, match=f"the last with {type(raised).__name__}") as told:
+            pool.run([numbered(3)])
+        assert told.value.__cause__ is raised
+        is_broken = False
+        np.testing.assert_array_equal(pool.run([numbered(3)])[0], numbered(3) * 2)
+
+
 @pytest.mark.parametrize(
     "answer",
-    [[], [np.zeros((1, 9), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ["no array"], [np.zeros(4, "i4")]],
+    [None, [], [np.zeros((1, 9), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ["no array"], [np.zeros(4, "i4")]],
 )
-def test_a_replica_that_lies_about_its_outputs_is_left_out(answer: list[Any]) -> None:
+def test_a_replica_that_lies_about_its_outputs_is_left_out(answer: Any) -> None:
     class Liar(Doubling):
-        def run(self, arrays: Sequence[Any]) -> list[Any]:
+        def run(self, arrays: Sequence[Any]) -> Any:
             self.entered.set()
             return answer
 
@@ -436,6 +453,15 @@ def test_a_watch_that_fails_or_says_nothing_keeps_nobody_from_working() -> None:
         condition = pool.shares().replicas[0].condition
         assert condition is not None
         assert condition.reason == "its watch failed: no such sensor"
+
+
+@pytest.mark.parametrize("watch", [lambda: 81.5, lambda: sys.exit(1)])
+def test_a_watch_that_gives_no_condition_keeps_nobody_from_working(watch: Any) -> None:
+    with ReplicaPool([Doubling()], names=["a"], watch={"a": watch}, deadline_s=2) as pool:
+        np.testing.assert_array_equal(pool.run([numbered(3)])[0], numbered(3) * 2)
+        condition = pool.shares().replicas[0].condition
+        assert condition is not None
+        assert "its watch" in condition.reason
 
 
 # ------------------------------------------------------------------------------------------------- the end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import http.client
@@ -129,6 +130,7 @@ def test_an_inference_in_json_by_hand(server: ServeProcess) -> None:
         (request(tensor("a", [1, 2, 3], shape=[1, 3]), tensor("b", [1, 2])), "takes [1, 2]"),
         (request(tensor("a", None, parameters={"binary_data_size": 8}), tensor("b", [1, 2])), "8 bytes, 0 are left"),
         (request(outputs=[{"name": "z"}]), "no output 'z'"),
+        (request(outputs=[{"name": "total"}, {"name": "total"}]), "asked for twice"),
         (request() + b"more", "trailing"),
     ],
 )
@@ -313,7 +315,7 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
 def test_it_does_not_listen_beyond_this_machine_unless_told_to(tmp_path: Path, fails: Callable[..., str]) -> None:
     model = str(TINY / "dense_fp32.tflite")
-    assert "[unsafe-listen]" in fails(model, "--host", EVERYWHERE, "--port", "0")
+    assert "--token-file" in fails(model, "--host", EVERYWHERE, "--port", "0")
     with served(tmp_path, model, "--host", EVERYWHERE, "--insecure-listen") as server:
         port = server.url.rpartition(":")[2]
         with RemoteEngine(f"http://127.0.0.1:{port}", model="dense_fp32"):
@@ -358,6 +360,70 @@ def test_what_was_asked_is_answered_before_it_ends(tmp_path: Path) -> None:
             assert sock.recv(100).startswith(b"HTTP/1.1 200")
             ending.join(START_S)
         assert server.process.returncode == 0
+
+
+def test_who_connects_and_sends_no_request_does_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    from edge_sdk.serving import server
+
+    async def plain(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def said() -> list[bytes]:
+        config = uvicorn.Config(plain, log_config=None, lifespan="off", timeout_keep_alive=START_S)
+        config.load()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: server.HurriedProtocol(config, ServerState(), {}), "127.0.0.1"
+        )
+        found = []
+        async with listening:
+            for parts in ([b""], [b"GET / HT"], [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET"]):
+                reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+                for part in parts[:-1]:
+                    writer.write(part)
+                    found.append(await reader.readuntil(b"\r\n"))
+                writer.write(parts[-1])
+                found.append((await asyncio.wait_for(reader.read(), START_S))[-4:])
+                writer.close()
+                await writer.wait_closed()
+        return found
+
+    monkeypatch.setattr(server, "HEAD_S", 0.05)
+    assert asyncio.run(said()) == [b"", b"", b"HTTP/1.1 200 OK\r\n", b"\r\n\r\n"]
+
+
+def test_a_request_that_is_not_whole_when_the_grace_ends_gets_an_answer() -> None:
+    from edge_sdk.serving.app import Host, build_app
+    from edge_sdk.serving.gate import Gate
+
+    gate = Gate(1)
+    model = Served(
+        name="m", version="1", inputs=(), outputs=(), run=lambda _: (None, []), active=lambda: None, close=lambda: None
+    )
+    sent: list[Any] = []
+
+    async def ends_in_the_middle() -> None:
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": [], "query_string": b""}
+        with ThreadPoolExecutor(1) as executor:
+            app = build_app(Host(served=model, gate=gate, executor=executor, token=None, max_body_bytes=100))
+            asked = asyncio.ensure_future(app(scope, receive, send))  # type: ignore[arg-type]
+            await asyncio.sleep(0.05)
+            asked.cancel()
+            await asked
+
+    asyncio.run(ends_in_the_middle())
+    assert sent[0]["status"] == 503
+    assert b"the server ends" in sent[1]["body"]
+    assert gate.wait_empty(0)
 
 
 def test_a_missing_extra_is_named() -> None:
