@@ -27,7 +27,6 @@ from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
 from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
-
 # The runtime starts as many as it is told: a hundred thousand were a segmentation fault. As for `edge bench --threads`.
 MOST_THREADS = 256
 

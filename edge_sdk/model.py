@@ -28,6 +28,7 @@ from edge_sdk.errors import (
     SwitchCancelledError,
     SwitchTimeoutError,
     UnknownVariantError,
+    UsageError,
 )
 from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.guard import GuardedEngine
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_DEADLINE_S = 3600.0
 
 
 class EdgeModel:
@@ -99,6 +102,7 @@ class EdgeModel:
         name: str = "",
     ) -> None:
         check(memory, standby)
+        _check_preference(preference)
         self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
         self._preference = preference
         self._runtime = choose()
@@ -250,12 +254,15 @@ class EdgeModel:
 
         Raises:
             UnknownVariantError: There is none of this name, or it cannot run here.
+            UsageError: The deadline makes no sense.
             PinnedError: The operator or the hub has pinned another.
             ModelLoadError, MemoryShortError: It cannot be loaded; the old one goes on.
             SwitchTimeoutError: It was not loaded by the deadline; the old one goes on.
             SwitchCancelledError: A newer order took its place.
             ModelClosedError: After `close`.
         """
+        if deadline_s is not None and not 0 < deadline_s <= _LONGEST_DEADLINE_S:  # NaN fails as well
+            raise UsageError(f"deadline_s is {deadline_s!r}", hint="give seconds, more than 0 and at most an hour")
         if variant is None:
             self._unpin()
             return
@@ -482,6 +489,11 @@ class EdgeModel:
         self._turn = threading.RLock()
         self._follower = self._policy = None
         self._switcher.lose()
+
+
+def _check_preference(given: object) -> None:
+    if given is not None and not isinstance(given, Preference):
+        raise UsageError(f"preference is {given!r:.80}", hint="give one such as Preference(mode=Mode.BALANCED)")
 
 
 _LIVE: weakref.WeakSet[EdgeModel] = weakref.WeakSet()

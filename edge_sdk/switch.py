@@ -55,7 +55,7 @@ class Switch:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is over; whether it is."""
-        return self._ended.wait(timeout_s)
+        return self._ended.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
 
     def cancel(self) -> bool:
         """Call it off; whether that came in time. What ran before goes on."""
