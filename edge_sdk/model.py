@@ -28,7 +28,6 @@ from edge_sdk.errors import (
     SwitchCancelledError,
     SwitchTimeoutError,
     UnknownVariantError,
-    UsageError,
 )
 from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.guard import GuardedEngine
@@ -42,7 +41,7 @@ from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
 from edge_sdk.runtime import choose
-from edge_sdk.switch import Loading, Switch
+from edge_sdk.switch import Loading, Switch, check_deadline
 from edge_sdk.switching import Memory, Switcher, check
 from edge_sdk.tally import Tally
 from edge_sdk.usage import AcceleratorWatch, Usage, watch
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
-
-_LONGEST_DEADLINE_S = 3600.0
 
 
 class EdgeModel:
@@ -102,7 +99,6 @@ class EdgeModel:
         name: str = "",
     ) -> None:
         check(memory, standby)
-        _check_preference(preference)
         self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
         self._preference = preference
         self._runtime = choose()
@@ -261,8 +257,7 @@ class EdgeModel:
             SwitchCancelledError: A newer order took its place.
             ModelClosedError: After `close`.
         """
-        if deadline_s is not None and not 0 < deadline_s <= _LONGEST_DEADLINE_S:  # NaN fails as well
-            raise UsageError(f"deadline_s is {deadline_s!r}", hint="give seconds, more than 0 and at most an hour")
+        check_deadline(deadline_s)
         if variant is None:
             self._unpin()
             return
@@ -489,11 +484,6 @@ class EdgeModel:
         self._turn = threading.RLock()
         self._follower = self._policy = None
         self._switcher.lose()
-
-
-def _check_preference(given: object) -> None:
-    if given is not None and not isinstance(given, Preference):
-        raise UsageError(f"preference is {given!r:.80}", hint="give one such as Preference(mode=Mode.BALANCED)")
 
 
 _LIVE: weakref.WeakSet[EdgeModel] = weakref.WeakSet()
