@@ -28,6 +28,9 @@ from edge_sdk.front import Array, Front
 from edge_sdk.port import Port, port
 from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
+# The runtime starts as many as it is told: a hundred thousand were a segmentation fault. As for `edge bench --threads`.
+MOST_THREADS = 256
+
 
 class Engine(Front):
     """A loaded model.
@@ -48,7 +51,7 @@ class Engine(Front):
     Raises:
         ModelLoadError: The file can't be read, is no model, or needs what the runtime does not have.
         RuntimeUnavailableError: No runtime is installed.
-        UsageError: `threads` is no positive whole number.
+        UsageError: `threads` is no whole number from 1 to `MOST_THREADS`.
     """
 
     def __init__(
@@ -175,8 +178,8 @@ os.register_at_fork(after_in_child=_lose_all)
 
 
 def _check_threads(threads: object) -> None:
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise UsageError(f"threads is {threads!r}", hint="give a whole number from 1 up")
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {threads!r}", hint=f"give a whole number from 1 up to {MOST_THREADS}")
 
 
 # Operators with something that outlives a call.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_sdk._one_thread import OneThread
 from edge_sdk._switched import Array, SwitchedInterpreter
+from edge_sdk.engine import MOST_THREADS
 from edge_sdk.errors import ModelLoadError, UsageError
 from edge_sdk.model import EdgeModel
 from edge_sdk.preference import Preference
@@ -71,8 +72,8 @@ class Interpreter:
     ) -> None:
         if (model_path is None) == (model_content is None):
             raise UsageError("give either model_path or model_content")
-        if num_threads is not None and num_threads < 1:
-            raise UsageError(f"num_threads is {num_threads!r}", hint="give a whole number from 1 up")
+        if num_threads is not None and not 1 <= num_threads <= MOST_THREADS:
+            raise UsageError(f"num_threads is {num_threads!r}", hint=f"give a whole number from 1 up to {MOST_THREADS}")
         named = {
             "experimental_op_resolver_type": experimental_op_resolver_type,
             "experimental_preserve_all_tensors": experimental_preserve_all_tensors,

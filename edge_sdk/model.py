@@ -41,7 +41,7 @@ from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
 from edge_sdk.runtime import choose
-from edge_sdk.switch import Loading, Switch
+from edge_sdk.switch import Loading, Switch, check_deadline
 from edge_sdk.switching import Memory, Switcher, check
 from edge_sdk.tally import Tally
 from edge_sdk.threads import wanted
@@ -252,12 +252,14 @@ class EdgeModel:
 
         Raises:
             UnknownVariantError: There is none of this name, or it cannot run here.
+            UsageError: The deadline makes no sense.
             PinnedError: The operator or the hub has pinned another.
             ModelLoadError, MemoryShortError: It cannot be loaded; the old one goes on.
             SwitchTimeoutError: It was not loaded by the deadline; the old one goes on.
             SwitchCancelledError: A newer order took its place.
             ModelClosedError: After `close`.
         """
+        check_deadline(deadline_s)
         if variant is None:
             self._unpin()
             return

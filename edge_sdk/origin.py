@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_sdk.bundle import Bundle
 from edge_sdk.delegates.contract import AUTO, Delegates
-from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError
+from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError, UsageError
 from edge_sdk.fitness import unfit
 from edge_sdk.link import DaemonLink
 from edge_sdk.manifest import Variant
@@ -31,10 +31,12 @@ def found(
     """The bundle, and the daemon that decides, if one does.
 
     Raises:
+        UsageError: `preference` is none.
         BundleError: There is no bundle.
         DaemonUnreachableError: `source` is a name, or `socket` is given, and no daemon answers.
         CommandError: The daemon serves no model of this name.
     """
+    _check(preference)
     text = os.fspath(source)
     if Path(text).exists() or not _NAME.match(text):
         bundle = Bundle(text)
@@ -67,6 +69,11 @@ def found(
         return bundle, link
     link.close()
     return bundle, None
+
+
+def _check(preference: object) -> None:
+    if preference is not None and not isinstance(preference, Preference):
+        raise UsageError(f"preference is {preference!r:.80}", hint="give one such as Preference(mode=Mode.BALANCED)")
 
 
 def usable(bundle: Bundle, runtime: Runtime, delegate: Delegates = AUTO) -> tuple[Variant, ...]:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_sdk.errors import SwitchCancelledError
+from edge_sdk.errors import SwitchCancelledError, UsageError
 from edge_sdk.lease import Loaded
+
+_LONGEST_DEADLINE_S = 3600.0
 
 
 def _nothing() -> None:
@@ -55,7 +57,7 @@ class Switch:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is over; whether it is."""
-        return self._ended.wait(timeout_s)
+        return self._ended.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
 
     def cancel(self) -> bool:
         """Call it off; whether that came in time. What ran before goes on."""
@@ -77,3 +79,13 @@ class Switch:
     def end(self) -> None:
         """Let go whoever waits."""
         self._ended.set()
+
+
+def check_deadline(deadline_s: float | None) -> None:
+    """Refuse what makes no sense.
+
+    Raises:
+        UsageError: With what it takes instead.
+    """
+    if deadline_s is not None and not 0 < deadline_s <= _LONGEST_DEADLINE_S:  # NaN fails as well
+        raise UsageError(f"deadline_s is {deadline_s!r}", hint="give seconds, more than 0 and at most an hour")

@@ -48,6 +48,7 @@ def main() -> int:
         answer({"type": "failed", "kind": "missing", "what": what, "hint": "--onnx-python names one that has"})
         return 0
     warnings.simplefilter("ignore")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `edge_sdk.runtime` does, and why is said there
     import onnx2tf
 
     answer({"type": "ready", "version": str(onnx2tf.__version__)})

@@ -82,7 +82,7 @@ def bench(
         raise DelegateError(
             f"none of {len(variants)} variants runs here: {left[0].id}: {left[0].reason}",
             where=shown,
-            hint="convert for this board's profile",
+            hint=left[0].hint or "convert for this board's profile",
         )
     latency = tuple(_latency(one, profile) for one in timed if one.case.way in {Way.PLAIN, Way.DELEGATE})
     if write:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edge_sdk import bundle as bundles
@@ -19,6 +19,7 @@ from edge_sdk.manifest import Latency
 
 _BUSY = 0.5  # of the processors: above, somebody else's work shows in the latencies
 _CPU = "cpu"
+_MOST_NAMED = 3  # of variants that were not timed for one reason
 _PLAIN_FROM_MS = 100  # from here on three digits would be 2.3e+03
 
 
@@ -48,6 +49,15 @@ def run(args: argparse.Namespace) -> int:
         reference = bundle.manifest.reference
     emit(args, result, lambda: _text(result, reference))
     return 0
+
+
+def _few(ids: Sequence[str]) -> str:
+    """Names, or how many more there are: a bundle of twelve variants fills no line with them."""
+    return (
+        ", ".join(ids)
+        if len(ids) <= _MOST_NAMED
+        else f"{', '.join(ids[:_MOST_NAMED])} and {len(ids) - _MOST_NAMED} more"
+    )
 
 
 def _progress() -> Callable[[str], None]:
@@ -166,7 +176,6 @@ def _notes(result: Benched) -> Iterator[str]:
         alike: dict[tuple[str, str], list[str]] = {}
         for x in result.left:
             alike.setdefault((x.delegate, f"{x.reason}; {x.hint}" if x.hint else x.reason), []).append(x.id)
-        rows = [(", ".join(ids), *why) for why, ids in alike.items()]
-        yield "Not timed:\n" + table(("variant", "on", "why"), rows)
+        yield "Not timed:\n" + "\n".join(f"on {delegate}: {_few(ids)}: {why}" for (delegate, why), ids in alike.items())
     if result.written:
         yield f"written to {result.written}"

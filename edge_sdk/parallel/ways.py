@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_sdk.engine import Engine
+from edge_sdk.engine import MOST_THREADS, Engine
 from edge_sdk.errors import UsageError
 from edge_sdk.parallel.pool import ReplicaPool
 from edge_sdk.rounds import noise
@@ -106,10 +106,12 @@ def best_way(
         DelegateError: The model cannot be loaded or run here.
         InputShapeError: The model does not take such a batch.
     """
-    cores = _cores() if cores is None else cores
+    cores = min(_cores(), MOST_THREADS) if cores is None else cores
     for name, value in {"batch": batch, "cores": cores, "rounds": rounds}.items():
         if value < 1:
             raise UsageError(f"{name} is {value!r}", hint="give a whole number from 1 up")
+    if cores > MOST_THREADS:
+        raise UsageError(f"cores is {cores!r}", hint=f"give no more than {MOST_THREADS}")
     allowed_bytes = _free_bytes() * _MEMORY_SHARE if memory_bytes is None else float(memory_bytes)
     before_bytes = _resident_bytes()
     with Engine(path) as first:

@@ -39,6 +39,10 @@ _BUILD = "on a Jetson, install NVIDIA's build of onnxruntime for its JetPack; el
 # The files of its accelerators, beside the module: a build without them has the CPU alone.
 _LIBRARIES = ("libonnxruntime_providers_tensorrt.so", "libonnxruntime_providers_cuda.so")
 
+# From 1.29 on its import makes an id of the device in the user's cache and sends events to its maker, unless this is
+# set before (microsoft/onnxruntime pull request 27379). Whoever wants that sets it to 0.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
 _MAX_HEAD = 16
 _TFLITE = b"TFL3"  # at offset 4: the identifier of its flatbuffers
 # A serialized ModelProto begins with field 1, `ir_version`, a small number.
@@ -153,6 +157,7 @@ def find(*, accelerated: bool = False) -> OnnxRuntime | Unavailable:
     version = _version()
     if version is None:
         return _NOT_INSTALLED
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     try:
         module = importlib.import_module("onnxruntime")
     except (ImportError, OSError) as cause:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk import Interpreter
+from edge_sdk import Engine, Interpreter
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputDtypeError, InputNameError, InputShapeError, ModelLoadError, UsageError
 
@@ -136,3 +136,12 @@ def test_the_number_of_a_subgraph_is_taken_over_a_bundle_too(over_bundle: Interp
     np.testing.assert_array_equal(over_bundle.get_tensor(output, 0), over_bundle.get_tensor(output))
     with pytest.raises(InputNameError, match="no subgraph 1"):
         over_bundle.get_tensor(output, 1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_a_number_of_threads_that_would_bring_the_process_down_is_refused(threads: int) -> None:
+    model = TINY / "dense_fp32.tflite"
+    with pytest.raises(UsageError, match="up to 256"):
+        Interpreter(str(model), num_threads=threads)
+    with pytest.raises(UsageError, match="up to 256"):
+        Engine(model, threads=threads)

@@ -280,6 +280,13 @@ def test_bad_arguments_are_named(dense: Path, tmp_path: Path) -> None:
         EdgeModel(dense, threads=0)
     with pytest.raises(UsageError, match="memory"):
         EdgeModel(dense, memory="little")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="preference"):
+        EdgeModel(dense, preference="fast")  # type: ignore[arg-type]
+    with EdgeModel(dense) as model:
+        for deadline_s in (-1.0, float("nan"), float("inf"), 1e12):
+            with pytest.raises(UsageError, match="deadline_s"):
+                model.switch("dense_int8", deadline_s=deadline_s)
+        assert model.begin_switch("dense_int8").wait(float("inf"))
     with pytest.raises(UsageError, match="no delegate 'abacus'"):
         EdgeModel(dense, delegate="abacus")
     with pytest.raises(BundleError):

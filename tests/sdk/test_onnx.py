@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,18 @@ X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
 TINY = Path(__file__).parent.parent / "data" / "tiny"
 
 needs_ort = pytest.mark.skipif(isinstance(_onnxruntime.find(), Unavailable), reason="onnxruntime is not installed")
+
+
+@needs_ort
+def test_onnx_runtime_reports_to_nobody_and_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
+    """From 1.29 on its import made an id of the device, and a database of events that are sent to its maker."""
+    code = "from edge_sdk.runtime import available; print([each.name for each in available()])"
+    env = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=env | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert "onnxruntime" in told.stdout
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def expected(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -116,7 +116,7 @@ def test_measuring_finds_a_way_and_says_what_the_others_gave() -> None:
         assert len(pool.run([np.zeros((9, *shape), np.float32)])[0]) == 9
     tight = best_way(path, batch=2, cores=2, memory_bytes=1, rounds=1)
     assert tight.too_large == (Way(replicas=2, threads=1),)
-    for wrong in ({"batch": 0}, {"cores": -1}, {"rounds": 0}):
+    for wrong in ({"batch": 0}, {"cores": -1}, {"cores": 100_000}, {"rounds": 0}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             best_way(path, **wrong)
 
