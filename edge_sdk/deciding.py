@@ -76,6 +76,7 @@ class Chooser:
         changed_s: When it last changed.
         late: Windows in a row in which the active variant broke a limit.
         is_taught: Any window has been seen.
+        hot: Variants whose accelerator is to be spared; left at once, and not taken while there is another.
     """
 
     variants: tuple[Variant, ...]
@@ -87,16 +88,18 @@ class Chooser:
     tail: float = 1.0
     late: int = 0
     is_taught: bool = False
+    hot: frozenset[str] = frozenset()
 
-    def step(self, now_s: float, window: Window | None) -> Chooser:
+    def step(self, now_s: float, window: Window | None, hot: frozenset[str] = frozenset()) -> Chooser:
         """Take in a window of calls, or none if there were too few; `active` may have changed."""
-        known = self._learned(window)
+        known = replace(self._learned(window), hot=hot)
         best = known._best()  # noqa: SLF001 - the same class
         is_there = any(v.id == known.active for v in known.variants)
-        if best == known.active or (is_there and now_s - known.changed_s < DWELL_S):
+        is_spared = known.active in hot and best not in hot
+        if best == known.active or (is_there and not is_spared and now_s - known.changed_s < DWELL_S):
             return known
-        if not is_there:
-            pass  # it cannot be loaded here: nothing to weigh
+        if not is_there or is_spared:
+            pass  # it cannot be loaded here, or must rest: nothing to weigh
         elif known._fits(known.active):  # noqa: SLF001
             if known._gain(best) < _GAIN:  # noqa: SLF001
                 return known
@@ -139,6 +142,7 @@ class Chooser:
         )
 
     def _candidates(self) -> tuple[Candidate, ...]:
+        cool = tuple(v for v in self.variants if v.id not in self.hot)
         return tuple(
             Candidate(
                 id=v.id,
@@ -146,7 +150,7 @@ class Chooser:
                 latency_ms=self.expected_ms[v.id] * self.ratio,
                 size_bytes=v.size_bytes,
             )
-            for v in self.variants
+            for v in cool or self.variants
         )
 
     def _best(self) -> str:

@@ -337,7 +337,8 @@ class EdgeModel:
         if link is not None:
             self._start_with(link)
             return
-        self._policy = OwnPolicy(bundle, self._usable, self._preference or Preference(), self._turn)
+        preference = self._preference or Preference()
+        self._policy = OwnPolicy(bundle, self._usable, preference, self._turn, self._accelerated)
         self._begin_with_first_that_loads(self._policy)
         self._policy.start(self._seat, self._switcher, self._tally)
 

@@ -9,19 +9,22 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edge_sdk import deciding
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, MemoryShortError, ModelClosedError
+from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
 from edge_sdk.machine import machine_name
 from edge_sdk.manifest import Variant
+from edge_sdk.parallel.condition import is_hot
 from edge_sdk.preference import Preference
 from edge_sdk.switch import Switch
 from edge_sdk.switching import Switcher
 from edge_sdk.tally import Tally
+from edge_sdk.usage import AcceleratorWatch
 
 _log = logging.getLogger(__name__)
 
@@ -32,14 +35,27 @@ _JOIN_S = 5.0
 class OwnPolicy:
     """Decides where no daemon does.
 
+    Args:
+        bundle: Whose variants they are.
+        usable: Those that run here, the best first.
+        preference: What the app wants.
+        turn: Held while it decides.
+        accelerated: The engines on accelerators by variant, with a watch each; the model keeps it up to date.
+
     Attributes:
         usable: The variants it decides among, the best first; one that cannot be loaded is left out.
         is_pinned: The app has decided itself.
     """
 
     def __init__(
-        self, bundle: Bundle, usable: Sequence[Variant], preference: Preference, turn: threading.RLock
+        self,
+        bundle: Bundle,
+        usable: Sequence[Variant],
+        preference: Preference,
+        turn: threading.RLock,
+        accelerated: Mapping[str, tuple[GuardedEngine, AcceleratorWatch]],
     ) -> None:
+        self._accelerated = accelerated
         self.usable = tuple(usable)
         self.is_pinned = False
         self._bundle, self._turn = bundle, turn
@@ -64,7 +80,7 @@ class OwnPolicy:
         """Decide, with the turn held."""
         if self.is_pinned or self._switcher.is_busy:
             return
-        self._chooser = self._chooser.step(time.monotonic(), window)
+        self._chooser = self._chooser.step(time.monotonic(), window, self._hot())
         if self.active != self._seat.active:
             self._switcher.begin(self.active)
 
@@ -92,6 +108,15 @@ class OwnPolicy:
     def _first(self, preference: Preference) -> deciding.Chooser:
         return deciding.first(self.usable, self._bundle.latencies(), machine_name(), preference, time.monotonic())
 
+    def _hot(self) -> frozenset[str]:
+        """Every variant on a kind of accelerator of which one is hot: another variant would heat the same device."""
+        kinds = {
+            self._bundle.variant(id_).target.delegate
+            for id_, (_, seen) in tuple(self._accelerated.items())
+            if _is_hot(seen, was=id_ in self._chooser.hot)
+        }
+        return frozenset(each.id for each in self.usable if each.target.delegate in kinds)
+
     def _look(self) -> None:
         with self._turn:
             taken = self._tally.take(self._seat.active)
@@ -100,6 +125,12 @@ class OwnPolicy:
                 window = deciding.Window(calls=taken.calls, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms)
             self.step(window)
         self._switcher.tidy()
+
+
+def _is_hot(seen: AcceleratorWatch, *, was: bool) -> bool:
+    """A hot one whose sensor falls silent stays hot."""
+    excess_c = seen.heat().excess_c
+    return was if excess_c is None else is_hot(excess_c, was=was)
 
 
 def _decide(policy: weakref.ref[OwnPolicy], stopped: threading.Event) -> None:

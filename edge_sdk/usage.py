@@ -118,6 +118,11 @@ class AcceleratorWatch:
             limit_c=None if heat is None else heat.limit_c,
         )
 
+    def heat(self) -> Condition:
+        """How hot it is, without a look at how busy."""
+        found = self._heat()
+        return Condition() if found is None else Condition(temp_c=found.temp_c, limit_c=found.limit_c)
+
     def condition(self) -> Condition:
         """The same for a pool: `ReplicaPool(..., watch={"tpu": watch.condition})` gives a hot one no new work."""
         usage = self.look()

@@ -141,3 +141,19 @@ def test_a_steady_machine_settles(factor: float, mode: Mode) -> None:
         chooser = chooser.step(1000.0 + second, slow(latency))
         seen.append(chooser.active)
     assert len(set(seen[60:])) == 1
+
+
+def test_a_hot_accelerator_is_left_at_once_and_taken_again_once_it_is_cool() -> None:
+    chooser = begin(Preference(mode=Mode.ACCURACY))
+    assert chooser.active == "large"
+    spared = chooser.step(chooser.changed_s + 0.1, None, frozenset({"large"}))  # long before the dwell is over
+    assert spared.active == "medium"
+    still = spared.step(spared.changed_s + 2 * DWELL_S, None, frozenset({"large"}))
+    assert still.active == "medium"
+    assert still.step(still.changed_s + 4 * DWELL_S, None).active == "large"
+
+
+def test_where_every_variant_is_hot_one_goes_on() -> None:
+    chooser = begin(Preference(mode=Mode.ACCURACY))
+    everything = frozenset(each.id for each in FAMILY)
+    assert chooser.step(chooser.changed_s + 2 * DWELL_S, None, everything).active == "large"
