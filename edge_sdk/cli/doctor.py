@@ -85,8 +85,10 @@ def _wrapped(text: str, first: str, indent: str, width: int) -> list[str]:
 
 
 def _verdict(report: Report, width: int) -> list[str]:
-    counts = {state: report.counted(state) for state in (State.BROKEN, State.WARNING, State.MISSING)}
+    counts = {state: report.counted(state) for state in (State.BROKEN, State.WARNING)}
     told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "nothing is amiss"
+    if missing := report.counted(State.MISSING):
+        told += f"; {missing} of what some boards have is not here"
     verdict = "Models run here" if report.works else "No model runs here"
     legend = "  ".join(f"{mark} {state.value}" for state, mark in _marks().items())
     return [*_wrapped(f"{verdict}: {told}.", "", "", width), legend]
