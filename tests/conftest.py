@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a test that is skipped for want of a program has failed: nobody would notice otherwise."""
+    """In CI a test that is skipped for want of a program has failed: nobody would notice otherwise.
+
+    On tflite-runtime what only LiteRT can do is skipped there, too.
+    """
     report = yield
-    needs = item.get_closest_marker("broker") or item.get_closest_marker("accelerator")
+    has_litert = find_spec("ai_edge_litert") is not None
+    needs = item.get_closest_marker("broker") or (has_litert and item.get_closest_marker("accelerator"))
     if report.skipped and needs and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where it must run: {report.longrepr}"
