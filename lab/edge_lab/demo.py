@@ -32,6 +32,7 @@ from edge_sdk.errors import MissingExtraError
 
 BUNDLE = "digits-1.edge"
 PROFILES = ("rpi4", "jetson-orin-nano", "x86-64", "coral-usb")
+_SOON_S = 0.5
 _POLL_S = 0.05
 _CONVERT_GRACE_S = 5.0
 # A unix socket's path has 107 bytes at most (unix(7)); ours lies below this directory.
@@ -133,6 +134,8 @@ def _convert(work: Path, options: Options, interrupts: Interrupts) -> Path:
         while converting.status is None:
             interrupts.wait(_POLL_S)
         status = converting.status
+        if status < 0:
+            interrupts.wait(_SOON_S)  # the signal that ended it may be on its way to us, too
     finally:
         converting.stop(grace_s=_CONVERT_GRACE_S, patient=lambda: not interrupts.again)
         if sys.stderr.isatty():
