@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edge_sdk.errors import (
 )
 from edge_sdk.fairlock import FairLock
 from edge_sdk.front import Array, Front
+from edge_sdk.living import Living
 from edge_sdk.port import Port, port
 from edge_sdk.runtime import RawInterpreter, Runtime, choose_for, load_error, run_error
 
@@ -46,6 +46,7 @@ class Engine(Front):
             of a pipeline hand to each other.
 
     Attributes:
+        observe: As given.
         keeps_state: An answer depends on the calls before it; the first call begins afresh.
 
     Raises:
@@ -66,7 +67,7 @@ class Engine(Front):
     ) -> None:
         _check_threads(threads)
         self._turn = FairLock()
-        self._observe = observe
+        self.observe = observe
         self._runtime = runtime or choose_for(model)
         self.where = f"{len(model)} bytes" if isinstance(model, bytes) else os.fspath(model)
         self._interpreter: RawInterpreter | None = self._open(model, threads)
@@ -82,11 +83,11 @@ class Engine(Front):
         self._shapes = [each.shape for each in self._inputs]
         self._why_closed = "the model was closed"
         self.keeps_state = nature.keeps_state
+        self._source = (model, threads) if nature.keeps_state else None
         _LIVE.add(self)
         if warm:
             self._warm()
-            if self.keeps_state:  # what the zeros left behind; not every kind of state can be reset
-                self._interpreter = self._open(model, threads)
+            self.begin_afresh()
 
     @property
     def runtime(self) -> str:
@@ -98,6 +99,11 @@ class Engine(Front):
         with self._turn:
             self._interpreter = None
         _LIVE.discard(self)
+
+    def begin_afresh(self) -> None:
+        """Forget what calls have left behind in a model that keeps state; not every kind of state can be reset."""
+        if self._source is not None:
+            self._interpreter = self._open(*self._source)
 
     def take_turns(self, turn: FairLock) -> None:
         """Compute in turn with whoever else has this lock; called while no call is in it."""
@@ -119,8 +125,8 @@ class Engine(Front):
                 answer = list(map(interpreter.get_tensor, self._output_indexes))
             except (RuntimeError, ValueError) as cause:
                 raise run_error(cause, where=self.where, runtime=self._runtime) from cause
-            if self._observe is not None:
-                self._observe((time.perf_counter() - start) * 1e3)
+            if self.observe is not None:
+                self.observe((time.perf_counter() - start) * 1e3)
             return answer
 
     def _resize(self, interpreter: RawInterpreter, values: Sequence[Array]) -> None:
@@ -147,12 +153,12 @@ class Engine(Front):
 
     def _warm(self) -> None:
         zeros = [np.zeros(each.shape, each.dtype) for each in self._inputs]
-        observe, self._observe = self._observe, None  # the first inference is no measure of the later ones
+        observe, self.observe = self.observe, None  # the first inference is no measure of the later ones
         try:
             self.compute(zeros)
         except DelegateError as error:
             raise ModelLoadError(f"does not compute: {error.what}", where=self.where) from error
-        self._observe = observe
+        self.observe = observe
 
     def _lose(self) -> None:
         """In the child of a fork: the interpreter's threads and whoever held the lock stayed in the parent."""
@@ -163,18 +169,10 @@ class Engine(Front):
         self._why_closed = "the model was opened before this process was forked"
 
 
-_LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
+_LIVE: Living[Engine] = Living(Engine._lose)  # noqa: SLF001 - this module's own
 
 # Interpreters of a forked child: freeing one could wait for ever for threads that are not there.
 _ORPHANS: list[RawInterpreter] = []
-
-
-def _lose_all() -> None:
-    for engine in tuple(_LIVE):
-        engine._lose()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(after_in_child=_lose_all)
 
 
 def _check_threads(threads: object) -> None:

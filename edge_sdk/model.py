@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +32,7 @@ from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
+from edge_sdk.living import Living
 from edge_sdk.local import AppReport
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.opening import open_variant
@@ -489,12 +489,4 @@ class EdgeModel:
         self._switcher.lose()
 
 
-_LIVE: weakref.WeakSet[EdgeModel] = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    for model in tuple(_LIVE):
-        model._lose()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(after_in_child=_lose_all)
+_LIVE: Living[EdgeModel] = Living(EdgeModel._lose)  # noqa: SLF001 - this module's own

@@ -79,10 +79,10 @@ def open_engine(
     right = Engine(twin or model, threads=threads, runtime=runtime, stored=stored)
     if right.keeps_state:
         # Its answers hang together; with two that answer in turn, and a canary between, neither would be right.
-        right.close()
         reason = "the model keeps state from call to call"
         (report or tell)(DelegateEvent(happening=Happening.FELL_BACK, delegate=str(requests[0]), reason=reason))
-        return Engine(twin or model, threads=threads, runtime=runtime, observe=observe, stored=stored)
+        right.observe = observe
+        return right
     engine: GuardedEngine | None = None
     try:
         for request in reversed(requests):

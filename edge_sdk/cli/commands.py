@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 
 from edge_sdk.cli.command import Command, a_path
@@ -126,14 +127,18 @@ def _counts(text: str) -> tuple[int, ...]:
     return counts
 
 
-def _seconds(text: str) -> float:
+def _decimal(text: str, least: float, most: float, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0.01 <= value <= 3600:  # noqa: PLR2004 - NaN fails as well
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds from 0.01 to 3600")
+        value = math.nan
+    if not least <= value <= most:  # NaN fails as well
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of {unit} from {least:g} to {most:g}")
     return value
+
+
+def _seconds(text: str) -> float:
+    return _decimal(text, 0.01, 3600, "seconds")
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -202,13 +207,7 @@ def _queue(text: str) -> int:
 
 
 def _megabytes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.001 <= value <= 2000:  # noqa: PLR2004 - NaN fails as well
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of megabytes from 0.001 to 2000")
-    return value
+    return _decimal(text, 0.001, 2000, "megabytes")
 
 
 def _model_name(text: str) -> str:

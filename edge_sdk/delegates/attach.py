@@ -60,9 +60,6 @@ class WithDelegate:
         Raises:
             DelegateUnavailableError: The library is missing, is no delegate, or has no device.
         """
-        if not self.delegation.library:
-            self.told("it was compiling the model for the accelerator")
-            return self.inner.open(model, threads=threads, options=options)
         self.told("it was loading the delegate's library")
         attached = self.load_delegate(self.delegation.library, self.delegation.options)
         self.told("it was preparing the model on the delegate")
@@ -84,22 +81,21 @@ class WithDelegate:
         return self.inner.attribute(name)
 
 
-def with_delegate(
-    delegation: Delegation, runtime: Runtime, *, told: Callable[[str], None] = lambda _: None
-) -> WithDelegate:
+def with_delegate(delegation: Delegation, runtime: Runtime, *, told: Callable[[str], None] = lambda _: None) -> Runtime:
     """The runtime, with a delegate in every interpreter it opens.
 
-    Where LiteRT itself brings the accelerator it is another runtime, for child processes alone.
+    Where no library is to be loaded it is another runtime, which brings the accelerator; LiteRT's is for child
+    processes alone.
 
     Raises:
         DelegateUnavailableError: ai-edge-litert, or ONNX Runtime where the file is for it, is not installed.
     """
     if delegation.options == ON_ONNX:
-        runtime = onnx_on_accelerator()
-    elif delegation.name == XNNPACK:
-        runtime = CompiledRuntime("cpu", fp16=delegation.options.get(FP16) == "true")
-    elif not delegation.library:
-        runtime = CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")
+        return onnx_on_accelerator()
+    if delegation.name == XNNPACK:
+        return CompiledRuntime("cpu", fp16=delegation.options.get(FP16) == "true")
+    if not delegation.library:
+        return CompiledRuntime("gpu", enforce_f32=delegation.options.get(F32) == "true")
     return WithDelegate(inner=runtime, delegation=delegation, told=told)
 
 

@@ -12,7 +12,6 @@ from edge_sdk.doctor.contract import Finding, Place, State
 from edge_sdk.errors import ProfileError
 from edge_sdk.machine import machine_name
 
-_OLDEST = (3, 10)
 _GLIBC = (2, 27)  # what wheels of ai-edge-litert 2 ask for (manylinux_2_27)
 
 
@@ -51,8 +50,6 @@ def _system(place: Place) -> Finding:
 def _python(place: Place) -> Finding:
     bits = 8 * struct.calcsize("P")
     reason = f"{platform.python_version()}, {bits} bits, {sys.prefix}"
-    if sys.version_info < _OLDEST:  # pragma: no cover - this very module needs it
-        return Finding(what="python", state=State.BROKEN, reason=reason, hint="take Python 3.10 or newer")
     if bits < 64 and place.machine in {"aarch64", "x86_64"}:  # noqa: PLR2004
         return Finding(
             what="python",

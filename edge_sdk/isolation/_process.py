@@ -18,13 +18,14 @@ from edge_sdk.delegates.delegation import Delegation
 from edge_sdk.errors import WorkerLostError
 from edge_sdk.isolation import _wire
 from edge_sdk.isolation._memory import SharedMemory
+from edge_sdk.living import Living
 
 _END_S = 3.0
 _DYING_S = 1.0  # a socket ends a moment before its process can be waited for
 _NOISE_BYTES = 16 * 1024
 _SHOWN_CHARS = 300
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
-_WORDS = {
+_WORDS: dict[int, str] = {
     signal.SIGSEGV: "crashed (segmentation fault)",
     signal.SIGILL: "crashed (illegal instruction: the library is for another CPU)",
     signal.SIGABRT: "aborted",
@@ -168,7 +169,7 @@ class Worker:
             except subprocess.TimeoutExpired:
                 how = "does not answer"
             else:
-                how = _WORDS.get(-status, f"ended with status {status}")  # type: ignore[call-overload]
+                how = _WORDS.get(-status, f"ended with status {status}")
         said = self.said()
         return f"the worker process {how}" + (f": {said}" if said else "")
 
@@ -214,7 +215,7 @@ def _higher(end: socket.socket) -> socket.socket:
     return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR))
 
 
-_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_workers: Living[Worker] = Living(Worker.orphan)
 _shared: weakref.WeakValueDictionary[tuple[str, str, str], Worker] = weakref.WeakValueDictionary()
 _sharing = threading.Lock()
 
@@ -238,13 +239,14 @@ def worker_for(delegation: Delegation | None) -> Worker:
         return made
 
 
-def lose_all() -> None:
+def _unshare() -> None:
     """In the child of a fork: the workers are the parent's, as is whoever held the lock."""
     global _sharing  # noqa: PLW0603 - nobody else is here to hold it
     _sharing = threading.Lock()
     _shared.clear()
-    for worker in tuple(_workers):
-        worker.orphan()
+
+
+os.register_at_fork(after_in_child=_unshare)
 
 
 def wait_for(line: socket.socket, timeout_s: float) -> bool:

@@ -27,7 +27,8 @@ from edge_sdk.fairlock import FairLock
 from edge_sdk.front import Array, Front
 from edge_sdk.isolation import _wire
 from edge_sdk.isolation._memory import Layout, SharedMemory, layout
-from edge_sdk.isolation._process import Worker, lose_all, wait_for, worker_for
+from edge_sdk.isolation._process import Worker, wait_for, worker_for
+from edge_sdk.living import Living
 from edge_sdk.port import Port
 
 _START_S = 60.0  # Python, numpy and a runtime, on the slowest board with other work
@@ -346,13 +347,4 @@ def _ports(opened: _wire.Opened) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     return made[0], made[1]
 
 
-_LIVE: weakref.WeakSet[IsolatedEngine] = weakref.WeakSet()
-
-
-def _orphan_all() -> None:
-    lose_all()
-    for engine in tuple(_LIVE):
-        engine._orphan()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(after_in_child=_orphan_all)
+_LIVE: Living[IsolatedEngine] = Living(IsolatedEngine._orphan)  # noqa: SLF001 - this module's own

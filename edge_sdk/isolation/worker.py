@@ -85,9 +85,7 @@ def _opened(order: _wire.Open, told: _Told) -> tuple[Engine, _wire.Opened]:
         begun_s = time.perf_counter()
         engine.compute(zeros)
         warm_ms = 1e3 * (time.perf_counter() - begun_s)
-        if engine.keeps_state:  # what the zeros left behind
-            engine.close()
-            engine = Engine(order.model, threads=order.threads, runtime=runtime, stored=order.stored, warm=False)
+        engine.begin_afresh()
     except BaseException:
         engine.close()
         raise

@@ -7,7 +7,6 @@ stage computes. Stages are threads with bounded queues between them: a slow one 
 
 from __future__ import annotations
 
-import atexit
 import os
 import weakref
 from collections import deque
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.errors import EdgeError, InputShapeError, UsageError
+from edge_sdk.living import Living
 from edge_sdk.parallel.ends import Ends
 from edge_sdk.parallel.line import Line
 from edge_sdk.parallel.places import Place, stages_of
@@ -87,7 +87,7 @@ class Pipeline:
         self._line.start()
         # Threads hold the line, not the pipeline: one that is forgotten without `close` ends when it is collected.
         self._end = weakref.finalize(self, self._line.stages[0].inbox.end)
-        self._end.atexit = False  # `_close_all` waits for them, too
+        self._end.atexit = False  # `_LIVE` waits for them, too
         _LIVE.add(self)
 
     @classmethod
@@ -260,18 +260,4 @@ def _own(tensors: list[Array], given: Sequence[Any]) -> list[Array]:
     ]
 
 
-_LIVE: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    for pipeline in tuple(_LIVE):
-        pipeline._line.lose()  # noqa: SLF001 - this module's own
-
-
-def _close_all() -> None:
-    for pipeline in tuple(_LIVE):
-        pipeline.close(_EXIT_S)
-
-
-os.register_at_fork(after_in_child=_lose_all)
-atexit.register(_close_all)
+_LIVE: Living[Pipeline] = Living(lambda line: line._line.lose(), lambda line: line.close(_EXIT_S))  # noqa: SLF001 - this module's own

@@ -7,7 +7,6 @@ computes more of a batch, a failed or hot one none, and answers come in the orde
 
 from __future__ import annotations
 
-import atexit
 import os
 import time
 import weakref
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.errors import UsageError
+from edge_sdk.living import Living
 from edge_sdk.parallel.condition import Watch
 from edge_sdk.parallel.job import Job
 from edge_sdk.parallel.replica import Replica
@@ -76,7 +76,7 @@ class ReplicaPool:
         self.ways: Ways | None = None
         # Threads hold the workers, not the pool: one that is forgotten without `close` ends them when it is collected.
         self._end = weakref.finalize(self, self._workers.abandon)
-        self._end.atexit = False  # `_close_all` waits for them, too
+        self._end.atexit = False  # `_LIVE` waits for them, too
         _LIVE.add(self)
 
     @classmethod
@@ -208,18 +208,4 @@ def _tensors(engine: AnyEngine) -> list[list[tuple[tuple[int, ...], str]]]:
     return [[(spec.shape, spec.dtype) for spec in specs] for specs in (engine.inputs, engine.outputs)]
 
 
-_LIVE: weakref.WeakSet[ReplicaPool] = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    for pool in tuple(_LIVE):
-        pool._workers.lose()  # noqa: SLF001 - this module's own
-
-
-def _close_all() -> None:
-    for pool in tuple(_LIVE):
-        pool.close(_EXIT_S)
-
-
-os.register_at_fork(after_in_child=_lose_all)
-atexit.register(_close_all)
+_LIVE: Living[ReplicaPool] = Living(lambda pool: pool._workers.lose(), lambda pool: pool.close(_EXIT_S))  # noqa: SLF001 - this module's own

@@ -16,7 +16,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from edge_sdk.errors import ModelClosedError, RemoteAnswerError, RemoteUnreachableError
 from edge_sdk.remote.deadline import Deadline
@@ -103,7 +103,8 @@ class Connection:
                 raise
             except OSError as cause:
                 lost = cause  # a server that refuses a body may have said why before it hung up
-            with contextlib.closing(http.client.HTTPResponse(_Makes(stream))) as response:  # type: ignore[arg-type]
+            made = http.client.HTTPResponse(cast("socket.socket", _Makes(stream)))  # of a socket it asks nothing else
+            with contextlib.closing(made) as response:
                 response.begin()
                 self.is_spent = response.will_close or lost is not None
                 return Answer(status=response.status, headers=response.msg, body=self._body(response, most_bytes))

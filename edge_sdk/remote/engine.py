@@ -22,6 +22,7 @@ from edge_sdk.errors import (
     RemoteUnreachableError,
     UsageError,
 )
+from edge_sdk.living import Living
 from edge_sdk.port import Port
 from edge_sdk.remote.budget import RetryBudget
 from edge_sdk.remote.calls import Calls, lost
@@ -253,15 +254,7 @@ class RemoteEngine:
         self._model.lose()
 
 
-_LIVE: weakref.WeakSet[RemoteEngine] = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    for engine in tuple(_LIVE):
-        engine._lose()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(after_in_child=_lose_all)
+_LIVE: Living[RemoteEngine] = Living(RemoteEngine._lose)  # noqa: SLF001 - this module's own
 
 
 def _is_worth_repeating(error: RemoteError) -> bool:

@@ -6,7 +6,6 @@ computes, and what the remote says later is dropped. If the remote fails, the lo
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.errors import EdgeError, InputError, InputShapeError, ModelClosedError, UsageError
+from edge_sdk.living import Living
 from edge_sdk.remote.calls import Calls, lost
 
 if TYPE_CHECKING:
@@ -169,15 +169,7 @@ class Hedged:
         self._forgotten.detach()
 
 
-_LIVE: weakref.WeakSet[Hedged] = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    for engine in tuple(_LIVE):
-        engine._lose()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(after_in_child=_lose_all)
+_LIVE: Living[Hedged] = Living(Hedged._lose)  # noqa: SLF001 - this module's own
 
 
 class _Errand:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -51,9 +52,9 @@ class HurriedProtocol(H11Protocol):
 
     _giving_up: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It stands, and the time for the first head begins."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))  # uvicorn narrows what asyncio declares
         self._hurry()
 
     def connection_lost(self, exc: Exception | None) -> None:
