@@ -51,7 +51,13 @@ def _format(variant: Variant, runtime: Runtime | Described) -> str | None:
         return str(reason) if reason else None
     if target.runtime != _TFLITE:
         return f"it is for the runtime {target.runtime!r}, which is not known here"
-    if speaks(runtime, target.min_runtime):
+    return too_new(variant, runtime)
+
+
+def too_new(variant: Variant, runtime: Runtime | Described) -> str | None:
+    """That a runtime does not know the operators of a `.tflite` variant, one clause; None where it does."""
+    target = variant.target
+    if target.runtime != _TFLITE or speaks(runtime, target.min_runtime):
         return None
     known = ".".join(map(str, runtime.speaks))
     return (

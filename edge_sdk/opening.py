@@ -18,7 +18,8 @@ from edge_sdk.delegates.gpu import ON_ONNX
 from edge_sdk.delegates.probe import finding_of, key, probe
 from edge_sdk.delegates.registry import find
 from edge_sdk.engine import Engine
-from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosedError
+from edge_sdk.errors import DelegateError, DelegateUnavailableError, ModelClosedError, ModelLoadError
+from edge_sdk.fitness import too_new
 from edge_sdk.guard import CANARY_S, QUARANTINE_S, DelegateEvent, GuardedEngine, Happening, tell
 from edge_sdk.isolation import IsolatedEngine
 from edge_sdk.isolation.engine import LOAD_DEADLINE_S
@@ -142,10 +143,15 @@ def open_variant(
     Raises:
         UnknownVariantError: The bundle has no such variant.
         DelegateUnavailableError: It is for an accelerator, and another delegate was asked for.
-        ModelLoadError: Its twin cannot be run here.
+        ModelLoadError: The runtime does not know its operators, or its twin cannot be run here.
     """
     variant = bundle.variant(id_)
     made_for = variant.target.delegate.value
+    reason = None if variant.target.runtime == ONNX_RUNTIME else too_new(variant, runtime or choose())
+    if reason is not None:  # whoever chose it: the runtime would only find out in the middle of the file
+        raise ModelLoadError(
+            reason, where=f"{bundle.path}: {id_}", hint="install a newer runtime, or take another variant"
+        )
     options = ON_ONNX if variant.target.runtime == ONNX_RUNTIME else {}
     wanted = requests_for(DelegateRequest(name=made_for, options=options), asked(delegate))
     if not wanted:

@@ -381,3 +381,16 @@ def test_damaged_evidence_keeps_no_app_from_its_model(dense: Path, caplog: pytes
     with EdgeModel(dense) as model:
         model(X)
     assert "evidence is left out: " in caplog.text
+
+
+def test_a_variant_too_new_for_the_runtime_is_refused_before_it_is_loaded_whoever_chose_it(make_bundle: Make) -> None:
+    from bundle_stage import manifest_of
+
+    contents = tiny("dense_fp32", "dense_int8")
+    plain = [*to_builtins(manifest_of(contents, **IO).variants)]
+    plain[1] |= {"target": {"delegate": "cpu", "min_runtime": "99.0"}}
+    bundle = make_bundle(contents=contents, **IO, variants=plain)
+    with EdgeModel(bundle.path) as model:
+        assert model.variants == ("dense_fp32",)
+    with pytest.raises(ModelLoadError, match=r"operators need TensorFlow Lite 99\.0"):
+        EdgeModel(bundle.path, variant="dense_int8")
