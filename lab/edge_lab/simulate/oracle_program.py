@@ -1,15 +1,16 @@
 """The dynamic program over what ran last and the two modes of heat, for one price of a joule.
 
-Backward it finds what the rest of the run is worth from each point of the grid; forward it chooses anew each second with
-the exact temperatures, the exact queue and that value. The value between points is linear in both modes; the heat of
-a load and of a changed backlog is left out backward, never forward.
+Backward it finds what the rest of the run is worth from each point of the grid; forward it chooses anew each second
+with the exact temperatures, the exact queue and that value. The value between points is linear in both modes; backward
+the heat of an action is that of one which goes on, and the queue remembers one second; forward neither is.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,12 @@ class Program:
         self._heat_c: Floats = self.seconds.heat_j @ self.modes.gain
         self.grid: Grid = reachable(self.modes, self._heat_c, points)
 
+    def finer(self, points: int) -> Program:
+        """The same on another grid."""
+        other = copy.copy(self)
+        other.grid = reachable(self.modes, self._heat_c, points)
+        return other
+
     # ---------------------------------------------------------------------------------------------- backward
 
     def value(self, price: float, *, tie: float = TIE, keep: bool = True) -> Value:
@@ -193,15 +200,16 @@ class _Moves:
     over: Floats
 
 
-def _between(begin: NDArray, grid: Grid, second: int, states: Indices, at_c: Floats) -> Floats:
+def _between(begin: NDArray[Any], grid: Grid, second: int, states: Indices, at_c: Floats) -> Floats:
     """The value at `at_c` (`[n, 2]`) at the begin of a second in each of these states; `begin[0]` is that second's."""
     place = np.clip((at_c - grid.low_c[second]) / grid.step_c[second], 0, grid.points - 1)
     corner = np.minimum(place.astype(np.int64), grid.points - 2)
     (x, y), (u, v) = corner.T, (place - corner).T
-    table = begin[0]
-    return (1 - u) * ((1 - v) * table[states, x, y] + v * table[states, x, y + 1]) + u * (
+    table = begin[0].astype(np.float64)
+    value: Floats = (1 - u) * ((1 - v) * table[states, x, y] + v * table[states, x, y + 1]) + u * (
         (1 - v) * table[states, x + 1, y] + v * table[states, x + 1, y + 1]
     )
+    return value
 
 
 class _Forward:
@@ -248,9 +256,7 @@ class _Forward:
         seconds, clock = self._program.seconds, self._clock.ratio
         if clock == 1 and max(self._free_s, self._link_s) <= seconds.bench.first_s(second):
             return seconds.alone[second]
-        return [
-            seconds.bench.serve(second, action, self._free_s, self._link_s, clock) for action in seconds.actions
-        ]
+        return [seconds.bench.serve(second, action, self._free_s, self._link_s, clock) for action in seconds.actions]
 
     def _pass(self, played: Played, die_c: float) -> None:
         self._free_s = max(self._free_s, played.free_s)

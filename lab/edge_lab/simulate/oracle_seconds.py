@@ -41,8 +41,8 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         self._app = App(world)
-        self._first = world.first.tolist()
-        self._arrive = [*world.arrive_s.tolist(), float("inf")]
+        self._first: list[int] = world.first.tolist()
+        self._arrive: list[float] = [*world.arrive_s.tolist(), float("inf")]
 
     def first_s(self, second: int) -> float:
         """When the first request from this second on arrives."""
@@ -105,9 +105,7 @@ def tabulate(world: World) -> Seconds:
     bench = Bench(world)
     columns = [(action, *_column(world, bench, action)) for action in world.setting.tasks[0].actions]
     first_local = next(action for action in world.setting.tasks[0].actions if not action.remote)
-    kept = [
-        column for column in columns if column[0] is first_local or any(played.quality > 0 for played in column[1])
-    ]
+    kept = [column for column in columns if column[0] is first_local or any(played.quality > 0 for played in column[1])]
     actions = tuple(action for action, _, _ in kept)
     alone = [list(row) for row in zip(*(column for _, column, _ in kept), strict=True)]
     return Seconds(
