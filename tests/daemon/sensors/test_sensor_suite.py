@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from edge_daemon.sensors.desk import Desk
-from edge_daemon.sensors.network import RoundTrip, Trips, tcp_round_trip_ms
+from edge_daemon.sensors.network import RoundTrip, Trips
 from edge_daemon.sensors.reading import Heat, Load, Reading, Unavailable
 from edge_daemon.sensors.suite import SENSORS, SensorSuite
+from edge_daemon.sensors.tcpinfo import tcp_round_trip_ms
 from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_sdk import profile
 from edge_sdk.mqtt import Conditions, Throttle
@@ -33,6 +34,15 @@ OPTIONAL = (
     "load_pct",
     "memory_available_mb",
     "rtt_ms",
+    "battery_wh",
+    "battery_full_wh",
+    "clock",
+    "gpu_pct",
+    "npu_pct",
+    "edgetpu_pct",
+    "up_mbps",
+    "down_mbps",
+    "metered",
 )
 RECORDED = ("pi4", "pi5", "jetson-nano", "orin-nano", "coral-dev", "pisugar", "laptop")
 
