@@ -179,3 +179,24 @@ def _charging(statuses: list[str], mains: list[bool]) -> bool | None:
     if "Charging" in statuses:
         return True
     return any(mains) if mains else (True if "Full" in statuses else None)
+
+
+def outflow_w(files: Files) -> float | None:
+    """What flows out of the batteries in watts, negative while they are charged; None where one does not tell.
+
+    Drivers differ in the sign they give a current, so the status has to say which way it goes.
+    """
+    total: float | None = None
+    for name in files.names(_SUPPLIES):
+        folder = f"{_SUPPLIES}/{name}"
+        if files.text(f"{folder}/type") not in _STORES or files.text(f"{folder}/scope") == "Device":
+            continue
+        sign = {"Discharging": 1.0, "Charging": -1.0}.get(str(files.text(f"{folder}/status")), 0.0)
+        micro_watts = files.number(f"{folder}/power_now")
+        if isinstance(micro_watts, Unavailable):
+            amperes, volts = files.number(f"{folder}/current_now"), files.number(f"{folder}/voltage_now", low=0)
+            if isinstance(amperes, Unavailable) or isinstance(volts, Unavailable):
+                return None
+            micro_watts = amperes * volts / 1e6
+        total = (total or 0.0) + sign * abs(micro_watts) / 1e6
+    return total
