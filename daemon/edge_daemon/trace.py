@@ -201,8 +201,7 @@ def _times(every_s: float, for_s: float | None, ended: threading.Event) -> Itera
 
 def _row(suite: SensorSuite, daemon: _Daemon, files: Files) -> tuple[Row, dict[str, str]]:
     here = suite.read()
-    row: Row = {name: getattr(here, name) for name in _SENSED}
-    row["throttle"] = None if "throttle" in here.missing else here.throttle.value
+    row = _sensed(here)
     row["unix_s"] = round(time.time(), 3)
     missing = dict(here.missing)
     out_w = outflow_w(files)
@@ -211,10 +210,15 @@ def _row(suite: SensorSuite, daemon: _Daemon, files: Files) -> tuple[Row, dict[s
     status = daemon.ask()
     if status is not None:
         row.update(daemon.work(status))
-        for name in _SENSED:  # a gauge that only its configuration knows, the connection that only it has
-            if row[name] is None:
-                row[name] = getattr(status.conditions, name)
+        # A gauge that only its configuration knows, the connection that only it has.
+        row |= {name: value for name, value in _sensed(status.conditions).items() if row[name] is None}
     return row, missing
+
+
+def _sensed(conditions: Conditions) -> Row:
+    row: Row = {name: getattr(conditions, name) for name in _SENSED}
+    row["throttle"] = None if "throttle" in conditions.missing else conditions.throttle.value
+    return row
 
 
 def _at_full_clock(row: Mapping[str, Any]) -> float:

@@ -18,7 +18,7 @@ Direction = Literal["up", "down"]
 THROUGHPUT_STALE_S = 600.0
 # Less than this is over before a connection has found its pace: the first window is 10 segments, 15 kB.
 _LEAST_BYTES = 64 * 1024
-_SHORTEST_S = 0.001
+_SHORTEST_S = 0.02  # the kernel counts busy time in jiffies, of 1 to 10 ms
 _MAX_MBPS = 1e6
 _TRANSFER_SMOOTHING = 0.5  # transfers are few, and the path changes between them
 

@@ -23,6 +23,12 @@ Make = Callable[..., Any]
 Serve = Callable[[bytes], Path]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no silent server."""
+    monkeypatch.setattr("edge_daemon.sensors.pisugar._DEADLINE_S", 10.0)
+
+
 @pytest.fixture
 def pisugar(short_path: Path) -> Iterator[Serve]:
     """A server that answers whatever is asked with these bytes; its socket is below the root that is given back."""
