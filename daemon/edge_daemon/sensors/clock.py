@@ -49,7 +49,6 @@ class CpuClock:
             self._scan()
             self._reads_left = _RESCAN_READS
         if not self._groups:
-            self._reads_left = 0
             return Unavailable(f"no frequencies in {_CPUS}")
         fastest = max(best for _, best in self._groups)
         now: list[float] = []

@@ -77,17 +77,22 @@ class PiSugar:
         except FileNotFoundError:
             if not self._has_network:
                 raise
-            return "PiSugar's server on TCP 8423", socket.create_connection(_ADDRESS, timeout=_DEADLINE_S)
+            return "PiSugar's server on TCP 8423", _connected(socket.AF_INET, _ADDRESS)
         if owner not in {0, os.geteuid()}:
             raise PermissionError(f"{self._path} belongs to user {owner}")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(_DEADLINE_S)
-            connection.connect(self._path)
-        except OSError:
-            connection.close()
-            raise
-        return f"PiSugar's server on {_SOCKET}", connection
+        return f"PiSugar's server on {_SOCKET}", _connected(socket.AF_UNIX, self._path)
+
+
+def _connected(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
+    """A connection; `socket.create_connection` would load what resolves names, half a megabyte."""
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(_DEADLINE_S)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _conversation(connection: socket.socket) -> dict[str, str]:

@@ -164,7 +164,6 @@ class Throttling:
             found.append(firmware)
         capped, fell, known = self._limits()
         if not found and not known:
-            self._reads_left = 0
             return Unavailable("no alarm, cooling device, frequency limit or firmware to ask")
         told = {"the firmware": firmware, "alarms": self._alarms, "cooling devices": self._cooling, "limits": known}
         return Signals(
