@@ -37,6 +37,10 @@ def look(root: Path, machine: str) -> Iterator[Finding]:
     for one in found:
         if one.value is not None or one.reason:  # what goes with another value is told with it
             yield _finding(one, daemon)
+    told = {one.field for one in found}
+    for name, why in sorted(() if daemon is None else daemon.missing.items()):
+        if name not in told and _STUCK in why:
+            yield Finding(what=name, state=State.WARNING, reason=f"the daemon finds it {why}", hint=_MEND)
 
 
 def _finding(one: Sensed, daemon: Conditions | None) -> Finding:
@@ -45,7 +49,7 @@ def _finding(one: Sensed, daemon: Conditions | None) -> Finding:
         told = daemon.missing.get(one.field, "")
         if _STUCK in told:
             return Finding(what=one.field, state=State.WARNING, reason=f"the daemon finds it {told}", hint=_MEND)
-        value = getattr(daemon, one.field)
+        value = getattr(daemon, one.field, None)
         if one.value is None and value is not None:
             return Finding(what=one.field, state=State.OK, reason=f"{_shown(value, one.unit)}, from the daemon")
         reason = told if one.value is None and told else reason
@@ -54,8 +58,8 @@ def _finding(one: Sensed, daemon: Conditions | None) -> Finding:
     remark = f" ({one.remark})" if one.remark else ""
     source = f", from {one.source}" if one.source else ""
     text = f"{_shown(one.value, one.unit)}{remark}{source}"
-    bad = _STUCK in one.remark or (isinstance(one.value, Throttle) and one.value is not Throttle.NONE)
-    return Finding(what=one.field, state=State.WARNING if bad else State.OK, reason=text)
+    held_back = isinstance(one.value, Throttle) and one.value is not Throttle.NONE
+    return Finding(what=one.field, state=State.WARNING if held_back else State.OK, reason=text)
 
 
 _MEND = "a sensor that does not move with the load is not believed: see docs/reference/sensors.md"

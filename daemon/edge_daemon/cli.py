@@ -215,17 +215,28 @@ def _sensed(conditions: Conditions) -> Iterator[str]:
         limit = "" if conditions.temp_limit_c is None else f" of {conditions.temp_limit_c:.0f}"
         yield f"{conditions.temp_c:.1f}{limit} C"
     if conditions.battery_pct is not None:
-        yield f"battery {conditions.battery_pct:.0f} %"
+        left = "" if conditions.battery_wh is None else f", {conditions.battery_wh:.3g} Wh"
+        yield f"battery {conditions.battery_pct:.0f} %{left}"
     if conditions.charging is not None:
         yield "on mains" if conditions.charging else "on battery"
     if conditions.power_w is not None:
-        yield f"{conditions.power_w:.1f} W"
-    if conditions.load_pct is not None:
-        yield f"load {conditions.load_pct:.0f} %"
-    if conditions.memory_available_mb is not None:
-        yield f"{conditions.memory_available_mb} MB free"
-    if conditions.rtt_ms is not None:
-        yield f"round trip {conditions.rtt_ms:.1f} ms"
+        yield f"{conditions.power_w:.1f} W" + (" (processor)" if conditions.power_scope == "processor" else "")
+    clock_pct = None if conditions.clock is None else 100 * conditions.clock
+    for form, value in (
+        ("load {:.0f} %", conditions.load_pct),
+        ("GPU {:.0f} %", conditions.gpu_pct),
+        ("NPU {:.0f} %", conditions.npu_pct),
+        ("Edge TPU {:.0f} %", conditions.edgetpu_pct),
+        ("clock {:.0f} %", clock_pct),
+        ("{} MB free", conditions.memory_available_mb),
+        ("round trip {:.1f} ms", conditions.rtt_ms),
+        ("up {:.3g} Mbit/s", conditions.up_mbps),
+        ("down {:.3g} Mbit/s", conditions.down_mbps),
+    ):
+        if value is not None:
+            yield form.format(value)
+    if conditions.metered:
+        yield "metered"
     yield f"throttling: {conditions.throttle.value}"
 
 

@@ -28,7 +28,7 @@ class Heat:
         to_passive_c: Degrees left until the kernel begins to cool passively, over all places; negative beyond.
         to_critical_c: Degrees left until the kernel shuts down.
         passive_c: The lowest passive trip point.
-        stuck: Places that were left out because their value does not move, and why that is not believed.
+        stuck: Places that were left out because their value does not move, each with why that is not believed.
     """
 
     temp_c: float
@@ -36,7 +36,7 @@ class Heat:
     to_passive_c: float | None = None
     to_critical_c: float | None = None
     passive_c: float | None = None
-    stuck: tuple[str, ...] = ()
+    stuck: tuple[tuple[str, str], ...] = ()
     source: str = field(default="", compare=False)
 
 

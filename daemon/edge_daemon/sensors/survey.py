@@ -37,12 +37,12 @@ class Sensed:
     """One value.
 
     Attributes:
-        field: Of `Conditions`.
+        field: Of `Conditions`; or the name of a place that is not believed, which is only ever missing.
         value: None where there is none.
         reason: Why not.
         source: Where it comes from.
         unit: For people.
-        remark: What else is to be known of it: a sensor that is not believed, a scope.
+        remark: What else is to be known of it: a zone, a scope.
     """
 
     field: str
@@ -113,8 +113,10 @@ def _heat(heat: Reading, profile: Profile | None) -> Iterator[Sensed]:
         None if found is None else found.temp_c,
         heat,
         unit="C",
-        remark="" if found is None else "; ".join([found.where, *found.stuck]),
+        remark="" if found is None else found.where,
     )
+    for place, why in () if found is None else found.stuck:  # the others go on, but somebody should know
+        yield Sensed(field=place, value=None, reason=why)
     none = Unavailable("no profile, and no passive trip point to read")
     if profile is not None:
         yield Sensed(

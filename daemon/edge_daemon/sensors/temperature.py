@@ -71,20 +71,20 @@ class Temperature:
             self._places = self._scan()
             self._reads_left = _RESCAN_READS
         seen: list[tuple[float, _Place]] = []
-        stuck: list[str] = []
+        stuck: list[tuple[str, str]] = []
         why: Unavailable | None = None
         for place in self._places:
             milli = self._files.number(place.path, low=_LOW_MC, high=_HIGH_MC)
             if isinstance(milli, Unavailable):
                 why = why or milli
             elif doubt := self._doubt(place, milli / 1000):
-                stuck.append(f"{place.kind} is {doubt}")
+                stuck.append((place.kind, doubt))
             else:
                 seen.append((milli / 1000, place))
         if not seen:
             self._reads_left = 0  # look again next time
             if stuck:
-                return Unavailable(stuck[0])
+                return Unavailable(" is ".join(stuck[0]))
             return why or Unavailable("no thermal zone and no processor chip to read")
         temp_c, hottest = max(seen, key=lambda item: item[0])
         passive = [place.passive_c for _, place in seen if place.passive_c is not None]

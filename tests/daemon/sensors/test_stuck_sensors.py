@@ -12,12 +12,17 @@ from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.power import BoardPower
 from edge_daemon.sensors.reading import Charge, Heat, Power, Unavailable
 from edge_daemon.sensors.stuck import MOVED_PCT, PATIENCE_S, SUSPICIOUS_S, ZERO_S, Pace, Watch
+from edge_daemon.sensors.survey import Fed, conditions, survey
 from edge_daemon.sensors.temperature import Temperature
 
 pytestmark = pytest.mark.device
 
 Make = Callable[..., Any]
 ZONE = "sys/class/thermal/thermal_zone"
+
+
+NOTHING = Unavailable("nobody feeds it")
+NOBODY = Fed(trips=NOTHING, up=NOTHING, down=NOTHING, edge_tpu=NOTHING)
 
 
 class World:
@@ -114,7 +119,11 @@ def test_a_zone_that_is_stuck_is_left_out_and_the_others_go_on(board: Make) -> N
     assert (first.temp_c, first.where, first.stuck) == (85.0, "cpu-thermal", ())
     assert last.where == "gpu-thermal"
     assert last.temp_c == pytest.approx(48.5 + 0.04 * 295)
-    assert last.stuck[0].startswith("cpu-thermal is stuck at 85 for")
+    ((place, why),) = last.stuck
+    assert place == "cpu-thermal"
+    assert why.startswith("stuck at 85 for")
+    told = conditions(survey({"temperature": last}, NOBODY, None))
+    assert (told.temp_c, told.missing["cpu-thermal"]) == (last.temp_c, why)
 
 
 @pytest.mark.parametrize(("text", "value"), [("85000\n", "85"), ("0\n", "0")])
