@@ -202,7 +202,7 @@ class Board(Wire, frozen=True, kw_only=True):
         c_j_per_c: Heat capacity of die and board.
         cpu_w: Drawn above idle with all cores inferring at the highest clock.
         accelerator_w: Drawn above idle by each accelerator at full utilisation, by the delegate's name.
-        clock_exponent: Of the drawn power over the clock: voltage falls with it.
+        clock_power: Of the drawn power over the clock: voltage falls with it.
         radio_w: Drawn above idle while sending.
         switch_j: Taken by loading another variant.
     """
@@ -212,7 +212,7 @@ class Board(Wire, frozen=True, kw_only=True):
     c_j_per_c: Fact[tuple[Capacity, Capacity]]
     cpu_w: Fact[Drawn]
     accelerator_w: Annotated[dict[Name, Fact[Drawn]], Meta(max_length=16)] = {}
-    clock_exponent: Fact[Exponent] | None = None
+    clock_power: Fact[Exponent] | None = None
     radio_w: Fact[Watts] | None = None
     switch_j: Fact[Joules] | None = None
     throttle: Throttle | None = None

@@ -106,7 +106,7 @@ class BoardModel:
     c_j_per_c: tuple[float, float]
     cpu_w: float
     accelerator_w: Mapping[str, float] = field(default_factory=dict)
-    clock_exponent: float = 2.2
+    clock_power: float = 2.2
     radio_w: float = 1.1
     switch_j: float = 0.6
     throttle: Ladder | None = None
@@ -140,7 +140,7 @@ class BoardModel:
         return self.cpu_w if delegate == Delegate.CPU.value else self.accelerator_w.get(delegate, self.cpu_w)
 
 
-_POSITIVE: Final = ("idle_w", "r_c_per_w", "c_j_per_c", "cpu_w", "clock_exponent", "radio_w", "switch_j")
+_POSITIVE: Final = ("idle_w", "r_c_per_w", "c_j_per_c", "cpu_w", "clock_power", "radio_w", "switch_j")
 
 # A board of which nothing is known is taken for a bare Raspberry Pi 4 that is kept 5 C cooler: it heats by 63 C at
 # full load, so it errs towards smaller variants wherever there is a heat sink, and the thermometer then corrects the
@@ -153,7 +153,7 @@ STANDARD: Final = BoardModel(
     max_temp_c=70.0,
     estimated=frozenset(
         {
-            "idle_w", "r_c_per_w", "c_j_per_c", "cpu_w", "accelerator_w", "clock_exponent", "radio_w", "switch_j",
+            "idle_w", "r_c_per_w", "c_j_per_c", "cpu_w", "accelerator_w", "clock_power", "radio_w", "switch_j",
             "max_temp_c",
         }
     ),
@@ -187,7 +187,7 @@ def _with_board(limits: BoardModel, profile: Profile, board: Board) -> BoardMode
     facts: dict[str, Fact[Any] | None] = {
         "idle_w": board.idle_w or profile.power.idle_w, "r_c_per_w": board.r_c_per_w,
         "c_j_per_c": board.c_j_per_c, "cpu_w": board.cpu_w,
-        "clock_exponent": board.clock_exponent, "radio_w": board.radio_w, "switch_j": board.switch_j,
+        "clock_power": board.clock_power, "radio_w": board.radio_w, "switch_j": board.switch_j,
     }  # fmt: skip
     given = {name: fact for name, fact in facts.items() if fact is not None}
     guessed = limits.estimated - _known(given)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +47,7 @@ __all__ = [
     "Power",
     "Profile",
     "Purchase",
+    "Recognised",
     "Scale",
     "SiteDelegate",
     "Thermal",
@@ -57,9 +60,11 @@ __all__ = [
     "load_all",
     "match",
     "read",
+    "recognise",
 ]
 
 PROFILES_VARIABLE = "EDGE_PROFILES"
+_MOST_LEFT_OUT: Final = 8  # each is an event for the hub
 _MAX_BOARD_CHARS = 200  # a birth that tells the board must be one the hub takes
 # What names a profile and the boards it means: one made from it for another purpose takes none of it over.
 _OWN: Final = ("compatible", "machine", "hardware_tested")
@@ -184,9 +189,58 @@ def match(root: str | os.PathLike[str] = "/", machine: str | None = None) -> Pro
 
     The board's `compatible` strings are tried in their own order (a device tree lists the most telling first);
     without a device tree, the processor's architecture decides.
+
+    Raises:
+        ProfileError: A file is malformed, whichever.
     """
-    profiles = _by_precedence()
-    for compatible in _device_tree(Path(root), "compatible"):
+    return _matching([load(id_) for id_ in _stems()], Path(root), machine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognised:
+    """What a daemon, which has to run, knows of its board.
+
+    Attributes:
+        profile: None where none fits, or where all files of the one that was named are malformed.
+        left_out: Why files were not taken, a line each.
+    """
+
+    profile: Profile | None
+    left_out: tuple[str, ...] = ()
+
+
+def recognise(root: str | os.PathLike[str] = "/", named: str | None = None) -> Recognised:
+    """As `load` or `match`, but a malformed file is left out and told: the next one of that id counts, if there is one.
+
+    Args:
+        root: Of the board's files.
+        named: The id that the configuration names; without one the board is matched.
+
+    Raises:
+        UnknownProfileError: No file has the id that is named.
+        ProfileError: `EDGE_PROFILES` names no directory.
+    """
+    found: dict[str, Profile] = {}
+    left_out: list[str] = []
+    for path in _files():
+        if path.stem in found or named not in {None, path.stem}:
+            continue
+        try:
+            found[path.stem] = read(path)
+        except ProfileError as error:
+            left_out.append(str(error))
+    if named is None:
+        profile = _matching(list(found.values()), Path(root))
+    else:
+        profile = found.get(named) if found or left_out else load(named)
+    if len(left_out) > _MOST_LEFT_OUT:
+        left_out[_MOST_LEFT_OUT:] = [f"and {len(left_out) - _MOST_LEFT_OUT} more"]
+    return Recognised(profile=profile, left_out=tuple(left_out))
+
+
+def _matching(profiles: Sequence[Profile], root: Path, machine: str | None = None) -> Profile | None:
+    """The first that answers to a word of the board's."""
+    for compatible in _device_tree(root, "compatible"):
         for profile in profiles:
             if compatible in profile.compatible:
                 return profile
@@ -194,9 +248,9 @@ def match(root: str | os.PathLike[str] = "/", machine: str | None = None) -> Pro
     return next((profile for profile in profiles if machine in profile.machine), None)
 
 
-def _by_precedence() -> tuple[Profile, ...]:
-    """All profiles, a site's own first: no two shipped ones answer to the same word, but a site's may take one over."""
-    return tuple(load(id_) for id_ in dict.fromkeys(path.stem for path in _files()))
+def _stems() -> tuple[str, ...]:
+    """All ids, a site's own first: no two shipped ones answer to the same word, but a site's may take one over."""
+    return tuple(dict.fromkeys(path.stem for path in _files()))
 
 
 def _device_tree(root: Path, name: str) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def _physics(board: Board) -> Iterator[Line]:
     yield from _of("CPU, above idle", board.cpu_w, " W")
     for name, fact in board.accelerator_w.items():
         yield from _of(f"{name}, above idle", fact, " W")
-    yield from _of("power over clock, exponent", board.clock_exponent)
+    yield from _of("power over clock, exponent", board.clock_power)
     yield from _of("radio, sending", board.radio_w, " W")
     yield from _of("switch of variants", board.switch_j, " J")
     throttle, battery = board.throttle, board.battery

@@ -30,7 +30,7 @@ LADDER = Ladder(clocks=(1.0, 0.667, 0.5, 0.4), down_c=(80, 80, 80), up_c=(78, 78
 
 def test_the_pi_4_is_the_board_that_the_policy_was_measured_on() -> None:
     assert (PI4.idle_w, PI4.r_c_per_w, PI4.c_j_per_c) == (2.7, (3.5, 7.0), (4.0, 35.0))
-    assert (PI4.clock_exponent, PI4.radio_w, PI4.switch_j) == (2.2, 1.1, 0.6)
+    assert (PI4.clock_power, PI4.radio_w, PI4.switch_j) == (2.2, 1.1, 0.6)
     assert PI4.throttle == LADDER
     assert (PI4.max_temp_c, PI4.critical_c) == (75, 110)
 
@@ -159,7 +159,7 @@ def test_a_higher_voltage_is_never_less_charge(one: float, other: float) -> None
         ({"cpu_w": float("inf")}, "board.cpu_w"),
         ({"r_c_per_w": (3.5, -7.0)}, "board.r_c_per_w: -7 is not above 0"),
         ({"c_j_per_c": (0.0, 35.0)}, "board.c_j_per_c"),
-        ({"clock_exponent": -1.0}, "board.clock_exponent"),
+        ({"clock_power": -1.0}, "board.clock_power"),
         ({"radio_w": -1.0}, "board.radio_w: -1 is not at least 0"),
         ({"accelerator_w": {"edgetpu": 0.0}}, "board.accelerator_w.edgetpu"),
         ({"max_temp_c": 24.0}, "thermal.max_temp_c: 24 C is not above a room's 25 C"),

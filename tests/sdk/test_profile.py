@@ -390,6 +390,32 @@ def test_an_override_that_makes_no_sense_is_refused_by_file_and_reason(site: Pat
     assert str(caught.value).startswith(f"{path}: ")
 
 
+def test_a_daemon_leaves_out_what_makes_no_sense_and_takes_the_next_of_that_id(site: Path, tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", "raspberrypi,4-model-b")
+    (site / "rpi4.toml").write_text(COOLED.replace("value = 65", "value = 30"))
+    (site / "other.toml").write_text("half of")
+    found = profiles.recognise(root)
+    assert found.profile is not None
+    assert found.profile.id == "rpi4"
+    assert found.profile.thermal.max_temp_c.value == 75
+    assert [str(site / name) in line for name, line in zip(("other.toml", "rpi4.toml"), found.left_out, strict=True)]
+    assert all("\n" not in line for line in found.left_out)
+    with pytest.raises(ProfileError):
+        profiles.match(root)
+
+
+def test_a_daemon_looks_only_at_the_profile_it_was_told(site: Path) -> None:
+    (site / "other.toml").write_text("half of")
+    (site / "mine.toml").write_text("id = 'mine'")
+    found = profiles.recognise(named="rpi5")
+    assert (found.profile, found.left_out) == (profiles.load("rpi5"), ())
+    found = profiles.recognise(named="mine")
+    assert found.profile is None
+    assert len(found.left_out) == 1
+    with pytest.raises(UnknownProfileError):
+        profiles.recognise(named="abacus")
+
+
 def test_two_profiles_that_extend_each_other_are_refused(site: Path) -> None:
     for one, other in (("ping", "pong"), ("pong", "ping")):
         (site / f"{one}.toml").write_text(f'id = "{one}"\nextends = "{other}"\n')
