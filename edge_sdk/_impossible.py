@@ -91,8 +91,13 @@ def wrong_profile(profile: Profile) -> Iterator[str]:
         yield f"board.throttle.down_c: {_list(throttle.down_c)} C lie above thermal.critical_c, {off_c:g} C"
     if power.idle_w and power.active_w and not power.idle_w.value < power.active_w.value:
         yield f"power.idle_w: {power.idle_w.value:g} W is not below power.active_w, {power.active_w.value:g} W"
-    if board is not None and board.idle_w is None and power.idle_w is None:
-        yield "board.idle_w: missing, and power.idle_w is, too"
+    if board is not None:
+        own = {"r_c_per_w": board.r_c_per_w, "c_j_per_c": board.c_j_per_c, "cpu_w": board.cpu_w}
+        missing = [name for name, fact in own.items() if fact is None]
+        if missing and (len(missing) < len(own) or board.idle_w is not None):
+            yield f"board.{missing[0]}: missing, and it goes with {', '.join(('idle_w', *own))}"
+        if not missing and board.idle_w is None and power.idle_w is None:
+            yield "board.idle_w: missing, and power.idle_w is, too"
 
 
 def _falls(numbers: Sequence[float]) -> bool:

@@ -196,6 +196,8 @@ class Battery(Wire, frozen=True, kw_only=True):
 class Board(Wire, frozen=True, kw_only=True):
     """The board as physics: two thermal nodes in a row (die, then board with its heat sink), and what draws power.
 
+    Resistances, capacities, idle power and the CPU's belong together: all are given, or none.
+
     Attributes:
         idle_w: With nothing to do and nothing attached; else `power.idle_w`.
         r_c_per_w: Thermal resistance from die to board, and from board to the air around it.
@@ -208,9 +210,9 @@ class Board(Wire, frozen=True, kw_only=True):
     """
 
     idle_w: Fact[Drawn] | None = None
-    r_c_per_w: Fact[tuple[Resistance, Resistance]]
-    c_j_per_c: Fact[tuple[Capacity, Capacity]]
-    cpu_w: Fact[Drawn]
+    r_c_per_w: Fact[tuple[Resistance, Resistance]] | None = None
+    c_j_per_c: Fact[tuple[Capacity, Capacity]] | None = None
+    cpu_w: Fact[Drawn] | None = None
     accelerator_w: Annotated[dict[Name, Fact[Drawn]], Meta(max_length=16)] = {}
     clock_power: Fact[Exponent] | None = None
     radio_w: Fact[Watts] | None = None

@@ -179,19 +179,20 @@ def of(profile: Profile | None) -> BoardModel:
     if profile.board is None:
         return limits
     model = _with_board(limits, profile, profile.board)
-    refuse_any(wrong_idle(model.max_temp_c, model.idle_c(ROOM_C)))
+    if profile.board.r_c_per_w is not None:
+        refuse_any(wrong_idle(model.max_temp_c, model.idle_c(ROOM_C)))
     return model
 
 
 def _with_board(limits: BoardModel, profile: Profile, board: Board) -> BoardModel:
     facts: dict[str, Fact[Any] | None] = {
-        "idle_w": board.idle_w or profile.power.idle_w, "r_c_per_w": board.r_c_per_w,
+        "idle_w": None if board.cpu_w is None else board.idle_w or profile.power.idle_w, "r_c_per_w": board.r_c_per_w,
         "c_j_per_c": board.c_j_per_c, "cpu_w": board.cpu_w,
         "clock_power": board.clock_power, "radio_w": board.radio_w, "switch_j": board.switch_j,
     }  # fmt: skip
     given = {name: fact for name, fact in facts.items() if fact is not None}
     guessed = limits.estimated - _known(given)
-    if all(fact.basis is not Basis.ESTIMATED for fact in board.accelerator_w.values()):
+    if board.accelerator_w and all(fact.basis is not Basis.ESTIMATED for fact in board.accelerator_w.values()):
         guessed -= {"accelerator_w"}
     if board.throttle is not None and board.throttle.basis is Basis.ESTIMATED:
         guessed |= {"throttle"}

@@ -29,6 +29,7 @@ BOARDS = [
     "imx93",
     "jetson-nano",
     "jetson-orin-nano",
+    "jetson-orin-nx",
     "jetson-xavier-nx",
     "rpi-zero2w",
     "rpi3",
@@ -329,7 +330,7 @@ def test_a_site_changes_a_few_values_of_a_board_and_the_rest_stays(site: Path) -
     assert found.thermal.throttle_c == shipped.thermal.throttle_c
     assert found.board is not None
     assert shipped.board is not None
-    assert found.board.r_c_per_w.value == (3.5, 3.0)
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
     assert found.board.battery is not None
     assert found.board.c_j_per_c == shipped.board.c_j_per_c
     assert (found.id, found.name, found.compatible) == ("rpi4", shipped.name, shipped.compatible)
@@ -362,7 +363,7 @@ def test_a_chain_of_profiles_is_followed_to_its_end(site: Path) -> None:
     found = profiles.load("camera")
     assert found.thermal.max_temp_c.value == 60
     assert found.board is not None
-    assert found.board.r_c_per_w.value == (3.5, 3.0)
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
 
 
 @pytest.mark.parametrize(
