@@ -2,8 +2,8 @@
 
 A board is judged by compute (what its fastest suitable variant takes), storage and memory (whether the files and the
 running model fit), communication (how long what is to be shipped travels), power, heat and price. A limit is met,
-broken, or it cannot be told: a prediction's band may reach to both sides of a bound, a fact may be known of no one. What cannot
-be told rules nothing out and is said.
+broken, or it cannot be told: a prediction's band may reach to both sides of a bound, a fact may be known of no one.
+What cannot be told rules nothing out and is said.
 """
 
 from __future__ import annotations
