@@ -84,7 +84,7 @@ class Served:
 class App:
     """Serves requests in the order they come, one at a time; the link sends one at a time, too.
 
-    A request that cannot begin before its limit is dropped.
+    An app that has fallen behind skips what could no longer be in time if it took as long as usual (as of a second ago).
 
     Attributes:
         joules: Per substep, above idle; inference here and radio.
@@ -116,7 +116,7 @@ class App:
         until_s = arrive_s + self._limit_s
         if not action.remote:
             begin_s = max(arrive_s, self.free_s)
-            if begin_s >= until_s:
+            if begin_s > arrive_s and begin_s + self._usual_s(action.id, arrive_s, clock) > until_s:
                 return Served(0.0)
             end_s = self._compute(index, action.id, begin_s, clock)
             quality = action.quality if end_s <= until_s else 0.0
@@ -125,9 +125,7 @@ class App:
         in_time = reply_s <= until_s
         if action.hedge is None:
             return Served(action.quality if in_time else 0.0, replied=in_time)
-        before = max(int(arrive_s * SUBSTEPS) - SUBSTEPS, 0)
-        usual_s = self._latency_s[action.id] * self._slowdown[min(before, self._last)] / clock
-        begin_s = max(until_s - _HEDGE_MARGIN * usual_s, arrive_s)
+        begin_s = max(until_s - _HEDGE_MARGIN * self._usual_s(action.id, arrive_s, clock), arrive_s)
         if reply_s <= begin_s:
             return Served(action.quality, replied=True)
         begin_s = max(begin_s, self.free_s)
@@ -147,6 +145,10 @@ class App:
         self._burn(begin_s, begin_s + took_s, self._watts[action] * clock**self._exponent)
         self.free_s = begin_s + took_s
         return took_s * 1000
+
+    def _usual_s(self, action: str, now_s: float, clock: float) -> float:
+        before = max(int(now_s * SUBSTEPS) - SUBSTEPS, 0)
+        return self._latency_s[action] * self._slowdown[min(before, self._last)] / clock
 
     def _compute(self, index: int, action: str, begin_s: float, clock: float) -> float:
         substep = min(int(begin_s * SUBSTEPS), self._last)
