@@ -105,7 +105,7 @@ class BoardModel:
     r_c_per_w: tuple[float, float]
     c_j_per_c: tuple[float, float]
     cpu_w: float
-    accelerator_w: Mapping[str, float] = field(default_factory=dict)
+    accelerator_w: Mapping[str, float] = field(default_factory=dict, hash=False)
     clock_power: float = 2.2
     radio_w: float = 1.1
     switch_j: float = 0.6

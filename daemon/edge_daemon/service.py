@@ -143,9 +143,10 @@ class Service:
         await self._sense()
 
     async def _take_models(self) -> None:
-        config, profile = self._config, None if self._profile is None else self._profile.id
+        config, root = self._config, self._config.sensors.root
+        profile, base = (None, None) if self._profile is None else (self._profile.id, self._profile.extends)
         hashing = Lane("models")
-        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, config.sensors.root))
+        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, root, base=base))
         hashing.close(0)
         telemetry = config.telemetry
         self._apps = Apps()

@@ -120,10 +120,11 @@ def show(args: argparse.Namespace) -> int:
 
     def text() -> str:
         rows = [(line.name, line.text, line.basis.value, line.source) for line in lines(found)]
+        own = found.extends and f" It extends {found.extends} in {profiles.path_of(found.id)}."
         ran = "This project was run on it." if found.hardware_tested else "This project was not yet run on it."
         facts = table(("fact", "value", "basis", "source"), rows)
         notes = "\n".join(f"- {note}" for note in found.notes)
-        return "\n\n".join((f"{found.id}: {found.name}. {ran}", facts, _variants(found), notes))
+        return "\n\n".join((f"{found.id}: {found.name}. {ran}{own or ''}", facts, _variants(found), notes))
 
     emit(args, found, text)
     return 0

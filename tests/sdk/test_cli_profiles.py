@@ -52,6 +52,20 @@ def test_an_unknown_board_is_2_with_those_there_are(capsys: pytest.CaptureFixtur
     assert told.err.endswith("[unknown-profile]\n")
 
 
+def test_a_sites_own_is_shown_with_the_file_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_PROFILES", str(tmp_path))
+    (tmp_path / "rpi4.toml").write_text(
+        'extends = "rpi4"\n[board.battery]\ncapacity_wh = { value = 18.5, basis = "published", source = "its label" }\n'
+    )
+    assert main(["profiles", "show", "rpi4"]) == 0
+    out = capsys.readouterr().out
+    assert f"It extends rpi4 in {tmp_path}/rpi4.toml." in out.splitlines()[0]
+    (battery,) = [line for line in out.splitlines() if line.startswith("battery")]
+    assert battery.split() == ["battery", "18.5", "Wh", "published", "its", "label"]
+
+
 def test_a_malformed_profile_of_the_site_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
