@@ -156,11 +156,11 @@ def _plain(source: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = said.get("extends")
     if not isinstance(base, str):
         return said
-    seen = (*seen, source.resolve())
+    seen = (*seen, source.absolute())
     if len(seen) > _LONGEST_CHAIN:
         raise ProfileError(f"more than {_LONGEST_CHAIN} profiles extend one another", where=str(source))
     below = [path for path in _files() if path.stem == base]
-    left = next((path for path in below if path.resolve() not in seen), None)
+    left = next((path for path in below if path.absolute() not in seen), None)
     if left is None:
         what = f"extends {base[:80]!r}, which extends it" if below else f"extends {base[:80]!r}, which is not there"
         raise ProfileError(what, where=str(source), hint=f"there are {', '.join(ids())}")

@@ -83,6 +83,8 @@ def test_every_board_that_is_promised_has_a_profile() -> None:
 def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
     if isinstance(value, Fact):
         return [(at, value)]
+    if isinstance(value, dict):
+        return [found for name, part in value.items() for found in facts(part, f"{at}.{name}")]
     if not isinstance(value, Wire):
         return []
     return [found for name in value.__struct_fields__ for found in facts(getattr(value, name), f"{at}.{name}")]
@@ -92,12 +94,15 @@ def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
 class TestShippedProfile:
     def test_every_fact_says_where_it_comes_from(self, profile: Profile) -> None:
         assert [at for at, fact in facts(profile) if not fact.source] == []
+        throttle = profile.board.throttle if profile.board else None
+        assert throttle is None or throttle.source
         assert profile.compute.source
         assert profile.memory.source
 
     def test_nothing_was_measured_on_a_board_nobody_had(self, profile: Profile) -> None:
         bases = [fact.basis for _, fact in facts(profile)]
         bases += [profile.compute.basis, profile.memory.basis]
+        bases += [profile.board.throttle.basis] if profile.board and profile.board.throttle else []
         bases += [scale.basis for scale in (profile.latency.int8, profile.latency.fp32)] if profile.latency else []
         assert profile.hardware_tested or Basis.MEASURED not in bases
 
@@ -238,6 +243,16 @@ def test_a_site_directory_that_is_not_there_is_an_error_and_not_ignored(monkeypa
     with pytest.raises(ProfileError, match="/no/such/place: no such directory") as caught:
         profiles.load("rpi4")
     assert "EDGE_PROFILES" in caught.value.hint
+
+
+def test_a_file_that_leads_to_itself_is_left_out(site: Path) -> None:
+    (site / "rpi4.toml").symlink_to("rpi4.toml")
+    (site / "camera.toml").write_text('id = "camera"\nextends = "rpi4"\n')
+    found = profiles.recognise(named="rpi4")
+    assert found.profile is not None
+    assert "rpi4.toml: cannot be read" in found.left_out[0]
+    with pytest.raises(ProfileError, match="cannot be read"):
+        profiles.load("camera")
 
 
 def test_what_an_editor_leaves_is_no_profile(site: Path) -> None:
