@@ -68,26 +68,27 @@ class Catalogue:
         return next((model for model in self.served.values() if model.bundle.manifest_sha256 == sha256), None)
 
 
-def read(config: Config, profile: str | None, root: str) -> Catalogue:
+def read(config: Config, profile: str | None, root: str, *, base: str | None = None) -> Catalogue:
     """Open every bundle of the configuration; takes as long as hashing them does.
 
     Args:
         config: The configuration.
         profile: The board's profile, whose predictions count where nothing was measured here.
         root: Below which the machine's `/proc` lies.
+        base: The profile that one extends: its predictions count where there are none for `profile` itself.
     """
     served: dict[str, Served] = {}
     broken: list[Broken] = []
     for name, section in config.bundles().items():
         try:
-            served[name] = _open(name, section, profile, root)
+            served[name] = _open(name, section, profile, root, base)
         except EdgeError as error:  # noqa: PERF203 - each model fails alone
             broken.append(Broken(name=name, reason=str(error)))
             log.error("model %s is not served: %s [%s]", name, error, error.code)  # noqa: TRY400 - a line, no traceback
     return Catalogue(served=served, broken=tuple(broken))
 
 
-def _open(name: str, section: ModelSection, profile: str | None, root: str) -> Served:
+def _open(name: str, section: ModelSection, profile: str | None, root: str, base: str | None) -> Served:
     bundle = Bundle(Path(section.bundle))
     features, machine = cpu_features(root), machine_name(root)
     variants = [v for v in bundle.manifest.variants if can_run(v, features)]
@@ -98,6 +99,8 @@ def _open(name: str, section: ModelSection, profile: str | None, root: str) -> S
             hint="convert it for this board's profile",
         )
     known = latencies_of(variants, bundle.latencies(), machine=machine, profile=profile)
+    if base is not None:
+        known = latencies_of(variants, bundle.latencies(), machine=machine, profile=base) | known
     counts = sorted({latency.threads for latency in known.values()})
     if counts:
         log.info("model %s: its latencies are those of threads: %s", name, ", ".join(map(str, counts)))
