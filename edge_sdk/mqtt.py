@@ -27,6 +27,7 @@ MAX_UP_BYTES = 256 * 1024
 MAX_DOWN_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024
 MAX_RESULT_LEVELS = 32
+Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
 
 B = TypeVar("B")
@@ -206,15 +207,21 @@ class Because(Wire, frozen=True, kw_only=True):
     """Why a decision fell as it did.
 
     Attributes:
-        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `accuracy`, `preference`, `pin`,
-            `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased).
+        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `power`, `network`, `accuracy`,
+            `preference`, `pin`, `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased), `gain`
+            (nothing bound: it is worth more).
         text: One sentence for people, with the numbers.
         runner_up: The variant that came second, where there was one.
+        margin: By how much the choice is worth more than that, in points of quality per request.
+        numbers: What was weighed, by name; the end of a name is its unit. Watts and joules are a model's estimate
+            unless the device has a sensor of power.
     """
 
     code: Name
     text: Text
     runner_up: Name | None = None
+    margin: Finite | None = None
+    numbers: Annotated[dict[Name, Finite], Meta(max_length=32)] = {}
 
 
 class Decision(Wire, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ class App:
         process: The one that had this number when the app joined; None where that cannot be told.
         active: The variant it last reported; None before its first report.
         assigned: What it was last told, with the serial that counts its assignments.
+        most_per_s: The rate of calls it was advised to keep below; None where any will do.
         waiting: Requests of it that wait for an assignment now.
         seen_s: When it last spoke, monotonic.
     """
@@ -45,6 +46,7 @@ class App:
     seen_s: float
     active: str | None = None
     assigned: Assign | None = None
+    most_per_s: float | None = None
     serial: int = 0
     waiting: int = 0
     calls: int = 0
@@ -57,10 +59,19 @@ class App:
         if self.assigned is not None and _same(self.assigned, assign):
             return False
         self.assigned = assign
+        self._tell()
+        return True
+
+    def advise(self, most_per_s: float | None) -> None:
+        """Tell it how often it may call; what already waits for news gets it at once."""
+        if most_per_s != self.most_per_s:
+            self.most_per_s = most_per_s
+            self._tell()
+
+    def _tell(self) -> None:
         self.serial += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        return True
 
     def assignment(self, max_latency_ms: float | None) -> Assignment | None:
         """What it was last told, as it travels; None if nothing could be assigned yet."""

@@ -104,8 +104,9 @@ class SensorsSection(Wire, frozen=True, kw_only=True):
 
 
 class PolicySection(Wire, frozen=True, kw_only=True):
-    """`[policy]`: how often it steps."""
+    """`[policy]`: which one decides, and how often it is asked."""
 
+    use: Name = "optimal"
     tick_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     snapshot_every_s: Seconds = 30.0
 

@@ -28,7 +28,9 @@ from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
-from edge_daemon.policy.types import Tick
+from edge_daemon.policies import registry
+from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.types import PolicyFailed, Tick
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -147,7 +149,10 @@ class Service:
         telemetry = config.telemetry
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
-        self._switcher = Switcher(self._catalogue, self._apps, self._store, self._store_lane, self._clock)
+        self._switcher = Switcher(
+            self._catalogue, self._apps, self._store, self._store_lane, self._clock, frame=self._frame()
+        )
+        self._switcher.on_failed = self._policy_failed
         self._recorder = Recorder(
             sample_every_s=telemetry.sample_every_s,
             telemetry_every_s=telemetry.telemetry_every_s,
@@ -326,6 +331,20 @@ class Service:
             await asyncio.sleep(every_s)
 
     # ---------------------------------------------------------------------------------- what we are and how
+
+    def _frame(self) -> Frame:
+        """The policy that is configured, for this board.
+
+        Raises:
+            EdgeError: There is none of this name, or it cannot be imported.
+        """
+        use = self._config.policy.use
+        return Frame(use=use, factory=registry.find(use))
+
+    def _policy_failed(self, failed: PolicyFailed) -> None:
+        text = f"the policy {failed.policy} failed; what runs goes on: {failed.reason}"
+        told = Event(at=self._clock.wall(), kind="policy-failed", text=text[:1000])
+        self._tasks.once("telling", self._journal.tell(told))
 
     async def _sense(self) -> None:
         conditions = await self._sensor_lane.run(self._sensors.read)

@@ -1,4 +1,4 @@
-"""Between the policy and the apps: feeds events to the pure policy and carries out what it instructs.
+"""Between the frame and the apps: feeds events to the pure frame and carries out what it instructs.
 
 All steps happen one after the other. A step whose effect must survive (a preference, a pin, a pause) is first
 computed, then committed to the disk together with whatever answers it, and only then adopted; if the commit fails,
@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from edge_daemon.apps import App, Apps
 from edge_daemon.catalogue import Catalogue
 from edge_daemon.clock import Clock
 from edge_daemon.errors import UnknownModelError
 from edge_daemon.lanes import Lane
+from edge_daemon.logs import Seldom
+from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.setting import limit_ms
 from edge_daemon.policy.state import PolicyState, dump, initial, load
-from edge_daemon.policy.step import step
 from edge_daemon.policy.types import (
+    Advise,
     Assign,
     Decided,
     Event,
     Instruction,
     ModelFacts,
     PinnedBy,
+    PolicyFailed,
     Preferred,
     Quarantined,
+    Try,
 )
 from edge_daemon.spool import Message, Stored
 from edge_daemon.store import Answer, Store
@@ -37,6 +44,9 @@ from edge_sdk.mqtt import Decision, ModelState
 log = logging.getLogger(__name__)
 
 _POLICY = "policy"
+# A step of ours takes well below a millisecond on a small board; this is a policy that holds up the daemon's loop.
+SLOW_STEP_S: Final = 0.05
+_LOG_EVERY_S: Final = 60.0
 
 
 class Switcher:
@@ -47,17 +57,24 @@ class Switcher:
         apps: Who runs it.
         store: Where the policy's state outlives a restart, to be used in `lane`.
         clock: Of decisions and commits.
+        frame: The policy in its frame.
     """
 
-    def __init__(self, catalogue: Catalogue, apps: Apps, store: Store, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self, catalogue: Catalogue, apps: Apps, store: Store, lane: Lane, clock: Clock, *, frame: Frame
+    ) -> None:
         self._catalogue = catalogue
         self._apps = apps
         self._store = store
         self._lane = lane
         self._clock = clock
+        self._frame = frame
         self._turn = asyncio.Lock()
         self._state = initial(_facts(catalogue))
         self._saved = b""
+        self._slow = Seldom(_LOG_EVERY_S)
+        self.on_try: Callable[[Try], None] = lambda _: None  # who times a variant in idle time
+        self.on_failed: Callable[[PolicyFailed], None] = lambda _: None  # who tells the hub of a policy that failed
         self.changes = 0  # counts what a hub would like to know: decisions, pins, preferences, confirmed switches
 
     async def restore(self) -> None:
@@ -78,7 +95,7 @@ class Switcher:
     async def feed(self, *events: Event) -> None:
         """Step; what is learned is saved by the next `save`."""
         async with self._turn:
-            self._state, instructions = _steps(self._state, events)
+            self._state, instructions = self._steps(events)
             self._carry_out(instructions)
 
     async def commit(
@@ -95,7 +112,7 @@ class Switcher:
             StorageError: It could not be committed; the policy is as before.
         """
         async with self._turn:
-            state, instructions = _steps(self._state, events)
+            state, instructions = self._steps(events)
             payload = dump(state)
             now = self._clock.wall()
             stored = await self._lane.run(
@@ -124,7 +141,8 @@ class Switcher:
     def assignment(self, app: App) -> Assignment | None:
         """What an app is to run, as it travels."""
         record = self._state.model(app.model)
-        return app.assignment(None if record is None else record.preference.max_latency_ms)
+        most_ms = None if record is None else limit_ms(self._state, record)
+        return app.assignment(None if most_ms is None or most_ms == float("inf") else most_ms)
 
     def check_model(self, model: str | None) -> None:
         """Raise if this model is not served.
@@ -182,29 +200,49 @@ class Switcher:
         """The last decisions, newest first."""
         return self._state.explain(model)
 
+    def _steps(self, events: Sequence[Event]) -> tuple[PolicyState, list[Instruction]]:
+        state, instructions, began_s = self._state, list[Instruction](), time.perf_counter()
+        for event in events:
+            state, more = self._frame.step(state, event)
+            instructions.extend(more)
+        took_s = time.perf_counter() - began_s
+        if took_s > SLOW_STEP_S:
+            held_back = self._slow.allows(self._clock.monotonic())
+            if held_back is not None:
+                log.warning(
+                    "the policy %s took %.0f ms to decide; the daemon waits for it meanwhile (%d more such held back)",
+                    self._frame.use, 1e3 * took_s, held_back,
+                )  # fmt: skip
+        return state, instructions
+
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
+            if not isinstance(instruction, Assign | Try):
+                self.changes += 1
             match instruction:
                 case Assign(app=id_):
-                    for app in self._apps:
-                        if app.id == id_:
-                            app.assign(instruction)
+                    self._assign(id_, instruction)
                 case Decided(decision=decision):
-                    self.changes += 1
                     log.info("%s: %s (%s)", decision.model, decision.variant, decision.because.text)
-                case Quarantined():
-                    self.changes += 1
-                    log.warning(
-                        "%s: %s is left out for a while: %s", instruction.model, instruction.variant, instruction.reason
-                    )
+                case Quarantined(model=model, variant=variant, reason=reason):
+                    log.warning("%s: %s is left out for a while: %s", model, variant, reason)
+                case Try():
+                    self.on_try(instruction)
+                case Advise(model=model, most_per_s=most_per_s):
+                    self._advise(model, most_per_s)
+                case PolicyFailed(policy=policy, reason=reason):
+                    log.error("the policy %s failed; what runs goes on, else the cheapest: %s", policy, reason)
+                    self.on_failed(instruction)
 
+    def _assign(self, id_: str, assign: Assign) -> None:
+        for app in self._apps:
+            if app.id == id_:
+                app.assign(assign)
 
-def _steps(state: PolicyState, events: Sequence[Event]) -> tuple[PolicyState, list[Instruction]]:
-    instructions: list[Instruction] = []
-    for event in events:
-        state, more = step(state, event)
-        instructions.extend(more)
-    return state, instructions
+    def _advise(self, model: str, most_per_s: float | None) -> None:
+        for app in self._apps:
+            if app.model == model:
+                app.advise(most_per_s)
 
 
 def _facts(catalogue: Catalogue) -> tuple[ModelFacts, ...]:

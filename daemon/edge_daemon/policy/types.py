@@ -1,6 +1,7 @@
-"""What goes into the policy and what comes out: events in, instructions out, all values, no I/O.
+"""What goes into the frame and what comes out: events in, instructions out, all values, no I/O.
 
-`step(state, event) -> (state, instructions)` is in `edge_daemon.policy.step`; the state is there too.
+`Frame.step(state, event) -> (state, instructions)` is in `edge_daemon.policy.frame`; the state is in
+`edge_daemon.policy.state`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ class VariantFacts:
 
     Attributes:
         quality: In the metric's unit, higher is better.
-        latency_ms: Expected median of one inference here; replaced by what apps report.
+        latency_ms: Expected median of one inference here; a policy learns by how much that is wrong.
         measured: `latency_ms` was measured on this very machine.
+        power_w: Above idle while it computes all the time; an estimate unless somebody measured it.
+        accelerated: It is made for an accelerator: only an app that says so can run it.
+        twin: The variant that the CPU runs in its place.
     """
 
     id: str
@@ -35,6 +39,9 @@ class VariantFacts:
     latency_ms: float
     measured: bool
     size_bytes: int
+    power_w: float = 3.0
+    accelerated: bool = False
+    twin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +103,15 @@ class Paused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppJoined:
-    """An app runs this model now."""
+    """An app runs this model now.
+
+    Attributes:
+        runs: The variants it can run; None where it does not tell: then those for the CPU.
+    """
 
     app: str
     model: str
+    runs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +131,14 @@ class AppPinned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppReported:
-    """What an app measured in its last window, of its active variant."""
+    """What an app measured in its last window, of its active variant.
+
+    Attributes:
+        arrived: Requests that came, also those that still wait; None where the app does not count them.
+        latencies_ms: A sample of the inferences of `variant`, without waiting.
+        slow_ms: The inference that made it report at once, if one did; `waited_ms` before it began.
+        now_s: Monotonic clock, of a report at once.
+    """
 
     app: str
     variant: str
@@ -127,6 +146,11 @@ class AppReported:
     late: int
     p50_ms: float | None
     p95_ms: float | None
+    arrived: int | None = None
+    latencies_ms: tuple[float, ...] = ()
+    slow_ms: float | None = None
+    waited_ms: float = 0.0
+    now_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +171,15 @@ class Measured:
     median_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A variant was timed once in idle time, because the policy asked for it."""
+
+    model: str
+    variant: str
+    latency_ms: float
+
+
 Event = (
     Tick
     | Preferred
@@ -159,6 +192,7 @@ Event = (
     | AppReported
     | ActivationFailed
     | Measured
+    | Tried
 )
 
 
@@ -191,4 +225,28 @@ class Quarantined:
     reason: str
 
 
-Instruction = Assign | Decided | Quarantined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """Time this variant once, when nothing else runs; the answer is a `Tried`."""
+
+    model: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advise:
+    """Tell the apps of this model how many requests a second would fit; None takes it back."""
+
+    model: str
+    most_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFailed:
+    """The plug-in policy failed: what runs goes on, and the frame chooses the cheapest until it is asked again."""
+
+    policy: str
+    reason: str
+
+
+Instruction = Assign | Decided | Quarantined | Try | Advise | PolicyFailed
