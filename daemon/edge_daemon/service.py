@@ -42,7 +42,7 @@ from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
 from edge_sdk.local import Status, socket_path
 from edge_sdk.mqtt import MAX_UP_BYTES, Birth, Conditions, Event, ServedModel, State
-from edge_sdk.profile import Profile, board_name, load, match
+from edge_sdk.profile import board_name, recognise
 from edge_sdk.wire import encode, new_token
 
 if TYPE_CHECKING:
@@ -135,7 +135,10 @@ class Service:
 
     async def _begin_sensing(self) -> None:
         root = self._config.sensors.root
-        self._profile, self._board = _board(self._config)
+        known = recognise(root, self._config.device.profile)
+        self._profile, self._board, self._profiles_left_out = known.profile, board_name(root), known.left_out
+        for why in known.left_out:
+            log.warning("a device profile is left out: %s", why)
         self._sensor_lane = self._lane("sensing")
         self._sensors = SensorSuite(root, self._profile, self._clock.monotonic)
         self._closing.append(("sensors", lambda: self._sensor_lane.run(self._sensors.close), STOP_S))
@@ -221,6 +224,8 @@ class Service:
         for model in self._catalogue.broken:
             text = f"it is configured and can't be served: {model.reason}"
             started.append(Event(at=self._started, kind="model-left-out", model=model.name, text=text[:1000]))
+        left_out = self._profiles_left_out
+        started += [Event(at=self._started, kind="profile-left-out", text=why[:1000]) for why in left_out]
         if self._store.trouble is not None:
             started.append(Event(at=self._started, kind="state", text=self._store.trouble))
         await self._journal.tell(*started)
@@ -400,7 +405,7 @@ class Service:
             spooled=totals.rows,
             dropped=totals.dropped,
             left_out={model.name: model.reason[:1000] for model in self._catalogue.broken},
-            trouble=() if self._store.trouble is None else (self._store.trouble[:1000],),
+            trouble=tuple(text[:1000] for text in (self._store.trouble, *self._profiles_left_out) if text is not None),
         )
 
     def _summary(self) -> str:
@@ -444,13 +449,3 @@ async def _run(config: Config, socket: Path | None) -> None:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _board(config: Config) -> tuple[Profile | None, str | None]:
-    """The profile, named or recognised, and what the board calls itself.
-
-    Raises:
-        UnknownProfileError: No profile has the configured id.
-    """
-    root, named = config.sensors.root, config.device.profile
-    return (match(root) if named is None else load(named)), board_name(root)

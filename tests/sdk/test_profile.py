@@ -29,6 +29,7 @@ BOARDS = [
     "imx93",
     "jetson-nano",
     "jetson-orin-nano",
+    "jetson-orin-nx",
     "jetson-xavier-nx",
     "rpi-zero2w",
     "rpi3",
@@ -305,3 +306,130 @@ def test_a_board_of_a_very_long_name_can_still_be_told_to_a_hub(tmp_path: Path) 
 def test_a_device_tree_that_says_nothing_known_is_no_board(tmp_path: Path, content: bytes) -> None:
     (tree(tmp_path) / "proc/device-tree/compatible").write_bytes(content)
     assert profiles.match(tmp_path, machine="riscv64") is None
+
+
+# ------------------------------------------------------------------------------------------- a site's own, in part
+
+COOLED = """
+extends = "rpi4"
+[thermal]
+max_temp_c = { value = 65, basis = "measured", source = "our lab" }
+[board]
+r_c_per_w = { value = [3.5, 3.0], basis = "measured", source = "our lab, with a heat sink" }
+[board.battery]
+capacity_wh = { value = 18.5, basis = "published", source = "its label" }
+"""
+
+
+def test_a_site_changes_a_few_values_of_a_board_and_the_rest_stays(site: Path) -> None:
+    shipped = profiles.load("rpi4")
+    (site / "rpi4.toml").write_text(COOLED)
+    found = profiles.load("rpi4")
+    assert found.extends == "rpi4"
+    assert found.thermal.max_temp_c == Fact(value=65, basis=Basis.MEASURED, source="our lab")
+    assert found.thermal.throttle_c == shipped.thermal.throttle_c
+    assert found.board is not None
+    assert shipped.board is not None
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
+    assert found.board.battery is not None
+    assert found.board.c_j_per_c == shipped.board.c_j_per_c
+    assert (found.id, found.name, found.compatible) == ("rpi4", shipped.name, shipped.compatible)
+
+
+def test_a_profile_made_from_another_is_chosen_by_name_and_never_in_its_place(site: Path, tmp_path: Path) -> None:
+    (site / "aa-camera.toml").write_text(f'id = "aa-camera"\nname = "Our camera"\n{COOLED}')
+    made = profiles.load("aa-camera")
+    assert (made.name, made.compatible, made.machine) == ("Our camera", (), ())
+    assert made.compute == profiles.load("rpi4").compute
+    found = profiles.match(tree(tmp_path / "root", "raspberrypi,4-model-b"))
+    assert found is not None
+    assert found.id == "rpi4"
+
+
+def test_a_sites_profile_of_another_name_answers_to_the_words_it_lists_itself(site: Path, tmp_path: Path) -> None:
+    words = 'id = "zz-camera"\ncompatible = ["acme,camera", "raspberrypi,4-model-b"]\n'
+    (site / "zz-camera.toml").write_text(words + COOLED)
+    for said in ("acme,camera\0raspberrypi,4-model-b", "raspberrypi,4-model-b"):
+        found = profiles.match(tree(tmp_path / said.split("\0")[0], said))
+        assert found is not None
+        assert found.id == "zz-camera"
+
+
+def test_a_chain_of_profiles_is_followed_to_its_end(site: Path) -> None:
+    (site / "rpi4.toml").write_text(COOLED)
+    (site / "camera.toml").write_text(
+        'id = "camera"\nextends = "rpi4"\n[thermal]\nmax_temp_c = { value = 60, basis = "estimated" }\n'
+    )
+    found = profiles.load("camera")
+    assert found.thermal.max_temp_c.value == 60
+    assert found.board is not None
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('extends = "board"', "extends 'board', which extends it"),
+        ('extends = "abacus"', "extends 'abacus', which is not there; there are"),
+        ('extends = "../rpi4"', "extends '../rpi4', which is not there"),
+        ("extends = 4", "extends"),
+        ('extends = "rpi4"\nid = "boar"', "id is 'boar' but the file is named 'board'"),
+        ('extends = "rpi4"', "id is 'rpi4' but the file is named 'board'"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = 65', "max_temp_c"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = { value = 65 }', "basis"),
+        ('extends = "rpi4"\nid = "board"\n[thermla]\nx = 1', "thermla"),
+        ('extends = "rpi4"\nid = "board"\n[board.throttle]\nlowest_c = 86', "basis"),
+        ('extends = "rpi4"\nid = "board"\nthermal = 3', "thermal"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = { value = 50, basis = "estimated" }', "53.4 C"),
+    ],
+)
+def test_an_override_that_makes_no_sense_is_refused_by_file_and_reason(site: Path, text: str, told: str) -> None:
+    path = site / "board.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=re.escape(told)) as caught:
+        profiles.load("board")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_daemon_leaves_out_what_makes_no_sense_and_takes_the_next_of_that_id(site: Path, tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", "raspberrypi,4-model-b")
+    (site / "rpi4.toml").write_text(COOLED.replace("value = 65", "value = 30"))
+    (site / "other.toml").write_text("half of")
+    found = profiles.recognise(root)
+    assert found.profile is not None
+    assert found.profile.id == "rpi4"
+    assert found.profile.thermal.max_temp_c.value == 75
+    assert [str(site / name) in line for name, line in zip(("other.toml", "rpi4.toml"), found.left_out, strict=True)]
+    assert all("\n" not in line for line in found.left_out)
+    with pytest.raises(ProfileError):
+        profiles.match(root)
+
+
+def test_a_daemon_looks_only_at_the_profile_it_was_told(site: Path) -> None:
+    (site / "other.toml").write_text("half of")
+    (site / "mine.toml").write_text("id = 'mine'")
+    found = profiles.recognise(named="rpi5")
+    assert (found.profile, found.left_out) == (profiles.load("rpi5"), ())
+    found = profiles.recognise(named="mine")
+    assert found.profile is None
+    assert len(found.left_out) == 1
+    with pytest.raises(UnknownProfileError):
+        profiles.recognise(named="abacus")
+
+
+def test_two_profiles_that_extend_each_other_are_refused(site: Path) -> None:
+    for one, other in (("ping", "pong"), ("pong", "ping")):
+        (site / f"{one}.toml").write_text(f'id = "{one}"\nextends = "{other}"\n')
+    with pytest.raises(ProfileError, match="which extends it"):
+        profiles.load("ping")
+
+
+def test_a_number_that_a_site_changes_no_longer_rests_on_what_the_old_one_did(site: Path) -> None:
+    (site / "rpi5.toml").write_text('extends = "rpi5"\n[compute]\nmhz = 3000\n')
+    found = profiles.load("rpi5").compute
+    assert (found.mhz, found.basis, found.source) == (3000, Basis.ESTIMATED, "")
+    assert found.isa.source
+    (site / "rpi5.toml").write_text('extends = "rpi5"\n[compute]\nisa = { value = ["asimd"], basis = "measured" }\n')
+    found = profiles.load("rpi5").compute
+    assert (found.mhz, found.basis) == (2400, Basis.PUBLISHED)
+    assert found.isa == Fact(value=("asimd",), basis=Basis.MEASURED)
