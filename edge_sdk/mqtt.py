@@ -203,8 +203,8 @@ class Tele(Wire, frozen=True, kw_only=True):
     samples: Annotated[tuple[Sample, ...], Meta(min_length=1, max_length=600)]
 
 
-class Because(Wire, frozen=True, kw_only=True):
-    """Why a decision fell as it did.
+class Because(Wire, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Why a decision fell as it did; a newer device may tell more of it than a hub knows.
 
     Attributes:
         code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `power`, `network`, `accuracy`,

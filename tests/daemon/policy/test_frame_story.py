@@ -1,4 +1,4 @@
-"""What the frame makes of a day: wishes, pins, failures, what no policy may break, and policies that fail themselves."""
+"""What the frame makes of a day: wishes, pins, failures, what no policy may break, policies that fail themselves."""
 
 from __future__ import annotations
 
@@ -790,7 +790,7 @@ def test_the_policy_reads_no_clock_file_or_socket_and_draws_no_lots() -> None:
         "statistics",
         "types",
     }
-    allowed |= {"typing", "itertools", "json"}
+    allowed |= {"typing", "types", "itertools", "json"}
     folders = [Path(str(package.__file__)).parent for package in (edge_daemon.policy, edge_daemon.policies)]
     for path in sorted(path for folder in folders for path in folder.glob("*.py") if path.name != "registry.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
