@@ -16,10 +16,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from edge_sdk import conditions
 from edge_sdk.errors import WireError
 from edge_sdk.manifest import Origin
 from edge_sdk.preference import Preference
-from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Text, Token, Unix, Watts, Wire, decode, encode
+from edge_sdk.wire import Count, Millis, Name, Text, Token, Unix, Wire, decode, encode
 
 VERSION = 1
 ROOT = f"edge/v{VERSION}"
@@ -29,6 +30,9 @@ MAX_INFLATED_BYTES = 1024 * 1024
 MAX_RESULT_LEVELS = 32
 Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
+
+Conditions = conditions.Conditions
+Throttle = conditions.Throttle
 
 B = TypeVar("B")
 
@@ -139,42 +143,6 @@ class DownEnvelope(Wire, Generic[B], frozen=True, kw_only=True):
 
 
 # ------------------------------------------------------------------------------------------------------- bodies
-
-
-class Throttle(enum.Enum):
-    """The one throttle signal, from the mildest to the worst."""
-
-    NONE = "none"
-    SOFT = "soft"
-    THERMAL = "thermal"
-    POWER = "power"
-    CRITICAL = "critical"
-
-
-class Conditions(Wire, frozen=True, kw_only=True):
-    """What the daemon senses; `None` is a sensor that is not there or does not answer.
-
-    Attributes:
-        temp_c: The hottest zone that counts.
-        temp_limit_c: What the policy holds it below.
-        battery_pct: Charge, and whether mains is there.
-        load_pct: CPU in use, of all cores.
-        rtt_ms: Network round trip to the broker.
-        missing: Why a value is None, by name.
-        played: A demonstration or test invents these values.
-    """
-
-    temp_c: Celsius | None = None
-    temp_limit_c: Celsius | None = None
-    throttle: Throttle = Throttle.NONE
-    battery_pct: Percent | None = None
-    charging: bool | None = None
-    power_w: Watts | None = None
-    load_pct: Percent | None = None
-    memory_available_mb: Count | None = None
-    rtt_ms: Millis | None = None
-    missing: dict[str, Text] = {}
-    played: bool = False
 
 
 class ModelStats(Wire, frozen=True, kw_only=True):

@@ -83,6 +83,7 @@ class Api:
         journal: Tells the hub what an operator did and which switches happened.
         clock: Of apps' signs of life.
         status: All that `GET /v1/status` shows.
+        used: Told of each report, too, with its model.
     """
 
     def __init__(
@@ -95,11 +96,13 @@ class Api:
         journal: Journal,
         clock: Clock,
         status: Callable[[], Awaitable[Status]],
+        used: Callable[[str, AppReport], None],
     ) -> None:
         self._catalogue = catalogue
         self._apps = apps
         self._switcher = switcher
         self._recorder = recorder
+        self._used = used
         self._journal = journal
         self._clock = clock
         self._status = status
@@ -225,6 +228,7 @@ class Api:
         first = app.active is None
         confirmed = self._apps.reported(app, report)
         self._recorder.saw(app.model, report)
+        self._used(app.model, report)
         now = self._clock.wall()
         events: list[Event] = []
         told: list[mqtt.Event] = []

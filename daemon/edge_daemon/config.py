@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_daemon.sensors.i2c import GAUGE
 from edge_sdk.errors import ConfigError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
@@ -97,10 +98,13 @@ class ApiSection(Wire, frozen=True, kw_only=True):
 
 
 class SensorsSection(Wire, frozen=True, kw_only=True):
-    """`[sensors]`: where the machine's files are."""
+    """`[sensors]`: where the machine's files are, and what only the board's owner knows of it."""
 
     root: PathText = "/"
     played: bool = False
+    battery_wh: Annotated[float, Meta(ge=0.01, le=1_000_000)] | None = None
+    gauges: Annotated[tuple[Annotated[str, Meta(pattern=GAUGE)], ...], Meta(max_length=8)] = ()
+    metered: bool | None = None
 
 
 class PolicySection(Wire, frozen=True, kw_only=True):

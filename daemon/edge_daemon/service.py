@@ -40,7 +40,8 @@ from edge_daemon.switcher import Switcher
 from edge_daemon.tasks import TaskOwner
 from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
-from edge_sdk.local import Status, socket_path
+from edge_sdk.local import AppReport, Status, socket_path
+from edge_sdk.manifest import Delegate
 from edge_sdk.mqtt import MAX_UP_BYTES, Birth, Conditions, Event, ServedModel, State
 from edge_sdk.profile import board_name, recognise
 from edge_sdk.wire import encode, new_token
@@ -140,7 +141,7 @@ class Service:
         for why in known.left_out:
             log.warning("a device profile is left out: %s", why)
         self._sensor_lane = self._lane("sensing")
-        self._sensors = SensorSuite(root, self._profile, self._clock.monotonic)
+        self._sensors = SensorSuite(root, self._profile, self._clock.monotonic, owned=self._config.sensors)
         self._closing.append(("sensors", lambda: self._sensor_lane.run(self._sensors.close), STOP_S))
         await self._sense()
 
@@ -185,6 +186,7 @@ class Service:
             journal=self._journal,
             clock=self._clock,
             status=self._status,
+            used=self._used,
         )
         listener = Listener(self._socket, api.handle, group=self._config.api.group)
         await listener.open()
@@ -215,6 +217,7 @@ class Service:
             on_command=self._commanding.command,
             on_desired=self._commanding.desired,
             on_round_trip=self._sensors.round_trip.feed,
+            on_look=self._sensors.look,
         )
         self._journal.uplink = uplink
         self._commanding.sender = uplink
@@ -355,6 +358,14 @@ class Service:
         conditions = await self._sensor_lane.run(self._sensors.read)
         played = self._config.sensors.played
         self._conditions = msgspec.structs.replace(conditions, played=True) if played else conditions
+
+    def _used(self, model: str, report: AppReport) -> None:
+        """Count the time that calls took on an accelerator, whose driver may not."""
+        served = self._catalogue.served.get(model)
+        variants = () if served is None else served.bundle.manifest.variants
+        delegate = next((v.target.delegate for v in variants if v.id == report.active), Delegate.CPU)
+        if delegate is not Delegate.CPU and report.p50_ms is not None:
+            self._sensors.busy.feed(delegate.value, report.calls * report.p50_ms)
 
     def _tick(self) -> Tick:
         return Tick(now_s=self._clock.monotonic(), at=self._clock.wall(), conditions=self._conditions)

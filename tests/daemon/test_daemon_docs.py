@@ -167,7 +167,7 @@ def test_each_kind_of_event_and_code_is_described() -> None:
 
 def test_each_path_and_field_of_the_local_api_is_described() -> None:
     text = (REFERENCE / "local-api.md").read_text()
-    parts = ("catalogue", "apps", "switcher", "recorder", "journal", "clock", "status")
+    parts = ("catalogue", "apps", "switcher", "recorder", "journal", "clock", "status", "used")
     for path in api.Api(**dict.fromkeys(parts))._paths:
         for method in path.methods:
             assert f"`{method} /{'/'.join(path.parts)}" in text
