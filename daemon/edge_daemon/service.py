@@ -23,12 +23,13 @@ from edge_daemon.api import Api
 from edge_daemon.apps import Apps
 from edge_daemon.clock import Clock, Steps, SystemClock
 from edge_daemon.commanding import Commanding
-from edge_daemon.config import Config, state_directory
+from edge_daemon.config import Config, site, state_directory
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
 from edge_daemon.policy.types import Tick
+from edge_daemon.position import Whereabouts
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -136,6 +137,7 @@ class Service:
         self._profile, self._board = _board(self._config)
         self._sensor_lane = self._lane("sensing")
         self._sensors = SensorSuite(root, self._profile, self._clock.monotonic)
+        self._whereabouts = Whereabouts(self._config.site.position_file, self._clock.monotonic)
         self._closing.append(("sensors", lambda: self._sensor_lane.run(self._sensors.close), STOP_S))
         await self._sense()
 
@@ -147,7 +149,9 @@ class Service:
         telemetry = config.telemetry
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
-        self._switcher = Switcher(self._catalogue, self._apps, self._store, self._store_lane, self._clock)
+        self._switcher = Switcher(
+            self._catalogue, self._apps, self._store, self._store_lane, self._clock, site=site(config)
+        )
         self._recorder = Recorder(
             sample_every_s=telemetry.sample_every_s,
             telemetry_every_s=telemetry.telemetry_every_s,
@@ -164,6 +168,7 @@ class Service:
             tasks=self._tasks,
             state=self._state,
         )
+        self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
         await self._switcher.restore()
         self._closing.append(("policy", self._switcher.save, STOP_S))
         await self._switcher.feed(self._tick())
@@ -176,6 +181,7 @@ class Service:
             recorder=self._recorder,
             journal=self._journal,
             clock=self._clock,
+            whereabouts=self._whereabouts,
             status=self._status,
         )
         listener = Listener(self._socket, api.handle, group=self._config.api.group)
@@ -267,6 +273,7 @@ class Service:
         while True:
             began_s = self._clock.monotonic()
             await self._sense()
+            self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
             await self._switcher.feed(self._tick())
             for app in self._apps.gone(self._clock.monotonic()):
                 await self._api.leave(app, "its process is dead, or it was silent for too long")

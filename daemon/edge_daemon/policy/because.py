@@ -95,7 +95,15 @@ def wished(preference: Preference) -> str:
         parts.append(f"quality at least {preference.min_accuracy:.4g}")
     if preference.max_temp_c is not None:
         parts.append(f"at most {preference.max_temp_c:.4g} °C")
+    if preference.max_power_w is not None:
+        parts.append(f"at most {preference.max_power_w:.4g} W")
+    if preference.battery_until is not None:
+        parts.append(f"battery until {preference.battery_until}")
     return ", ".join(parts)
+
+
+def _wished(model: ModelRecord) -> str:
+    return wished(model.preference) + (f", by {model.wished_by}" if model.wished_by else "")
 
 
 def _cause(code: str, state: PolicyState, model: ModelRecord, current: VariantRecord | None, detail: str) -> str:
@@ -108,8 +116,8 @@ def _cause(code: str, state: PolicyState, model: ModelRecord, current: VariantRe
     if code == "failure":
         return f"could not be loaded ({detail[:_SHOWN_REASON]})" if detail else "could not be loaded"
     return {
-        "start": f"first choice ({wished(model.preference)})",
-        "preference": f"asked for is {wished(model.preference)}",
+        "start": f"first choice ({_wished(model)})",
+        "preference": f"asked for is {_wished(model)}",
         "unpin": "no longer pinned",
         "measured": "measured on this machine",
     }[code]

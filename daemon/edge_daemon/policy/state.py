@@ -79,6 +79,7 @@ class ModelRecord:
         log_tail: Learned logarithm of p95 over median.
         proven: The variant that last answered calls in an app.
         measured: A measurement arrived that no decision has followed yet.
+        wished_by: What had a part in the preference beside somebody's word.
         history: The last decisions, oldest first.
     """
 
@@ -95,6 +96,7 @@ class ModelRecord:
     log_tail: float = _FIRST_LOG_TAIL
     proven: str | None = None
     measured: bool = False
+    wished_by: str = ""
     history: tuple[Decision, ...] = ()
 
     def variant(self, id: str | None) -> VariantRecord | None:  # noqa: A002 - `id` is the field's name everywhere

@@ -205,9 +205,9 @@ def _preferred(state: PolicyState, event: Preferred) -> tuple[PolicyState, Instr
     out: list[Instruction] = []
     for model in state.models:
         if event.model in (None, model.name):
-            wished = replace(model, preference=event.preference)
+            wished = replace(model, preference=event.preference, wished_by=event.why)
             wished = _warmed(state, wished)  # the limit of heat may have moved
-            state, said = _decide(state, wished, word="preference")
+            state, said = _decide(state, wished, word="preference" if event.said else None)
             out += said
     return state, tuple(out)
 
