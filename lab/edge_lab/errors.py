@@ -26,6 +26,12 @@ class OutDirectoryBusyError(LabError):
     code = "lab-out-busy"
 
 
+class ScenarioError(LabError):
+    """A scenario or a trace cannot be played."""
+
+    code = "lab-scenario"
+
+
 class InterruptedRunError(LabError):
     """The user or the system asked the run to end; everything is taken down before this reaches anyone.
 
