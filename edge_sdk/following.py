@@ -13,6 +13,7 @@ from edge_sdk.errors import DaemonUnreachableError, ModelClosedError
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
+from edge_sdk.preference import Preference
 from edge_sdk.switch import Switch
 from edge_sdk.switching import Switcher
 from edge_sdk.tally import Tally
@@ -89,6 +90,13 @@ class Follower:
         except DaemonUnreachableError:
             return False
         return True
+
+    def prefer(self, preference: Preference | None) -> None:
+        """Say what the app wants, with the turn held; where no daemon answers, one that comes is told."""
+        try:
+            self._adopt(self._link.prefer(preference))
+        except DaemonUnreachableError as error:
+            _log.debug("the preference waits for a daemon: %s", error)
 
     def over(self, switch: Switch) -> None:
         """An order was carried out or failed, with the turn held: the daemon is to know."""

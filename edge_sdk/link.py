@@ -12,8 +12,10 @@ import os
 import threading
 from collections.abc import Callable
 
+from msgspec import structs
+
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError
-from edge_sdk.local import AppPin, AppReport, Assignment, Done, LocalClient, Register, Registered
+from edge_sdk.local import AppPin, AppPrefer, AppReport, Assignment, Done, LocalClient, Register, Registered
 from edge_sdk.preference import Preference
 
 _log = logging.getLogger(__name__)
@@ -105,6 +107,15 @@ class DaemonLink:
             DaemonUnreachableError: Nobody answers.
         """
         return self._call("POST", "pin", Assignment, AppPin(variant=variant))
+
+    def prefer(self, preference: Preference | None) -> Assignment:
+        """Say what this app wants from now on, also after the daemon was away.
+
+        Raises:
+            DaemonUnreachableError: Nobody answers.
+        """
+        self._register = structs.replace(self._register, preference=preference)
+        return self._call("POST", "prefer", Assignment, AppPrefer(preference=preference))
 
     def close(self) -> None:
         """Say goodbye and end the threads."""

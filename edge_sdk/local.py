@@ -7,10 +7,12 @@
 | `POST /v1/prefer` | `mqtt.Prefer` fields | `Done` |
 | `POST /v1/pin` | `PinRequest` | `Done` |
 | `POST /v1/unpin` | `UnpinRequest` | `Done` |
+| `POST /v1/position` | `PositionReport` | `Done` |
 | `POST /v1/apps` | `Register` | `Registered` |
 | `POST /v1/apps/APP/report` | `AppReport` | `Assignment` |
 | `GET /v1/apps/APP/assignment?after=SERIAL&wait_s=S` | | `Assignment`, as soon as its serial exceeds `after` |
 | `POST /v1/apps/APP/pin` | `AppPin` | `Assignment` |
+| `POST /v1/apps/APP/prefer` | `AppPrefer` | `Assignment` |
 | `DELETE /v1/apps/APP` | | `Done` |
 
 An error is answered with a 4xx or 5xx status and an `ErrorBody`. The socket's path: `--socket`, else
@@ -52,7 +54,8 @@ class Register(Wire, frozen=True, kw_only=True):
         model: The daemon's name for the model, or None when the app opened a bundle itself.
         manifest: SHA-256 of `manifest.json`, to find the model by its content.
         name: What the app calls itself, for people.
-        preference: What this app wants; it becomes the model's preference only where nobody set one.
+        preference: What this app wants. Its limits count beside those of everybody else, the strictest of each; its
+            mode only where nobody's word sets one.
     """
 
     model: Name | None = None
@@ -108,6 +111,12 @@ class AppPin(Wire, frozen=True, kw_only=True):
     variant: Name | None
 
 
+class AppPrefer(Wire, frozen=True, kw_only=True):
+    """What the app wants from now on; None is nothing."""
+
+    preference: Preference | None
+
+
 class PinRequest(Wire, frozen=True, kw_only=True):
     """An operator's pin."""
 
@@ -126,6 +135,20 @@ class PreferRequest(Wire, frozen=True, kw_only=True):
 
     model: Name | None = None
     preference: Preference
+
+
+class PositionReport(Wire, frozen=True, kw_only=True):
+    """Where the board is, from whatever knows it.
+
+    Attributes:
+        lat: Degrees of WGS 84, north is positive.
+        lon: Degrees, east is positive.
+        for_s: It counts this long; tell it anew before.
+    """
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    for_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 600.0
 
 
 class Done(Wire, frozen=True, kw_only=True):

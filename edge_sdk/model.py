@@ -21,8 +21,6 @@ from edge_sdk.delegates.contract import AUTO, CPU, Delegates
 from edge_sdk.errors import (
     DelegateError,
     EdgeError,
-    InputNameError,
-    InputShapeError,
     ModelClosedError,
     SwitchCancelledError,
     SwitchTimeoutError,
@@ -35,8 +33,9 @@ from edge_sdk.link import DaemonLink
 from edge_sdk.living import Living
 from edge_sdk.local import AppReport
 from edge_sdk.manifest import TensorSpec
+from edge_sdk.naming import ordered
 from edge_sdk.opening import open_variant
-from edge_sdk.origin import found, usable
+from edge_sdk.origin import check_preference, found, usable
 from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
@@ -71,7 +70,8 @@ class EdgeModel:
             none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
             made for something else; of several, the first that works. Behind all stands the CPU: what an accelerator
             cannot do is logged and done there.
-        preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
+        preference: What this app wants. With a daemon its limits count beside everybody else's, the strictest of each,
+            and its mode only where nobody else has said what they want.
         memory: `auto` loads the next variant beside the one that runs where both fit into what is free, and closes
             the old one first where they do not: calls wait meanwhile, and `gap_ms` says how long they had to. `ample`
             and `tight` name the one or the other way.
@@ -145,7 +145,7 @@ class EdgeModel:
         """
         # An array is looked at first: to ask of it whether it is a mapping takes longer.
         if named or (len(arrays) == 1 and type(arrays[0]) is not np.ndarray and isinstance(arrays[0], Mapping)):
-            arrays = self._ordered(arrays, named)
+            arrays = ordered(self.inputs, arrays, named)
         try:
             _, answer = self._seat.run(arrays)
         except DelegateError:
@@ -274,6 +274,20 @@ class EdgeModel:
             raise SwitchTimeoutError(f"{variant!r} was not loaded within {deadline_s:g} s", where=str(self.bundle.path))
         if switch.error is not None:
             raise switch.error
+
+    def prefer(self, preference: Preference | None) -> None:
+        """Say what this app wants from now on; None is nothing. Returns at once, the variant follows.
+
+        Raises:
+            UsageError: It is no preference.
+            ModelClosedError: After `close`.
+        """
+        check_preference(preference)
+        with self._turn:
+            self._open()
+            decider = self._follower or self._policy
+            if decider is not None:
+                decider.prefer(preference)
 
     def begin_switch(self, variant: str) -> Switch:
         """Order a variant and return at once; what ran goes on until it answers.
@@ -464,21 +478,6 @@ class EdgeModel:
     def _hurry(self) -> None:
         if self._follower is not None:
             self._follower.hurry()
-
-    def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
-        names = [spec.name for spec in self.inputs]
-        given: dict[str, Any] = dict(named)
-        if len(arrays) == 1 and isinstance(arrays[0], Mapping):
-            given |= arrays[0]
-        elif arrays:
-            raise InputShapeError("arrays by position and by name at once", hint=f"name all of {', '.join(names)}")
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise InputNameError(f"no input {unknown[0]!r}", hint=f"there are: {', '.join(names)}")
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise InputNameError(f"input {missing[0]!r} is not given", hint=f"there are: {', '.join(names)}")
-        return tuple(given[name] for name in names)
 
     def _lose(self) -> None:
         """In the child of a fork: threads and locks of the parent mean nothing here."""

@@ -252,13 +252,19 @@ class Birth(Wire, frozen=True, kw_only=True):
 
 
 class ModelState(Wire, frozen=True, kw_only=True):
-    """One model as it is now: what apps confirmed, not what was wished."""
+    """One model as it is now: what apps confirmed, not what was wished.
+
+    Attributes:
+        preference: What is in force: somebody's word, with what schedules and apps make of it.
+        wished_by: The schedules and apps that had a part in it, in words.
+    """
 
     active: Name | None
     decision: Decision | None = None
     pinned: Name | None = None
     pinned_by: Literal["app", "operator", "hub"] | None = None
     preference: Preference = Preference()
+    wished_by: Text | None = None
     apps: Count = 0
     paused: bool = False
 

@@ -27,19 +27,24 @@ from edge_daemon.policy.types import (
     Preferred,
     Unpinned,
 )
+from edge_daemon.position import Whereabouts
 from edge_daemon.recorder import Recorder
 from edge_daemon.switcher import Switcher
+from edge_daemon.wishes.schedule import Position
+from edge_daemon.wishes.state import AppWish
 from edge_sdk import mqtt
 from edge_sdk.errors import EdgeError, PinnedError, StorageError, UnknownVariantError, WireError
 from edge_sdk.local import (
     MAX_BODY_BYTES,
     AppPin,
+    AppPrefer,
     AppReport,
     Assignment,
     Done,
     ErrorBody,
     Explanation,
     PinRequest,
+    PositionReport,
     PreferRequest,
     Register,
     Registered,
@@ -82,6 +87,7 @@ class Api:
         recorder: Counts what apps report.
         journal: Tells the hub what an operator did and which switches happened.
         clock: Of apps' signs of life.
+        whereabouts: Is told positions.
         status: All that `GET /v1/status` shows.
         used: Told of each report, too, with its model.
     """
@@ -95,6 +101,7 @@ class Api:
         recorder: Recorder,
         journal: Journal,
         clock: Clock,
+        whereabouts: Whereabouts,
         status: Callable[[], Awaitable[Status]],
         used: Callable[[str, AppReport], None],
     ) -> None:
@@ -105,6 +112,7 @@ class Api:
         self._used = used
         self._journal = journal
         self._clock = clock
+        self._whereabouts = whereabouts
         self._status = status
         self._paths = (
             _Path(parts=("v1", "status"), methods={"GET": self._get_status}),
@@ -112,11 +120,13 @@ class Api:
             _Path(parts=("v1", "prefer"), methods={"POST": self._prefer}),
             _Path(parts=("v1", "pin"), methods={"POST": self._pin}),
             _Path(parts=("v1", "unpin"), methods={"POST": self._unpin}),
+            _Path(parts=("v1", "position"), methods={"POST": self._position}),
             _Path(parts=("v1", "apps"), methods={"POST": self._register}),
             _Path(parts=("v1", "apps", "APP"), methods={"DELETE": self._leave}),
             _Path(parts=("v1", "apps", "APP", "report"), methods={"POST": self._report}),
             _Path(parts=("v1", "apps", "APP", "assignment"), methods={"GET": self._assignment}),
             _Path(parts=("v1", "apps", "APP", "pin"), methods={"POST": self._app_pin}),
+            _Path(parts=("v1", "apps", "APP", "prefer"), methods={"POST": self._app_prefer}),
         )
 
     async def handle(self, request: Request) -> Response:
@@ -183,6 +193,11 @@ class Api:
         text = f"{body.model or 'every model'} is decided by the policy again"
         return await self._order(text, Unpinned(model=body.model, by=PinnedBy.OPERATOR))
 
+    async def _position(self, request: Request, _app: str, _query: dict[str, str]) -> Done:
+        body = _body(request, PositionReport)
+        self._whereabouts.tell(Position(lat=body.lat, lon=body.lon), body.for_s)
+        return Done(text=f"this counts for {body.for_s:g} s")
+
     async def _order(self, text: str, event: Event) -> Done:
         """What an operator ordered: it survives a restart before it is answered, and the hub hears of it."""
         told = mqtt.Event(at=self._clock.wall(), kind="command", text=f"an operator on the device: {text}")
@@ -197,12 +212,7 @@ class Api:
         body = _body(request, Register)
         served = self._model_of(body)
         app = self._apps.join(body, served.name, request.peer.pid, self._clock.monotonic())
-        joined = AppJoined(app=app.id, model=served.name)
-        record = self._switcher.state.model(served.name)
-        if body.preference is not None and record is not None and record.preference == Preference():
-            await self._switcher.commit([Preferred(model=served.name, preference=body.preference), joined])
-        else:
-            await self._switcher.feed(joined)
+        await self._switcher.feed(_wish(app, body.preference), AppJoined(app=app.id, model=served.name))
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)
         return Registered(app=app.id, model=served.name, bundle=str(served.bundle.path), assignment=self._assigned(app))
 
@@ -292,6 +302,11 @@ class Api:
         await self._switcher.feed(AppPinned(app=app.id, variant=variant))
         return self._assigned(app)
 
+    async def _app_prefer(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
+        app = self._apps.find(app_id, self._clock.monotonic())
+        await self._switcher.feed(_wish(app, _body(request, AppPrefer).preference))
+        return self._assigned(app)
+
     async def _leave(self, _request: Request, app_id: str, _query: dict[str, str]) -> Done:
         await self.leave(self._apps.find(app_id, self._clock.monotonic()), "it said goodbye")
         return Done(text="goodbye")
@@ -346,6 +361,10 @@ def _status_of(error: EdgeError) -> int:
     if error.code.startswith("unknown-"):
         return http.HTTPStatus.NOT_FOUND
     return next((status for kind, status in _STATUS if isinstance(error, kind)), http.HTTPStatus.CONFLICT)
+
+
+def _wish(app: App, preference: Preference | None) -> AppWish:
+    return AppWish(app=app.id, model=app.model, name=app.name[:60], preference=preference)
 
 
 def _called(app: App) -> str:

@@ -23,14 +23,17 @@ from edge_daemon.api import Api
 from edge_daemon.apps import Apps
 from edge_daemon.clock import Clock, Steps, SystemClock
 from edge_daemon.commanding import Commanding
-from edge_daemon.config import Config, state_directory
+from edge_daemon.config import Config, site, state_directory
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
 from edge_daemon.policies import registry
+from edge_daemon.policies.contract import Board
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.types import PolicyFailed, Tick
+from edge_daemon.policy.setting import Site
+from edge_daemon.policy.types import PolicyFailed
+from edge_daemon.position import Whereabouts
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -38,6 +41,7 @@ from edge_daemon.spool import Limits
 from edge_daemon.store import Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.tasks import TaskOwner
+from edge_sdk import physics
 from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
 from edge_sdk.local import AppReport, Status, socket_path
@@ -142,11 +146,12 @@ class Service:
             log.warning("a device profile is left out: %s", why)
         self._sensor_lane = self._lane("sensing")
         self._sensors = SensorSuite(root, self._profile, self._clock.monotonic, owned=self._config.sensors)
+        self._whereabouts = Whereabouts(self._config.site.position_file, self._clock.monotonic)
         self._closing.append(("sensors", lambda: self._sensor_lane.run(self._sensors.close), STOP_S))
         await self._sense()
 
     async def _take_models(self) -> None:
-        config, profile = self._config, None if self._profile is None else self._profile.id
+        config, profile = self._config, self._profile
         hashing = Lane("models")
         self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, config.sensors.root))
         hashing.close(0)
@@ -154,7 +159,13 @@ class Service:
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
         self._switcher = Switcher(
-            self._catalogue, self._apps, self._store, self._store_lane, self._clock, frame=self._frame()
+            self._catalogue,
+            self._apps,
+            self._store,
+            self._store_lane,
+            self._clock,
+            frame=self._frame(),
+            site=site(config),
         )
         self._switcher.on_failed = self._policy_failed
         self._recorder = Recorder(
@@ -173,9 +184,10 @@ class Service:
             tasks=self._tasks,
             state=self._state,
         )
+        self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
         await self._switcher.restore()
         self._closing.append(("policy", self._switcher.save, STOP_S))
-        await self._switcher.feed(self._tick())
+        await self._switcher.tick(self._conditions)
 
     async def _serve(self) -> None:
         api = self._api = Api(
@@ -185,6 +197,7 @@ class Service:
             recorder=self._recorder,
             journal=self._journal,
             clock=self._clock,
+            whereabouts=self._whereabouts,
             status=self._status,
             used=self._used,
         )
@@ -280,7 +293,8 @@ class Service:
         while True:
             began_s = self._clock.monotonic()
             await self._sense()
-            await self._switcher.feed(self._tick())
+            self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
+            await self._switcher.tick(self._conditions)
             for app in self._apps.gone(self._clock.monotonic()):
                 await self._api.leave(app, "its process is dead, or it was silent for too long")
             self._ticked_s = self._clock.monotonic()
@@ -346,8 +360,20 @@ class Service:
         Raises:
             EdgeError: There is none of this name, or it cannot be imported.
         """
-        use = self._config.policy.use
-        return Frame(use=use, factory=registry.find(use))
+        use, model = self._config.policy.use, physics.of(self._profile)
+        board = Board(
+            idle_w=model.idle_w,
+            r_c_per_w=model.r_c_per_w,
+            c_j_per_c=model.c_j_per_c,
+            clock_power=model.clock_power,
+            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
+        )
+        capacity_wh = None if model.battery is None else model.battery.capacity_wh
+        return Frame(
+            use=use,
+            factory=registry.find(use),
+            site=Site(board=board, capacity_wh=capacity_wh, switch_j=model.switch_j),
+        )
 
     def _policy_failed(self, failed: PolicyFailed) -> None:
         text = f"the policy {failed.policy} failed; what runs goes on: {failed.reason}"
@@ -366,9 +392,6 @@ class Service:
         delegate = next((v.target.delegate for v in variants if v.id == report.active), Delegate.CPU)
         if delegate is not Delegate.CPU and report.p50_ms is not None:
             self._sensors.busy.feed(delegate.value, report.calls * report.p50_ms)
-
-    def _tick(self) -> Tick:
-        return Tick(now_s=self._clock.monotonic(), at=self._clock.wall(), conditions=self._conditions)
 
     def _birth(self, online: bool) -> Birth:
         """What we are. Offline, which is also the will, says no more than that: wills are at most 64 kB."""

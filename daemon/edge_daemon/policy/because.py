@@ -68,16 +68,24 @@ def wished(preference: Preference) -> str:
         parts.append(f"quality at least {preference.min_accuracy:g}")
     if preference.max_temp_c is not None:
         parts.append(f"at most {preference.max_temp_c:g} °C")
+    if preference.max_power_w is not None:
+        parts.append(f"at most {preference.max_power_w:g} W")
+    if preference.battery_until is not None:
+        parts.append(f"battery until {preference.battery_until}")
     return ", ".join(parts)
+
+
+def _wished(model: ModelRecord) -> str:
+    return wished(model.preference) + (f", by {model.wished_by}" if model.wished_by else "")
 
 
 def _cause(code: str, state: PolicyState, model: ModelRecord) -> str:
     """What the frame knows better than the code alone says."""
     wish = model.preference
     if code == "start":
-        return f"first choice ({wished(wish)})"
+        return f"first choice ({_wished(model)})"
     if code == "preference":
-        return f"asked for is {wished(wish)}"
+        return f"asked for is {_wished(model)}"
     if code == "recovered":
         return f"what bound has eased ({model.bound})"
     if code == "deadline":

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edge_daemon.policies.contract import Board, Factory, Replied
+from edge_daemon.policies.contract import Factory, Replied
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import sensed, warmed
+from edge_daemon.policy.setting import BARE, Site, is_priced
 from edge_daemon.policy.state import (
     AppRecord,
     Left,
@@ -54,11 +55,12 @@ class Frame:
     Attributes:
         use: The policy's name.
         factory: Makes it for a setting.
+        site: What the profile says of the board.
     """
 
     use: str
     factory: Factory
-    board: Board = Board()  # noqa: RUF009 - a frozen value
+    site: Site = BARE
 
     def step(self, state: PolicyState, event: Event) -> tuple[PolicyState, tuple[Instruction, ...]]:
         """The state after the event, and what is to be done, in order."""
@@ -99,9 +101,7 @@ def _take(turn: Turn, event: Event) -> None:  # noqa: C901 - one arm per event
 
 
 def _ticked(turn: Turn, tick: Tick) -> None:
-    plugged = turn.state.plugged
-    priced = plugged is not None and plugged.setting.until_s is not None and plugged.setting.battery_j is not None
-    state = sensed(turn.state, tick, priced=priced)
+    state = sensed(turn.state, tick, priced=is_priced(turn.state, turn.frame.site))
     turn.state = replace(state, models=tuple(_stamped(model, state.now_s) for model in state.models))
     turn.plug()
     verdicts = turn.ask_second()
@@ -240,11 +240,12 @@ def _preferred(turn: Turn, event: Preferred) -> None:
     state = turn.state
     named = [model for model in state.models if event.model in (None, model.name)]
     for model in named:
-        turn.state = with_model(turn.state, replace(model, preference=event.preference))
+        wished = replace(model, preference=event.preference, wished_by=event.why)
+        turn.state = with_model(turn.state, wished)
     turn.state = replace(turn.state, heat=warmed(turn.state))  # the limit of heat may have moved
     turn.plug()
     for model in named:
-        _decide_anew(turn, model.name, "preference")
+        _decide_anew(turn, model.name, "preference" if event.said else None)
 
 
 def _pinned(turn: Turn, event: Pinned) -> None:
@@ -275,7 +276,7 @@ def _unpinned(turn: Turn, event: Unpinned) -> None:
                 turn.assign(app.app)  # an app's own pin counts again
 
 
-def _decide_anew(turn: Turn, name: str, word: str) -> None:
+def _decide_anew(turn: Turn, name: str, word: str | None) -> None:
     model = turn.state.model(name)
     if model is not None and model.variants:
         turn.decide(name, turn.would(model) if model.pin is None else None, word=word)

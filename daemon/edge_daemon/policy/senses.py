@@ -51,6 +51,8 @@ def sensed(state: PolicyState, tick: Tick, *, priced: bool) -> PolicyState:
         rtt_seen_s=rtt_seen_s,
         drained_s=drained_s,
         trip_ms=_trip_ms(state.trip_ms, new.rtt_ms),
+        full_wh=_full_wh(state.full_wh, new.full_wh),
+        until_s=_until_s(state, tick, now_s),
     )
     heat, charge = warmed(after), _charged(after, priced=priced)
     return after if (heat, charge) == (after.heat, after.charge) else replace(after, heat=heat, charge=charge)
@@ -58,7 +60,7 @@ def sensed(state: PolicyState, tick: Tick, *, priced: bool) -> PolicyState:
 
 def limit_c(state: PolicyState) -> float | None:
     """What the board is kept below: the profile's limit, or a lower one that somebody wishes; one board, one limit."""
-    limits = [model.preference.max_temp_c for model in state.models if state.apps_of(model.name)]
+    limits = [model.preference.max_temp_c for model in state.models]
     known = [limit for limit in (state.senses.limit_c, *limits) if limit is not None]
     return min(known) if known else None
 
@@ -93,6 +95,22 @@ def _charged(state: PolicyState, *, priced: bool) -> int:
         bands = tables.CHARGE_PRICED if priced else tables.CHARGE
         return tables.follow(bands, state.charge, state.senses.battery_pct)
     return 0 if state.now_s - state.battery_seen_s > tables.SENSOR_HOLD_S else state.charge
+
+
+def _full_wh(before_wh: float | None, read_wh: float | None) -> float | None:
+    """What the battery holds: what it was taken for, until the gauge has clearly changed its mind."""
+    if read_wh is None or before_wh is None:
+        return before_wh if read_wh is None else read_wh
+    return read_wh if abs(read_wh - before_wh) > tables.FULL_MOVES * before_wh else before_wh
+
+
+def _until_s(state: PolicyState, tick: Tick, now_s: float) -> float | None:
+    """The moment on the frame's own clock; it stands while the wall clock is only followed up on."""
+    if tick.until_s is None or not 0 <= tick.until_s - tick.now_s < float("inf"):
+        return None
+    until_s = now_s + (tick.until_s - tick.now_s)
+    before_s = state.until_s
+    return before_s if before_s is not None and abs(until_s - before_s) <= tables.UNTIL_MOVES_S else until_s
 
 
 def _trip_ms(before_ms: float, rtt_ms: float | None) -> float:

@@ -12,6 +12,7 @@ the pin of a pinned model. Models that no app runs are no tasks. Contradicting w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_daemon.policy import tables
@@ -20,30 +21,80 @@ from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
 from edge_sdk.preference import Mode
 
 _LEAST_MS = 1e-3
+_J_PER_WH = 3600.0
 
 
-def setting_of(state: PolicyState, board: Board) -> Setting:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the profile says of the board.
+
+    Attributes:
+        capacity_wh: Of its battery, where a gauge tells percent alone; None where nobody knows: then the charge is
+            looked at by the frame's bands only.
+        switch_j: What loading another variant takes.
+    """
+
+    board: Board = Board()  # noqa: RUF009 - a frozen value
+    capacity_wh: float | None = None
+    switch_j: float = 0.6
+
+
+BARE = Site()
+
+
+def setting_of(state: PolicyState, site: Site) -> Setting:
     """The setting of a state.
 
     Args:
         state: What is known.
-        board: Its physics.
+        site: The board.
     """
+    powers = [m.preference.max_power_w for m in state.models if m.preference.max_power_w is not None]
+    capacity_wh = capacity_of(state, site)
     return Setting(
-        board=board,
-        tasks=tuple(task_of(state, model) for model in state.models if model.variants and state.apps_of(model.name)),
+        board=site.board,
+        tasks=tuple(
+            task_of(state, model, site) for model in state.models if model.variants and state.apps_of(model.name)
+        ),
         temp_c=limit_c(state),
+        until_s=state.until_s,
+        battery_j=None if capacity_wh is None else capacity_wh * _J_PER_WH,
+        max_power_w=min(powers, default=None),
     )
 
 
-def task_of(state: PolicyState, model: ModelRecord) -> Task:
+def capacity_of(state: PolicyState, site: Site) -> float | None:
+    """What the battery holds in Wh: as its gauge says, else as the profile does, where there is a battery at all."""
+    if state.full_wh is not None:
+        return state.full_wh
+    return None if state.senses.battery_pct is None else site.capacity_wh
+
+
+def energy_j(state: PolicyState, site: Site) -> float | None:
+    """What is left in the battery: as its gauge says, else the percentage of what it holds."""
+    senses, capacity_wh = state.senses, capacity_of(state, site)
+    if senses.battery_wh is not None:
+        return senses.battery_wh * _J_PER_WH
+    if senses.battery_pct is None or capacity_wh is None:
+        return None
+    return senses.battery_pct / 100 * capacity_wh * _J_PER_WH
+
+
+def is_priced(state: PolicyState, site: Site) -> bool:
+    """The policy knows the energy that is left and how long it has to last."""
+    return state.until_s is not None and energy_j(state, site) is not None
+
+
+def task_of(state: PolicyState, model: ModelRecord, site: Site) -> Task:
     """One model as a task of its own; also of one that no app runs yet."""
+    thrifty = state.charge >= tables.LOW and not is_priced(state, site)
     return Task(
         name=model.name,
         actions=tuple(_action(variant) for variant in offered(state, model)),
         limit_ms=limit_ms(state, model),
         min_quality=model.preference.min_accuracy,
-        mode=Mode.BATTERY if state.charge >= tables.LOW else model.preference.mode,
+        mode=Mode.BATTERY if thrifty else model.preference.mode,
+        switch_j=site.switch_j,
     )
 
 

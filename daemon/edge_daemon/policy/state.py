@@ -26,6 +26,8 @@ _LATEST_UNIX = 4102444800.0
 _SLOWEST_MS = 86_400_000.0
 _FASTEST_MS = 1e-4
 _WORST_QUALITY = -1e9
+_LEAST_WH, _MOST_WH = 0.01, 1e6
+_LEAST_CLOCK = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class ModelRecord:
         left: Variants barred because they were just left.
         proven: The variant that last answered calls in an app.
         measured: A measurement arrived that no decision has followed yet.
+        wished_by: What had a part in the preference beside somebody's word.
         most_per_s: The rate of requests that would fit, where nothing fits the one there is.
         work: Since the policy was last asked; it does not outlive a restart.
         history: The last decisions, oldest first.
@@ -111,6 +114,7 @@ class ModelRecord:
     left: tuple[Left, ...] = ()
     proven: str | None = None
     measured: bool = False
+    wished_by: str = ""
     most_per_s: float | None = None
     work: Work = Work()
     history: tuple[Decision, ...] = ()
@@ -157,13 +161,23 @@ class AppRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Senses:
-    """The conditions as they are taken for true; what is not a sane number, or too old, is None."""
+    """The conditions as they are taken for true; what is not a sane number, or too old, is None.
+
+    Attributes:
+        battery_wh: What a gauge of energy says is left; `full_wh` what it holds.
+        power_w: Of the whole board.
+        clock: Current over full.
+    """
 
     temp_c: float | None = None
     limit_c: float | None = None
     battery_pct: float | None = None
+    battery_wh: float | None = None
+    full_wh: float | None = None
     charging: bool | None = None
     power_w: float | None = None
+    clock: float | None = None
+    up_mbps: float | None = None
     rtt_ms: float | None = None
     throttle: Throttle = Throttle.NONE
 
@@ -182,6 +196,7 @@ class PolicyState:
         temp_last_c: The last temperature read, at `temp_seen_s`; so for battery and round trip.
         drained_s: When the charger was last away.
         trip_ms: The round trip that deadlines are reckoned with.
+        full_wh: What the battery holds, as adopted; `until_s` how long it is to last, on the frame's clock.
         use: The policy that `learned` is of: its last dump.
         plugged: The policy at work (`edge_daemon.policy.plugged`); it does not outlive a restart.
         failed_s: When the policy failed, while it is not to be asked.
@@ -206,6 +221,8 @@ class PolicyState:
     rtt_seen_s: float = 0.0
     drained_s: float = 0.0
     trip_ms: float = 0.0
+    full_wh: float | None = None
+    until_s: float | None = None
     use: str = ""
     learned: bytes = b""
     plugged: Any = field(default=None, compare=False)
@@ -258,6 +275,7 @@ def initial(models: tuple[ModelFacts, ...], kept: PolicyState | None = None, *, 
         apps=(),
         seen_s=None,
         asked_s=None,
+        until_s=None,
         plugged=None,
         failed_s=None,
         at=wall(at, kept.at),
@@ -286,13 +304,18 @@ def load(payload: bytes) -> PolicyState | None:
 
 def sense(conditions: Conditions) -> Senses:
     """What is sane of the conditions."""
-    pct, rtt, power = conditions.battery_pct, conditions.rtt_ms, conditions.power_w
+    pct, rtt = conditions.battery_pct, conditions.rtt_ms
+    whole_board = conditions.power_scope in {None, "board"}
     return Senses(
         temp_c=_finite(conditions.temp_c),
         limit_c=_finite(conditions.temp_limit_c),
         battery_pct=pct if pct is not None and 0 <= pct <= 100 else None,  # noqa: PLR2004 - percent; NaN fails too
         charging=conditions.charging,
-        power_w=power if power is not None and 0 <= power <= tables.MAX_POWER_W else None,
+        battery_wh=_within(conditions.battery_wh, 0.0, _MOST_WH),
+        full_wh=_within(conditions.battery_full_wh, _LEAST_WH, _MOST_WH),
+        power_w=_within(conditions.power_w, 0.0, tables.MAX_POWER_W) if whole_board else None,
+        clock=_within(conditions.clock, _LEAST_CLOCK, 1.0),
+        up_mbps=_within(conditions.up_mbps, 0.0, 1e6),
         rtt_ms=rtt if rtt is not None and 0 <= rtt <= _SLOWEST_MS else None,
         throttle=conditions.throttle,
     )
@@ -354,6 +377,10 @@ def _holds_together(state: PolicyState) -> bool:
             for model in state.models
         )
     )
+
+
+def _within(value: float | None, least: float, most: float) -> float | None:
+    return value if value is not None and least <= value <= most else None  # false for NaN
 
 
 def _finite(value: float | None) -> float | None:

@@ -59,6 +59,8 @@ HEATING_C_PER_S = 0.5
 # The round trip of a deadline is adopted when it moved by more than this, so that it does not make a new setting
 # every second: a rise at once, a fall when it is clear.
 TRIP_RISE, TRIP_FALL, TRIP_MS = 1.1, 0.7, 1.0
+FULL_MOVES = 0.02  # so what a battery holds, in shares of it,
+UNTIL_MOVES_S = 5.0  # and how long it is to last
 
 FAILURES_TO_QUARANTINE = 2
 QUARANTINE_S = 600.0

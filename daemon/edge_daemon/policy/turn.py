@@ -16,7 +16,7 @@ from edge_daemon.policy import tables
 from edge_daemon.policy.because import because, failed
 from edge_daemon.policy.plugged import Plugged, PluginError, plug
 from edge_daemon.policy.safety import allowed, best, ceiling, cheapness
-from edge_daemon.policy.setting import lasts, setting_of, task_of, usable
+from edge_daemon.policy.setting import energy_j, lasts, setting_of, task_of, usable
 from edge_daemon.policy.state import HISTORY, Left, ModelRecord, PolicyState, VariantRecord, Work, with_model
 from edge_daemon.policy.types import Advise, Assign, Decided, Instruction, PolicyFailed, Try
 from edge_sdk.mqtt import Because, Decision
@@ -39,12 +39,13 @@ class Turn:
         ticked: Time has just passed: dwells that begin, begin now.
 
     Attributes:
+        frame: As given.
         state: After what was done so far.
         out: What is to be done, in order.
     """
 
     def __init__(self, frame: Frame, state: PolicyState, *, ticked: bool = False) -> None:
-        self._frame = frame
+        self.frame = frame
         self._ticked = ticked
         self.state = state
         self.out: list[Instruction] = []
@@ -53,8 +54,8 @@ class Turn:
 
     def plug(self) -> None:
         """Have the policy made for the setting as it is now; what it learned is carried over."""
-        state, frame = self.state, self._frame
-        setting, plugged = setting_of(state, frame.board), self._plugged
+        state, frame = self.state, self.frame
+        setting, plugged = setting_of(state, frame.site), self._plugged
         if plugged is not None and plugged.setting == setting:
             return
         learned = state.learned if plugged is None else plugged.dump()
@@ -103,7 +104,9 @@ class Turn:
             if plugged is None or all(task.name != model.name for task in plugged.setting.tasks):
                 if self._rests():
                     return None
-                plugged = self._made(replace(setting_of(state, self._frame.board), tasks=(task_of(state, model),)))
+                plugged = self._made(
+                    replace(setting_of(state, self.frame.site), tasks=(task_of(state, model, self.frame.site),))
+                )
             asked = replace(model, work=Work(requests=1))
             others = tuple(asked if each.name == model.name else _rested(each) for each in state.models)
             _, verdicts = plugged.ask(self._second(replace(state, models=others), plugged.setting, 1.0))
@@ -118,7 +121,7 @@ class Turn:
         return plugged
 
     def _made(self, setting: Setting) -> Plugged:
-        state, frame = self.state, self._frame
+        state, frame = self.state, self.frame
         plugged = self._plugged
         learned, use = (state.learned, state.use) if plugged is None else (plugged.dump(), plugged.use)
         return plug(frame.use, frame.factory, setting, learned if use == frame.use else b"")
@@ -132,7 +135,7 @@ class Turn:
         """Go on without the policy for a while; said when it begins, not each time it is tried again."""
         state, plugged = self.state, self._plugged
         if state.failed_s is None:
-            self.out.append(PolicyFailed(policy=self._frame.use, reason=str(error)[:1000]))
+            self.out.append(PolicyFailed(policy=self.frame.use, reason=str(error)[:1000]))
         if plugged is not None:
             state = replace(state, learned=plugged.dump(), use=plugged.use)
         self.state = replace(state, plugged=None, failed_s=state.now_s)
@@ -144,8 +147,11 @@ class Turn:
             tasks=tuple(_seen(state.model(task.name), share) for task in setting.tasks),
             temp_c=senses.temp_c,
             power_w=senses.power_w,
+            battery_j=energy_j(state, self.frame.site),
             charging=bool(senses.charging),
+            clock=senses.clock,
             rtt_ms=senses.rtt_ms,
+            up_mbps=senses.up_mbps,
         )
 
     # -------------------------------------------------------------------------------------------------- deciding

@@ -62,19 +62,28 @@ class Tick:
     Attributes:
         now_s: Monotonic clock.
         at: Wall clock, only copied into decisions.
+        until_s: On the monotonic clock: the battery is to last until then; None where nobody asks.
     """
 
     now_s: float
     at: float
     conditions: Conditions
+    until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferred:
-    """Somebody said what they want, of one model or of all."""
+    """What is wanted of one model or of all.
+
+    Attributes:
+        said: Somebody said so just now, so it counts at once; else it came about by itself (a schedule, another app).
+        why: What had a part in it beside somebody's word, for the reason of a decision.
+    """
 
     model: str | None
     preference: Preference
+    said: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

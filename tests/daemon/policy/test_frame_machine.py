@@ -372,7 +372,7 @@ class Device(RuleBasedStateMachine):
             assert cost(current) <= min(cost(variant) for variant in usable) * (1 + EPS)
 
     def offers_only_what_may_run(self) -> None:
-        for task in setting_of(self.state, self.frame.board).tasks:
+        for task in setting_of(self.state, self.frame.site).tasks:
             model = self.state.model(task.name)
             assert model is not None
             assert self.state.apps_of(model.name)

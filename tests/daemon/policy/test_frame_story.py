@@ -300,7 +300,7 @@ def test_what_the_user_wants_counts_at_once() -> None:
 def test_limits_that_contradict_each_other_are_told_to_the_policy_as_they_are() -> None:
     wish = Preference(mode=Mode.ACCURACY, max_latency_ms=30.0, min_accuracy=99.0, max_temp_c=20.0)
     device = Device(preference=wish)
-    setting = setting_of(device.state, device.frame.board)
+    setting = setting_of(device.state, device.frame.site)
     assert (setting.temp_c, setting.tasks[0].limit_ms, setting.tasks[0].min_quality) == (20.0, 30.0, 99.0)
     device.seconds(60)
     assert device.active == "xs"  # heat yields to nothing, and the sentence says so
@@ -393,12 +393,12 @@ def test_a_server_is_not_a_variant_and_models_that_no_app_runs_are_no_tasks() ->
     frame, state = Frame(use="climber", factory=Climber), initial((facts[0], facts[1]))
     state, _ = frame.step(state, Tick(now_s=1.0, at=1.0, conditions=CALM))
     assert [model.decision is not None for model in state.models] == [True, True]  # a first choice, for whoever comes
-    assert setting_of(state, frame.board).tasks == ()
+    assert setting_of(state, frame.site).tasks == ()
     for app, model in (("a", "faces"), ("b", "digits"), ("c", "faces")):
         state, _ = frame.step(state, AppJoined(app=app, model=model))
-    assert [task.name for task in setting_of(state, frame.board).tasks] == ["digits", "faces"]
+    assert [task.name for task in setting_of(state, frame.site).tasks] == ["digits", "faces"]
     state, _ = frame.step(state, AppLeft(app="b"))
-    assert [task.name for task in setting_of(state, frame.board).tasks] == ["faces"]
+    assert [task.name for task in setting_of(state, frame.site).tasks] == ["faces"]
 
 
 def test_a_variant_for_an_accelerator_is_offered_only_where_every_app_can_run_it() -> None:
