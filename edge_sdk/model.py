@@ -26,6 +26,7 @@ from edge_sdk.errors import (
     SwitchTimeoutError,
     UnknownVariantError,
 )
+from edge_sdk.faring import Falls, Faring
 from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
@@ -79,6 +80,7 @@ class EdgeModel:
             one takes no load.
         socket: Of the daemon; None takes `EDGE_DAEMON_SOCKET` or the usual places.
         name: What the app calls itself, for people who ask the daemon.
+        on_advice: Told when the daemon advises a rate, see `advised_rate`; in a thread of the model, must be quick.
 
     Raises:
         BundleError, BlobMismatchError: The bundle is missing or damaged.
@@ -99,13 +101,17 @@ class EdgeModel:
         standby: int = 0,
         socket: str | os.PathLike[str] | None = None,
         name: str = "",
+        on_advice: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         check(memory, standby)
+        self._on_advice = on_advice
         self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
         self._preference = preference
         self._runtime = choose()
         self._tally = Tally(self._hurry)
         self._accelerated: dict[str, tuple[GuardedEngine, AcceleratorWatch]] = {}  # the engine last loaded of each
+        self._falls = Falls()
+        self._faring = Faring(self._accelerated, self._falls)
         self._turn = threading.RLock()  # one decision at a time
         self._stopped = threading.Event()
         self._follower: Follower | None = None
@@ -201,6 +207,14 @@ class EdgeModel:
         """
         found = self._accelerated.get(self.active)
         return None if found is None else found[1].look()
+
+    @property
+    def advised_rate(self) -> float | None:
+        """How many calls a second would fit, where no variant keeps up with those there are; None where any do.
+
+        The daemon says so, from heat, charge and time. Frames left out by choice are better than frames answered late.
+        """
+        return None if self._follower is None else self._follower.most_per_s
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -386,7 +400,15 @@ class EdgeModel:
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
         self._follower = Follower(
-            link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn
+            link,
+            assignment,
+            seat=self._seat,
+            switcher=self._switcher,
+            tally=self._tally,
+            turn=self._turn,
+            runs=tuple(each.id for each in self._usable),
+            faring=self._faring,
+            advised=self._on_advice,
         )
 
     def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
@@ -430,6 +452,7 @@ class EdgeModel:
             threads=wanted(self._threads, self.bundle, id_),
             runtime=self._runtime,
             observe=lambda ms: tally.ran(id_, ms),
+            report=self._falls.happened,
             cancelled=cancelled,
         )
         if isinstance(engine, GuardedEngine):

@@ -17,6 +17,7 @@ from edge_daemon.journal import Journal
 from edge_daemon.listener import Request, Response
 from edge_daemon.policy.types import (
     ActivationFailed,
+    AppCanRun,
     AppJoined,
     AppLeft,
     AppPinned,
@@ -212,9 +213,17 @@ class Api:
         body = _body(request, Register)
         served = self._model_of(body)
         app = self._apps.join(body, served.name, request.peer.pid, self._clock.monotonic())
-        await self._switcher.feed(_wish(app, body.preference), AppJoined(app=app.id, model=served.name))
+        await self._switcher.feed(_wish(app, body.preference), AppJoined(app=app.id, model=served.name, runs=body.runs))
+        record = self._switcher.state.model(served.name)
+        app.most_per_s = None if record is None else record.most_per_s
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)
-        return Registered(app=app.id, model=served.name, bundle=str(served.bundle.path), assignment=self._assigned(app))
+        return Registered(
+            app=app.id,
+            model=served.name,
+            bundle=str(served.bundle.path),
+            assignment=self._assigned(app),
+            speaks=app.speaks,
+        )
 
     def _model_of(self, body: Register) -> Served:
         if body.model is not None:
@@ -235,7 +244,7 @@ class Api:
     async def _report(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
         app = self._apps.find(app_id, self._clock.monotonic())
         report = _body(request, AppReport)
-        first = app.active is None
+        first, was_hot = app.active is None, app.hot
         confirmed = self._apps.reported(app, report)
         self._recorder.saw(app.model, report)
         self._used(app.model, report)
@@ -256,6 +265,8 @@ class Api:
                 )
             )
             log.warning("%s: %s could not load %s: %s", app.model, _called(app), report.failed_variant, reason[:300])
+        if report.runs is not None or app.hot != was_hot:
+            events.append(AppCanRun(app=app.id, runs=report.runs, hot=app.hot))
         events.append(
             AppReported(
                 app=app.id,
@@ -264,6 +275,10 @@ class Api:
                 late=report.late,
                 p50_ms=report.p50_ms,
                 p95_ms=report.p95_ms,
+                arrived=report.arrived,
+                latencies_ms=report.latencies_ms,
+                slow_ms=report.slow_ms,
+                now_s=self._clock.monotonic(),
             )
         )
         if confirmed is not None:

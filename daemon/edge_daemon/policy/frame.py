@@ -9,12 +9,15 @@ exist changes nothing. The same events give the same instructions: all of this i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 from edge_daemon.policies.contract import Factory, Replied
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import sensed, warmed
-from edge_daemon.policy.setting import BARE, Site, is_priced
+from edge_daemon.policy.setting import BARE, Site, is_priced, usable
 from edge_daemon.policy.state import (
     AppRecord,
     Left,
@@ -28,6 +31,7 @@ from edge_daemon.policy.state import (
 from edge_daemon.policy.turn import Turn
 from edge_daemon.policy.types import (
     ActivationFailed,
+    AppCanRun,
     AppJoined,
     AppLeft,
     AppPinned,
@@ -65,36 +69,8 @@ class Frame:
     def step(self, state: PolicyState, event: Event) -> tuple[PolicyState, tuple[Instruction, ...]]:
         """The state after the event, and what is to be done, in order."""
         turn = Turn(self, state, ticked=isinstance(event, Tick))
-        _take(turn, event)
+        _HEARD[type(event)](turn, event)
         return turn.state, tuple(turn.out)
-
-
-def _take(turn: Turn, event: Event) -> None:  # noqa: C901 - one arm per event
-    match event:
-        case Tick():
-            _ticked(turn, event)
-        case AppReported():
-            _reported(turn, event)
-        case AppJoined():
-            _joined(turn, event)
-        case AppLeft():
-            _left(turn, event)
-        case AppPinned():
-            _app_pinned(turn, event)
-        case ActivationFailed():
-            _failed(turn, event)
-        case Preferred():
-            _preferred(turn, event)
-        case Pinned():
-            _pinned(turn, event)
-        case Unpinned():
-            _unpinned(turn, event)
-        case Paused():
-            _paused(turn, event)
-        case Measured():
-            _measured(turn, event)
-        case Tried():
-            _tried(turn, event)
 
 
 # ------------------------------------------------------------------------------------------------------ time passes
@@ -134,6 +110,19 @@ def _joined(turn: Turn, event: AppJoined) -> None:
     turn.plug()
     turn.decide(model.name, turn.would(model) if first and model.pin is None else None)
     turn.assign(event.app)
+
+
+def _can_run(turn: Turn, event: AppCanRun) -> None:
+    app = turn.state.app(event.app)
+    if app is None:
+        return
+    runs = app.runs if event.runs is None else event.runs
+    turn.state = with_app(turn.state, replace(app, runs=runs, hot=event.hot))
+    turn.plug()
+    model = turn.state.model(app.model)
+    if model is not None and model.current is not None and model.current not in usable(turn.state, model):
+        turn.decide(model.name, turn.would(model))
+    turn.assign(event.app)  # a stand-in may have become needless
 
 
 def _left(turn: Turn, event: AppLeft) -> None:
@@ -200,7 +189,6 @@ def _replied(turn: Turn, model: ModelRecord, seen: AppReported, slow_ms: float) 
         task=index,
         action=seen.variant,
         latency_ms=slow_ms,
-        waited_ms=sane_ms(seen.waited_ms) or 0.0,
     )
     for name, verdict in turn.ask(reply).items():
         turn.decide(name, verdict)
@@ -309,3 +297,12 @@ def _tried(turn: Turn, event: Tried) -> None:
     if model is not None and latency_ms is not None and model.variant(event.variant) is not None:
         tried = replace(model.work, tried=(event.variant, latency_ms))
         turn.state = with_model(turn.state, replace(model, work=tried))
+
+
+_HEARD: Mapping[type[Event], Callable[[Turn, Any], None]] = MappingProxyType(
+    {
+        Tick: _ticked, AppReported: _reported, AppJoined: _joined, AppCanRun: _can_run, AppLeft: _left,
+        AppPinned: _app_pinned, ActivationFailed: _failed, Preferred: _preferred, Pinned: _pinned,
+        Unpinned: _unpinned, Paused: _paused, Measured: _measured, Tried: _tried,
+    }
+)  # fmt: skip

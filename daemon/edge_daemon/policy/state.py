@@ -146,16 +146,19 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRecord:
-    """One app: its own pin, what it can run (None: what the CPU can), and what it said it runs."""
+    """One app: its own pin, what it said it runs, what it can run (None: what the CPU can), and not while it is hot."""
 
     app: str
     model: str
     pin: str | None = None
     active: str | None = None
     runs: tuple[str, ...] | None = None
+    hot: bool = False
 
     def can_run(self, variant: VariantRecord) -> bool:
         """Whether it said so; one that says nothing computes on the CPU."""
+        if self.hot and variant.accelerated:
+            return False
         return not variant.accelerated if self.runs is None else variant.id in self.runs
 
 

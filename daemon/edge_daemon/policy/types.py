@@ -124,6 +124,20 @@ class AppJoined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppCanRun:
+    """An app says what it can run, or that its accelerator is too hot, or no longer so.
+
+    Attributes:
+        runs: None leaves what it said before.
+        hot: Nothing more is to be put on its accelerator.
+    """
+
+    app: str
+    runs: tuple[str, ...] | None = None
+    hot: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppLeft:
     """An app went away."""
 
@@ -145,7 +159,7 @@ class AppReported:
     Attributes:
         arrived: Requests that came, also those that still wait; None where the app does not count them.
         latencies_ms: A sample of the inferences of `variant`, without waiting.
-        slow_ms: The inference that made it report at once, if one did; `waited_ms` before it began.
+        slow_ms: The inference that made it report at once, if one did.
         now_s: Monotonic clock, of a report at once.
     """
 
@@ -158,7 +172,6 @@ class AppReported:
     arrived: int | None = None
     latencies_ms: tuple[float, ...] = ()
     slow_ms: float | None = None
-    waited_ms: float = 0.0
     now_s: float | None = None
 
 
@@ -196,6 +209,7 @@ Event = (
     | Unpinned
     | Paused
     | AppJoined
+    | AppCanRun
     | AppLeft
     | AppPinned
     | AppReported

@@ -26,6 +26,7 @@ from edge_daemon.policy.setting import setting_of
 from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord, dump, initial, load
 from edge_daemon.policy.types import (
     ActivationFailed,
+    AppCanRun,
     AppJoined,
     AppLeft,
     AppPinned,
@@ -58,7 +59,7 @@ CODES = {
     "unpin", "failure", "start", "measured", "recovered", "gain",
 }  # fmt: skip
 SAFETY = {"battery", "thermal", "throttle"}
-BY_ITSELF = (Tick, AppReported, AppJoined, AppLeft, Paused, Measured, Tried)
+BY_ITSELF = (Tick, AppReported, AppJoined, AppCanRun, AppLeft, Paused, Measured, Tried)
 MODELS = ("digits", "faces")
 VARIANTS = ("a", "b", "c", "d", "e")
 APPS = ("app1", "app2")
@@ -234,7 +235,6 @@ class Device(RuleBasedStateMachine):
                 arrived=calls + 1,
                 latencies_ms=() if p50_ms is None else (p50_ms,) * min(calls, 20),
                 slow_ms=None if slow is None else slow * usual_ms,
-                waited_ms=slow or 0.0,
                 now_s=self.clock_s + 0.4,
             )
         )
@@ -269,6 +269,10 @@ class Device(RuleBasedStateMachine):
     @rule(model=models, variant=ids, median_ms=latencies)
     def is_measured(self, model: str, variant: str, median_ms: float) -> None:
         self.happens(Measured(model=model, variant=variant, median_ms=median_ms))
+
+    @rule(app=st.sampled_from(APPS), runs=st.sampled_from((None, ("a", "b", "tpu"), ("c", "ghost"))), hot=st.booleans())
+    def can_run(self, app: str, runs: tuple[str, ...] | None, hot: bool) -> None:
+        self.happens(AppCanRun(app=app, runs=runs, hot=hot))
 
     @rule(model=models, variant=ids, latency_ms=latencies)
     def is_tried(self, model: str, variant: str, latency_ms: float) -> None:
@@ -368,7 +372,9 @@ class Device(RuleBasedStateMachine):
         if state.paused or not isinstance(event, Tick) or not state.apps_of(record.name):
             return
         if state.heat or state.charge == tables.CRITICAL or state.throttle is Throttle.CRITICAL:
-            usable = [variant for variant in record.variants if lasts(state, variant)] or [current]
+            apps = state.apps_of(record.name)
+            common = [v for v in record.variants if all(app.can_run(v) for app in apps)] or list(record.variants)
+            usable = [variant for variant in common if lasts(state, variant)] or [current]
             assert cost(current) <= min(cost(variant) for variant in usable) * (1 + EPS)
 
     def offers_only_what_may_run(self) -> None:
@@ -397,6 +403,12 @@ class Device(RuleBasedStateMachine):
                 continue
             assert model.decision is not None
             expected = model.hub_pin or model.operator_pin or app.pin or model.decision.variant
+            wanted = model.variant(expected)
+            assert wanted is not None
+            if not app.can_run(wanted) and (expected != app.pin or model.pin is not None):  # then another stands in
+                expected = assigned.decision.variant
+                runs = {variant.id for variant in model.variants if app.can_run(variant)}
+                assert expected in (runs or {wanted.id})
             assert assigned.decision.variant == expected
             hand = (
                 PinnedBy.HUB if model.hub_pin
@@ -423,8 +435,8 @@ class Device(RuleBasedStateMachine):
 
 TestDevice = Device.TestCase
 TestDevice.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=40,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

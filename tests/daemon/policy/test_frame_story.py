@@ -18,7 +18,7 @@ from edge_daemon.policies.contract import Event as Told
 from edge_daemon.policies.contract import Factory, Replied, Second, Setting, Verdict, Why
 from edge_daemon.policy import tables
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.setting import setting_of
+from edge_daemon.policy.setting import Site, setting_of
 from edge_daemon.policy.state import PolicyState, dump, initial, load
 from edge_daemon.policy.types import (
     ActivationFailed,
@@ -810,3 +810,77 @@ def test_a_state_is_never_changed_in_place() -> None:
         ActivationFailed(app="app", variant="xs", reason="x"), Pinned(model="digits", variant="l", by=PinnedBy.HUB)
     )
     assert before == copy
+
+
+# ------------------------------------------------------------------------------------------------ one board's budget
+
+
+def told_of(device: Device) -> Setting:
+    return setting_of(device.state, device.frame.site)
+
+
+def test_a_gauge_of_energy_is_told_in_joules_and_what_it_holds_does_not_wobble() -> None:
+    heard = Listener()
+    device = Device(factory=heard.listen)
+    device.seconds(1, charging=False, battery_pct=40.0, battery_wh=4.0, battery_full_wh=10.0)
+    assert told_of(device).battery_j == 36_000.0
+    assert heard.seconds[-1].battery_j == 14_400.0
+    policy = device.state.plugged.policy
+    for second in range(20):
+        device.seconds(1, battery_full_wh=10.0 + 0.01 * second)
+    assert device.state.plugged.policy is policy
+    device.seconds(1, battery_full_wh=8.0)
+    assert told_of(device).battery_j == 28_800.0
+
+
+def test_percent_are_reckoned_with_the_capacity_of_the_profile_and_stay_percent_without_one() -> None:
+    heard = Listener()
+    device = Device(factory=heard.listen)
+    device.seconds(1, charging=False, battery_pct=50.0)
+    assert (told_of(device).battery_j, heard.seconds[-1].battery_j) == (None, None)
+    device.frame = replace(device.frame, site=Site(capacity_wh=12.0))
+    device.seconds(1)
+    assert (told_of(device).battery_j, heard.seconds[-1].battery_j) == (43_200.0, 21_600.0)
+    device.seconds(1, battery_pct=None)
+    assert (told_of(device).battery_j, heard.seconds[-1].battery_j) == (None, None)  # on mains there is none
+
+
+def test_who_knows_energy_and_time_spends_below_what_is_low_for_others() -> None:
+    device = Device()
+    device.frame = replace(device.frame, site=Site(capacity_wh=12.0))
+    device.conditions = replace_conditions(CALM, {"charging": False, "battery_pct": 7.0})
+
+    def until(left_s: float) -> str:
+        device.now_s += 1.0
+        device.tell(Tick(now_s=device.now_s, at=1e9, conditions=device.conditions, until_s=device.now_s + left_s))
+        return device.active
+
+    assert [until(600.0 - second) for second in range(20)][-1] == "xl"
+    assert told_of(device).until_s == pytest.approx(device.state.now_s + 581.0, abs=6.0)
+    policy = device.state.plugged.policy
+    assert [until(580.0 - second) for second in range(20)][-1] == "xl"
+    assert device.state.plugged.policy is policy  # the moment stands while time goes on
+    device.conditions = replace_conditions(device.conditions, {"battery_pct": 2.0})
+    assert until(500.0) == "xs"
+    assert device.seconds(30, battery_pct=7.0) == "xs"  # nobody asks any more: then this is critical
+
+
+def test_power_of_a_part_of_the_board_is_not_taken_for_the_boards() -> None:
+    heard = Listener()
+    device = Device(factory=heard.listen)
+    device.seconds(1, power_w=9.0, power_scope="processor", clock=0.5, up_mbps=3.0)
+    assert (heard.seconds[-1].power_w, heard.seconds[-1].clock, heard.seconds[-1].up_mbps) == (None, 0.5, 3.0)
+    device.seconds(1, power_scope="board")
+    assert heard.seconds[-1].power_w == 9.0
+
+
+def test_the_models_of_a_board_share_the_lowest_limits_that_anybody_asks_for() -> None:
+    facts = (ladder(), replace(ladder(), name="faces"))
+    frame, state = Frame(use="climber", factory=Climber), initial(facts)
+    wishes = {"digits": Preference(max_power_w=5.0, max_temp_c=70.0), "faces": Preference(max_power_w=4.0)}
+    for name, wish in wishes.items():
+        state, _ = frame.step(state, Preferred(model=name, preference=wish))
+        state, _ = frame.step(state, AppJoined(app=name, model=name))
+    state, _ = frame.step(state, Tick(now_s=1.0, at=1.0, conditions=CALM))
+    setting = setting_of(state, frame.site)
+    assert (setting.max_power_w, setting.temp_c, len(setting.tasks)) == (4.0, 70.0, 2)
