@@ -28,6 +28,7 @@ MAX_UP_BYTES = 256 * 1024
 MAX_DOWN_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024
 MAX_RESULT_LEVELS = 32
+Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
 
 Conditions = conditions.Conditions
@@ -170,19 +171,25 @@ class Tele(Wire, frozen=True, kw_only=True):
     samples: Annotated[tuple[Sample, ...], Meta(min_length=1, max_length=600)]
 
 
-class Because(Wire, frozen=True, kw_only=True):
-    """Why a decision fell as it did.
+class Because(Wire, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Why a decision fell as it did; a newer device may tell more of it than a hub knows.
 
     Attributes:
-        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `accuracy`, `preference`, `pin`,
-            `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased).
+        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `power`, `network`, `accuracy`,
+            `preference`, `pin`, `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased), `gain`
+            (nothing bound: it is worth more).
         text: One sentence for people, with the numbers.
         runner_up: The variant that came second, where there was one.
+        margin: By how much the choice is worth more than that, in points of quality per request.
+        numbers: What was weighed, by name; the end of a name is its unit. Watts and joules are a model's estimate
+            unless the device has a sensor of power.
     """
 
     code: Name
     text: Text
     runner_up: Name | None = None
+    margin: Finite | None = None
+    numbers: Annotated[dict[Name, Finite], Meta(max_length=32)] = {}
 
 
 class Decision(Wire, frozen=True, kw_only=True):
@@ -245,13 +252,19 @@ class Birth(Wire, frozen=True, kw_only=True):
 
 
 class ModelState(Wire, frozen=True, kw_only=True):
-    """One model as it is now: what apps confirmed, not what was wished."""
+    """One model as it is now: what apps confirmed, not what was wished.
+
+    Attributes:
+        preference: What is in force: somebody's word, with what schedules and apps make of it.
+        wished_by: The schedules and apps that had a part in it, in words.
+    """
 
     active: Name | None
     decision: Decision | None = None
     pinned: Name | None = None
     pinned_by: Literal["app", "operator", "hub"] | None = None
     preference: Preference = Preference()
+    wished_by: Text | None = None
     apps: Count = 0
     paused: bool = False
 

@@ -61,13 +61,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def prefer(args: argparse.Namespace) -> int:
     """Say what is wanted."""
-    asked = {
-        "mode": args.mode,
-        "max_latency_ms": args.max_latency_ms,
-        "deadline_ms": args.deadline_ms,
-        "min_accuracy": args.min_accuracy,
-        "max_temp_c": args.max_temp_c,
-    }
+    asked = {name: getattr(args, name) for name in Preference.__struct_fields__}
     try:
         preference = msgspec.convert({name: value for name, value in asked.items() if value is not None}, Preference)
     except msgspec.ValidationError as cause:

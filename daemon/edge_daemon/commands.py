@@ -34,6 +34,11 @@ def _takes_prefer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline-ms", metavar="MS", type=float, help="from the call until the answer is at the hub")
     parser.add_argument("--min-accuracy", metavar="PCT", type=float, help="nothing worse than this, in percent")
     parser.add_argument("--max-temp-c", metavar="C", type=float, help="the board stays below")
+    parser.add_argument(
+        "--battery-until", metavar="WHEN", help="the battery lasts until then: 18:30 (daily), or 2026-11-27T18:30"
+    )
+    parser.add_argument("--battery-for-s", metavar="S", type=float, help="the battery lasts so many seconds from now")
+    parser.add_argument("--max-power-w", metavar="W", type=float, help="the board draws no more, in the mean")
     _takes_socket(parser)
 
 

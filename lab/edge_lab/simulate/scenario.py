@@ -205,7 +205,7 @@ def check(scenario: Scenario, where: str) -> None:
         ScenarioError: It says what cannot be.
     """
 
-    def refuse(text: str, hint: str | None = None) -> None:
+    def refuse(text: str, hint: str = "") -> None:
         raise ScenarioError(text, where=where, hint=hint)
 
     if bool(scenario.variant) == (scenario.bundle is not None):
