@@ -1,6 +1,6 @@
 """One seed of one scenario: every policy, the clairvoyant and the floor in the same world.
 
-A `Job` is what a process needs to play it, and `Played` what it tells; both cross a process border as JSON.
+A `Job` is what a process needs to play it, and `Played` what it tells; both cross a process border as MessagePack.
 """
 
 from __future__ import annotations
