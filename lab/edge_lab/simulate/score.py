@@ -118,12 +118,9 @@ def result(scenario: Scenario, played: Sequence[Played], notes: Sequence[str] = 
     counted = [one for one in played if one.feasible] or list(played)
     said = list(notes)
     if len(infeasible) == len(played):
-        said.append(
-            "nothing can hold these limits in any seed: even the smallest variant breaks one, so all seeds count"
-        )
+        said.append(f"even the smallest variant breaks a limit in every seed, so all count: {_why(played)}")
     elif infeasible:
-        listed = ", ".join(map(str, infeasible))
-        said.append(f"left out, because even the smallest variant breaks a limit: seed {listed}")
+        said.append(f"left out, because even the smallest variant breaks a limit there: {_why(played)}")
     return Result(
         scenario=scenario.name,
         duration_s=scenario.duration_s,
@@ -133,6 +130,14 @@ def result(scenario: Scenario, played: Sequence[Played], notes: Sequence[str] = 
         oracle=_bounds(counted, lambda one: one.oracle),
         floor=_bounds(counted, lambda one: one.floor),
         policies=tuple(_score(scenario, played, counted, index) for index in range(len(played[0].runs))),
+    )
+
+
+def _why(played: Sequence[Played]) -> str:
+    """The limits, and the seeds in which each breaks."""
+    limits = dict.fromkeys(limit for one in played for limit in one.broken)
+    return "; ".join(
+        f"{limit} in seed {', '.join(str(one.seed) for one in played if limit in one.broken)}" for limit in limits
     )
 
 
@@ -198,7 +203,11 @@ def _bounds(counted: Sequence[Played], of: Callable[[Played], Bound | None]) -> 
     if not found:
         return None
     gaps = [bound.gap_pct for _, bound in found if bound.gap_pct is not None]
-    regrets = [regret_pct(bound.run, one.oracle.run) for one, bound in found if one.oracle not in {None, bound}]
+    regrets = [
+        regret_pct(bound.run, one.oracle.run)
+        for one, bound in found
+        if one.oracle is not None and one.oracle is not bound
+    ]
     return Bounds(
         effective_accuracy=statistics.fmean(bound.run.effective_accuracy for _, bound in found),
         regret_pct=statistics.fmean(regrets) if regrets else None,
