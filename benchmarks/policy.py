@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from figures import Figure, shown
 from quiet import Others, undisturbed
 
@@ -373,7 +374,7 @@ def _decisions(job: Job, names: Sequence[str]) -> list[Figure]:
     for _ in range(ROUNDS):
         others, taken = Others(), {}
         for name in names:
-            taken[name] = sorted(play(world, name, registry.find(name)).decision_us)
+            taken[name] = np.asarray(play(world, name, registry.find(name)).decision_us)
         rounds.append((others.share(), taken))
     kept = undisturbed(rounds)
     rows = []

@@ -49,16 +49,16 @@ class Shown:
     """One scenario on the page.
 
     Attributes:
-        jobs: As they were played, and `played`: what came of each.
+        job: The seed that is drawn, and `played`: what came of it.
     """
 
     result: Result
-    jobs: Sequence[Job]
-    played: Sequence[Played]
+    job: Job
+    played: Played
 
 
 def page(shown: Sequence[Shown]) -> str:
-    """The page; of each scenario the first seed that can be held is drawn."""
+    """The page."""
     names = ", ".join(one.result.scenario for one in shown)
     about = (
         '<p class="sub">Effective accuracy is the quality of the answers in time over all requests. Regret is what is '
@@ -75,9 +75,7 @@ def page(shown: Sequence[Shown]) -> str:
 
 
 def _scenario(shown: Shown) -> str:
-    result = shown.result
-    index = next((i for i, one in enumerate(shown.played) if one.feasible), 0)
-    world, played = world_of(shown.jobs[index]), shown.played[index]
+    result, played, world = shown.result, shown.played, world_of(shown.job)
     runs = [*played.runs, *(bound.run for bound in (played.floor, played.oracle) if bound is not None)]
     shared = panels.scales(world, runs)
     oracle = None if played.oracle is None else played.oracle.run
