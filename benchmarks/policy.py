@@ -63,7 +63,7 @@ def main() -> int:
     names = tuple(options.policies)
     found: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
-        "seeds": sorted({job.seed for job in sets["scenarios"]}),
+        "seeds": list(_seeds(options)),
         "scenarios": _by_scenario(sets["scenarios"], rows, names),
     }
     figures = _figures(found["scenarios"])
