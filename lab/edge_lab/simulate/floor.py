@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Verdict, Why
-from edge_lab.simulate.floor_chain import contention_of, expected_ms, link_of, local_of, rates_of
+from edge_lab.simulate.floor_chain import contention_of, link_of, local_of, rates_of
 from edge_lab.simulate.floor_value import HeatValue, Moves
 from edge_lab.simulate.oracle_heat import modes_of
 from edge_lab.simulate.play import Run, play
@@ -46,6 +46,7 @@ class Floor:
         actions = world.setting.tasks[0].actions
         local = [action for action in actions if not action.remote]
         self._local = local
+        self._limit_s = world.setting.tasks[0].limit_ms / 1000
         remote = [action for action in actions if action.remote and action.hedge is not None]
         self._actions = [*local, *remote]
         names = [action.id for action in local]
@@ -138,15 +139,8 @@ class Floor:
             off = np.abs(contention.slow - self._slow) + np.abs(contention.watts - self._others_w)
             state = int(off[1:].argmin()) + 1 if len(off) > 1 else 0
         network = 0
-        self._bins = []
-        for action, link in zip(self._remote, self._links, strict=True):
-            assert world.rtt_ms is not None  # noqa: S101
-            assert world.up_mbps is not None  # noqa: S101
-            probes = [max(second - 1, 0), max(second - 2, 0)]
-            took = expected_ms(world, action, world.rtt_ms[probes], world.up_mbps[probes])
-            self._bins.append(tuple(np.searchsorted(link.edges_ms, took).tolist()))
         if self._links:
-            network = int(self._links[0].state[self._bins[0][0]])
+            network = int(self._links[0].state[second])
         self._context = (place, state, network)
         self._failed = False
         self._belief = self._prior()
@@ -179,12 +173,10 @@ class Floor:
         mean_slow = sum(weight * slow for weight, slow in belief)
         remote = []
         for place, link in enumerate(self._links):
-            last, before = self._bins[place]
-            replied = float(link.replied[rate, last, before])
-            hedged = float(link.hedged[rate, last, before])
+            replied, hedged = float(link.replied[rate, self._second]), float(link.hedged[rate, self._second])
             if self._failed:
-                replied, hedged = float(link.failing[rate, last]), 1.0
-            sent_j = float(link.sent_j[rate, last, before])
+                replied, hedged = float(link.failing[rate, self._second]), 1.0
+            sent_j = float(link.sent_j[rate, self._second])
             remote.append(self._remote_worth(place, rate, replied, hedged, sent_j, mean_slow))
         return np.r_[quality, [one[0] for one in remote]], np.r_[joules, [one[1] for one in remote]]
 
@@ -227,9 +219,10 @@ class Floor:
         ratio = event.latency_ms / base_ms
         self._belief = self._learned(ratio)
         hedge = self._chosen >= len(self._local)
-        news = hedge and not self._failed
-        if hedge:
-            self._failed = True
+        # A hedge begins 1.5 times its usual time before the limit: was the request one of this second?
+        sent_s = event.now_s - event.latency_ms / 1000 - self._limit_s + 1.5 * base_ms * self._slow / 1000
+        news = hedge and not self._failed and sent_s >= self._second
+        self._failed = self._failed or news
         if left == 0 or (self._belief[0][0] > 0.95 and not news):
             return None
         rate = float(self._rates.per_s[self._context[0]])

@@ -22,10 +22,14 @@ from edge_lab.simulate.world import Floats, World
 
 _SEED: Final = 7_654_321  # of the imagined requests and networks: never a run's own
 _REQUESTS: Final = 3000  # imagined for each rate
+_ROOM: Final = 1.15  # over its usual time, what a request is given that has waited
 _SLOWEST: Final = 3.2
 _SLOW_POINTS: Final = 23
 _NETWORK_S: Final = 12_000
 _NETWORK_STATES: Final = 5
+_ALIKE: Final = 60
+_APART_S: Final = 5
+_BLOCK: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +51,17 @@ class Contention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """What asking the server brings, by how long the last two probes say that it takes.
+    """What asking the server brings in each second, by what its last two probes have said.
 
     Attributes:
-        edges_ms: Between bins of the expected time to the reply, ascending.
-        replied: Share of requests answered in time, `[rates, last bin, bin before]`.
-        hedged: Share of requests for which the hedge computed, the same shape.
+        replied: Expected share of requests answered in time, `[rates, seconds]`.
+        hedged: Share of requests for which the hedge computes, the same shape.
         sent_j: Joules of the radio per request, the same shape.
-        failing: Share answered in time of the requests that follow, in a second, one for which the hedge computed,
-            `[rates, last bin]`.
-        state: Bin to state of the chain, `[bins]`; `move` as of `Rates`.
+        failing: Share answered in time of the requests that follow, in a second, one for which the hedge computed.
+        state: Of the chain, `[seconds]`; `move` as of `Rates`.
         of_state: `replied`, `hedged` and `sent_j` of each state, `[3, rates, states]`.
     """
 
-    edges_ms: Floats
     replied: Floats
     hedged: Floats
     sent_j: Floats
@@ -132,28 +133,45 @@ class Local:
         )
 
 
-def local_of(world: World, actions: list[Action], per_s: Floats) -> Local:
-    """Play imagined requests, the same to every action and slowness, through the queue of `board.App`."""
+def local_of(world: World, actions: list[Action], per_s: Floats, *, rescued: bool = True) -> Local:
+    """Play imagined requests, the same to every action and slowness, through the queue of `board.App`.
+
+    Args:
+        world: The run.
+        actions: All without a server.
+        per_s: The rates.
+        rescued: A request that has waited too long for its action is served by a faster one, as `floor_reply` does.
+    """
     limit_s = world.setting.tasks[0].limit_ms / 1000
     slow = np.linspace(1.0, _SLOWEST, _SLOW_POINTS)
     own_s = np.array([world.truth.latency_ms[action.id] for action in actions])[:, None] / 1000 * slow
-    watts = np.array([world.truth.power_w[action.id] for action in actions])[:, None]
-    worth = np.array([action.quality for action in actions])[:, None]
+    watts = np.array([world.truth.power_w[action.id] for action in actions])
+    worth = np.array([action.quality for action in actions])
+    by_quality = np.argsort(worth).tolist()
     jitter = _jitter(world.scenario.hidden, _REQUESTS)
+    number = np.arange(len(actions))[:, None]
     quality, joules = [], []
     for rate in per_s:
-        free_s, gained, busy_s = np.zeros_like(own_s), np.zeros_like(own_s), np.zeros_like(own_s)
+        free_s, gained, burned_j = np.zeros_like(own_s), np.zeros_like(own_s), np.zeros_like(own_s)
         for index, factor in enumerate(jitter):
             arrive_s = index / max(rate, 1e-9)
             begin_s = np.maximum(free_s, arrive_s)
-            served = (begin_s <= arrive_s) | (begin_s + own_s <= arrive_s + limit_s)
-            took_s = own_s * factor
-            end_s = begin_s + took_s
-            gained += served & (end_s <= arrive_s + limit_s)
-            busy_s += np.where(served, took_s, 0.0)
-            free_s = np.where(served, end_s, free_s)
-        quality.append(worth * gained / _REQUESTS * rate)
-        joules.append(watts * busy_s / _REQUESTS * rate)
+            waits = begin_s > arrive_s
+            slack_s = arrive_s + limit_s - begin_s
+            taken = np.broadcast_to(number, own_s.shape)
+            if rescued and waits.any():
+                late = waits & (own_s * _ROOM > slack_s)
+                for other in by_quality:
+                    fits = late & (own_s[other] * _ROOM <= slack_s) & (own_s[other] < own_s)
+                    taken = np.where(fits, other, taken)
+            took_own_s = np.take_along_axis(own_s, taken, axis=0)
+            served = ~waits | (took_own_s <= slack_s)
+            took_s = took_own_s * factor
+            gained += worth[taken] * (served & (took_s <= slack_s))
+            burned_j += np.where(served, took_s * watts[taken], 0.0) + 2 * world.switch_j * (taken != number)
+            free_s = np.where(served, begin_s + took_s, free_s)
+        quality.append(gained / _REQUESTS * rate)
+        joules.append(burned_j / _REQUESTS * rate)
     return Local(slow=slow, quality=np.array(quality), joules=np.array(joules))
 
 
@@ -191,41 +209,72 @@ def expected_ms(world: World, action: Action, rtt_ms: Floats, up_mbps: Floats) -
 
 
 def link_of(world: World, action: Action, per_s: Floats) -> Link:
-    """Ask the server through an imagined network of the scenario's kind, or the recorded one, in `board.App`."""
+    """Ask the server through an imagined network of the scenario's kind, or the recorded one, in `board.App`.
+
+    What a second is expected to bring is the mean of what followed the most alike pairs of probes.
+    """
+    assert world.rtt_ms is not None  # noqa: S101 - a scenario with a server has a network
+    assert world.up_mbps is not None  # noqa: S101
+    own = world.scenario.trace is not None
+    rtt_ms, up_mbps = world.rtt_ms, world.up_mbps
+    if not own:
+        rtt, up = worlds.network(structs.replace(world.scenario, duration_s=_NETWORK_S), _SEED, None, None)
+        rtt_ms, up_mbps = (rtt_ms, up_mbps) if rtt is None or up is None else (rtt, up)
     limit_ms = world.setting.tasks[0].limit_ms
-    edges_ms = np.array([0.4, 0.5, 0.58, 0.66, 0.74, 0.82, 0.9, 1.0, 1.15, 1.4, 2.0, 4.0]) * limit_ms
-    scenario = structs.replace(world.scenario, duration_s=_NETWORK_S)
-    rtt_ms, up_mbps = worlds.network(scenario, _SEED, None, None) if world.scenario.trace is None else (None, None)
-    if rtt_ms is None or up_mbps is None:
-        assert world.rtt_ms is not None  # noqa: S101 - a scenario with a server has a network
-        assert world.up_mbps is not None  # noqa: S101
-        rtt_ms, up_mbps = world.rtt_ms, world.up_mbps
-    bins = np.searchsorted(edges_ms, expected_ms(world, action, rtt_ms, up_mbps))
-    shape = len(edges_ms) + 1
-    last, before = np.r_[bins[0], bins[:-1]], np.r_[bins[0], bins[0], bins[:-2]]
-    replied, hedged, sent, failing = [], [], [], []
-    state, move = _network_states(bins, shape)
-    of_state = np.zeros((3, len(per_s), len(move)))
-    for place, rate in enumerate(per_s):
-        table = _asked(world, action, rtt_ms, up_mbps, float(rate))
-        replied.append(_smoothed(table[0], last, before, shape))
-        hedged.append(_smoothed(table[1], last, before, shape))
-        sent.append(_smoothed(table[2], last, before, shape))
-        fails = ~np.isnan(table[3])
-        failing.append(_smoothed(table[3][fails], last[fails], last[fails], shape).diagonal())
-        for index in range(len(move)):
-            mine = state[last] == index
-            of_state[:, place, index] = table[:3, mine].mean(axis=1) if mine.any() else 0.0
+    edges_ms = _network_edges(expected_ms(world, action, rtt_ms, up_mbps), limit_ms)
+    imagined = np.searchsorted(edges_ms, expected_ms(world, action, rtt_ms, up_mbps))
+    states = len(edges_ms) + 1
+    last = np.r_[imagined[0], imagined[:-1]]
+    tables = np.array([_asked(world, action, rtt_ms, up_mbps, float(rate)) for rate in per_s])  # [rates, 4, seconds]
+    of_state = np.zeros((3, len(per_s), states))
+    for index in range(states):
+        if (last == index).any():
+            of_state[:, :, index] = tables[:, :3, last == index].mean(axis=2).T
+    near = _alike(_probes(world.rtt_ms, world.up_mbps), _probes(rtt_ms, up_mbps), apart=own)
+    expected = tables[:, :3, near].mean(axis=-1)
+    after = tables[:, 3, near]
+    known = ~np.isnan(after)
+    failing = (np.where(known, after, 0).sum(axis=-1) + 0.2) / (known.sum(axis=-1) + 2)
+    seen = np.searchsorted(edges_ms, expected_ms(world, action, world.rtt_ms, world.up_mbps))
     return Link(
-        edges_ms=edges_ms,
-        replied=np.array(replied),
-        hedged=np.array(hedged),
-        sent_j=np.array(sent),
-        failing=np.array(failing),
-        state=state,
-        move=move,
+        replied=expected[:, 0],
+        hedged=expected[:, 1],
+        sent_j=expected[:, 2],
+        failing=failing,
+        state=np.r_[seen[0], seen[:-1]],
+        move=_moves(imagined, states),
         of_state=of_state,
     )
+
+
+def _network_edges(took_ms: Floats, limit_ms: float) -> Floats:
+    finite = np.minimum(took_ms, 100 * limit_ms)
+    return np.unique(np.quantile(finite, np.arange(1, _NETWORK_STATES) / _NETWORK_STATES))
+
+
+def _probes(rtt_ms: Floats, up_mbps: Floats) -> Floats:
+    """What is known before each second, `[seconds, 4]`: both values of the last and of the second before."""
+    values = np.log(np.stack([np.minimum(rtt_ms, 3000), np.maximum(up_mbps, 0.02)], axis=1))
+    last = np.r_[values[:1], values[:-1]]
+    before = np.r_[last[:1], last[:-1]]
+    return np.c_[last, before]
+
+
+def _alike(asked: Floats, known: Floats, *, apart: bool) -> NDArray[np.int64]:
+    """The seconds of `known` most like each of `asked`, `[seconds, alike]`; `apart`: not its own neighbours."""
+    scale = known.std(axis=0) + 1e-9
+    weight = np.array([1.0, 1.0, 0.5, 0.5]) / scale
+    asked, known = (asked * weight).astype(np.float32), (known * weight).astype(np.float32)
+    square = (known * known).sum(axis=1)
+    near = np.empty((len(asked), min(_ALIKE, len(known))), dtype=np.int64)
+    for begin in range(0, len(asked), _BLOCK):
+        rows = slice(begin, begin + _BLOCK)
+        far = square - 2 * asked[rows] @ known.T
+        if apart:
+            gap = np.abs(np.arange(len(asked))[rows, None] - np.arange(len(known)))
+            far[gap < _APART_S] = np.inf
+        near[rows] = np.argpartition(far, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
+    return near
 
 
 def _asked(world: World, action: Action, rtt_ms: Floats, up_mbps: Floats, rate: float) -> Floats:
@@ -267,26 +316,6 @@ def _asked(world: World, action: Action, rtt_ms: Floats, up_mbps: Floats, rate: 
     table[3] = [np.mean(ones) if ones else np.nan for ones in after]
     out: Floats = table[:4]
     return out
-
-
-def _smoothed(values: Floats, last: NDArray[np.int64], before: NDArray[np.int64], bins: int) -> Floats:
-    """The mean by both bins, drawn to that of the last bin alone, and that to the mean of all, where few were seen."""
-    summed, seen = np.zeros((bins, bins)), np.zeros((bins, bins))
-    np.add.at(summed, (last, before), values)
-    np.add.at(seen, (last, before), 1)
-    whole = float(values.mean()) if len(values) else 0.0
-    rows = (summed.sum(axis=1) + 2 * whole) / (seen.sum(axis=1) + 2)
-    mean: Floats = (summed + 8 * rows[:, None]) / (seen + 8)
-    return mean
-
-
-def _network_states(bins: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], Floats]:
-    shares = np.bincount(bins, minlength=count) / len(bins)
-    middle = np.cumsum(shares) - shares / 2
-    state = np.minimum((middle * _NETWORK_STATES).astype(np.int64), _NETWORK_STATES - 1)
-    _, state = np.unique(state, return_inverse=True)
-    states = int(state.max()) + 1
-    return state, _moves(state[bins], states)
 
 
 def _levels(values: Floats, most: int) -> tuple[Floats, NDArray[np.int64]]:
