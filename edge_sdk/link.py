@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from msgspec import structs
@@ -55,7 +56,7 @@ class DaemonLink:
         name: str,
     ) -> None:
         self._register = Register(
-            model=model, manifest=manifest, name=name[:200], pid=os.getpid(), preference=preference
+            model=model, manifest=manifest, name=name[:200], pid=os.getpid(), preference=_fixed(preference)
         )
         self._reporting = LocalClient(socket, timeout_s=_ANSWER_S)
         self._waiting = LocalClient(self._reporting.path, timeout_s=_ANSWER_S)
@@ -114,8 +115,9 @@ class DaemonLink:
         Raises:
             DaemonUnreachableError: Nobody answers.
         """
-        self._register = structs.replace(self._register, preference=preference)
-        return self._call("POST", "prefer", Assignment, AppPrefer(preference=preference))
+        fixed = _fixed(preference)
+        self._register = structs.replace(self._register, preference=fixed)
+        return self._call("POST", "prefer", Assignment, AppPrefer(preference=fixed))
 
     def close(self) -> None:
         """Say goodbye and end the threads."""
@@ -195,3 +197,8 @@ class DaemonLink:
                 return
             self._serial = assignment.serial
             self._apply(assignment)
+
+
+def _fixed(preference: Preference | None) -> Preference | None:
+    """With a moment instead of a time from now on: it may be said again to a daemon that comes later."""
+    return None if preference is None else preference.fixed(time.time())

@@ -134,4 +134,6 @@ def test_a_time_from_now_becomes_the_moment_it_means(now: float, for_s: float) -
     assert fixed.fixed(now + 100) == fixed
     then = moment(fixed.battery_until, now)
     assert abs((then if then is not None else now) - (now + for_s)) <= 1.0  # written to the second
+    assert Preference(battery_for_s=for_s).fixed(100.0).battery_for_s == for_s  # the clock is not set
+    assert Preference(battery_for_s=for_s).fixed(9e9).battery_until is not None  # whatever a clock was set to
     assert spelled(0.0) == "1970-01-01T00:00:00Z"
