@@ -117,7 +117,7 @@ class SensorSuite:
         clock: Monotonic.
         owned: What only the board's owner knows.
         round_trip: Fed by the uplink, as `throughput`.
-        busy: Fed with the time that apps' calls take on accelerators.
+        busy: Told the time that apps' calls take on accelerators.
         firmware: Asks a Raspberry Pi's firmware; found by itself below "/".
         sensors: The registry.
     """
@@ -181,6 +181,6 @@ class SensorSuite:
             trips=self.round_trip.read(),
             up=self.throughput.read("up"),
             down=self.throughput.read("down"),
-            edge_tpu=self.busy.read("edgetpu"),
+            busy={kind: self.busy.read(kind) for kind in ("gpu", "npu", "edgetpu")},
         )
         return survey(answers, fed, self._profile)

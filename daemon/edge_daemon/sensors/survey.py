@@ -60,7 +60,7 @@ class Fed:
     trips: Trips | Unavailable
     up: float | Unavailable
     down: float | Unavailable
-    edge_tpu: Load | Unavailable
+    busy: Mapping[str, Load | Unavailable]
 
 
 def survey(answers: Mapping[str, Reading], fed: Fed, profile: Profile | None) -> tuple[Sensed, ...]:
@@ -98,9 +98,10 @@ def _all(answers: Mapping[str, Reading], fed: Fed, profile: Profile | None) -> I
     memory = answers.get("memory", _ABSENT)
     mb = memory.available_mb if isinstance(memory, Memory) else None
     yield _sensed("memory_available_mb", mb, memory, unit="MB")
-    yield _load("gpu_pct", answers.get("gpu", _ABSENT))
-    yield _load("npu_pct", answers.get("npu", _ABSENT))
-    yield _load("edgetpu_pct", fed.edge_tpu)
+    for kind in ("gpu", "npu", "edgetpu"):  # what a driver counts wins, for it counts everybody's work
+        counted, by_apps = answers.get(kind, _ABSENT), fed.busy.get(kind, _ABSENT)
+        nobody = kind == "edgetpu" or isinstance(by_apps, Load)
+        yield _load(f"{kind}_pct", by_apps if nobody and not isinstance(counted, Load) else counted)
     yield from _network(fed)
     metered = answers.get("metered", _ABSENT)
     yield _sensed("metered", metered.metered if isinstance(metered, Metered) else None, metered)

@@ -22,7 +22,7 @@ ZONE = "sys/class/thermal/thermal_zone"
 
 
 NOTHING = Unavailable("nobody feeds it")
-NOBODY = Fed(trips=NOTHING, up=NOTHING, down=NOTHING, edge_tpu=NOTHING)
+NOBODY = Fed(trips=NOTHING, up=NOTHING, down=NOTHING, busy={})
 
 
 class World:
