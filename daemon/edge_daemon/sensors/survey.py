@@ -114,7 +114,7 @@ def _heat(heat: Reading, profile: Profile | None) -> Iterator[Sensed]:
         None if found is None else found.temp_c,
         heat,
         unit="C",
-        remark="" if found is None else found.where,
+        remark="" if found is None else _place(found),
     )
     for place, why in () if found is None else found.stuck:  # the others go on, but somebody should know
         yield Sensed(field=place, value=None, reason=why)
@@ -127,6 +127,13 @@ def _heat(heat: Reading, profile: Profile | None) -> Iterator[Sensed]:
         yield _sensed("temp_limit_c", None, none)
     else:
         yield Sensed(field="temp_limit_c", value=found.passive_c, source="the lowest passive trip point", unit="C")
+
+
+def _place(heat: Heat) -> str:
+    """Where it is, and how far the kernel is from acting."""
+    passive = [] if heat.passive_c is None else [f"passive cooling from {heat.passive_c:.0f} C"]
+    critical = [] if heat.to_critical_c is None else [f"{heat.to_critical_c:.0f} degrees below shutdown"]
+    return "; ".join([heat.where, *passive, *critical])
 
 
 def _throttle(signals: Reading, heat: Reading) -> Sensed:
