@@ -6,6 +6,7 @@
 | frequency capped, throttled | `thermal` |
 | soft temperature limit | `soft` |
 | under-voltage alarm (`rpi_volt`), current alarm (INA2xx) | `power` |
+| a counter of over-current events (`soctherm_oc` of an Orin) has gone up | `power` |
 | a cooling device on a processor or GPU clock is active | `thermal` |
 | an Edge TPU on PCIe is at its first trip point | `thermal` |
 | a passive trip point is reached, or nearly | `thermal`, `soft` |
@@ -41,6 +42,7 @@ _APEX = "sys/class/apex"
 _CLOCKS = ("thermal-cpufreq", "cpufreq", "Processor", "thermal-devfreq", "devfreq")
 _UNDER_VOLTAGE = re.compile(r"\Ain\d{1,2}_lcrit_alarm\Z")
 _OVER_CURRENT = re.compile(r"\Acurr\d{1,2}(_crit)?_alarm\Z")
+_EVENTS = re.compile(r"\Aoc\d_event_cnt\Z")
 _CPU = re.compile(r"\Acpu\d{1,4}\Z")
 _BITS = re.compile(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z")
 _HERTZ = re.compile(r"\Afrequency\(\d{1,3}\)=(\d{1,12})\Z", re.ASCII)
@@ -147,6 +149,8 @@ class Throttling:
         self._firmware_said: Throttle | None = None
         self._clock_hz: float | None = None
         self._alarms: tuple[str, ...] = ()
+        self._events: tuple[str, ...] = ()
+        self._counted: dict[str, float] = {}
         self._cooling: tuple[str, ...] = ()
         self._clocks: tuple[str, ...] = ()
         self._highest: dict[str, float] = {}
@@ -158,14 +162,19 @@ class Throttling:
         if self._reads_left < 0:
             self._scan()
             self._reads_left = _RESCAN_READS
-        found = [*self._ring(), *self._cool(), *self._edge_tpus()]
+        found = [*self._ring(), *self._count(), *self._cool(), *self._edge_tpus()]
         firmware = self._ask_firmware()
         if firmware is not None:
             found.append(firmware)
         capped, fell, known = self._limits()
         if not found and not known:
             return Unavailable("no alarm, cooling device, frequency limit or firmware to ask")
-        told = {"the firmware": firmware, "alarms": self._alarms, "cooling devices": self._cooling, "limits": known}
+        told = {
+            "the firmware": firmware,
+            "alarms": self._alarms or self._events,
+            "cooling devices": self._cooling,
+            "limits": known,
+        }
         return Signals(
             worst=worst(*found),
             capped=capped,
@@ -180,6 +189,10 @@ class Throttling:
             for name in self._files.names(f"{_I2C}/{device}/hwmon"):
                 chips.setdefault(name, f"{_I2C}/{device}/hwmon/{name}")
         self._alarms = tuple(path for chip in chips.values() for path in self._alarm_paths(chip))
+        counting = [chip for chip in chips.values() if self._files.text(f"{chip}/name") == "soctherm_oc"]
+        self._events = tuple(
+            f"{chip}/{name}" for chip in counting for name in self._files.names(chip) if _EVENTS.match(name)
+        )
         self._cooling = tuple(
             f"{_COOLING}/{name}"
             for name in self._files.names(_COOLING)
@@ -208,6 +221,16 @@ class Throttling:
         if any(isinstance(value, Unavailable) for value in values):
             self._reads_left = 0  # renumbered or gone
         return [Throttle.POWER if value else Throttle.NONE for value in values if isinstance(value, float)]
+
+    def _count(self) -> list[Throttle]:
+        """Events since the last reading: under-voltage and over-current, counted by the module since it was booted."""
+        now = {path: self._files.number(path, low=0) for path in self._events}
+        known = {path: count for path, count in now.items() if isinstance(count, float)}
+        found = [
+            Throttle.POWER if count > self._counted.get(path, count) else Throttle.NONE for path, count in known.items()
+        ]
+        self._counted = known
+        return found
 
     def _cool(self) -> list[Throttle]:
         found = []

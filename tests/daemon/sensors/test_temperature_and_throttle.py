@@ -157,6 +157,19 @@ def test_alarms_cooling_devices_and_trip_points(board: Make, name: str, path: st
     assert signals(board(name, {path: text}).root).worst is worst
 
 
+def test_a_counter_of_over_current_events_is_a_signal_while_it_goes_up(board: Make) -> None:
+    made = board("orin-nano")
+    sensor = Throttling(Files(made.root))
+    seen = []
+    for count in ("37\n", "37\n", "39\n", "39\n", "0\n", "", "5\n"):  # it begins anew; it is silent for a moment
+        made.write("sys/class/hwmon/hwmon3/oc3_event_cnt", count)
+        reading = sensor.read()
+        assert isinstance(reading, Signals)
+        seen.append(reading.worst)
+    none, power = Throttle.NONE, Throttle.POWER
+    assert seen == [none, none, power, none, none, none, none]
+
+
 def test_a_board_that_tells_nothing_says_so(board: Make) -> None:
     assert isinstance(Throttling(Files(board("pisugar").root)).read(), Unavailable)
 
