@@ -213,8 +213,9 @@ def _row(suite: SensorSuite, daemon: _Daemon, files: Files) -> tuple[Row, dict[s
     status = daemon.ask()
     if status is not None:
         row.update(daemon.work(status))
-        # A gauge that only its configuration knows, the connection that only it has.
-        row |= {name: value for name, value in _sensed(status.conditions).items() if row[name] is None}
+        if not status.conditions.played:  # what is invented is nothing of this board's
+            # A gauge that only its configuration knows, the connection that only it has.
+            row |= {name: value for name, value in _sensed(status.conditions).items() if row[name] is None}
     return row, missing
 
 

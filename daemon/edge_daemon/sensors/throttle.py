@@ -20,19 +20,11 @@ The file `get_throttled` below `soc:firmware` is not read: it is deprecated, and
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
-from typing import TypeVar
 
 from edge_daemon.sensors.files import Files
-from edge_daemon.sensors.reading import Heat, Signals, Unavailable
+from edge_daemon.sensors.firmware import Firmware, Runner
+from edge_daemon.sensors.reading import Heat, Signals, Unavailable, worst
 from edge_sdk.mqtt import Throttle
-
-T = TypeVar("T")
-Runner = Callable[[str], str | Unavailable]
-ASK_BITS = "get_throttled"
-ASK_CLOCK = "measure_clock arm"
 
 _CHIPS = "sys/class/hwmon"
 _I2C = "sys/bus/i2c/devices"
@@ -44,20 +36,7 @@ _UNDER_VOLTAGE = re.compile(r"\Ain\d{1,2}_lcrit_alarm\Z")
 _OVER_CURRENT = re.compile(r"\Acurr\d{1,2}(_crit)?_alarm\Z")
 _EVENTS = re.compile(r"\Aoc\d_event_cnt\Z")
 _CPU = re.compile(r"\Acpu\d{1,4}\Z")
-_BITS = re.compile(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z")
-_HERTZ = re.compile(r"\Afrequency\(\d{1,3}\)=(\d{1,12})\Z", re.ASCII)
 _RESCAN_READS = 30
-_FIRMWARE_READS = 5  # a process each time: about 10 ms of CPU on a Pi Zero
-_FIRMWARE_REST_READS = 60  # after it failed
-_FIRMWARE_DEADLINE_S = 1.0
-
-# Bits of `vcgencmd get_throttled` (raspberrypi/documentation, os.adoc).
-_FIRMWARE = (
-    (1 << 0, Throttle.POWER),
-    (1 << 1 | 1 << 2, Throttle.THERMAL),
-    (1 << 3, Throttle.SOFT),
-)
-_ORDER = {throttle: rank for rank, throttle in enumerate(Throttle)}
 
 # So near to a passive trip point counts as soft already: sensors are read once a second, and a bare board heats by
 # half a degree in that time.
@@ -65,11 +44,6 @@ _PASSIVE_MARGIN_C = 2.0
 _CRITICAL_MARGIN_C = 5.0
 # The lowest published temperature at which a board throttles (Raspberry Pi 3B+: soft limit 60 degrees).
 _WARM_C = 60.0
-
-
-def worst(*signals: Throttle) -> Throttle:
-    """The worst of some signals."""
-    return max(signals, key=_ORDER.__getitem__, default=Throttle.NONE)
 
 
 def fold(signals: Signals | None, heat: Heat | None) -> Throttle:
@@ -93,45 +67,6 @@ def fold(signals: Signals | None, heat: Heat | None) -> Throttle:
     return worst(*found)
 
 
-def vcgencmd() -> Runner | None:
-    """Asks a Raspberry Pi's firmware, where the program is there; it takes group `video`."""
-    program = shutil.which("vcgencmd")
-    if program is None:
-        return None
-
-    def run(question: str) -> str | Unavailable:
-        try:
-            done = subprocess.run(
-                [program, *question.split()],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_FIRMWARE_DEADLINE_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as cause:
-            return Unavailable(f"vcgencmd: {cause}")
-        return done.stdout[:100].decode("ascii", "replace").strip()
-
-    return run
-
-
-def firmware_signal(text: str) -> Throttle | Unavailable:
-    """What `throttled=0x50005` says of now."""
-    match = _BITS.match(text)
-    if match is None:
-        return Unavailable(f"vcgencmd: {text[:40]!r} is no answer to get_throttled")
-    bits = int(match[1], 16)
-    return worst(*(signal for mask, signal in _FIRMWARE if bits & mask))
-
-
-def firmware_clock_hz(text: str) -> float | Unavailable:
-    """What `frequency(48)=600000000` says: the true clock, where the kernel only knows what it asked for."""
-    match = _HERTZ.match(text)
-    if match is None or not int(match[1]):
-        return Unavailable(f"vcgencmd: {text[:40]!r} is no answer to {ASK_CLOCK}")
-    return float(match[1])
-
-
 class Throttling:
     """Alarms, cooling devices, frequency limits and firmware bits.
 
@@ -144,10 +79,7 @@ class Throttling:
 
     def __init__(self, files: Files, firmware: Runner | None = None) -> None:
         self._files = files
-        self._firmware = firmware
-        self._firmware_rest = 0
-        self._firmware_said: Throttle | None = None
-        self._clock_hz: float | None = None
+        self._firmware = None if firmware is None else Firmware(firmware)
         self._alarms: tuple[str, ...] = ()
         self._events: tuple[str, ...] = ()
         self._counted: dict[str, float] = {}
@@ -163,7 +95,7 @@ class Throttling:
             self._scan()
             self._reads_left = _RESCAN_READS
         found = [*self._ring(), *self._count(), *self._cool(), *self._edge_tpus()]
-        firmware = self._ask_firmware()
+        firmware = None if self._firmware is None else self._firmware.read()
         if firmware is not None:
             found.append(firmware)
         capped, fell, known = self._limits()
@@ -179,7 +111,7 @@ class Throttling:
             worst=worst(*found),
             capped=capped,
             fell=fell,
-            clock_hz=self._clock_hz,
+            clock_hz=None if self._firmware is None else self._firmware.clock_hz,
             source=", ".join(name for name, is_there in told.items() if is_there) or "the Edge TPU's trip point",
         )
 
@@ -265,19 +197,3 @@ class Throttling:
                 capped = capped or limit < best
                 fell = fell or limit < min(highest, best)
         return capped, fell, known
-
-    def _ask_firmware(self) -> Throttle | None:
-        if self._firmware is None:
-            return None
-        self._firmware_rest -= 1
-        if self._firmware_rest < 0:
-            self._firmware_said = _answer(self._firmware(ASK_BITS), firmware_signal)
-            held_down = self._firmware_said not in {None, Throttle.NONE}
-            self._clock_hz = _answer(self._firmware(ASK_CLOCK), firmware_clock_hz) if held_down else None
-            self._firmware_rest = (_FIRMWARE_REST_READS if self._firmware_said is None else _FIRMWARE_READS) - 1
-        return self._firmware_said
-
-
-def _answer(text: str | Unavailable, parse: Callable[[str], T | Unavailable]) -> T | None:
-    said = text if isinstance(text, Unavailable) else parse(text)
-    return None if isinstance(said, Unavailable) else said
