@@ -116,6 +116,8 @@ def record(args: argparse.Namespace) -> int:
     ended = threading.Event()
     before = {number: signal.signal(number, trace.until(ended)) for number in (signal.SIGINT, signal.SIGTERM)}
     say(f"edge: recording every {args.every:g} s into {out}" + ("" if args.for_s else "; Ctrl-C ends it"))
+    if args.every > trace.HOLD_S:
+        say(f"edge: between rows more than {trace.HOLD_S:g} s apart 'edge simulate' sees gaps, and in them no network")
     try:
         with SensorSuite(args.root, known) as suite:
             done = trace.record(

@@ -38,6 +38,7 @@ _ORDER: Final = (
     "battery_wh", "charging", "gpu_pct", "npu_pct", "edgetpu_pct", "metered", "unix_s",
 )  # fmt: skip
 _SENSED: Final = tuple(name for name in _ORDER if name in Conditions.__struct_fields__)
+HOLD_S: Final = 10.0  # for so long the simulator takes a value to hold; what is older is a gap
 MOST_ROWS: Final = 600_000  # a week, once a second; the simulator takes a million, and 64 MiB
 MOST_BYTES: Final = 60_000_000
 _SLOWDOWN_BYTES: Final = 8  # of a cell that is known only at the end
