@@ -34,6 +34,7 @@ from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.setting import Site
 from edge_daemon.policy.types import PolicyFailed
 from edge_daemon.position import Whereabouts
+from edge_daemon.probing import Prober
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -174,13 +175,16 @@ class Service:
             now_s=self._clock.monotonic(),
         )
         self._remarks = Remarks()
+        measurer = ChildMeasurer(self._catalogue)
+        self._prober = Prober(measurer, self._switcher.feed, self._clock, self._tasks.once)
+        self._switcher.on_try = self._prober.wanted
         self._commanding = Commanding(
             self._switcher,
             self._store,
             self._store_lane,
             self._clock,
             recorder=self._recorder,
-            measurer=ChildMeasurer(self._catalogue),
+            measurer=measurer,
             tasks=self._tasks,
             state=self._state,
         )
@@ -295,6 +299,7 @@ class Service:
             await self._sense()
             self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
             await self._switcher.tick(self._conditions)
+            self._prober.look(calm=self._switcher.is_calm, load_pct=self._conditions.load_pct)
             for app in self._apps.gone(self._clock.monotonic()):
                 await self._api.leave(app, "its process is dead, or it was silent for too long")
             self._ticked_s = self._clock.monotonic()
@@ -386,7 +391,9 @@ class Service:
         self._conditions = msgspec.structs.replace(conditions, played=True) if played else conditions
 
     def _used(self, model: str, report: AppReport) -> None:
-        """Count the time that calls took on an accelerator, whose driver may not."""
+        """Count the time that calls took on an accelerator, whose driver may not, and note that there were calls."""
+        if report.calls:
+            self._prober.called()
         served = self._catalogue.served.get(model)
         variants = () if served is None else served.bundle.manifest.variants
         delegate = next((v.target.delegate for v in variants if v.id == report.active), Delegate.CPU)

@@ -20,6 +20,7 @@ from edge_daemon.errors import UnknownModelError
 from edge_daemon.lanes import Lane
 from edge_daemon.logs import Seldom
 from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.safety import is_calm
 from edge_daemon.policy.setting import is_deadline_tighter, limit_ms
 from edge_daemon.policy.state import PolicyState, dump, initial, load
 from edge_daemon.policy.types import (
@@ -123,6 +124,11 @@ class Switcher:
     def state(self) -> PolicyState:
         """What the policy knows now."""
         return self._state
+
+    @property
+    def is_calm(self) -> bool:
+        """Nothing that no policy may break is near: neither heat nor throttling nor a low charge."""
+        return is_calm(self._state)
 
     async def tick(self, conditions: Conditions) -> None:
         """A second has passed, and this is sensed."""
