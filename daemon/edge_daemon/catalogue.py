@@ -82,15 +82,15 @@ def read(config: Config, profile: Profile | None, root: str) -> Catalogue:
     broken: list[Broken] = []
     for name, section in config.bundles().items():
         try:
-            served[name] = _open(name, section, None if profile is None else profile.id, of(profile), root)
+            served[name] = _open(name, section, profile, root)
         except EdgeError as error:  # noqa: PERF203 - each model fails alone
             broken.append(Broken(name=name, reason=str(error)))
             log.error("model %s is not served: %s [%s]", name, error, error.code)  # noqa: TRY400 - a line, no traceback
     return Catalogue(served=served, broken=tuple(broken))
 
 
-def _open(name: str, section: ModelSection, profile: str | None, board: BoardModel, root: str) -> Served:
-    bundle = Bundle(Path(section.bundle))
+def _open(name: str, section: ModelSection, profile: Profile | None, root: str) -> Served:
+    bundle, board = Bundle(Path(section.bundle)), of(profile)
     features, machine = cpu_features(root), machine_name(root)
     variants = [v for v in bundle.manifest.variants if can_run(v, features)]
     if not variants:
@@ -101,7 +101,9 @@ def _open(name: str, section: ModelSection, profile: str | None, board: BoardMod
         )
     here = {variant.id for variant in variants}
     variants += [v for v in bundle.manifest.variants if v.target.delegate is not Delegate.CPU and _twin(v) in here]
-    known = latencies_of(variants, bundle.latencies(), machine=machine, profile=profile)
+    known: dict[str, Latency] = {}
+    for own in (None,) if profile is None else (profile.extends, profile.id):  # what it extends counts where it has none
+        known |= latencies_of(variants, bundle.latencies(), machine=machine, profile=own)
     counts = sorted({latency.threads for latency in known.values()})
     if counts:
         log.info("model %s: its latencies are those of threads: %s", name, ", ".join(map(str, counts)))

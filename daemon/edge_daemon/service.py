@@ -152,9 +152,9 @@ class Service:
         await self._sense()
 
     async def _take_models(self) -> None:
-        config, profile = self._config, self._profile
+        config, root, profile = self._config, self._config.sensors.root, self._profile
         hashing = Lane("models")
-        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, config.sensors.root))
+        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, root))
         hashing.close(0)
         telemetry = config.telemetry
         self._apps = Apps()

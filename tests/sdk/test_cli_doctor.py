@@ -100,6 +100,18 @@ def test_a_raspberry_pi_is_known_with_what_its_processor_can_do(tree: Callable[[
     assert "lacks asimddp, atomics" in can["CompiledModel"].reason
 
 
+def test_a_profile_that_cannot_be_is_told_and_does_not_hide_the_board(
+    tree: Callable[[Mapping[str, str]], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = 'extends = "rpi4"\n[thermal]\nmax_temp_c = { value = 20, basis = "measured" }\n'
+    (tmp_path / "rpi4.toml").write_text(cold)
+    monkeypatch.setenv("EDGE_PROFILES", str(tmp_path))
+    (found,) = [one for one in board.look(tree(PI)) if one.what == "board"]
+    assert found.state is State.WARNING
+    assert "profile rpi4 (Raspberry Pi 4 Model B), and a profile was left out: " in found.reason
+    assert "rpi4.toml: thermal.max_temp_c: 20 C" in found.reason
+
+
 def test_a_newer_core_may_use_compiled_models(tree: Callable[[Mapping[str, str]], Place]) -> None:
     place = tree({"proc/cpuinfo": "Features\t: fp asimd atomics fphp asimdhp asimddp i8mm\n"})
     can = by_name(processor.look(place))

@@ -58,7 +58,7 @@ class AlertState:
     Attributes:
         idle: Of the board's promised idle power, and `idle_variance`.
         rate: Requests of the last second.
-        second: The last one; replies within a second are weighed with its conditions.
+        told_j: What the inferences of this second took by their promise, as far as they were told one by one.
     """
 
     slow: tuple[Slow, ...]
@@ -67,7 +67,7 @@ class AlertState:
     idle: float = 1.0
     idle_variance: float = _IDLE_VARIANCE
     is_hot: bool = False
-    second: Second | None = None
+    told_j: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,7 @@ class Alert:
         self._rungs = tuple(rungs(replace(task, mode=Mode.ACCURACY)) for task in setting.tasks)
         self._servers = tuple(servers(task) for task in setting.tasks)
         self._here = tuple({a.id: a for a in task.actions if not a.remote} for task in setting.tasks)
+        self._computes = tuple({a.id: a.hedge or a.id for a in task.actions} for task in setting.tasks)
         limit_c = math.inf if setting.temp_c is None else setting.temp_c
         self._hot = Latch(limit_c - _HOT_BELOW_C, limit_c - _COOL_BELOW_C)
 
@@ -105,12 +106,17 @@ class Alert:
         """Learn from every inference; decide once a second."""
         if isinstance(event, Replied):
             return self._learn(state, event.task, event.action, event.latency_ms), ()
+        state = self._idle(state, event)
         for index, seen in enumerate(event.tasks):
+            for latency_ms in seen.latencies_ms:
+                state = self._learn(state, index, self._computes[index].get(seen.action, ""), latency_ms)
             if seen.probed is not None:
                 state = self._learn(state, index, seen.probed.action, seen.probed.latency_ms)
-        state = self._idle(state, event)
         state = replace(
-            state, is_hot=self._hot.after(event.temp_c, is_on=state.is_hot), rate=tuple(s.requests for s in event.tasks)
+            state,
+            is_hot=self._hot.after(event.temp_c, is_on=state.is_hot),
+            rate=tuple(seen.requests for seen in event.tasks),
+            told_j=0.0,
         )
         budget_w = self._budget_w(state, event) / len(self._setting.tasks)
         verdicts = tuple(self._decide(state, event, index, budget_w) for index in range(len(event.tasks)))
@@ -131,24 +137,23 @@ class Alert:
         if promised is None or not 0 < latency_ms < math.inf:
             return state
         slow = state.slow[index].after(latency_ms / max(promised.latency_ms, 1e-3))
-        return replace(state, slow=(*state.slow[:index], slow, *state.slow[index + 1 :]))
+        slows = (*state.slow[:index], slow, *state.slow[index + 1 :])
+        return replace(state, slow=slows, told_j=state.told_j + promised.power_w * latency_ms / 1000)
 
     def _idle(self, state: AlertState, second: Second) -> AlertState:
         """The filter of the idle power, from what the board drew beyond what inference explains."""
         promised_w = self._setting.board.idle_w
         if second.power_w is None or not second.power_w > 0 or promised_w <= 0:
             return state
-        explained_w = sum(self._explained_w(index, seen, second) for index, seen in enumerate(second.tasks))
-        ratio = max(second.power_w - explained_w, 0.0) / promised_w
+        explained_j = state.told_j + sum(self._explained_j(index, seen) for index, seen in enumerate(second.tasks))
+        ratio = max(second.power_w - explained_j * self._clocked(second), 0.0) / promised_w
         prior = state.idle_variance + _IDLE_DRIFT
         gain = prior / (prior + _IDLE_NOISE)
         return replace(state, idle=state.idle + gain * (ratio - state.idle), idle_variance=(1 - gain) * prior)
 
-    def _explained_w(self, index: int, seen: TaskSeen, second: Second) -> float:
-        action = self._here[index].get(seen.action)
-        if action is None:
-            return 0.0
-        return action.power_w * min(sum(seen.latencies_ms) / 1000, 1.0) * self._clocked(second)
+    def _explained_j(self, index: int, seen: TaskSeen) -> float:
+        action = self._here[index].get(self._computes[index].get(seen.action, ""))
+        return 0.0 if action is None else action.power_w * sum(seen.latencies_ms) / 1000
 
     def _budget_w(self, state: AlertState, second: Second) -> float:
         """What may be drawn above idle from now on, on average."""
@@ -182,7 +187,9 @@ class Alert:
         if before is None or before == chosen.action.id:
             why = "start" if before is None else "holds"
         slow = state.slow[index]
-        numbers = (("slow", slow.mean), ("slow_sd", math.sqrt(slow.variance)), ("budget_w", budget_w))
+        numbers: tuple[tuple[str, float], ...] = (("slow", slow.mean), ("slow_sd", math.sqrt(slow.variance)))
+        if budget_w < math.inf:
+            numbers = (*numbers, ("budget_w", budget_w))
         return Verdict(task=index, action=chosen.action.id, why=Why(code=why, numbers=numbers))
 
     def _weighed(self, state: AlertState, second: Second, index: int) -> list[Weighed]:

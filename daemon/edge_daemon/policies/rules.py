@@ -18,6 +18,7 @@ _CRITICAL_BELOW_C, _WARM_BELOW_C, _COOL_BELOW_C = 2.0, 7.0, 12.0  # the limit
 _EMPTY, _LOW, _GAUGE = 0.20, 0.50, 0.01  # of the battery; the last one keeps a gauge's noise from counting
 _SLOW, _QUICK = 0.9, 0.5  # of the limit: one rung down above, one up below
 _REMOTE = 0.6  # of the limit: a reply within this is worth asking for; the better of the values tried
+_LATE = 0.1  # of a second's requests: also slow
 _FORGET = 0.3  # weight of the newest second in the mean latency
 
 
@@ -31,14 +32,12 @@ class Seat:
         mean_ms: From request to answer here, smoothed (without waiting where only seconds are told); None until
             something was measured on this rung.
         since_s: When the action was last changed.
-        heard: Of replies within this second; then its end has nothing to add.
     """
 
     rung: int
     action: str | None = None
     mean_ms: float | None = None
     since_s: float = float("-inf")
-    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class Rules:
         if reply.action != seat.action:
             return seats
         took_ms = _smoothed(seat.mean_ms, reply.latency_ms + reply.waited_ms)
-        return (*seats[: reply.task], replace(seat, mean_ms=took_ms, heard=True), *seats[reply.task + 1 :])
+        return (*seats[: reply.task], replace(seat, mean_ms=took_ms), *seats[reply.task + 1 :])
 
     def _feel(self, felt: Felt, second: Second) -> Felt:
         used = None
@@ -118,12 +117,12 @@ class Rules:
     def _seat(self, index: int, seat: Seat, second: Second, felt: Felt) -> tuple[Seat, Verdict]:
         task, ladder, seen = self._setting.tasks[index], self._ladders[index], second.tasks[index]
         mean_ms = seat.mean_ms
-        if not seat.heard and seen.latencies_ms and seen.action == ladder[seat.rung].id:
+        if seen.latencies_ms and seen.action == ladder[seat.rung].id:
             mean_ms = _smoothed(mean_ms, sum(seen.latencies_ms) / len(seen.latencies_ms))
         may = second.now_s - seat.since_s >= DWELL_S
         rung, code = seat.rung, "holds"
         if may and mean_ms is not None and seat.action == ladder[rung].id:
-            if mean_ms > _SLOW * task.limit_ms and rung > 0:
+            if (mean_ms > _SLOW * task.limit_ms or seen.late > _LATE * seen.requests) and rung > 0:
                 rung, code = rung - 1, "latency"
             elif mean_ms < _QUICK * task.limit_ms and rung < len(ladder) - 1:
                 rung, code = rung + 1, "accuracy"
@@ -141,7 +140,7 @@ class Rules:
             kept_ms = mean_ms if rung == seat.rung else None
             seat = Seat(rung=rung, action=action, mean_ms=kept_ms, since_s=second.now_s)
         else:
-            seat, code = replace(seat, mean_ms=mean_ms, heard=False), "holds"
+            seat, code = replace(seat, mean_ms=mean_ms), "holds"
         assert seat.action is not None  # noqa: S101 - the first second decides
         numbers = () if mean_ms is None else (("mean_ms", mean_ms),)
         return seat, Verdict(task=index, action=seat.action, why=Why(code=code, numbers=numbers))

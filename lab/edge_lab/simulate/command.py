@@ -43,26 +43,33 @@ def run(args: argparse.Namespace) -> int:
         with atomic.storage_errors(args.log):
             args.log.mkdir(parents=True, exist_ok=True)
     jobs = [job for one in staged for job in one.jobs]
-    found: dict[int, Played] = {}
+    tried: dict[tuple[str, int], score.Tried] = {}
+    drawn: dict[str, tuple[int, Played]] = {}
     for number, played in crew.play_all(jobs, args.jobs or _cores()):
-        found[number] = played
+        job = jobs[number]
+        name = job.scenario.name
+        tried[name, job.seed] = score.tried(job.scenario, played)
         if args.log is not None:
-            logs.write(args.log, jobs[number], played)
+            logs.write(args.log, job, played)
+        if args.plot is not None and (name not in drawn or _is_drawn_before((number, played), drawn[name])):
+            drawn[name] = number, played
         if len(jobs) > 1:
-            say(f"edge: {jobs[number].scenario.name}, seed {played.seed} is played ({len(found)} of {len(jobs)})")
-    results, pages, at = [], [], 0
-    for one in staged:
-        played_here = [found[number] for number in range(at, at + len(one.jobs))]
-        results.append(score.result(one.scenario, played_here, one.notes))
-        pages.append((one, played_here))
-        at += len(one.jobs)
+            say(f"edge: {name}, seed {played.seed} is played ({len(tried)} of {len(jobs)})")
+    results = [
+        score.result(one.scenario, [tried[one.scenario.name, job.seed] for job in one.jobs], one.notes)
+        for one in staged
+    ]
     if args.plot is not None:
-        page = plot.page(
-            [plot.Shown(result=r, jobs=o.jobs, played=p) for r, (o, p) in zip(results, pages, strict=True)]
-        )
+        pairs = [(result, *drawn[result.scenario]) for result in results]
+        page = plot.page([plot.Shown(result=result, job=jobs[at], played=played) for result, at, played in pairs])
         atomic.write_bytes(args.plot, page.encode())
     emit(args, results[0] if len(results) == 1 else results, lambda: table.shown(results))
     return 0
+
+
+def _is_drawn_before(one: tuple[int, Played], other: tuple[int, Played]) -> bool:
+    """Of a scenario's seeds the first is drawn that can be held, else the first."""
+    return (bool(one[1].broken), one[0]) < (bool(other[1].broken), other[0])
 
 
 def _staged(path: Path, args: argparse.Namespace, policies: tuple[str, ...]) -> Staged:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _LEASH = Path(__file__).parents[1] / "_leash.py"
 _CHUNK = 1 << 20
+_PREFIX = 8  # bytes of a message's length
+# Where we found a policy's package, the child finds it, too.
+_CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import main; sys.exit(main())"
 
 
 def play_all(
@@ -80,7 +83,7 @@ class _Child:
 
     def __enter__(self) -> Self:
         self._popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), sys.executable, "-m", __name__],
+            [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), sys.executable, "-c", _CODE, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -101,7 +104,7 @@ class _Child:
         self.number = number
         assert self._popen.stdin is not None  # noqa: S101 - it was asked for
         with contextlib.suppress(BrokenPipeError):  # it is dead, which `heard` finds
-            self._popen.stdin.write(msgspec.json.encode(job) + b"\n")
+            self._popen.stdin.write(_framed(job))
             self._popen.stdin.flush()
 
     def heard(self) -> Played | None:
@@ -110,28 +113,31 @@ class _Child:
         if not chunk:
             raise PartDiedError(f"a process of the simulation ended with status {self._popen.wait()}")
         self._heard += chunk
-        if not self._heard.endswith(b"\n"):
+        if len(self._heard) < _PREFIX or len(self._heard) < _PREFIX + int.from_bytes(self._heard[:_PREFIX], "big"):
             return None
-        answer = msgspec.json.decode(self._heard, type=Played | Failed)
+        answer = msgspec.msgpack.decode(self._heard[_PREFIX:], type=Played | Failed)
         self._heard.clear()
         if isinstance(answer, Failed):
             raise PolicyFailedError(answer.what, where=answer.where, hint=answer.hint)
         return answer
 
 
+def _framed(value: object) -> bytes:
+    """MessagePack, since JSON has no infinity, after its length."""
+    packed = msgspec.msgpack.encode(value)
+    return len(packed).to_bytes(_PREFIX, "big") + packed
+
+
 def main() -> int:
     """The child: answer until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a policy prints is no answer
-    for line in sys.stdin.buffer:
+    while len(prefix := sys.stdin.buffer.read(_PREFIX)) == _PREFIX:
+        job = msgspec.msgpack.decode(sys.stdin.buffer.read(int.from_bytes(prefix, "big")), type=Job)
         try:
-            answer: Played | Failed = run(msgspec.json.decode(line, type=Job))
+            answer: Played | Failed = run(job)
         except PolicyFailedError as error:
             answer = Failed(what=error.what, where=error.where, hint=error.hint)
-        answers.write(msgspec.json.encode(answer) + b"\n")
+        answers.write(_framed(answer))
         answers.flush()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_lab.simulate.play import Run
 from edge_lab.simulate.scenario import Scenario
@@ -79,12 +83,32 @@ class Bounds:
     Attributes:
         regret_pct: Of the floor, against the clairvoyant.
         gap_pct: The clairvoyant's to its dual bound: mean, and `gap_pct_worst`.
+        took_s: Of processor time, for one run; the longest.
     """
 
     effective_accuracy: float
     regret_pct: float | None = None
     gap_pct: float | None = None
     gap_pct_worst: float | None = None
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One seed, without its timelines; the rows in the order of `policies`.
+
+    Attributes:
+        broken: The limits that even the smallest variant breaks.
+        decided_us: What each decision took; float32, shape `(seconds,)`.
+    """
+
+    seed: int
+    broken: tuple[str, ...]
+    policies: tuple[str, ...]
+    rows: tuple[Seeded, ...]
+    decided_us: tuple[NDArray[np.float32], ...]
+    oracle: Bounds | None
+    floor: Bounds | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,41 +130,58 @@ class Result:
     policies: tuple[Score, ...]
 
 
-def result(scenario: Scenario, played: Sequence[Played], notes: Sequence[str] = ()) -> Result:
+def tried(scenario: Scenario, played: Played) -> Tried:
+    """What is kept of one seed: its timelines may go."""
+    best = None if played.oracle is None else played.oracle.run
+    return Tried(
+        seed=played.seed,
+        broken=played.broken,
+        rows=tuple(_seeded(scenario, played, run) for run in played.runs),
+        decided_us=tuple(np.asarray(run.decision_us, dtype=np.float32) for run in played.runs),
+        policies=tuple(run.policy for run in played.runs),
+        oracle=None if played.oracle is None else _reached(played.oracle, None),
+        floor=None if played.floor is None else _reached(played.floor, best),
+    )
+
+
+def result(scenario: Scenario, seeds: Sequence[Tried], notes: Sequence[str] = ()) -> Result:
     """All of one scenario.
 
     Args:
         scenario: As it was played.
-        played: Its seeds, in order.
+        seeds: What came of each, in order.
         notes: What is to be said beside.
     """
-    infeasible = tuple(one.seed for one in played if not one.feasible)
-    counted = [one for one in played if one.feasible] or list(played)
+    infeasible = tuple(one.seed for one in seeds if one.broken)
+    counted = [one for one in seeds if not one.broken] or list(seeds)
     said = list(notes)
-    if len(infeasible) == len(played):
-        said.append(
-            "nothing can hold these limits in any seed: even the smallest variant breaks one, so all seeds count"
-        )
+    if len(infeasible) == len(seeds):
+        said.append(f"even the smallest variant breaks a limit in every seed, so all count: {_why(seeds)}")
     elif infeasible:
-        listed = ", ".join(map(str, infeasible))
-        said.append(f"left out, because even the smallest variant breaks a limit: seed {listed}")
+        said.append(f"left out, because even the smallest variant breaks a limit there: {_why(seeds)}")
     return Result(
         scenario=scenario.name,
         duration_s=scenario.duration_s,
-        seeds=tuple(one.seed for one in played),
+        seeds=tuple(one.seed for one in seeds),
         infeasible=infeasible,
         notes=tuple(said),
-        oracle=_bounds(counted, lambda one: one.oracle),
-        floor=_bounds(counted, lambda one: one.floor),
-        policies=tuple(_score(scenario, played, counted, index) for index in range(len(played[0].runs))),
+        oracle=_bounds([one.oracle for one in counted if one.oracle is not None]),
+        floor=_bounds([one.floor for one in counted if one.floor is not None]),
+        policies=tuple(_score(scenario, seeds, counted, index) for index in range(len(seeds[0].rows))),
     )
 
 
-def _score(scenario: Scenario, played: Sequence[Played], counted: Sequence[Played], index: int) -> Score:
-    seeded = [_seeded(scenario, one, one.runs[index]) for one in played]
-    seeds = {one.seed for one in counted}
-    these = [one for one in seeded if one.seed in seeds]
-    decided = sorted(us for one in counted for us in one.runs[index].decision_us)
+def _why(seeds: Sequence[Tried]) -> str:
+    """The limits, and the seeds in which each breaks."""
+    limits = dict.fromkeys(limit for one in seeds for limit in one.broken)
+    return "; ".join(
+        f"{limit} in seed {', '.join(str(one.seed) for one in seeds if limit in one.broken)}" for limit in limits
+    )
+
+
+def _score(scenario: Scenario, seeds: Sequence[Tried], counted: Sequence[Tried], index: int) -> Score:
+    these = [one.rows[index] for one in counted]
+    decided = np.concatenate([one.decided_us[index] for one in counted])
     regrets = [one.regret_pct for one in these if one.regret_pct is not None]
 
     def mean(of: Callable[[Seeded], float]) -> float:
@@ -151,7 +192,7 @@ def _score(scenario: Scenario, played: Sequence[Played], counted: Sequence[Playe
 
     switches = mean(lambda one: one.switches)
     return Score(
-        policy=played[0].runs[index].policy,
+        policy=seeds[0].policies[index],
         effective_accuracy=mean(lambda one: one.effective_accuracy),
         regret_pct=statistics.fmean(regrets) if regrets else None,
         late_pct=mean(lambda one: one.late_pct),
@@ -170,20 +211,19 @@ def _score(scenario: Scenario, played: Sequence[Played], counted: Sequence[Playe
             hot_pct=ends(lambda one: one.hot_pct),
             switches=ends(lambda one: one.switches),
         ),
-        seeds=tuple(seeded),
+        seeds=tuple(one.rows[index] for one in seeds),
     )
 
 
 def _seeded(scenario: Scenario, played: Played, run: Run) -> Seeded:
-    decided = sorted(run.decision_us)
-    limits = scenario.limits
+    decided = np.asarray(run.decision_us)
     return Seeded(
         seed=played.seed,
         feasible=played.feasible,
         effective_accuracy=run.effective_accuracy,
         regret_pct=None if played.oracle is None else regret_pct(run, played.oracle.run),
         late_pct=run.late_pct,
-        hot_pct=run.hot_pct(limits.temp_c),
+        hot_pct=run.hot_pct(scenario.limits.temp_c),
         alive_pct=run.alive_pct(until_s(scenario)),
         energy_wh=run.energy_wh[-1],
         switches=run.switches,
@@ -193,17 +233,28 @@ def _seeded(scenario: Scenario, played: Played, run: Run) -> Seeded:
     )
 
 
-def _bounds(counted: Sequence[Played], of: Callable[[Played], Bound | None]) -> Bounds | None:
-    found = [(one, bound) for one in counted if (bound := of(one)) is not None]
-    if not found:
-        return None
-    gaps = [bound.gap_pct for _, bound in found if bound.gap_pct is not None]
-    regrets = [regret_pct(bound.run, one.oracle.run) for one, bound in found if one.oracle not in {None, bound}]
+def _reached(bound: Bound, oracle: Run | None) -> Bounds:
     return Bounds(
-        effective_accuracy=statistics.fmean(bound.run.effective_accuracy for _, bound in found),
+        effective_accuracy=bound.run.effective_accuracy,
+        regret_pct=None if oracle is None else regret_pct(bound.run, oracle),
+        gap_pct=bound.gap_pct,
+        gap_pct_worst=bound.gap_pct,
+        took_s=bound.took_s,
+    )
+
+
+def _bounds(seeds: Sequence[Bounds]) -> Bounds | None:
+    """The mean of the seeds; of the time the longest."""
+    if not seeds:
+        return None
+    gaps = [one.gap_pct for one in seeds if one.gap_pct is not None]
+    regrets = [one.regret_pct for one in seeds if one.regret_pct is not None]
+    return Bounds(
+        effective_accuracy=statistics.fmean(one.effective_accuracy for one in seeds),
         regret_pct=statistics.fmean(regrets) if regrets else None,
         gap_pct=statistics.fmean(gaps) if gaps else None,
         gap_pct_worst=max(gaps, default=None),
+        took_s=max(one.took_s for one in seeds),
     )
 
 
@@ -218,6 +269,6 @@ def regret_pct(run: Run, oracle: Run) -> float:
     return 100 * (best - run.effective_accuracy) / best if best > 0 else 0.0
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Of sorted values; 0 where there are none."""
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+def quantile(values: NDArray[Any], share: float) -> float:
+    """The value that this share of all does not exceed; 0 where there are none."""
+    return float(np.quantile(values, share, method="lower")) if len(values) else 0.0

@@ -1,6 +1,6 @@
 """One seed of one scenario: every policy, the clairvoyant and the floor in the same world.
 
-A `Job` is what a process needs to play it, and `Played` what it tells; both cross a process border as JSON.
+A `Job` is what a process needs to play it, and `Played` what it tells; both cross a process border as MessagePack.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from edge_daemon.policies import registry
 from edge_daemon.policies.contract import Board, Factory
 from edge_lab.errors import PolicyFailedError
-from edge_lab.simulate import trace
+from edge_lab.simulate import oracle, trace
 from edge_lab.simulate.play import Run, play
 from edge_lab.simulate.scenario import Scenario
 from edge_lab.simulate.world import World, draw
@@ -42,25 +42,33 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """What the clairvoyant, or the floor, came to.
 
     Attributes:
-        gap_pct: To the dual bound, of the clairvoyant's own value.
+        gap_pct: The clairvoyant's, to its dual bound.
+        took_s: Of processor time.
     """
 
     run: Run
     gap_pct: float | None = None
+    took_s: float = 0.0
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True, tag="played"):
     """What came of it, the runs in the order of the job's policies.
 
     Attributes:
-        feasible: The smallest variant can hold the limits, so that a regret means something.
+        broken: The limits that even the smallest variant breaks, of `temp`, `battery` and `power`; a regret then
+            means nothing.
     """
 
     seed: int
-    feasible: bool
+    broken: tuple[str, ...]
     runs: tuple[Run, ...]
     oracle: Bound | None = None
     floor: Bound | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """Every limit can be held."""
+        return not self.broken
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -86,16 +94,19 @@ def run(job: Job) -> Played:
     world = world_of(job)
     return Played(
         seed=job.seed,
-        feasible=is_feasible(world),
+        broken=_broken(oracle.feasible(world)),
         runs=tuple(_played(world, name, registry.find(name)) for name in job.policies),
+        oracle=_clairvoyant(world) if job.oracle else None,
     )
 
 
-def is_feasible(world: World) -> bool:
-    """Whether the smallest variant holds temperature and battery in this world."""
-    smallest = play(world, "static-fast", registry.find("static-fast"), replies=False)
-    limits = world.setting
-    return smallest.hot_pct(limits.temp_c) == 0 and smallest.alive_pct(limits.until_s or world.seconds) == 100  # noqa: PLR2004 - percent
+def _broken(found: oracle.Feasibility) -> tuple[str, ...]:
+    return tuple(name for name in ("temp", "battery", "power") if not getattr(found, name))
+
+
+def _clairvoyant(world: World) -> Bound:
+    found = oracle.clairvoyant(world)
+    return Bound(run=found.run, gap_pct=found.gap_pct, took_s=found.took_s)
 
 
 def _played(world: World, name: str, factory: Factory) -> Run:

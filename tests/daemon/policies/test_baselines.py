@@ -115,7 +115,7 @@ def test_waiting_counts_for_rules_where_replies_are_told() -> None:
     reply = Replied(now_s=0.5, task=0, action="large", latency_ms=100.0, waited_ms=140.0)
     state, verdicts = policy.step(state, reply)
     assert verdicts == ()
-    _, (verdict,) = policy.step(state, slow(DWELL_S, "large", 100.0))
+    _, (verdict,) = policy.step(state, second(DWELL_S, "large"))
     assert verdict.action == "middle"
 
 
