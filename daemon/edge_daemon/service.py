@@ -24,6 +24,7 @@ from edge_daemon.apps import Apps
 from edge_daemon.clock import Clock, Steps, SystemClock
 from edge_daemon.commanding import Commanding
 from edge_daemon.config import Config, site, state_directory
+from edge_daemon.eventlog import EventLog
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
@@ -74,12 +75,16 @@ class Service:
         config: As loaded.
         socket: Of the local API; else the configuration's, else the usual place.
         clock: Of everything.
+        events: Where to note what the policy is told and decides; None notes nothing.
     """
 
-    def __init__(self, config: Config, *, socket: Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, *, socket: Path | None = None, clock: Clock | None = None, events: Path | None = None
+    ) -> None:
         self._config = config
         self._socket = socket or socket_path(config.api.socket)
         self._clock = clock or SystemClock()
+        self._events = events
         self._boot = new_token()
         self._started = self._clock.wall()
         self._tasks = TaskOwner()
@@ -169,6 +174,13 @@ class Service:
             site=site(config),
         )
         self._switcher.on_failed = self._policy_failed
+        if self._events is not None:
+            events = self._switcher.events = EventLog(self._events)
+
+            async def close() -> None:
+                events.close()
+
+            self._closing.append(("event log", close, STOP_S))
         self._recorder = Recorder(
             sample_every_s=telemetry.sample_every_s,
             telemetry_every_s=telemetry.telemetry_every_s,
@@ -458,17 +470,17 @@ class Service:
         return f"{models}{left_out}, {board}, {hub}, local API on {self._socket}"
 
 
-def run(config: Config, *, socket: Path | None = None) -> None:
+def run(config: Config, *, socket: Path | None = None, events: Path | None = None) -> None:
     """Run a daemon in this process until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
         EdgeError: It cannot start, or a vital part failed.
     """
-    asyncio.run(_run(config, socket))
+    asyncio.run(_run(config, socket, events))
 
 
-async def _run(config: Config, socket: Path | None) -> None:
-    service = Service(config, socket=socket)
+async def _run(config: Config, socket: Path | None, events: Path | None) -> None:
+    service = Service(config, socket=socket, events=events)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     first_s: list[float] = []
