@@ -130,10 +130,7 @@ def replay(path: Path, factory: Factory) -> Iterator[Replayed]:
         WireError: It is no such log.
     """
     with path.open("rb") as file:
-        try:
-            begin = msgspec.json.decode(file.readline(), type=_Begin)
-        except (msgspec.DecodeError, RecursionError) as cause:
-            raise WireError(f"no log of events: {cause}", where=str(path)) from cause
+        begin = _begin(file.readline(), path)
         state = load(begin.state)
         if state is None:
             raise WireError("the state it begins with is of another version", where=str(path))
@@ -149,3 +146,20 @@ def replay(path: Path, factory: Factory) -> Iterator[Replayed]:
             state, instructions = frame.step(state, event)
             decided = tuple(item.decision for item in instructions if isinstance(item, Decided))
             yield Replayed(event=event, recorded=line.decided, decided=decided, state=state)
+
+
+def began(path: Path) -> bytes:
+    """The state a log begins with, as `edge_daemon.policy.state.dump` gives it.
+
+    Raises:
+        WireError: It is no such log.
+    """
+    with path.open("rb") as file:
+        return _begin(file.readline(), path).state
+
+
+def _begin(line: bytes, path: Path) -> _Begin:
+    try:
+        return msgspec.json.decode(line, type=_Begin)
+    except (msgspec.DecodeError, RecursionError) as cause:
+        raise WireError(f"no log of events: {cause}", where=str(path)) from cause
