@@ -33,8 +33,6 @@ def main() -> int:
         RealLoop(Path(work), policy=args.policy, faster=args.faster) as loop,
     ):
         outcome = loop.run(args.seconds)
-        import shutil, os
-        if os.environ.get("KEEP"): shutil.copytree(work, os.environ["KEEP"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("s","board"))
     found = {"machine": f"{platform.machine()}, Python {platform.python_version()}", **asdict(outcome)}
     print(json.dumps(found) if args.json else "\n".join(f"{name:18}{value}" for name, value in found.items()))
     is_well = (

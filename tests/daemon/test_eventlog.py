@@ -50,7 +50,8 @@ EVENTS: tuple[Event, ...] = (
     AppJoined(app="a", model="digits", runs=("large", "small")),
     *(Tick(now_s=float(s), at=1e9 + s, conditions=Conditions(temp_c=50.0, temp_limit_c=75.0)) for s in range(3)),
     AppReported(
-        app="a", variant="large", calls=3, late=1, p50_ms=90.0, p95_ms=95.0, latencies_ms=(90.0,), slow_ms=95.0, now_s=2.5
+        app="a", variant="large", calls=3, late=1, p50_ms=90.0, p95_ms=95.0, latencies_ms=(90.0,), slow_ms=95.0,
+        now_s=2.5,
     ),
     Tick(now_s=3.0, at=1e9 + 3, conditions=Conditions(temp_c=80.0, temp_limit_c=75.0), until_s=500.0),
     ActivationFailed(app="a", variant="small", reason="no room"),

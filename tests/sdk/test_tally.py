@@ -29,6 +29,7 @@ def test_a_sample_is_from_all_over_the_window_and_in_the_order_it_came() -> None
 def test_a_call_far_above_what_is_usual_is_told_at_once_and_once_a_window() -> None:
     told: list[None] = []
     tally = counted(10.0, 11.0, 10.0, tally=Tally(lambda: told.append(None)))
+    tally.limit_ms = 33.0
     assert tally.take("a").slow_ms is None
     counted(15.0, tally=tally)
     assert told == []
@@ -41,6 +42,7 @@ def test_a_call_far_above_what_is_usual_is_told_at_once_and_once_a_window() -> N
 def test_what_is_usual_of_one_variant_says_nothing_of_another() -> None:
     told: list[None] = []
     tally = counted(1.0, 1.0, tally=Tally(lambda: told.append(None)))
+    tally.limit_ms = 60.0
     tally.take("a")
     tally.ran("b", 50.0)
     assert told == []
@@ -54,3 +56,14 @@ def test_a_late_call_is_slow_whatever_is_usual() -> None:
     counted(25.0, 26.0, tally=tally)
     taken = tally.take("a")
     assert (len(told), taken.late, taken.slow_ms) == (1, 2, 26.0)
+
+
+def test_what_is_slow_and_far_from_any_limit_can_wait_for_the_next_second() -> None:
+    told: list[None] = []
+    tally = counted(1.0, 1.0, tally=Tally(lambda: told.append(None)))
+    tally.take("a")
+    counted(9.0, tally=tally)
+    tally.limit_ms = 60.0
+    counted(9.0, tally=tally)
+    assert told == []
+    assert tally.take("a").slow_ms is None
