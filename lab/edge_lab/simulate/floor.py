@@ -11,13 +11,12 @@ the rest of the energy lasts if what comes is as expected, and it decides again 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Verdict, Why
+from edge_daemon.policies.contract import Event, Replied, Second, Verdict, Why
 from edge_lab.simulate.floor_chain import contention_of, link_of, local_of, rates_of
 from edge_lab.simulate.floor_value import HeatValue, Moves
 from edge_lab.simulate.oracle_heat import modes_of
@@ -59,7 +58,7 @@ class Floor:
         self._even = self._modes.gain.sum(axis=0) / SUBSTEPS
         self._networks = len(self._links[0].move) if self._links else 1
         self._moves = self._chain()
-        idle_c = (world.setting.board.idle_w * self._even)
+        idle_c = world.setting.board.idle_w * self._even
         self._idle_c = lambda ambient_c: (idle_c + ambient_c * self._modes.air_c) / (1 - self._modes.keep)
         room_c = self._modes.limit_c - float(self._idle_c(world.scenario.ambient.start_c).sum())
         contexts = len(self._moves.chain)
@@ -129,7 +128,7 @@ class Floor:
         gaps = [gap_s]
         if end > 1:
             gaps.append(float(world.arrive_s[end - 1] - world.arrive_s[end - 2]))
-        rate = 1 / max(gaps[-1] if gap_s <= gaps[-1] else gap_s, 1e-6)
+        rate = 1 / max(max(gaps[-1], gap_s), 1e-6)
         rates = self._rates.per_s
         place = int(np.abs(np.log((rates + 0.05) / (rate + 0.05))).argmin())
         contention = self._contention
@@ -267,7 +266,9 @@ class Floor:
                     here_quality, here_joules = here_quality + weight * one[0], here_joules + weight * one[1]
                 for link_state in range(len(network)):
                     asked = [
-                        self._remote_worth(place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow))
+                        self._remote_worth(
+                            place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow)
+                        )
                         for place, link in enumerate(self._links)
                     ]
                     quality.append([*here_quality, *(one[0] for one in asked)])
