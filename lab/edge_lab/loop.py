@@ -104,7 +104,7 @@ class RealLoop:
         self._profiles.mkdir()
         (self._profiles / "loop.toml").write_text(_profile(faster), encoding="utf-8")
         self._model = physics.of(profile.read(self._profiles / "loop.toml"))
-        self._batch, self.bundle, self._large_ms = _bundle(work / "digits-1.edge")
+        self._batch, self.bundle, self._large_ms = digits_bundle(work / "digits-1.edge")
         self._socket = work / "s"
         (work / "daemon.toml").write_text(_config(policy), encoding="utf-8")
         self._board = HeatedBoard(_made(work / "board"), self._model, ambient_c=_AMBIENT_C)
@@ -278,7 +278,7 @@ def _config(policy: str) -> str:
     )
 
 
-def _bundle(path: Path) -> tuple[int, Bundle, float]:
+def digits_bundle(path: Path) -> tuple[int, Bundle, float]:
     """The samples that make a call of the largest model long enough, the digit models as they are, and its time."""
     import numpy as np
 

@@ -18,10 +18,11 @@ The file `get_throttled` below `soc:firmware` is not read: it is deprecated, and
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from edge_daemon.sensors.files import Files
@@ -93,7 +94,8 @@ def fold(signals: Signals | None, heat: Heat | None) -> Throttle:
 
 def vcgencmd() -> Runner | None:
     """Asks a Raspberry Pi's firmware, where the program is there; it takes group `video`."""
-    program = shutil.which("vcgencmd")
+    places = (Path(folder, "vcgencmd") for folder in os.get_exec_path())
+    program = next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
     if program is None:
         return None
 
