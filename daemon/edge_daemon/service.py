@@ -30,9 +30,8 @@ from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
 from edge_daemon.policies import registry
-from edge_daemon.policies.contract import Board
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.setting import Site
+from edge_daemon.policy.setting import site_of
 from edge_daemon.policy.types import PolicyFailed
 from edge_daemon.position import Whereabouts
 from edge_daemon.probing import Prober
@@ -43,7 +42,6 @@ from edge_daemon.spool import Limits
 from edge_daemon.store import Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.tasks import TaskOwner
-from edge_sdk import physics
 from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
 from edge_sdk.local import AppReport, Status, socket_path
@@ -378,20 +376,8 @@ class Service:
         Raises:
             EdgeError: There is none of this name, or it cannot be imported.
         """
-        use, model = self._config.policy.use, physics.of(self._profile)
-        board = Board(
-            idle_w=model.idle_w,
-            r_c_per_w=model.r_c_per_w,
-            c_j_per_c=model.c_j_per_c,
-            clock_power=model.clock_power,
-            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
-        )
-        capacity_wh = None if model.battery is None else model.battery.capacity_wh
-        return Frame(
-            use=use,
-            factory=registry.find(use),
-            site=Site(board=board, capacity_wh=capacity_wh, switch_j=model.switch_j),
-        )
+        use = self._config.policy.use
+        return Frame(use=use, factory=registry.find(use), site=site_of(self._profile))
 
     def _policy_failed(self, failed: PolicyFailed) -> None:
         text = f"the policy {failed.policy} failed; what runs goes on: {failed.reason}"

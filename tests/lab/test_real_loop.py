@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_daemon.policies import registry
 from edge_lab.loop import Outcome, RealLoop
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,7 +24,7 @@ FASTER = 25.0  # the die's 14 s become half a second
 def outcome() -> Iterator[Outcome]:
     with (
         tempfile.TemporaryDirectory(prefix="edge-", dir="/tmp") as work,
-        RealLoop(Path(work), policy="alert", faster=FASTER) as loop,
+        RealLoop(Path(work), policy=registry.DEFAULT, faster=FASTER) as loop,
     ):
         yield loop.run(SECONDS)
 
