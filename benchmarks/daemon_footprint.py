@@ -2,7 +2,7 @@
 
 Starts `edge daemon run` in a directory of its own, alone or with a hub to reach (`--mqtt HOST:PORT`, which is tried and
 need not answer), lets it settle, and reads `/proc/PID` over an interval. RSS counts shared pages in full, PSS its share
-of them; USS is what would be free if the daemon ended.
+of them; USS is what would be free if the daemon ended, and private dirty what of that is no file's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,17 @@ def memory_mb(pid: int) -> dict[str, float]:
         name, _, rest = line.partition(":")
         found[name] = int(rest.split()[0])
     unique = found["Private_Clean"] + found["Private_Dirty"]
-    return {name: round(kb / 1024, 1) for name, kb in (("rss", found["Rss"]), ("pss", found["Pss"]), ("uss", unique))}
+    shown = (("rss", found["Rss"]), ("pss", found["Pss"]), ("uss", unique), ("private_dirty", found["Private_Dirty"]))
+    return {name: round(kb / 1024, 1) for name, kb in shown}
+
+
+def calling(rate: float, socket: Path) -> subprocess.Popen[bytes]:
+    """An app that calls its model so often."""
+    argv = ["--model", "digits", "--socket", str(socket), "--rate", str(rate), "--batch", "1"]
+    app = subprocess.Popen([sys.executable, "-m", "edge_lab.loop_app", *argv], stdout=subprocess.PIPE)
+    assert app.stdout is not None  # noqa: S101 - we asked for a pipe
+    app.stdout.readline()
+    return app
 
 
 def main() -> None:
@@ -44,6 +54,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to watch (default 20)")
     parser.add_argument("--bundle", help="serve this one")
     parser.add_argument("--mqtt", metavar="HOST:PORT", help="report there; imports paho")
+    parser.add_argument("--policy", help="which one decides")
+    parser.add_argument("--calls", type=float, metavar="RATE", help="let an app call a model so often a second")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-") as work:
@@ -53,10 +65,17 @@ def main() -> None:
         if args.mqtt:
             host, _, port = args.mqtt.rpartition(":")
             lines += ['device = {tenant = "bench", name = "footprint"}', f'mqtt = {{host = "{host}", port = {port}}}']
+        if args.policy:
+            lines.append(f'policy.use = "{args.policy}"')
+        if args.calls:
+            from edge_lab.loop import digits_bundle
+
+            digits_bundle(Path(work, "digits-1.edge"))
+            lines.append('models.digits = "digits-1.edge"')
         config = Path(work, "daemon.toml")
         config.write_text("\n".join(lines) + "\n")
         program = [sys.executable, "-c", "import sys; from edge_sdk.cli import main; sys.exit(main())"]
-        began = time.monotonic()
+        began, app = time.monotonic(), None
         daemon = subprocess.Popen(
             [*program, "daemon", "run", "--config", str(config), "--socket", str(Path(work, "s"))],
             stderr=subprocess.DEVNULL,
@@ -67,6 +86,7 @@ def main() -> None:
                     sys.exit("the daemon does not start: run it by hand")
                 time.sleep(0.01)
             started_s = time.monotonic() - began
+            app = calling(args.calls, Path(work, "s")) if args.calls else None
             time.sleep(SETTLE_S)
             before_s, before = cpu_s(daemon.pid), time.monotonic()
             time.sleep(args.seconds)
@@ -80,6 +100,9 @@ def main() -> None:
                 "files": len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())),
             }
         finally:
+            if app is not None:
+                app.terminate()
+                app.communicate(timeout=20)
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(20)
     print(json.dumps(result, indent=2) if args.json else "\n".join(f"{k:22}{v}" for k, v in result.items()))

@@ -8,12 +8,9 @@ directory can tell the abandoned from those still being written, and removes the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +58,8 @@ def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryI
     Raises:
         StorageError: It could not be written; the old content stands.
     """
+    import tempfile  # half a megabyte that who only reads does without; so below
+
     target = Path(path)
     with storage_errors(target):
         _sweep(target.parent)
@@ -92,6 +91,8 @@ def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         StorageError: It could not be written; what stood at `path` stands.
     """
+    import tempfile
+
     target = Path(path)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +175,8 @@ def _swap_in(new: Path, target: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; False where kernel, C library or file system cannot."""
+    import ctypes
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:  # glibc before 2.28, musl
         return False
@@ -201,6 +204,8 @@ def _move_back(target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

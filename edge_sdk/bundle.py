@@ -16,8 +16,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -281,6 +279,8 @@ def write(
     wanted = {variant.blob for variant in manifest.variants}
     if missing := wanted - blobs.keys():
         raise BlobMismatchError(f"blob {min(missing)[:12]} is not given", where=str(path))
+    import shutil
+
     with _replacing(path) as folder:
         for digest in wanted:
             shutil.copyfile(blobs[digest], folder / BLOBS / digest)
@@ -320,6 +320,8 @@ def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Path:
         StorageError: It could not be written.
         BlobMismatchError: A blob is not what the manifest says.
     """
+    import tarfile
+
     target = Path(path)
     names = [MANIFEST, *(n for n in (EVIDENCE, REPORT) if os.path.lexists(bundle.path / n))]
     names += sorted({str(bundle.blob(v).relative_to(bundle.path)) for v in bundle.manifest.variants})

@@ -128,7 +128,7 @@ class AppReport(Wire, frozen=True, kw_only=True):
         p50_ms: Of the calls of `active` in this window only.
         arrived: Calls that came, also those that still wait (since 2, like all that follow).
         latencies_ms: Some inferences of `active`, in the order they came.
-        slow_ms: The slowest inference that was late, or took more than 1.6 times the usual median.
+        slow_ms: The slowest inference that was late, or took more than 1.6 times the usual and half of the limit.
         runs: The variants it can run, once after it has opened the bundle.
         computes_on: Who computes now: `cpu`, or the delegate.
         usage: Of the accelerator, where it has one.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 MAX_TIMES = 4096  # of one window: at more than that a second, a sample of them tells the percentiles as well
 MAX_SAMPLE = 20
-SLOW = 1.6  # times the usual median: what may be the begin of contention, and is told at once
+SLOW = 1.6  # times the usual median: what may be the begin of contention, and is told at once,
+NEAR = 0.5  # of the limit: where it matters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class Taken:
 
     Attributes:
         sample_ms: Some of them, from all over the window.
-        slow_ms: The slowest of those that were late or took much longer than usual.
+        slow_ms: The slowest of those that were late, or took much longer than usual and are near the limit.
     """
 
     variant: str
@@ -61,7 +62,13 @@ class Tally:
             limit, usual = self.limit_ms, self._usual
             is_late = limit is not None and ms > limit
             self._late += is_late
-            if is_late or (usual is not None and ms > SLOW * usual[1] and usual[0] == variant):
+            if is_late or (
+                limit is not None
+                and usual is not None
+                and ms > NEAR * limit
+                and ms > SLOW * usual[1]
+                and usual[0] == variant
+            ):
                 is_first = self._slow_ms is None
                 self._slow_ms = ms if self._slow_ms is None else max(ms, self._slow_ms)
         if is_first:

@@ -10,7 +10,7 @@ a part of the payload that another decoder might read differently, so this is ha
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 from typing import Annotated, Any, TypeVar
 
@@ -58,7 +58,7 @@ class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 def new_token() -> str:
     """A fresh random `Token` of 128 bits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def encode(value: Any) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
-from edge_sdk.local import Done, Explanation, LocalClient, PinRequest, PreferRequest, Status, UnpinRequest
+from edge_sdk.local import AppStatus, Done, Explanation, LocalClient, PinRequest, PreferRequest, Status, UnpinRequest
 from edge_sdk.mqtt import Conditions, ModelState
 from edge_sdk.preference import Preference
 from edge_sdk.wire import encode
@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     logs.configure("info")
     loaded = config.load(config.find(args.config))
     logs.configure("debug" if args.debug else loaded.log.level)
-    service.run(loaded, socket=Path(args.socket) if args.socket else None)
+    events = Path(args.record_events) if args.record_events else None
+    service.run(loaded, socket=Path(args.socket) if args.socket else None, events=events)
     return 0
 
 
@@ -184,10 +185,22 @@ def _status_lines(answer: Status) -> Iterator[str]:
                 _ms(app.p50_ms),
                 _ms(app.p95_ms),
                 str(app.calls),
+                _on(app),
+                "-" if app.most_per_s is None else f"{app.most_per_s:.3g}",
             )
             for app in answer.apps
         ]
-        yield table(("app", "pid", "model", "runs", "p50 ms", "p95 ms", "calls"), rows, right=frozenset({1, 4, 5, 6}))
+        heads = ("app", "pid", "model", "runs", "p50 ms", "p95 ms", "calls", "on", "advised a second")
+        yield table(heads, rows, right=frozenset({1, 4, 5, 6, 8}))
+
+
+def _on(app: AppStatus) -> str:
+    """What computes, how hot it is, and how often it fell out."""
+    usage = app.usage
+    shown = app.computes_on or "-"
+    if usage is not None and usage.temp_c is not None:
+        shown += f", {usage.temp_c:.0f} C"
+    return shown + (f", fell out {usage.restarts} times" if usage is not None and usage.restarts else "")
 
 
 def _model_row(name: str, model: ModelState) -> tuple[str, ...]:

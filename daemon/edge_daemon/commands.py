@@ -20,6 +20,11 @@ def _takes_run(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="TOML, else EDGE_DAEMON_CONFIG, else /etc/edge/daemon.toml, else all defaults"
     )
     parser.add_argument("--socket", metavar="PATH", help="where to serve the local API; wins over the configuration")
+    parser.add_argument(
+        "--record-events",
+        metavar="FILE",
+        help="note what the policy is told and decides, to replay it (256 MiB at most)",
+    )
 
 
 def _takes_explain(parser: argparse.ArgumentParser) -> None:

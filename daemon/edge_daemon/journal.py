@@ -6,15 +6,18 @@ Where no hub is configured nothing is kept: there is nobody who would ever fetch
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from edge_daemon.clock import Clock
 from edge_daemon.lanes import Lane
 from edge_daemon.logs import Seldom
 from edge_daemon.spool import Message
 from edge_daemon.store import Store
-from edge_daemon.uplink import Uplink
 from edge_sdk.errors import StorageError
 from edge_sdk.mqtt import Event, Tele
+
+if TYPE_CHECKING:
+    from edge_daemon.uplink import Uplink  # a megabyte of paho that only a daemon with a hub needs
 
 log = logging.getLogger(__name__)
 

@@ -24,16 +24,17 @@ from edge_daemon.apps import Apps
 from edge_daemon.clock import Clock, Steps, SystemClock
 from edge_daemon.commanding import Commanding
 from edge_daemon.config import Config, site, state_directory
+from edge_daemon.eventlog import EventLog
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
 from edge_daemon.policies import registry
-from edge_daemon.policies.contract import Board
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.setting import Site
+from edge_daemon.policy.setting import site_of
 from edge_daemon.policy.types import PolicyFailed
 from edge_daemon.position import Whereabouts
+from edge_daemon.probing import Prober
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -41,7 +42,6 @@ from edge_daemon.spool import Limits
 from edge_daemon.store import Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.tasks import TaskOwner
-from edge_sdk import physics
 from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
 from edge_sdk.local import AppReport, Status, socket_path
@@ -73,12 +73,16 @@ class Service:
         config: As loaded.
         socket: Of the local API; else the configuration's, else the usual place.
         clock: Of everything.
+        events: Where to note what the policy is told and decides; None notes nothing.
     """
 
-    def __init__(self, config: Config, *, socket: Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, *, socket: Path | None = None, clock: Clock | None = None, events: Path | None = None
+    ) -> None:
         self._config = config
         self._socket = socket or socket_path(config.api.socket)
         self._clock = clock or SystemClock()
+        self._events = events
         self._boot = new_token()
         self._started = self._clock.wall()
         self._tasks = TaskOwner()
@@ -106,6 +110,7 @@ class Service:
             await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
+                _give_back()
                 notify.notify(f"READY=1\nSTATUS=serving {len(self._catalogue.served)} models on {self._socket}")
                 log.info("%s is ready: %s", SOFTWARE, self._summary())
                 await asyncio.wait({ending, failing}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,19 +173,29 @@ class Service:
             site=site(config),
         )
         self._switcher.on_failed = self._policy_failed
+        if self._events is not None:
+            events = self._switcher.events = EventLog(self._events)
+
+            async def close() -> None:
+                events.close()
+
+            self._closing.append(("event log", close, STOP_S))
         self._recorder = Recorder(
             sample_every_s=telemetry.sample_every_s,
             telemetry_every_s=telemetry.telemetry_every_s,
             now_s=self._clock.monotonic(),
         )
         self._remarks = Remarks()
+        measurer = ChildMeasurer(self._catalogue)
+        self._prober = Prober(measurer, self._switcher.feed, self._clock, self._tasks.once)
+        self._switcher.on_try = self._prober.wanted
         self._commanding = Commanding(
             self._switcher,
             self._store,
             self._store_lane,
             self._clock,
             recorder=self._recorder,
-            measurer=ChildMeasurer(self._catalogue),
+            measurer=measurer,
             tasks=self._tasks,
             state=self._state,
         )
@@ -295,6 +310,7 @@ class Service:
             await self._sense()
             self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
             await self._switcher.tick(self._conditions)
+            self._prober.look(calm=self._switcher.is_calm, load_pct=self._conditions.load_pct)
             for app in self._apps.gone(self._clock.monotonic()):
                 await self._api.leave(app, "its process is dead, or it was silent for too long")
             self._ticked_s = self._clock.monotonic()
@@ -360,20 +376,8 @@ class Service:
         Raises:
             EdgeError: There is none of this name, or it cannot be imported.
         """
-        use, model = self._config.policy.use, physics.of(self._profile)
-        board = Board(
-            idle_w=model.idle_w,
-            r_c_per_w=model.r_c_per_w,
-            c_j_per_c=model.c_j_per_c,
-            clock_power=model.clock_power,
-            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
-        )
-        capacity_wh = None if model.battery is None else model.battery.capacity_wh
-        return Frame(
-            use=use,
-            factory=registry.find(use),
-            site=Site(board=board, capacity_wh=capacity_wh, switch_j=model.switch_j),
-        )
+        use = self._config.policy.use
+        return Frame(use=use, factory=registry.find(use), site=site_of(self._profile))
 
     def _policy_failed(self, failed: PolicyFailed) -> None:
         text = f"the policy {failed.policy} failed; what runs goes on: {failed.reason}"
@@ -386,7 +390,9 @@ class Service:
         self._conditions = msgspec.structs.replace(conditions, played=True) if played else conditions
 
     def _used(self, app: str, model: str, report: AppReport) -> None:
-        """Count the time that calls took on an accelerator, whose driver may not."""
+        """Count the time that calls took on an accelerator, whose driver may not, and note that there were calls."""
+        if report.calls:
+            self._prober.called()
         delegate = report.computes_on
         if delegate is None:  # an app of before it said so
             served = self._catalogue.served.get(model)
@@ -453,17 +459,26 @@ class Service:
         return f"{models}{left_out}, {board}, {hub}, local API on {self._socket}"
 
 
-def run(config: Config, *, socket: Path | None = None) -> None:
+def run(config: Config, *, socket: Path | None = None, events: Path | None = None) -> None:
     """Run a daemon in this process until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
         EdgeError: It cannot start, or a vital part failed.
     """
-    asyncio.run(_run(config, socket))
+    asyncio.run(_run(config, socket, events))
 
 
-async def _run(config: Config, socket: Path | None) -> None:
-    service = Service(config, socket=socket)
+def _give_back() -> None:
+    """Let the kernel have what importing and hashing took and freed, which glibc keeps: about 2 of 24 MB."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # malloc_trim(3); other C libraries have none
+    if trim is not None:
+        trim(0)
+
+
+async def _run(config: Config, socket: Path | None, events: Path | None) -> None:
+    service = Service(config, socket=socket, events=events)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     first_s: list[float] = []

@@ -17,9 +17,11 @@ from edge_daemon.apps import App, Apps
 from edge_daemon.catalogue import Catalogue
 from edge_daemon.clock import Clock
 from edge_daemon.errors import UnknownModelError
+from edge_daemon.eventlog import EventLog
 from edge_daemon.lanes import Lane
 from edge_daemon.logs import Seldom
 from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.safety import is_calm
 from edge_daemon.policy.setting import is_deadline_tighter, limit_ms
 from edge_daemon.policy.state import PolicyState, dump, initial, load
 from edge_daemon.policy.types import (
@@ -55,6 +57,8 @@ _WISHES = "wishes"
 SLOW_STEP_S: Final = 0.05
 _LOG_EVERY_S: Final = 60.0
 
+_Heard = tuple[Event, Sequence[Instruction]]
+
 
 class Switcher:
     """The policy at work.
@@ -70,6 +74,7 @@ class Switcher:
     Attributes:
         changes: Counts what a hub would like to know: decisions, pins, preferences, confirmed switches.
         position: Where the board is, as last found out; None while that is not known.
+        events: Notes what the policy is told and decides, for `replay`; None where nobody asked for that.
         on_try: Times a variant in idle time.
         on_failed: Tells the hub of a policy that failed.
     """
@@ -97,6 +102,7 @@ class Switcher:
         self._slow = Seldom(_LOG_EVERY_S)
         self._site = site
         self._wishes = Wishes()
+        self.events: EventLog | None = None
         self.on_try: Callable[[Try], None] = lambda _: None
         self.on_failed: Callable[[PolicyFailed], None] = lambda _: None
         self.changes = 0
@@ -112,6 +118,8 @@ class Switcher:
         wishes = None if words is None else wishing.load(words)
         if words is not None and wishes is None:
             log.warning("the kept preferences can't be read and are forgotten")
+        if self.events is not None:
+            self.events.begin(self._frame, self._state)
         self._wishes = wishes or carried(before if words is None else None)
         new = [m for m in self._catalogue.served.values() if before is None or before.model(m.name) is None]
         unsaid = [m for m in new if self._wishes.word(m.name) is None]
@@ -124,6 +132,11 @@ class Switcher:
         """What the policy knows now."""
         return self._state
 
+    @property
+    def is_calm(self) -> bool:
+        """Nothing that no policy may break is near: neither heat nor throttling nor a low charge."""
+        return is_calm(self._state)
+
     async def tick(self, conditions: Conditions) -> None:
         """A second has passed, and this is sensed."""
         until_s = self.board_limits().until_s
@@ -134,8 +147,8 @@ class Switcher:
     async def feed(self, *events: Event | AppWish) -> None:
         """Step; what is learned is saved by the next `save`."""
         async with self._turn:
-            self._state, self._wishes, instructions = self._steps(events)
-            self._carry_out(instructions)
+            self._state, self._wishes, heard = self._steps(events)
+            self._carry_out(heard)
 
     async def commit(
         self,
@@ -151,7 +164,7 @@ class Switcher:
             StorageError: It could not be committed; the policy is as before.
         """
         async with self._turn:
-            state, wishes, instructions = self._steps(events)
+            state, wishes, heard = self._steps(events)
             payload, words = dump(state), wishing.dump(wishes)
             now = self._clock.wall()
             stored = await self._lane.run(
@@ -161,7 +174,7 @@ class Switcher:
             )
             self._state, self._wishes, self._saved = state, wishes, payload
             self.changes += 1
-            self._carry_out(instructions)
+            self._carry_out(heard)
         return stored
 
     async def save(self) -> None:
@@ -250,17 +263,17 @@ class Switcher:
     def _scene(self) -> Scene:
         return self._wishes.scene(self._site, self._clock.monotonic())
 
-    def _steps(self, events: Sequence[Event | AppWish]) -> tuple[PolicyState, Wishes, list[Instruction]]:
-        """What would be after these events."""
+    def _steps(self, events: Sequence[Event | AppWish]) -> tuple[PolicyState, Wishes, list[_Heard]]:
+        """What would be after these events, and what the policy was told and answered on the way."""
         state, wishes = self._state, self._wishes
         now_s, at = self._clock.monotonic(), self._clock.wall()
-        instructions: list[Instruction] = []
+        heard: list[_Heard] = []
         began_s = time.perf_counter()
         for event in events:
             wishes, told = hear(wishes, event, state, self._site, now_s=now_s, at=at, position=self.position)
             for one in told:
-                state, more = self._frame.step(state, one)
-                instructions.extend(more)
+                state, instructions = self._frame.step(state, one)
+                heard.append((one, instructions))
         took_s = time.perf_counter() - began_s
         held_back = self._slow.allows(now_s) if took_s > SLOW_STEP_S else None
         if held_back is not None:
@@ -268,10 +281,12 @@ class Switcher:
                 "the policy %s took %.0f ms to decide; the daemon waits for it meanwhile (%d more such held back)",
                 self._frame.use, 1e3 * took_s, held_back,
             )  # fmt: skip
-        return state, wishes, instructions
+        return state, wishes, heard
 
-    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
-        for instruction in instructions:
+    def _carry_out(self, heard: Sequence[_Heard]) -> None:
+        if self.events is not None:
+            self.events.heard(heard)
+        for instruction in (item for _, instructions in heard for item in instructions):
             if not isinstance(instruction, Assign | Try):
                 self.changes += 1
             match instruction:

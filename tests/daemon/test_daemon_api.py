@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from daemon_stage import DaemonProcess, reporting, serving, until
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
 from edge_sdk.local import (
+    SPEAKS,
     AppPin,
     AppPrefer,
     AppReport,
+    AppUsage,
     Assignment,
     Done,
     Explanation,
@@ -304,3 +307,38 @@ def test_an_operators_order_is_told_to_the_hub(daemon: MakeDaemon, digits: Bundl
     with LocalClient(board.socket) as client:
         order(client, "pin", PinRequest(model="digits", variant="quick"))
     assert board.status().spooled > before
+
+
+def test_an_app_of_the_first_version_is_told_nothing_it_does_not_know(board: DaemonProcess) -> None:
+    connection = _UnixConnection(board.socket, 10.0)
+    connection.connect()
+
+    def ask(method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return found
+
+    app = ask("POST", "/v1/apps", {"model": "digits"})
+    assert set(app) == {"app", "model", "bundle", "assignment"}
+    told = ask("POST", f"/v1/apps/{app['app']}/report", {"active": "exact", "calls": 3, "p50_ms": 1.0, "p95_ms": 2.0})
+    connection.close()
+    for assignment in (app["assignment"], told):
+        assert set(assignment) <= {"serial", "variant", "because", "pinned_by", "max_latency_ms"}
+        assert set(assignment["because"]) <= {"code", "text", "runner_up"}
+
+
+def test_an_app_says_what_it_can_run_and_how_its_accelerator_fares(board: DaemonProcess, client: LocalClient) -> None:
+    app = register(client, speaks=SPEAKS + 5, runs=("exact", "fast"))
+    assert app.speaks == SPEAKS
+    usage = AppUsage(name="edgetpu:usb:0", busy_pct=12.5, temp_c=60.0, limit_c=85.0, restarts=1)
+    report(client, app, "exact", arrived=12, latencies_ms=(1.0, 2.0), computes_on="edgetpu:usb:0", usage=usage)
+    (shown,) = board.status().apps
+    assert (shown.computes_on, shown.usage) == ("edgetpu:usb:0", usage)
+
+
+def test_an_app_that_can_run_one_variant_is_told_to_run_that(client: LocalClient) -> None:
+    other = "fast" if register(client).assignment.variant != "fast" else "exact"
+    app = register(client, speaks=SPEAKS, runs=(other,))
+    assert app.assignment.variant == other
+    both = ("exact", "fast")
+    assert report(client, app, other, runs=both).variant in both

@@ -66,7 +66,7 @@ def sentence(
         text += f" instead of {shown(old)}"
     if why.runner_up is not None:
         text += f"; next is {why.runner_up}"
-        if why.margin is not None and math.isfinite(why.margin):
+        if why.margin is not None and 0 <= why.margin < math.inf:
             text += f", {_number(why.margin)} points a request behind"
     numbers = [_told(name, value, metered=metered) for name, value in why.numbers[:_MOST_NUMBERS]]
     if numbers:

@@ -8,11 +8,13 @@ harms nobody who does not use it.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_daemon.errors import PolicyImportError, UnknownPolicyError
 from edge_daemon.policies.contract import GROUP, Factory
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BUILT_IN: Final = {
     "optimal": "edge_daemon.policies.optimal:Optimal",
@@ -47,6 +49,8 @@ def find(name: str) -> Factory:
 
 
 def _plugged() -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points  # half a megabyte that only other packages' policies need
+
     return tuple(point for point in entry_points(group=GROUP) if point.name not in BUILT_IN)
 
 

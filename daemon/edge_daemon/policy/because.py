@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_daemon.policies.contract import Action, Setting, Why
 from edge_daemon.policies.explain import sentence
 from edge_daemon.policy.setting import is_deadline_tighter
@@ -31,7 +33,7 @@ def because(
     setting: Setting | None = None if state.plugged is None else state.plugged.setting
     old = model.current
     text = sentence(
-        why,
+        replace(why, code=code),
         setting,
         None if old is None else action(old),
         action(new),

@@ -34,6 +34,13 @@ class Ceiling:
     cause: str
 
 
+def is_calm(state: PolicyState) -> bool:
+    """Nothing of it is near: some degrees are left, nobody throttles, the charge is not low."""
+    limit, temp_c = limit_c(state), assumed_c(state)
+    is_cool = limit is None or temp_c is None or limit - temp_c >= tables.CALM_C
+    return is_cool and not state.heat and not state.charge and state.throttle is Throttle.NONE
+
+
 def ceiling(state: PolicyState) -> Ceiling | None:
     """The strictest of what binds now; None where the policy is free."""
     found: list[Ceiling] = []

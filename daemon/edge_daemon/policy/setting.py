@@ -18,6 +18,8 @@ from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import limit_c
 from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
+from edge_sdk import physics
+from edge_sdk.facts import Profile
 from edge_sdk.preference import Mode
 
 _LEAST_MS = 1e-3
@@ -40,6 +42,26 @@ class Site:
 
 
 BARE = Site()
+
+
+def site_of(profile: Profile | None) -> Site:
+    """What a profile says; of a board without one, what is taken for true of any.
+
+    Raises:
+        ImpossibleProfileError: It says what cannot be.
+    """
+    model = physics.of(profile)
+    return Site(
+        board=Board(
+            idle_w=model.idle_w,
+            r_c_per_w=model.r_c_per_w,
+            c_j_per_c=model.c_j_per_c,
+            clock_power=model.clock_power,
+            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
+        ),
+        capacity_wh=None if model.battery is None else model.battery.capacity_wh,
+        switch_j=model.switch_j,
+    )
 
 
 def setting_of(state: PolicyState, site: Site) -> Setting:

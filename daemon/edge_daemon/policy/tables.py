@@ -31,6 +31,8 @@ class Band:
 # degree, so only what is clearly beyond it is taken out of its hands.
 HEAT = (Band(name="critical", enter=-2.0, leave=2.0),)
 
+CALM_C = 6.0  # so many degrees are left where there is time for what is not urgent
+
 # Percent of charge while discharging; 3 to 4 points of hysteresis are more than a gauge's noise under load.
 CHARGE = (Band(name="low", enter=20.0, leave=24.0), Band(name="critical", enter=8.0, leave=11.0))
 # The same where the policy knows the energy left and how long it has to last: it spends down to a reserve of 3 %.
