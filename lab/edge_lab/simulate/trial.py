@@ -6,7 +6,10 @@ A `Job` is what a process needs to play it, and `Played` what it tells; both cro
 from __future__ import annotations
 
 import functools
+import importlib
+import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -97,6 +100,7 @@ def run(job: Job) -> Played:
         broken=_broken(oracle.feasible(world)),
         runs=tuple(_played(world, name, registry.find(name)) for name in job.policies),
         oracle=_clairvoyant(world) if job.oracle else None,
+        floor=_floor(world) if job.floor else None,
     )
 
 
@@ -119,6 +123,12 @@ def _played(world: World, name: str, factory: Factory) -> Run:
             where=f"{world.scenario.name}, seed {world.seed}",
             hint="a policy answers a second with one verdict for each task, with an action of its setting",
         ) from cause
+
+
+def _floor(world: World) -> Bound:
+    causal: Any = importlib.import_module("edge_lab.simulate.floor")
+    began = time.process_time()
+    return Bound(run=causal.causal_floor(world), took_s=time.process_time() - began)
 
 
 @functools.lru_cache(maxsize=4)
