@@ -59,11 +59,13 @@ __all__ = [
     "load",
     "load_all",
     "match",
+    "path_of",
     "read",
     "recognise",
 ]
 
 PROFILES_VARIABLE = "EDGE_PROFILES"
+_LONGEST_CHAIN: Final = 8  # of profiles that extend one another
 _MOST_LEFT_OUT: Final = 8  # each is an event for the hub
 _MAX_BOARD_CHARS = 200  # a birth that tells the board must be one the hub takes
 # What names a profile and the boards it means: one made from it for another purpose takes none of it over.
@@ -91,6 +93,18 @@ def directories() -> tuple[Path, ...]:
     return site, shipped
 
 
+def path_of(id: str) -> Path:  # noqa: A002 - as for `load`
+    """The file that counts for this id.
+
+    Raises:
+        UnknownProfileError: There is none.
+    """
+    for path in _files():
+        if path.stem == id:
+            return path
+    raise UnknownProfileError(f"no profile {id[:80]!r}", hint=f"there are {', '.join(ids())}")
+
+
 def ids() -> tuple[str, ...]:
     """The ids of all profiles, sorted."""
     return tuple(sorted({path.stem for path in _files()}))
@@ -109,10 +123,7 @@ def load(id: str) -> Profile:  # noqa: A002 - `id` is the field's name everywher
         UnknownProfileError: There is none.
         ProfileError: Its file is malformed.
     """
-    for path in _files():
-        if path.stem == id:
-            return read(path)
-    raise UnknownProfileError(f"no profile {id[:80]!r}", hint=f"there are {', '.join(ids())}")
+    return read(path_of(id))
 
 
 def read(path: str | os.PathLike[str]) -> Profile:
@@ -145,9 +156,11 @@ def _plain(source: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = said.get("extends")
     if not isinstance(base, str):
         return said
-    seen = (*seen, source.resolve())
+    seen = (*seen, source.absolute())
+    if len(seen) > _LONGEST_CHAIN:
+        raise ProfileError(f"more than {_LONGEST_CHAIN} profiles extend one another", where=str(source))
     below = [path for path in _files() if path.stem == base]
-    left = next((path for path in below if path.resolve() not in seen), None)
+    left = next((path for path in below if path.absolute() not in seen), None)
     if left is None:
         what = f"extends {base[:80]!r}, which extends it" if below else f"extends {base[:80]!r}, which is not there"
         raise ProfileError(what, where=str(source), hint=f"there are {', '.join(ids())}")
@@ -209,12 +222,15 @@ class Recognised:
     left_out: tuple[str, ...] = ()
 
 
-def recognise(root: str | os.PathLike[str] = "/", named: str | None = None) -> Recognised:
+def recognise(
+    root: str | os.PathLike[str] = "/", named: str | None = None, *, machine: str | None = None
+) -> Recognised:
     """As `load` or `match`, but a malformed file is left out and told: the next one of that id counts, if there is one.
 
     Args:
         root: Of the board's files.
         named: The id that the configuration names; without one the board is matched.
+        machine: What `platform.machine()` says, where it is another one's root.
 
     Raises:
         UnknownProfileError: No file has the id that is named.
@@ -230,7 +246,7 @@ def recognise(root: str | os.PathLike[str] = "/", named: str | None = None) -> R
         except ProfileError as error:
             left_out.append(str(error))
     if named is None:
-        profile = _matching(list(found.values()), Path(root))
+        profile = _matching(list(found.values()), Path(root), machine)
     else:
         profile = found.get(named) if found or left_out else load(named)
     if len(left_out) > _MOST_LEFT_OUT:

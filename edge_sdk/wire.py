@@ -47,6 +47,9 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 Millis = Annotated[float, Meta(ge=0, le=86_400_000)]
 Celsius = Annotated[float, Meta(ge=-100, le=250)]
 Watts = Annotated[float, Meta(ge=0, le=10_000)]
+WattHours = Annotated[float, Meta(ge=0, le=1e6)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Mbps = Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

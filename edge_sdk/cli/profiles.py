@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edge_sdk import physics
 from edge_sdk import profile as profiles
 from edge_sdk.cli.output import emit, table
 from edge_sdk.profile import Basis, Board, Fact, Profile
+
+_ROOM_C = 25.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +123,28 @@ def show(args: argparse.Namespace) -> int:
 
     def text() -> str:
         rows = [(line.name, line.text, line.basis.value, line.source) for line in lines(found)]
+        own = found.extends and f" It extends {found.extends} in {profiles.path_of(found.id)}."
         ran = "This project was run on it." if found.hardware_tested else "This project was not yet run on it."
         facts = table(("fact", "value", "basis", "source"), rows)
         notes = "\n".join(f"- {note}" for note in found.notes)
-        return "\n\n".join((f"{found.id}: {found.name}. {ran}", facts, _variants(found), notes))
+        parts = (f"{found.id}: {found.name}. {ran}{own or ''}", facts, _heat(found), _variants(found), notes)
+        return "\n\n".join(part for part in parts if part)
 
     emit(args, found, text)
     return 0
+
+
+def _heat(profile: Profile) -> str:
+    """What follows from the figures of its heat, in a sentence; nothing where there are none."""
+    if profile.board is None or profile.board.r_c_per_w is None:
+        return ""
+    model = physics.of(profile)
+    share = min(1.0, model.sustained_w(_ROOM_C) / model.cpu_w)
+    mark = " (estimated)" if model.estimated & {"idle_w", "r_c_per_w", "cpu_w"} else ""
+    return (
+        f"In air of {_ROOM_C:g} C it idles at {model.idle_c(_ROOM_C):.0f} C and can compute "
+        f"{100 * share:.0f} % of the time for ever below {model.max_temp_c:g} C{mark}."
+    )
 
 
 def _variants(profile: Profile) -> str:

@@ -59,6 +59,21 @@ class TestModelledBoard:
             assert model.critical_c is None or model.throttle.down_c[-1] < model.critical_c
 
 
+@pytest.mark.parametrize(
+    ("board", "watts", "rise_c"),
+    [
+        ("rpi4", 2.7, 27.3),  # pi-plates.com: bare and idle, at the surface of the package
+        ("rpi3", 1.9, 22.1),  # martinrowan.co.uk 2019-07: bare and idle
+        ("rpi-zero2w", 1.8, 32.0),  # picockpit.com: from idle to all cores busy
+        ("rpi5", 7.0, 59.0),  # phoronix.com: 81 C on average under load, without a heat sink
+        ("jetson-orin-nx", 29.0, 74.0),  # ARK-Electronics/ark_jetson_kernel pull request 116: below 99 C
+    ],
+)
+def test_a_board_heats_about_as_was_published(board: str, watts: float, rise_c: float) -> None:
+    model = physics.of(profiles.load(board))
+    assert model.idle_c(0) / model.idle_w * watts == pytest.approx(rise_c, rel=0.1)
+
+
 def test_only_a_board_with_an_accelerator_has_power_for_one() -> None:
     drawing = [profile for profile in ALL if profile.board is not None and profile.board.accelerator_w]
     assert {"coral-usb", "coral-dev", "coral-mini", "jetson-orin-nano"} <= {profile.id for profile in drawing}

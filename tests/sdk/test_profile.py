@@ -8,15 +8,17 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edge_sdk import physics
 from edge_sdk import profile as profiles
 from edge_sdk.errors import EdgeError, ProfileError, UnknownProfileError
 from edge_sdk.manifest import Delegate
 from edge_sdk.profile import Basis, Fact, Profile
-from edge_sdk.wire import Wire
+from edge_sdk.wire import Wire, shaped
 
 pytestmark = pytest.mark.device
 
@@ -81,6 +83,8 @@ def test_every_board_that_is_promised_has_a_profile() -> None:
 def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
     if isinstance(value, Fact):
         return [(at, value)]
+    if isinstance(value, dict):
+        return [found for name, part in value.items() for found in facts(part, f"{at}.{name}")]
     if not isinstance(value, Wire):
         return []
     return [found for name in value.__struct_fields__ for found in facts(getattr(value, name), f"{at}.{name}")]
@@ -90,12 +94,15 @@ def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
 class TestShippedProfile:
     def test_every_fact_says_where_it_comes_from(self, profile: Profile) -> None:
         assert [at for at, fact in facts(profile) if not fact.source] == []
+        throttle = profile.board.throttle if profile.board else None
+        assert throttle is None or throttle.source
         assert profile.compute.source
         assert profile.memory.source
 
     def test_nothing_was_measured_on_a_board_nobody_had(self, profile: Profile) -> None:
         bases = [fact.basis for _, fact in facts(profile)]
         bases += [profile.compute.basis, profile.memory.basis]
+        bases += [profile.board.throttle.basis] if profile.board and profile.board.throttle else []
         bases += [scale.basis for scale in (profile.latency.int8, profile.latency.fp32)] if profile.latency else []
         assert profile.hardware_tested or Basis.MEASURED not in bases
 
@@ -236,6 +243,16 @@ def test_a_site_directory_that_is_not_there_is_an_error_and_not_ignored(monkeypa
     with pytest.raises(ProfileError, match="/no/such/place: no such directory") as caught:
         profiles.load("rpi4")
     assert "EDGE_PROFILES" in caught.value.hint
+
+
+def test_a_file_that_leads_to_itself_is_left_out(site: Path) -> None:
+    (site / "rpi4.toml").symlink_to("rpi4.toml")
+    (site / "camera.toml").write_text('id = "camera"\nextends = "rpi4"\n')
+    found = profiles.recognise(named="rpi4")
+    assert found.profile is not None
+    assert "rpi4.toml: cannot be read" in found.left_out[0]
+    with pytest.raises(ProfileError, match="cannot be read"):
+        profiles.load("camera")
 
 
 def test_what_an_editor_leaves_is_no_profile(site: Path) -> None:
@@ -415,6 +432,62 @@ def test_a_daemon_looks_only_at_the_profile_it_was_told(site: Path) -> None:
     assert len(found.left_out) == 1
     with pytest.raises(UnknownProfileError):
         profiles.recognise(named="abacus")
+
+
+def test_a_chain_of_profiles_has_an_end(site: Path) -> None:
+    for number in range(20):
+        base = f"p{number + 1}" if number < 19 else "rpi4"
+        (site / f"p{number}.toml").write_text(f'id = "p{number}"\nextends = "{base}"\n')
+    assert profiles.load("p13").compute == profiles.load("rpi4").compute
+    with pytest.raises(ProfileError, match="more than 8 profiles extend one another"):
+        profiles.load("p0")
+
+
+def test_what_is_left_out_is_told_in_few_lines(site: Path) -> None:
+    for number in range(30):
+        (site / f"p{number}.toml").write_text("")
+    told = profiles.recognise(machine="riscv64", root=site).left_out
+    assert len(told) == 9
+    assert told[-1] == "and 22 more"
+
+
+@pytest.mark.parametrize("at", [at for at, _ in facts(profiles.load("rpi4"))])
+def test_a_fact_that_a_site_gives_replaces_that_one_and_no_other(site: Path, at: str) -> None:
+    shipped = dict(facts(profiles.load("rpi4")))
+    # The value stays, so that it is possible; what it rests on does not.
+    value = msgspec.json.encode(shipped[at].value).decode()
+    *table, key = at.strip(".").split(".")
+    header = f"[{'.'.join(table)}]\n" if table else ""
+    (site / "rpi4.toml").write_text(
+        f'extends = "rpi4"\n{header}{key} = {{ value = {value}, basis = "measured", source = "here" }}\n'
+    )
+    found = dict(facts(profiles.load("rpi4")))
+    assert found.pop(at) == Fact(value=shipped.pop(at).value, basis=Basis.MEASURED, source="here")
+    assert found == shipped
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["value", "basis", "source", "thermal", "board", "max_temp_c", "x"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["thermal", "board", "compute", "latency", "id", "notes"]), plain, max_size=4))
+def test_no_override_at_all_brings_another_exception_than_ours(said: dict[str, object]) -> None:
+    under = msgspec.to_builtins(profiles.load("rpi4"))
+    laid = profiles._over(under, said)
+    try:
+        physics.of(shaped(laid, Profile, where="here", error=ProfileError))
+    except ProfileError as error:
+        complaint = str(error)
+        assert complaint.isprintable()
 
 
 def test_two_profiles_that_extend_each_other_are_refused(site: Path) -> None:

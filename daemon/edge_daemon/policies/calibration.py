@@ -45,6 +45,7 @@ class Calibration(msgspec.Struct, frozen=True):
     spread: float
     tail_rate: float
     tail_size: float
+    hazard: float
 
 
 def first(tuning: Tuning) -> Calibration:
@@ -57,11 +58,12 @@ def first(tuning: Tuning) -> Calibration:
         spread=tuning.spread_start,
         tail_rate=tuning.tail_start,
         tail_size=tuning.tail_size,
+        hazard=tuning.hazard_start,
     )
 
 
 def learn(
-    tuning: Tuning, known: Calibration, surprise: float, bias: float, seen: int
+    tuning: Tuning, known: Calibration, surprise: float, bias: float, seen: int, stands_for: int = 1
 ) -> tuple[Calibration, float, bool]:
     """After one inference.
 
@@ -71,6 +73,7 @@ def learn(
         surprise: Log of its latency over what was expected.
         bias: Of the variant, the log of its own factor.
         seen: How many of its inferences were learned from, this one aside.
+        stands_for: As many that took as long are told by this one.
 
     Returns:
         What is known now, the variant's bias, and whether something changed at once that asks for a decision.
@@ -80,7 +83,7 @@ def learn(
         if seen < _EARLY:  # nothing is known of this variant yet: the surprise is its own
             bias += _FIRST_SHARE * min(max(surprise, -_BIAS_MAX), _BIAS_MAX)
             return known, min(max(bias, -_BIAS_MAX), _BIAS_MAX), True
-        return _jumped(known, surprise), bias, True
+        return _jumped(tuning, known, surprise), bias, True
     spread, rate, size = known.spread, known.tail_rate, known.tail_size
     deviation = min(max(_ABSOLUTE * abs(surprise), tuning.spread_least), tuning.spread_most)
     spread += tuning.spread_gain * (deviation - spread)
@@ -88,23 +91,26 @@ def learn(
         rate += tuning.tail_gain * (1 - rate)
         size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
     else:
-        rate -= tuning.tail_gain * rate
+        rate -= min(stands_for * tuning.tail_gain, 1.0) * rate
     bias = min(max(bias + own * surprise, -_BIAS_MAX), _BIAS_MAX)
     slow = min(max(known.slow + tuning.slow_gain * surprise, _SLOW_MIN), _SLOW_MAX)
-    learned = Calibration(slow, 0.0, known.suspects, known.confirmed, spread, rate, size)
+    hazard = known.hazard * (1 - min(stands_for * tuning.hazard_gain, 1.0))
+    learned = Calibration(slow, 0.0, known.suspects, known.confirmed, spread, rate, size, hazard)
     return learned, bias, bool(known.suspect)
 
 
-def _jumped(known: Calibration, surprise: float) -> Calibration:
+def _jumped(tuning: Tuning, known: Calibration, surprise: float) -> Calibration:
     """After a large surprise of a variant that is known well."""
     slow, suspect, suspects, confirmed = known.slow, 0.0, known.suspects, known.confirmed
+    hazard = known.hazard
     if surprise < 0:
         slow = max(slow + surprise, _SLOW_MIN)
     elif known.suspect and surprise > _CONFIRMS * known.suspect:
         alike = abs(surprise - known.suspect) < _ALIKE
         slow = min(slow + (0.5 * (surprise + known.suspect) if alike else min(surprise, known.suspect)), _SLOW_MAX)
         confirmed += 1
+        hazard += tuning.hazard_gain * (1 - hazard)
     else:
         suspect = min(surprise, _SUSPECT_MAX)
         suspects += 1
-    return Calibration(slow, suspect, suspects, confirmed, known.spread, known.tail_rate, known.tail_size)
+    return Calibration(slow, suspect, suspects, confirmed, known.spread, known.tail_rate, known.tail_size, hazard)

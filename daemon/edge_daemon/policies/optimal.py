@@ -39,7 +39,8 @@ _RATE_FLOOR: Final = 0.5
 _LEAST_CLOCK: Final = 0.05
 _PROBE_GAIN: Final = 0.6
 _PROBE_LEAST: Final = 0.05
-_EACH: Final = 4  # latencies of a second that are looked at one by one; of more, the median and what is far from it
+_EACH: Final = 8  # latencies of a second that are looked at; of more, as many quantiles, not in their order
+_MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
 
 Weighed = tuple[tuple[list[float], list[float]], ...]
 
@@ -52,7 +53,7 @@ class State(msgspec.Struct, frozen=True):
         known: Of the moment.
         tasks: In the order of the setting.
         heat: Die, board, air; None before the first second.
-        base_w: What is drawn whatever runs.
+        base_w: What is drawn whatever runs, now; `mean_w` over a long time.
         power_scale: What variants draw over what is promised.
         price: Of a joule.
         cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code.
@@ -66,6 +67,7 @@ class State(msgspec.Struct, frozen=True):
     tasks: tuple[TaskState, ...]
     heat: tuple[float, float, float] | None
     base_w: float
+    mean_w: float
     power_scale: float
     price: Price
     cap_w: float
@@ -98,6 +100,7 @@ class Optimal:
             tasks=tuple(self._fresh(table) for table in self._tables),
             heat=None,
             base_w=self._setting.board.idle_w,
+            mean_w=self._setting.board.idle_w,
             power_scale=1.0,
             price=Price(),
             cap_w=_NONE,
@@ -132,6 +135,7 @@ class Optimal:
             tuple(tasks),
             heat,
             base_w,
+            self._long_run(state, base_w),
             scale,
             state.price,
             cap_w,
@@ -224,10 +228,11 @@ class Optimal:
         if found is not None:
             at = table.computes[found]
             own, count = bias[at], counts[at]
-            for latency_ms in _telling(seen.latencies_ms):
+            latencies, each = _telling(seen.latencies_ms)
+            for latency_ms in latencies:
                 if latency_ms > 0:
                     surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
-                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count)
+                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, each)
                     count += 1
             if count != counts[at]:
                 bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
@@ -259,6 +264,12 @@ class Optimal:
         heat = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
         return base_w, scale, heat
 
+    def _long_run(self, state: State, base_w: float) -> float:
+        """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
+        passed_s = max(state.now_s - state.began_s, 0.0) if state.began_s > _NEVER else 0.0
+        gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
+        return state.mean_w + gain * (base_w - state.mean_w)
+
     def _cap(self, heat: tuple[float, float, float], base_w: float) -> tuple[float, str]:
         """What may be drawn above the base, and by which limit."""
         cap_w, code = _NONE, ""
@@ -282,8 +293,8 @@ class Optimal:
             held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
         total_s = max(setting.until_s - state.began_s, 1.0)
         reserve_j = tuning.reserve * setting.battery_j * math.sqrt(left_s / total_s)
-        pace_w = (event.battery_j - reserve_j) / left_s - state.base_w
-        return price.solve(tuning, held, event.now_s, pace_w, state.base_w, left_s)
+        pace_w = (event.battery_j - reserve_j) / left_s - state.mean_w
+        return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:
         """This moment as a staircase; of several tasks the sum of theirs."""
@@ -321,6 +332,8 @@ class Optimal:
             zip(self._tables, state.tasks, weighed, scored, strict=True)
         ):
             code = self._moves(state, now_s, table, task, worth, watts, scores, target, urgent_only=urgent_only)
+            if code == "latency" and state.known.suspect and not self._worth_leaving(state, table, task, worth, target):
+                code = None
             at = task.action if code is None else target
             if code is not None:
                 task = self._moved(state, now_s, table, task, worth, at, code)
@@ -409,6 +422,18 @@ class Optimal:
             return "network" if now_s - task.toggled_s >= tuning.toggle_s else None
         return "gain" if now_s - task.changed_s >= tuning.dwell_s else None
 
+    def _worth_leaving(self, state: State, table: Table, task: TaskState, worth: list[float], target: int) -> bool:
+        """Whether one slow inference is reason enough to leave, though it may have been a spike.
+
+        What the next request gains must be more than what is lost if it was one: the target is held for a dwell.
+        """
+        known = state.known
+        doubt = known.confirmed / known.suspects
+        clear = msgspec.structs.replace(known, suspect=0.0)
+        calm, _ = table.weigh(task, clear, math.log(state.clock), 1.0)
+        held = task.rate * self._tuning.dwell_s * self._tuning.held
+        return worth[target] - worth[task.action] > (1 - doubt) * (calm[task.action] - calm[target]) * held
+
     def _moved(
         self, state: State, now_s: float, table: Table, task: TaskState, worth: list[float], to: int, code: str
     ) -> TaskState:
@@ -496,10 +521,11 @@ class Optimal:
 _with = msgspec.structs.replace
 
 
-def _telling(latencies_ms: tuple[float, ...]) -> tuple[float, ...]:
-    """A second's latencies, or what tells as much: the median and what is far from it."""
-    if len(latencies_ms) <= _EACH:
-        return latencies_ms
+def _telling(latencies_ms: tuple[float, ...]) -> tuple[tuple[float, ...], int]:
+    """A second's latencies, or of many some that stand for all, and for how many each does."""
+    count = len(latencies_ms)
+    if count <= _EACH:
+        return latencies_ms, 1
     ordered = sorted(latencies_ms)
-    middle = ordered[(len(ordered) - 1) // 2]
-    return (middle,)
+    step = count / _EACH
+    return tuple([ordered[int((part + 0.5) * step)] for part in _MIXED]), round(step)

@@ -44,7 +44,7 @@ class Price(msgspec.Struct, frozen=True):
         contexts: Of the past, oldest first.
         kept_s, solved_s: When a context was last kept, the price last solved.
         low, high: The bracket of the search; `left` steps of it remain.
-        fits: Even at the highest price the pace could not be kept: what is cheapest counts.
+        times: It was solved so often.
     """
 
     value: float = 0.0
@@ -54,6 +54,7 @@ class Price(msgspec.Struct, frozen=True):
     low: float = 0.0
     high: float = 0.0
     left: int = 0
+    times: int = 0
 
 
 def staircase(worth: Sequence[float], watts: Sequence[float]) -> Context:
@@ -80,7 +81,7 @@ def keep(tuning: Tuning, price: Price, now_s: float, context: Context) -> Price:
     """Keep a context; of the older half one makes room, so that the recent past and some of the far stay."""
     kept = price.contexts
     if len(kept) >= tuning.contexts:
-        out = int(now_s * 7919) % max(len(kept) // 2, 1)
+        out = int(now_s * 7919) % int(len(kept) - tuning.recent)
         kept = kept[:out] + kept[out + 1 :]
     return msgspec.structs.replace(price, contexts=(*kept, context), kept_s=now_s)
 
@@ -128,10 +129,12 @@ def solve(tuning: Tuning, price: Price, now_s: float, pace_w: float, base_w: flo
             else:
                 high = middle
     if left:
-        return Price(price.value, contexts, price.kept_s, price.solved_s, low, high, left)
-    begun = price.solved_s > _NEVER
-    share = tuning.smooth if begun and left_s > tuning.last_s else 1.0
-    return Price(price.value + share * (high - price.value), contexts, price.kept_s, now_s, low, high, 0)
+        return Price(price.value, contexts, price.kept_s, price.solved_s, low, high, left, price.times)
+    times = price.times + 1
+    share = min(max(tuning.smooth, 1 / times, tuning.hurry * tuning.solve_s / max(left_s, 1.0)), 1.0)
+    return Price(
+        price.value + share * (high - price.value), contexts, price.kept_s, now_s, low, high, left=0, times=times
+    )
 
 
 def together(parts: Sequence[Context]) -> Context:

@@ -112,7 +112,9 @@ class Table:
         slow, spread, tail, size = known.slow - log_clock, known.spread, known.tail_rate, known.tail_size
         scale, tail_scale = 1 / (spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
         suspect = known.suspect
-        doubt = known.confirmed / known.suspects if suspect else 0.0
+        doubt = tuning.doubt * known.confirmed / known.suspects if suspect else 0.0
+        hazard = known.hazard * tuning.hazard_on * (1 + tuning.hazard_on * 0.5)
+        hazard_scale = 1 / (tuning.hazard_spread * _SQRT2)
         late, overload, points = tuning.late_points, tuning.overload, self._points
         fastest = self.promised[self.smallest] + bias[self.smallest]
         worth, watts = [0.0] * len(self.ids), [0.0] * len(self.ids)
@@ -121,6 +123,8 @@ class Table:
             room = self.limit - own - slow
             usual = 0.5 + 0.5 * erf(room * scale)
             chance = usual + tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
+            if hazard:
+                chance -= hazard * (chance - 0.5 - 0.5 * erf((room - tuning.hazard_size) * hazard_scale))
             busy = rate * exp(own + slow) / 1000
             if doubt:
                 room -= suspect
