@@ -22,6 +22,7 @@ class Modes:
         start_c: `[2]`, at the run's begin.
         keep: `[2]`, what is left of each after a second.
         gain: `[substeps, 2]`, at the end of the second, of a joule burned in each substep.
+        air_c: `[2]`, at the end of a second, of a degree of the air around.
         idle_c: `[seconds, 2]`, from the air, from idling and from what others draw.
         limit_c: The die is to stay below: the limit, or the firmware's throttle if that comes first.
     """
@@ -29,6 +30,7 @@ class Modes:
     start_c: Floats
     keep: Floats
     gain: Floats
+    air_c: Floats
     idle_c: Floats
     limit_c: float
 
@@ -57,6 +59,7 @@ def modes_of(world: World) -> Modes:
         start_c=into @ start,
         keep=values**SUBSTEPS,
         gain=gain,
+        air_c=air,
         idle_c=idle_j @ gain + world.ambient_c[:, None] * air,
         limit_c=min(limits),
     )

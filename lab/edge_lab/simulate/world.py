@@ -23,10 +23,10 @@ from edge_lab.simulate.trace import Recorded
 Floats = NDArray[np.float64]
 
 SUBSTEPS: Final = 4  # of a second; heat, contention and the clock of power have this resolution
-_BURST_MEAN_S: Final = 40.0
-_BURST_SLOWDOWN: Final = (1.4, 2.6)
-_BURST_W: Final = 0.8
-_SPIKE: Final = (1.5, 3.0)
+BURST_MEAN_S: Final = 40.0
+BURST_SLOWDOWN: Final = (1.4, 2.6)
+BURST_W: Final = 0.8
+SPIKE: Final = (1.5, 3.0)
 _RTT_SPIKE: Final = (2.0, 5.0)
 HEDGED: Final = "+hedge"
 
@@ -189,12 +189,12 @@ def draw(scenario: Scenario, seed: int, *, base: Board | None = None, trace: Rec
     recorded = played("slowdown")
     if recorded is not None:
         slowdown = slowdown * np.repeat(np.nan_to_num(recorded, nan=1.0), SUBSTEPS)
-    rtt_ms, up_mbps = _network(scenario, seed, played("rtt_ms"), played("up_mbps"))
+    rtt_ms, up_mbps = network(scenario, seed, played("rtt_ms"), played("up_mbps"))
     arrive_s, first = _requests(scenario, seed, played("requests_per_s"))
     jitter = np.exp(hidden.jitter_sigma * _source(seed, "jitter").standard_normal(len(arrive_s)))
     tail = _source(seed, "tail")
     hit = tail.random(len(arrive_s)) < hidden.spike_rate
-    jitter = jitter * np.where(hit, tail.uniform(*_SPIKE, len(arrive_s)), 1.0)
+    jitter = jitter * np.where(hit, tail.uniform(*SPIKE, len(arrive_s)), 1.0)
     drain = played("battery_w")
     return World(
         scenario=scenario,
@@ -262,9 +262,9 @@ def _bursts(hidden: Hidden, seed: int, seconds: int) -> tuple[Floats, Floats]:
         return slowdown, extra_w
     at = 0.0
     while True:
-        at += source.exponential(_BURST_MEAN_S / hidden.burst_rate)
-        until = at + source.exponential(_BURST_MEAN_S)
-        factor, watts = source.uniform(*_BURST_SLOWDOWN), source.uniform(0, _BURST_W)
+        at += source.exponential(BURST_MEAN_S / hidden.burst_rate)
+        until = at + source.exponential(BURST_MEAN_S)
+        factor, watts = source.uniform(*BURST_SLOWDOWN), source.uniform(0, BURST_W)
         begin, end = int(at * SUBSTEPS), max(int(until * SUBSTEPS), int(at * SUBSTEPS) + 1)
         if begin >= steps:
             return slowdown, extra_w
@@ -295,7 +295,7 @@ def _requests(scenario: Scenario, seed: int, rates: Floats | None) -> tuple[Floa
     return arrive, first.astype(np.int64)
 
 
-def _network(
+def network(
     scenario: Scenario, seed: int, rtt: Floats | None, up: Floats | None
 ) -> tuple[Floats | None, Floats | None]:
     made = scenario.network
