@@ -59,7 +59,7 @@ class Floor:
         self._even = self._modes.gain.sum(axis=0) / SUBSTEPS
         self._networks = len(self._links[0].move) if self._links else 1
         self._moves = self._chain()
-        idle_c = (world.setting.board.idle_w * self._even)
+        idle_c = world.setting.board.idle_w * self._even
         self._idle_c = lambda ambient_c: (idle_c + ambient_c * self._modes.air_c) / (1 - self._modes.keep)
         room_c = self._modes.limit_c - float(self._idle_c(world.scenario.ambient.start_c).sum())
         contexts = len(self._moves.chain)
@@ -267,7 +267,9 @@ class Floor:
                     here_quality, here_joules = here_quality + weight * one[0], here_joules + weight * one[1]
                 for link_state in range(len(network)):
                     asked = [
-                        self._remote_worth(place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow))
+                        self._remote_worth(
+                            place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow)
+                        )
                         for place, link in enumerate(self._links)
                     ]
                     quality.append([*here_quality, *(one[0] for one in asked)])

@@ -68,7 +68,8 @@ class HeatValue:
         fast, slow = (
             np.maximum(
                 0,
-                1 - np.abs(np.clip(to[mode] / self.step_c[mode], 0, shape[mode] - 1)[..., None] - np.arange(shape[mode])),
+                1
+                - np.abs(np.clip(to[mode] / self.step_c[mode], 0, shape[mode] - 1)[..., None] - np.arange(shape[mode])),
             ).astype(np.float32)
             for mode in (0, 1)
         )

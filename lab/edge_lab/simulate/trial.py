@@ -6,17 +6,15 @@ A `Job` is what a process needs to play it, and `Played` what it tells; both cro
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edge_daemon.policies import registry
 from edge_daemon.policies.contract import Board, Factory
 from edge_lab.errors import PolicyFailedError
-from edge_lab.simulate import oracle, trace
+from edge_lab.simulate import floor, oracle, trace
 from edge_lab.simulate.play import Run, play
 from edge_lab.simulate.scenario import Scenario
 from edge_lab.simulate.world import World, draw
@@ -126,9 +124,9 @@ def _played(world: World, name: str, factory: Factory) -> Run:
 
 
 def _floor(world: World) -> Bound:
-    causal: Any = importlib.import_module("edge_lab.simulate.floor")
     began = time.process_time()
-    return Bound(run=causal.causal_floor(world), took_s=time.process_time() - began)
+    run = floor.causal_floor(world)
+    return Bound(run=run, took_s=time.process_time() - began)
 
 
 @functools.lru_cache(maxsize=4)
