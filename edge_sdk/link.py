@@ -63,7 +63,7 @@ class DaemonLink:
             manifest=manifest,
             name=name[:200],
             pid=os.getpid(),
-            preference=preference,
+            preference=_fixed(preference),
             speaks=SPEAKS,
             runs=runs,
         )
@@ -130,8 +130,9 @@ class DaemonLink:
         Raises:
             DaemonUnreachableError: Nobody answers.
         """
-        self._register = structs.replace(self._register, preference=preference)
-        return self._call("POST", "prefer", Assignment, AppPrefer(preference=preference))
+        fixed = _fixed(preference)
+        self._register = structs.replace(self._register, preference=fixed)
+        return self._call("POST", "prefer", Assignment, AppPrefer(preference=fixed))
 
     def close(self) -> None:
         """Say goodbye and end the threads."""
@@ -227,3 +228,8 @@ class DaemonLink:
                 return
             self._serial = assignment.serial
             self._apply(assignment)
+
+
+def _fixed(preference: Preference | None) -> Preference | None:
+    """With a moment instead of a time from now on: it may be said again to a daemon that comes later."""
+    return None if preference is None else preference.fixed(time.time())

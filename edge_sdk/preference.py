@@ -69,9 +69,9 @@ class Preference(Wire, frozen=True, kw_only=True):
         """The same with a moment where it had a time from now on, so that it means the same later.
 
         Args:
-            at: Now, by the wall clock of whoever takes it in.
+            at: Now, by the wall clock of whoever takes it in; while that is not set, nothing changes.
         """
-        if self.battery_for_s is None:
+        if self.battery_for_s is None or not until.is_set(at):
             return self
         moment = until.spelled(at + self.battery_for_s)
         return structs.replace(self, battery_until=moment, battery_for_s=None)

@@ -16,7 +16,7 @@ CLOCK_SET_SINCE = 1_704_067_200.0
 
 _CLOCK = re.compile(r"\A([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _MOMENT = re.compile(
-    r"\A((?:19[7-9]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?)"
+    r"\A((?:19[7-9]|2[0-9]{2})[0-9]-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?)"
     r"(Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?\Z"
 )
 
@@ -51,7 +51,7 @@ def moment(text: str, at: float, zone: tzinfo | None = None) -> float | None:
         at: Now, by the wall clock.
         zone: Of times without one; None is the machine's.
     """
-    if not at >= CLOCK_SET_SINCE:
+    if not is_set(at):
         return None
     if _CLOCK.match(text) is None:
         then = _in_zone(_dated(text), zone)
@@ -62,6 +62,11 @@ def moment(text: str, at: float, zone: tzinfo | None = None) -> float | None:
         if then > at:
             return then
     raise AssertionError("a day without a later one")
+
+
+def is_set(at: float) -> bool:
+    """Whether a wall clock that shows this was ever set."""
+    return at >= CLOCK_SET_SINCE
 
 
 def spelled(at: float) -> str:

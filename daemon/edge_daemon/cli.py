@@ -195,7 +195,7 @@ def _model_row(name: str, model: ModelState) -> tuple[str, ...]:
         model.active or "-",
         "-" if decision is None else decision.variant,
         (model.pinned_by or "-") + (", paused" if model.paused else ""),
-        model.preference.mode.value,
+        model.preference.mode.value + (f" ({model.wished_by})" if model.wished_by else ""),
         str(model.apps),
         "-" if decision is None else decision.because.text,
     )

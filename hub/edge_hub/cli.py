@@ -375,7 +375,8 @@ def _conditions(state: State) -> str:
 def _model_text(name: str, model: Any) -> str:
     why = "" if model.decision is None else f", because {model.decision.because.text}"
     pin = f", pinned by the {model.pinned_by}" if model.pinned else ""
-    return f"{name} runs {model.active or 'nothing'}{pin}{why} (wants {model.preference.mode.value})"
+    by = f", by {model.wished_by}" if model.wished_by else ""
+    return f"{name} runs {model.active or 'nothing'}{pin}{why} (wants {model.preference.mode.value}{by})"
 
 
 def _event_line(event: EventView) -> str:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.errors import WireError
-from edge_sdk.preference import Preference
+from edge_sdk.preference import Mode, Preference
 from edge_sdk.until import CLOCK_SET_SINCE, check, moment, spelled
-from edge_sdk.wire import decode, encode
+from edge_sdk.wire import Wire, decode, encode
 
 pytestmark = pytest.mark.device
 
@@ -64,8 +64,20 @@ def test_a_number_out_of_bounds_is_refused(field: str, wrong: str) -> None:
         decode(f'{{"{field}": {wrong}}}'.encode(), Preference, where="test")
 
 
+class Earlier(Wire, frozen=True, kw_only=True):
+    """What an earlier version takes."""
+
+    mode: Mode = Mode.BALANCED
+    max_latency_ms: float | None = None
+
+
 def test_an_earlier_version_refuses_the_new_limits_by_name_and_takes_what_does_not_use_them() -> None:
-    assert encode(Preference(max_latency_ms=5.0)) == b'{"max_latency_ms":5.0}'  # nothing new unless it is used
+    old = Preference(mode=Mode.SPEED, max_latency_ms=5.0)
+    assert decode(encode(old), Earlier, where="test") == Earlier(mode=Mode.SPEED, max_latency_ms=5.0)
+    for new in (Preference(battery_until="18:30"), Preference(battery_for_s=60), Preference(max_power_w=5)):
+        name = next(name for name in Preference.__struct_fields__[1:] if getattr(new, name) is not None)
+        with pytest.raises(WireError, match=name):
+            decode(encode(new), Earlier, where="test")
 
 
 def test_a_time_of_day_is_the_next_one_to_come() -> None:
@@ -134,4 +146,6 @@ def test_a_time_from_now_becomes_the_moment_it_means(now: float, for_s: float) -
     assert fixed.fixed(now + 100) == fixed
     then = moment(fixed.battery_until, now)
     assert abs((then if then is not None else now) - (now + for_s)) <= 1.0  # written to the second
+    assert Preference(battery_for_s=for_s).fixed(100.0).battery_for_s == for_s  # the clock is not set
+    assert Preference(battery_for_s=for_s).fixed(9e9).battery_until is not None  # whatever a clock was set to
     assert spelled(0.0) == "1970-01-01T00:00:00Z"

@@ -150,14 +150,14 @@ class Optimal:
         state, verdicts = self._choose(state, event.now_s, weighed)
         probe = self._probe(state, event)
         if probe is not None:
-            task, at = probe
+            number, at = probe
             state = msgspec.structs.replace(state, probed_s=event.now_s)
             verdicts = tuple(
                 Verdict(
                     task=verdict.task,
                     action=verdict.action,
                     why=verdict.why,
-                    probe=self._tables[task].ids[at] if verdict.task == task else None,
+                    probe=self._tables[number].ids[at] if verdict.task == number else None,
                     most_per_s=verdict.most_per_s,
                 )
                 for verdict in verdicts

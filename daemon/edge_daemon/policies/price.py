@@ -61,7 +61,8 @@ def staircase(worth: Sequence[float], watts: Sequence[float]) -> Context:
     """The upper hull of what can be chosen: points a second over watts."""
     order = sorted(range(len(worth)), key=lambda i: (-worth[i], watts[i]))
     at = order[0]
-    steps, prices = [watts[at]], []
+    steps = [watts[at]]
+    prices: list[float] = []
     while True:
         least, to = math.inf, -1
         for i in order:

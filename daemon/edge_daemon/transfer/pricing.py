@@ -24,6 +24,8 @@ _FIRST_WINDOW_BYTES: Final = 14_600
 _DOUBLINGS_MAX: Final = 6
 _CHUNK_MIN, _CHUNK_MAX, _CHUNK = 64 * 1024, 8 * 1024 * 1024, 1024 * 1024
 _DROPS_MAX: Final = 1.0
+_LEAST_WORTH: Final = 0.01  # points a second: where the new file gains nothing that can be told, energy is dear
+_DEAREST_S_PER_J: Final = 3600.0
 RESERVE_BYTES: Final = 16 * 1024 * 1024  # of the disk, for state and logs
 RESERVE_MB: Final = 32.0  # of memory, for the apps' own breath
 
@@ -49,6 +51,20 @@ def priced(file: File, encoding: Encoding, device: Device, link: Link) -> Priced
 def paid_s(encoding: Encoding, link: Link) -> float:
     """What its bytes cost, in seconds of waiting."""
     return encoding.size_bytes / _MB * link.price_s_per_mb if link.metered else 0.0
+
+
+def price_s_per_j(points_per_j: float, gain_points: float, requests_per_s: float) -> float:
+    """The policy's price of a joule in seconds of waiting, for `Device.price_s_per_j`.
+
+    A second without the new file costs its gain in quality on every request of that second.
+
+    Args:
+        points_per_j: What the policy gives for a joule, in points of quality times requests; 0 on mains.
+        gain_points: By how much the new file is better than what runs until then.
+        requests_per_s: How many there are.
+    """
+    per_s = max(gain_points * requests_per_s, _LEAST_WORTH)
+    return min(max(points_per_j, 0.0) / per_s, _DEAREST_S_PER_J)
 
 
 def round_trips(size_bytes: int) -> float:

@@ -55,7 +55,8 @@ def hear(
     told: list[Event] = []
     for record in state.models:
         now, is_word = in_force(wishes, record.name, scene), record.name in at_once
-        if is_word or now.preference != record.preference or now.why != record.wished_by:
+        is_new = now.preference != record.preference or now.why != record.wished_by
+        if is_new or (is_word and isinstance(event, Preferred)):  # a word counts also when it is said again
             told.append(Preferred(model=record.name, preference=now.preference, said=is_word, why=now.why))
     if isinstance(event, Tick | AppLeft):
         told.append(event)

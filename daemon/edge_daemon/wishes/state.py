@@ -147,6 +147,8 @@ def looked(wishes: Wishes, site: Site, *, now_s: float, at: float, position: Pos
     """
     inside = entered(site.schedules, position, wishes.inside)
     wishes = replace(wishes, steady=followed(wishes.steady, now_s, at), inside=inside)
+    if any(map(_floats, wishes.words)) or any(map(_floats, wishes.apps)):
+        wishes = _fixed(wishes, wishes.scene(site, now_s).at)
     if not any(word.aside for word in wishes.words):
         return wishes
     scene, words = wishes.scene(site, now_s), []
@@ -198,6 +200,19 @@ def load(payload: bytes) -> Wishes | None:
         return Wishes(words=msgspec.json.decode(payload, type=tuple[Word, ...]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _floats(one: Word | AppWish) -> bool:
+    """It was said while the clock was not set, and waits for a moment."""
+    return one.preference is not None and one.preference.battery_for_s is not None
+
+
+def _fixed(wishes: Wishes, at: float) -> Wishes:
+    words = tuple(msgspec.structs.replace(word, preference=word.preference.fixed(at)) for word in wishes.words)
+    apps = tuple(
+        app if app.preference is None else replace(app, preference=app.preference.fixed(at)) for app in wishes.apps
+    )
+    return replace(wishes, words=words, apps=apps)
 
 
 def _agreed(apps: tuple[AppWish, ...]) -> Mode:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge_daemon.transfer.plan import HOT_C, LOW_PCT, jitter, plan
-from edge_daemon.transfer.pricing import chunk_bytes, priced, unfit
+from edge_daemon.transfer.pricing import chunk_bytes, price_s_per_j, priced, unfit
 from edge_daemon.transfer.throughput import Throughput, seen
 from edge_daemon.transfer.types import Bound, Device, Encoding, File, Kind, Link, Order, Plan, Terms
 
@@ -310,6 +310,14 @@ def test_a_small_variant_comes_first_where_the_large_one_takes_long() -> None:
     paid = replace(slow, metered=True)
     assert len(plan(order, fresh, paid).steps) == 2
     assert len(plan(replace(order, serves=True), fresh, paid).steps) == 1
+
+
+def test_a_joule_is_dearer_the_less_the_new_file_gains() -> None:
+    assert price_s_per_j(2.0, gain_points=1.5, requests_per_s=4.0) == pytest.approx(1 / 3)
+    assert price_s_per_j(0.0, gain_points=1.5, requests_per_s=4.0) == 0
+    prices = [price_s_per_j(2.0, gain_points=gain, requests_per_s=1.0) for gain in (5.0, 1.0, 0.1, 0.0, -3.0)]
+    assert prices == sorted(prices)
+    assert price_s_per_j(1e9, gain_points=0.0, requests_per_s=0.0) == 3600.0
 
 
 def test_pieces_are_smaller_where_connections_are_lost_more_often() -> None:

@@ -6,14 +6,16 @@ import json
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wishes_stage import Device
 
 from edge_daemon.config import load, site
+from edge_daemon.policy.types import AppLeft
 from edge_daemon.position import Whereabouts, read
 from edge_daemon.wishes.schedule import (
     DAYS,
@@ -254,6 +256,57 @@ def test_a_place_is_entered_and_left() -> None:
         board.position = position
         board.wait(1.0)
         assert board.wants().mode is mode
+
+
+places = st.sampled_from([None, TOWER, GATE])
+steps = st.one_of(
+    st.tuples(
+        st.just("wait"),
+        st.sampled_from([1.0, 300.0, 700.0, 20_000.0]),
+        st.sampled_from([0.0, 0.0, 86_400.0, -86_400.0]),
+    ),
+    st.tuples(st.just("say"), st.sampled_from([None, "digits"]), st.sampled_from(Mode)),
+    st.tuples(st.just("join"), st.sampled_from("abc"), st.sampled_from([None, 5.0, 50.0])),
+    st.tuples(st.just("leave"), st.sampled_from("abc"), st.none()),
+    st.tuples(st.just("move"), places, st.none()),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_whatever_happens_the_policy_has_what_is_in_force(story: list[tuple[str, Any, Any]]) -> None:
+    strict = night(when=When(begin="18:00", end="20:00"), preference=Override(max_power_w=2), strict=True)
+    place = Schedule(
+        name="here", where=Where(lat=52.5163, lon=13.3777, radius_m=200), preference=Override(mode=Mode.SPEED)
+    )
+    board, limits = device(strict, place), dict[str, float | None]()
+    for what, one, other in story:
+        match what:
+            case "wait":
+                board.wait(one, other)
+            case "say":
+                board.says(one, mode=other)
+            case "join":
+                limits[one] = other
+                board.joins(one, None if other is None else Preference(max_latency_ms=other))
+            case "leave":
+                limits.pop(one, None)
+                board.tell(AppLeft(app=one))
+            case _:
+                board.position = one
+                board.wait(1.0)
+        for model in ("digits", "faces"):
+            found = in_force(board.wishes, model, board.wishes.scene(board.site, board.now_s))
+            assert board.wants(model) == found.preference
+            assert (found.preference.max_power_w == 2) is ("night" in found.schedules)
+            if "here" in found.schedules:
+                assert found.preference.mode is Mode.SPEED
+        asked = [limit for limit in limits.values() if limit is not None]
+        assert board.wants("digits").max_latency_ms == min(asked, default=None)
+        steady = board.wishes.steady
+        assert steady is not None
+        clock = datetime.fromtimestamp(steady.wall(board.now_s), ZoneInfo("UTC")).hour
+        assert (board.wants().max_power_w == 2) is (clock in {18, 19})
 
 
 # ------------------------------------------------------------------------------------------------ the configuration

@@ -11,9 +11,9 @@ from wishes_stage import NOON, UTC, Device
 
 from edge_daemon.policy.types import AppLeft
 from edge_daemon.wishes import state as wishing
-from edge_daemon.wishes.hear import carried
+from edge_daemon.wishes.hear import carried, hear
 from edge_daemon.wishes.schedule import Position
-from edge_daemon.wishes.state import Wishes, in_force, latest_ms
+from edge_daemon.wishes.state import AppWish, Wishes, in_force, latest_ms
 from edge_daemon.wishes.steady import HOLD_S, Steady, followed
 from edge_daemon.wishes.strictest import BoardLimits, shared, tightened
 from edge_sdk.preference import Mode, Preference
@@ -146,6 +146,20 @@ def test_apps_that_come_and_go_all_the_time_do_not_make_it_flap() -> None:
         device.tell(AppLeft(app=f"door{turn}"))
         device.wait(0.5)
     assert len(device.state.explain()) - before <= 2 * 60 / 8 + 2
+
+
+def test_an_app_that_comes_again_and_again_with_the_same_wish_is_no_word() -> None:
+    device = Device()
+    device.joins("cam", Preference(mode=Mode.ACCURACY))
+    for wish in (Preference(mode=Mode.ACCURACY), None):
+        device.tell(AppLeft(app="cam"))
+        device.wait(1.0)
+        device.joins("cam", wish)
+        told = hear(
+            device.wishes, AppWish(app="cam", model="digits", name="cam", preference=wish), device.state, device.site,
+            now_s=device.now_s, at=NOON, position=None,
+        )  # fmt: skip
+        assert told == (device.wishes, ())
 
 
 def test_words_outlive_a_restart_and_apps_do_not() -> None:
