@@ -252,6 +252,14 @@ def test_a_trace_that_cannot_be_played_is_one_line(
     assert said in line
 
 
+def test_a_server_that_no_network_leads_to_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "air.csv").write_text("time_s,ambient_c\n0,25\n")
+    path = write_scenario(tmp_path)
+    path.write_text(path.read_text().replace("network =", "trace = { file = 'air.csv' }\n#"))
+    line = refused(capsys, path, "--policy", "static-fast")
+    assert "a remote variant needs a network, and the trace has neither rtt_ms nor up_mbps" in line
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
