@@ -364,6 +364,11 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
                low=min(gaps), high=max(gaps), target=0.5, detail=f"worst run {worst_gap:.2f} %"),
         Figure(what="planning of the clairvoyant, slowest", value=max(took), unit="s", samples=runs, target=30),
     ]  # fmt: skip
+    waited = each(FLOOR, "took_s")
+    if waited:
+        rows.append(
+            Figure(what="play of the causal floor, slowest", value=max(waited), unit="s", samples=runs, target=30)
+        )
     return rows
 
 
