@@ -294,6 +294,7 @@ class EdgeModel:
 
         Raises:
             UsageError: It is no preference.
+            CommandError: The daemon is of a version that takes it at the start alone.
             ModelClosedError: After `close`.
         """
         check_preference(preference)

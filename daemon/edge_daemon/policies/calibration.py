@@ -1,8 +1,8 @@
 """How long an inference takes now: what was promised, corrected by what is seen.
 
-In logarithms, a latency is what the variant was promised to take, plus a factor of the variant's own (`bias`), plus what
-slows everything just now (`slow`, shared by all variants of all tasks, as in ALERT, USENIX ATC'20), plus noise. One slow
-inference may be a spike or the begin of contention: it is only suspected, and how often such a suspicion turned out
+In logarithms, a latency is what the variant was promised to take, plus a factor of the variant's own (`bias`), plus
+what slows everything just now (`slow`, shared by all variants of all tasks, as in ALERT, USENIX ATC'20), plus noise.
+One slow inference may be a spike or the begin of contention: it is only suspected, and how often such a suspicion turned out
 true is learned, too. A second one settles it. A fast one settles the opposite at once, since nothing computes faster
 than it can.
 """
@@ -62,7 +62,7 @@ def first(tuning: Tuning) -> Calibration:
     )
 
 
-def learn(
+def learn(  # noqa: PLR0917 - by position, called for each inference
     tuning: Tuning, known: Calibration, surprise: float, bias: float, seen: int, stands_for: int = 1
 ) -> tuple[Calibration, float, bool]:
     """After one inference.

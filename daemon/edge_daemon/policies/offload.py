@@ -34,6 +34,16 @@ class Link(msgspec.Struct, frozen=True):
     chances: tuple[float, ...]
     weights: tuple[float, ...]
 
+    def fits(self) -> bool:
+        """Nothing of it is out of bounds: it may come from a damaged disk."""
+        return (
+            -1 <= self.last < BINS
+            and -1 <= self.before < BINS
+            and len(self.chances) == len(self.weights) == BINS * BINS
+            and all(0 <= chance <= 1 for chance in self.chances)
+            and all(0 <= weight < math.inf for weight in self.weights)
+        )
+
     def chance(self) -> float:
         """That the next answer is in time; 0 before anything was seen."""
         return self.chances[self.last + BINS * self.before] if self.last >= 0 else 0.0
@@ -44,7 +54,7 @@ def first(tuning: Tuning) -> Link:
     return Link(-1, -1, _NEVER, tuning.link_prior * BINS, (tuning.link_weight,) * (BINS * BINS))
 
 
-def looked(
+def looked(  # noqa: PLR0917 - by position, called each second
     tuning: Tuning, link: Link, action: Action, limit_ms: float, rtt_ms: float | None, up_mbps: float | None
 ) -> Link:
     """After another look at the network."""

@@ -95,7 +95,9 @@ def power_w(contexts: Sequence[Context], price: float) -> float:
     return total / len(contexts)
 
 
-def solve(tuning: Tuning, price: Price, now_s: float, pace_w: float, base_w: float, left_s: float) -> Price:
+def solve(  # noqa: PLR0917 - by position, called each second
+    tuning: Tuning, price: Price, now_s: float, pace_w: float, base_w: float, left_s: float
+) -> Price:
     """Go on searching the price at which the mean power keeps the pace.
 
     Args:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import msgspec
-
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Task
-from edge_daemon.policies.offload import Link
+from edge_daemon.policies.remembered import TaskState
 from edge_daemon.policies.tuning import Tuning
 from edge_sdk.preference import Mode
 
 _SQRT2: Final = math.sqrt(2.0)
 _LN2: Final = math.log(2.0)
 _ALLOWED_CHANCE: Final = 0.5
+_SOME_LOAD: Final = 0.2  # utilisation below which nobody waits for anybody
+_AMPLE: Final = 4.0  # limit over latency at which no spike makes others late
+_OVERLOAD_POWER: Final = 1.3  # measured: docs/explanation/optimal.md
+_SERVICE_SCALE: Final = 1.9
+_REGULAR: Final = 0.15  # variance over mean of the requests a second, below which they come like frames
 
 # Points that a halving of the latency is worth under each mode, as in `edge_sdk.preference`; under `speed` it is what
 # counts, so long as the quality is at most `_SPEED_FLOOR` points below the best.
@@ -23,35 +26,24 @@ _POINTS_PER_HALVING: Final = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTE
 _SPEED_FLOOR: Final = 10.0
 
 
-class TaskState(msgspec.Struct, frozen=True):
-    """What is known of one task.
+def blocked(busy: float, ratio: float) -> float:
+    """The share of requests that come at random times and would have to wait too long.
 
-    Attributes:
-        action: In force, an index; -1 before the first decision.
-        changed_s: When it last changed by itself, `toggled_s` to or from a server.
-        left: Variants that were left urgently, and when.
-        bound: The code of what kept the last decision from more.
-        bias, seen: Of each action, the log of its own factor and how many inferences taught it.
-        rate, rate_spread: Requests a second, and their standard deviation.
-        least_rate: The least that was seen.
-        watts: What the action in force is taken to draw.
-        failing: A request of this second was not answered by the server in time.
-        link: The way to the server.
+    A queue that is joined only if the wait is short enough, with random arrivals (M/M/1 with deterministic patience,
+    Gnedenko and Kovalenko; the service's scale is corrected for its small spread).
+
+    Args:
+        busy: Utilisation.
+        ratio: The limit over the latency of one.
     """
+    if ratio <= 1:
+        return 0.0  # late without waiting: counted already
+    load = busy if abs(busy - 1) > 1e-3 else 1 + 1e-3  # noqa: PLR2004 - the formula is smooth through 1, its terms are not
+    decay = math.exp(min(-_SERVICE_SCALE * (ratio - 1) * (1 - load), 50.0))
+    return min(max((1 - load) * load * decay / (1 - load * load * decay), 0.0), 1.0)
 
-    action: int
-    changed_s: float
-    toggled_s: float
-    left: tuple[tuple[int, float], ...]
-    bound: str
-    bias: tuple[float, ...]
-    seen: tuple[int, ...]
-    rate: float
-    rate_spread: float
-    least_rate: float
-    watts: float
-    failing: bool
-    link: Link | None
+
+Weighed = tuple[tuple[list[float], list[float]], ...]
 
 
 class Table:
@@ -96,7 +88,7 @@ class Table:
         spike = 0.5 + 0.5 * erf((room - known.tail_size) / self._tuning.tail_spread / _SQRT2)
         return usual + tail * (spike - usual)
 
-    def weigh(
+    def weigh(  # noqa: C901 - the loop that costs time: calls in it would double that
         self, state: TaskState, known: Calibration, log_clock: float, full_w: float
     ) -> tuple[list[float], list[float]]:
         """What each action is worth, in points a request, and the watts it draws above the base.
@@ -108,7 +100,9 @@ class Table:
             full_w: What a promised watt draws now: the clock's power and the learned scale.
         """
         tuning, rate = self._tuning, state.rate
-        erf, exp, bias = math.erf, math.exp, state.bias
+        erf, exp, log, bias = math.erf, math.exp, math.log, state.bias
+        irregular = min(state.rate_spread * state.rate_spread / rate, 1.0) if rate > 0 else 0.0
+        irregular = irregular if irregular > _REGULAR else 0.0
         slow, spread, tail, size = known.slow - log_clock, known.spread, known.tail_rate, known.tail_size
         scale, tail_scale = 1 / (spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
         suspect = known.suspect
@@ -132,9 +126,22 @@ class Table:
                 usual += tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
                 chance += doubt * (usual - chance)
                 busy *= 1 + doubt * (exp(suspect) - 1)
-            if busy > overload:
-                chance *= overload / busy
-                busy = min(busy, 1.0)
+            if busy > _SOME_LOAD:
+                # A spike makes those that follow wait, too: how many of them no longer come in time.
+                ratio, gap = exp(room), 1 / busy
+                if tail > 0 and ratio < _AMPLE:
+                    late_after = ratio - 1 + gap
+                    if late_after > 0:
+                        follow = 1 - erf((log(late_after) - size) * tail_scale)
+                        late_after += gap
+                        follow += 1 - erf((log(late_after) - size) * tail_scale)
+                        chance -= 0.5 * tail * follow
+                if irregular:
+                    chance *= 1 - irregular * blocked(busy, ratio)
+                if busy > overload:
+                    chance *= (overload / busy) ** _OVERLOAD_POWER
+                    busy = min(busy, 1.0)
+                chance = max(chance, 0.0)
             worth[at] = (self.quality[at] - points * (own - fastest)) * chance - late * (1 - chance)
             watts[at] = self._watts[at] * busy * full_w
         if self.remote:

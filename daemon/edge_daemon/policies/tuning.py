@@ -93,7 +93,7 @@ class Tuning:
     link_jitter: float = 0.16
     failed: float = 0.3
     dead_band: float = 0.25
-    dwell_s: float = 5.0
+    dwell_s: float = 3.0
     toggle_s: float = 1.0
     urgent_share: float = 0.9
     urgent_points: float = 2.0

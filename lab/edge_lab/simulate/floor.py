@@ -11,13 +11,12 @@ the rest of the energy lasts if what comes is as expected, and it decides again 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Verdict, Why
+from edge_daemon.policies.contract import Event, Replied, Second, Verdict, Why
 from edge_lab.simulate.floor_chain import contention_of, link_of, local_of, rates_of
 from edge_lab.simulate.floor_value import HeatValue, Moves
 from edge_lab.simulate.oracle_heat import modes_of
@@ -129,7 +128,7 @@ class Floor:
         gaps = [gap_s]
         if end > 1:
             gaps.append(float(world.arrive_s[end - 1] - world.arrive_s[end - 2]))
-        rate = 1 / max(gaps[-1] if gap_s <= gaps[-1] else gap_s, 1e-6)
+        rate = 1 / max(max(gaps[-1], gap_s), 1e-6)
         rates = self._rates.per_s
         place = int(np.abs(np.log((rates + 0.05) / (rate + 0.05))).argmin())
         contention = self._contention

@@ -1,0 +1,225 @@
+"""How the policy `optimal` chooses: scores under a price and a cap, and when a task may move."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from edge_daemon.policies.contract import Second, Setting, Verdict, Why
+from edge_daemon.policies.learning import LEAST_RATE
+from edge_daemon.policies.remembered import State, TaskState, with_
+from edge_daemon.policies.table import Table, Weighed
+from edge_daemon.policies.tuning import Tuning
+
+_SAVED_W: Final = 1e-9
+
+
+class Chooser:
+    """Chooses for one setting.
+
+    Args:
+        setting: Board, limits and tasks.
+        tables: Of its tasks.
+        tuning: The numbers.
+    """
+
+    def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
+        self._setting, self._tables, self._tuning = setting, tables, tuning
+
+    def weighed(self, state: State) -> Weighed:
+        """Of each task, what each action is worth now in points a request, and the watts it draws."""
+        full_w = state.clock**self._setting.board.clock_power * state.power_scale
+        log_clock = math.log(state.clock)
+        return tuple(
+            [
+                table.weigh(task, state.known, log_clock, full_w)
+                for table, task in zip(self._tables, state.tasks, strict=True)
+            ]
+        )
+
+    def choose(
+        self, state: State, now_s: float, weighed: Weighed, *, urgent_only: bool = False
+    ) -> tuple[State, tuple[Verdict, ...]]:
+        """Verdicts, and the state after them."""
+        scored = self._scored(state, now_s, weighed)
+        tasks, verdicts, changed = [], [], False
+        for number, (table, task, (worth, watts), (scores, target)) in enumerate(
+            zip(self._tables, state.tasks, weighed, scored, strict=True)
+        ):
+            code = self._moves(state, now_s, table, task, worth, watts, scores, target, urgent_only=urgent_only)
+            if code == "latency" and state.known.suspect and not self._worth_leaving(state, table, task, worth, target):
+                code = None
+            at = task.action if code is None else target
+            new = task if code is None else self._moved(now_s, table, task, at, code)
+            changed = changed or code is not None
+            if new.watts != watts[at]:
+                new = with_(new, watts=watts[at])
+            tasks.append(new)
+            if code is not None or not urgent_only:
+                verdicts.append(self._verdict(state, number, new, worth, watts, scores, code or "holds"))
+        if changed or not urgent_only:
+            state = with_(state, tasks=tuple(tasks))
+        return state, tuple(verdicts)
+
+    def _scored(self, state: State, now_s: float, weighed: Weighed) -> list[tuple[list[float], int]]:
+        """Points a second of each action of each task, and the best of it."""
+        joule, cap_w = state.price.value, state.cap_w
+        out = []
+        for table, task, (worth, watts) in zip(self._tables, state.tasks, weighed, strict=True):
+            requests = table.task.weight * max(task.rate, LEAST_RATE)
+            penalty = self._tuning.over_points * requests if len(self._tables) == 1 else 0.0
+            scores = [
+                requests * value - joule * drawn - (penalty * (drawn - cap_w) if drawn > cap_w else 0.0)
+                for value, drawn in zip(worth, watts, strict=True)
+            ]
+            barred = [at for at, when in task.left if now_s - when < self._tuning.dwell_s and at != task.action]
+            best = -1
+            for at, score in enumerate(scores):
+                if (best < 0 or score > scores[best]) and at not in barred:
+                    best = at
+            out.append((scores, best))
+        return out if len(out) == 1 else self._shared(state, weighed, out)
+
+    def _shared(
+        self, state: State, weighed: Weighed, scored: list[tuple[list[float], int]]
+    ) -> list[tuple[list[float], int]]:
+        """The same with one cap for all: who loses least per watt steps down first, until all fit."""
+        best = [at for _, at in scored]
+        total_w = sum(watts[at] for at, (_, watts) in zip(best, weighed, strict=True))
+        while total_w > state.cap_w:
+            found: tuple[float, int, int] | None = None
+            for number, ((scores, _), (_, watts)) in enumerate(zip(scored, weighed, strict=True)):
+                at = best[number]
+                for to, score in enumerate(scores):
+                    saved = watts[at] - watts[to]
+                    if saved > 1e-9 and (found is None or (scores[at] - score) / saved < found[0]):  # noqa: PLR2004
+                        found = ((scores[at] - score) / saved, number, to)
+            if found is None:
+                break
+            _, number, to = found
+            watts = weighed[number][1]
+            total_w -= watts[best[number]] - watts[to]
+            best[number] = to
+        return [(scores, at) for (scores, _), at in zip(scored, best, strict=True)]
+
+    def _moves(  # noqa: PLR0911, PLR0917 - one return a rule; by position, called each second
+        self,
+        state: State,
+        now_s: float,
+        table: Table,
+        task: TaskState,
+        worth: list[float],
+        watts: list[float],
+        scores: list[float],
+        target: int,
+        *,
+        urgent_only: bool,
+    ) -> str | None:
+        """The code under which the task changes to its target now; None where it stays."""
+        tuning, at = self._tuning, task.action
+        if at < 0:
+            return "start"
+        if target == at:
+            return None
+        others_w = sum(other.watts for other in state.tasks) - task.watts if len(self._tables) > 1 else 0.0
+        remote = table.is_remote[at] or table.is_remote[target]
+        if watts[at] + others_w > state.cap_w and watts[target] < watts[at] - tuning.urgent_w:
+            return state.cap_by
+        if worth[at] < tuning.urgent_share * table.quality[at] and worth[target] > worth[at] + tuning.urgent_points:
+            return "network" if remote else "latency"
+        if urgent_only:
+            return None
+        requests = table.task.weight * max(task.rate, LEAST_RATE)
+        if (scores[target] - scores[at]) / requests <= tuning.dead_band:
+            return None
+        if remote:
+            return "network" if now_s - task.toggled_s >= tuning.toggle_s else None
+        return "gain" if now_s - task.changed_s >= tuning.dwell_s else None
+
+    def _worth_leaving(self, state: State, table: Table, task: TaskState, worth: list[float], target: int) -> bool:
+        """Whether one slow inference is reason enough to leave, though it may have been a spike.
+
+        What the next request gains must be more than what is lost if it was one: the target is held for a dwell.
+        """
+        known = state.known
+        doubt = known.confirmed / known.suspects
+        clear = with_(known, suspect=0.0)
+        calm, _ = table.weigh(task, clear, math.log(state.clock), 1.0)
+        held = task.rate * self._tuning.dwell_s * self._tuning.held
+        return worth[target] - worth[task.action] > (1 - doubt) * (calm[task.action] - calm[target]) * held
+
+    def _moved(self, now_s: float, table: Table, task: TaskState, to: int, code: str) -> TaskState:
+        left, changed_s, toggled_s, local = task.left, task.changed_s, task.toggled_s, task.local
+        if code != "start" and (table.is_remote[task.action] or table.is_remote[to]):
+            toggled_s = now_s
+        elif code == "gain":
+            changed_s = now_s
+        if not table.is_remote[to]:
+            if local not in (-1, to):
+                kept = [item for item in left if now_s - item[1] < self._tuning.dwell_s and item[0] != local]
+                left = (*kept, (local, now_s))
+            local = to
+        return with_(task, action=to, local=local, left=left, changed_s=changed_s, toggled_s=toggled_s)
+
+    def _verdict(  # noqa: PLR0917 - by position, called each second
+        self,
+        state: State,
+        number: int,
+        task: TaskState,
+        worth: list[float],
+        watts: list[float],
+        scores: list[float],
+        code: str,
+    ) -> Verdict:
+        table, at = self._tables[number], task.action
+        second = -1
+        for other, score in enumerate(scores):
+            if other != at and (second < 0 or score > scores[second]):
+                second = other
+        requests = table.task.weight * max(task.rate, LEAST_RATE)
+        runner_up = table.ids[second] if second >= 0 else None
+        margin = (scores[at] - scores[second]) / requests if second >= 0 else None
+        numbers: tuple[tuple[str, float], ...] = ()
+        if code != "holds":
+            numbers = (
+                ("worth", worth[at]),
+                ("watts", watts[at]),
+                ("cap_w", state.cap_w),
+                ("price", state.price.value),
+                ("slowdown", math.exp(state.known.slow)),
+                ("rate", task.rate),
+            )
+        return Verdict(
+            task=number, action=table.ids[at], why=Why(code=code, runner_up=runner_up, margin=margin, numbers=numbers)
+        )
+
+    def probe(self, state: State, event: Second, verdicts: tuple[Verdict, ...]) -> tuple[State, tuple[Verdict, ...]]:
+        """The same, with what is to be tried in idle time, if this is a time for it."""
+        wanted = self._wanted(state, event)
+        if wanted is None:
+            return state, verdicts
+        number, at = wanted
+        asking = verdicts[number]
+        asked = Verdict(
+            task=number, action=asking.action, why=asking.why, probe=self._tables[number].ids[at],
+            most_per_s=asking.most_per_s,
+        )  # fmt: skip
+        return with_(state, probed_s=event.now_s), (*verdicts[:number], asked, *verdicts[number + 1 :])
+
+    def _wanted(self, state: State, event: Second) -> tuple[int, int] | None:
+        """Which action of which task to try in idle time now."""
+        tuning, since_s = self._tuning, event.now_s - state.began_s
+        if event.now_s - state.probed_s < (1 if since_s < tuning.probe_first_s else tuning.probe_s):
+            return None
+        limit_c = self._setting.temp_c
+        if limit_c is not None and event.temp_c is not None and event.temp_c > limit_c - tuning.probe_room_c:
+            return None
+        if any(task.rate > task.least_rate + 1 for task in state.tasks):
+            return None
+        found: tuple[int, int, int] | None = None
+        for number, (table, task) in enumerate(zip(self._tables, state.tasks, strict=True)):
+            reach = table.limit + math.log(tuning.probe_reach) - state.known.slow
+            for at in table.local:
+                if at != task.action and table.promised[at] < reach and (found is None or task.seen[at] < found[0]):
+                    found = (task.seen[at], number, at)
+        return None if found is None else found[1:]

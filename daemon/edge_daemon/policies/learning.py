@@ -1,0 +1,179 @@
+"""How the policy `optimal` learns from a second: promises, powers, heat, the price of a joule, the way to a server."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from edge_daemon.policies import calibration, offload, price, thermal
+from edge_daemon.policies.calibration import Calibration
+from edge_daemon.policies.contract import Second, Setting, TaskSeen
+from edge_daemon.policies.price import Price
+from edge_daemon.policies.remembered import State, TaskState, with_
+from edge_daemon.policies.table import Table, Weighed
+from edge_daemon.policies.tuning import Tuning
+
+_NEVER: Final = -math.inf
+_NONE: Final = math.inf
+LEAST_RATE: Final = 0.05  # requests a second for which a choice is weighed though none came
+_BASE_LEAST: Final = 0.5  # of idle power, and above it: what may be drawn whatever runs
+_BASE_MOST_W: Final = 1.8
+_SCALE_LEAST: Final = 0.25
+_SCALE_MOST: Final = 4.0
+_RATE_JUMP: Final = 3.0  # spreads
+_RATE_GAIN: Final = 0.2
+_RATE_FLOOR: Final = 0.5
+_PROBE_GAIN: Final = 0.6
+_PROBE_LEAST: Final = 0.05
+_COOLED_C: Final = 3.0  # off what was kept over a restart: then nothing is known of the board any more
+_EACH: Final = 8  # latencies of a second that are looked at; of more, as many quantiles, not in their order
+_MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
+
+
+class Learner:
+    """Learns for one setting.
+
+    Args:
+        setting: Board, limits and tasks.
+        tables: Of its tasks.
+        tuning: The numbers.
+    """
+
+    def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
+        self._setting, self._tables, self._tuning = setting, tables, tuning
+        self._observer = thermal.Observer(setting.board, tuning.horizon_s)
+
+    def seen(self, table: Table, task: TaskState, seen: TaskSeen, event: Second, *, began: bool) -> TaskState:
+        """A task after what was seen of it, its latencies aside."""
+        rate, spread, least = task.rate, task.rate_spread, task.least_rate
+        if not began:
+            off = seen.requests - rate
+            if abs(off) > _RATE_JUMP * spread + _RATE_FLOOR:
+                rate = float(seen.requests)
+            else:
+                rate += _RATE_GAIN * off
+            spread += _RATE_GAIN * (min(abs(off), 2 * spread + 1) - spread)
+            least = min(least, max(rate, 1.0))
+        link = task.link
+        if link is not None:
+            action = table.task.actions[table.remote[0]]
+            link = offload.looked(self._tuning, link, action, table.task.limit_ms, event.rtt_ms, event.up_mbps)
+        return TaskState(
+            task.action,
+            task.local,
+            task.changed_s,
+            task.toggled_s,
+            task.left,
+            task.bound,
+            task.bias,
+            task.seen,
+            rate,
+            spread,
+            least,
+            task.watts,
+            False,
+            link,
+        )
+
+    def calibrated(
+        self, table: Table, task: TaskState, seen: TaskSeen, known: Calibration, log_clock: float
+    ) -> tuple[TaskState, Calibration]:
+        """A task and the moment after the latencies of a second."""
+        found = table.index.get(seen.action)
+        bias, counts = task.bias, task.seen
+        if found is not None:
+            at = table.computes[found]
+            own, count = bias[at], counts[at]
+            latencies, each = _telling(seen.latencies_ms)
+            for latency_ms in latencies:
+                if latency_ms > 0:
+                    surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
+                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, each)
+                    count += 1
+            if count != counts[at]:
+                bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
+        probed = seen.probed
+        if probed is not None and probed.latency_ms > 0 and probed.action in table.index:
+            at = table.index[probed.action]
+            surprise = math.log(probed.latency_ms) + log_clock - table.promised[at] - bias[at] - known.slow
+            own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * min(max(surprise, -1.5), 1.5)
+            bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], counts[at] + 1, *counts[at + 1 :])
+        if counts is task.seen:
+            return task, known
+        return with_(task, bias=bias, seen=counts), known
+
+    def powered(self, state: State, event: Second) -> tuple[float, float, tuple[float, float, float]]:
+        """Base power, scale of the promised watts, and heat, a second later."""
+        tuning, idle_w = self._tuning, self._setting.board.idle_w
+        watts = sum(task.watts for task in state.tasks)
+        base_w, scale = state.base_w, state.power_scale
+        power_w = event.power_w if event.power_w is not None and 0 <= event.power_w < _NONE else None
+        temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) < _NONE else None
+        if state.heat is None or (
+            state.now_s == _NEVER and temp_c is not None and abs(temp_c - state.heat[0]) > _COOLED_C
+        ):
+            return base_w, scale, self._observer.start(temp_c)
+        if power_w is not None:
+            error = power_w - base_w - watts
+            base_w += tuning.base_gain * error
+            base_w = min(max(base_w, _BASE_LEAST * idle_w), idle_w + _BASE_MOST_W)
+            scale += tuning.scale_gain * error * watts / (1 + watts * watts)
+            scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
+        heat = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
+        return base_w, scale, heat
+
+    def long_run(self, state: State, base_w: float) -> float:
+        """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
+        passed_s = max(state.now_s - state.began_s, 0.0) if state.began_s > _NEVER else 0.0
+        gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
+        return state.mean_w + gain * (base_w - state.mean_w)
+
+    def cap(self, heat: tuple[float, float, float], base_w: float) -> tuple[float, str]:
+        """What may be drawn above the base, and by which limit."""
+        cap_w, code = _NONE, ""
+        limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
+        if limit_c is not None:
+            cap_w, code = self._observer.bearable_w(heat, limit_c - self._tuning.margin_c) - base_w, "thermal"
+        if most_w is not None and most_w - base_w < cap_w:
+            cap_w, code = most_w - base_w, "power"
+        return cap_w, code
+
+    def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
+        """The price of a joule, a second later."""
+        setting, tuning = self._setting, self._tuning
+        if setting.until_s is None or setting.battery_j is None or event.battery_j is None:
+            return state.price
+        left_s = setting.until_s - event.now_s
+        if left_s <= 1 or event.charging:
+            return state.price if left_s > 0 and not event.charging else Price()
+        held = state.price
+        if event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks):
+            held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
+        total_s = max(setting.until_s - state.began_s, 1.0)
+        reserve_j = tuning.reserve * setting.battery_j * math.sqrt(left_s / total_s)
+        pace_w = (event.battery_j - reserve_j) / left_s - state.mean_w
+        return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
+
+    def _context(self, state: State, weighed: Weighed) -> price.Context:
+        """This moment as a staircase; of several tasks the sum of theirs."""
+        parts = []
+        for task, table, (worth, watts) in zip(state.tasks, self._tables, weighed, strict=True):
+            each = [
+                (table.task.weight * task.rate * value, drawn)
+                for value, drawn in zip(worth, watts, strict=True)
+                if drawn <= state.cap_w
+            ]
+            at = table.smallest
+            each = each or [(table.task.weight * task.rate * worth[at], watts[at])]
+            parts.append(price.staircase([value for value, _ in each], [drawn for _, drawn in each]))
+        return parts[0] if len(parts) == 1 else price.together(parts)
+
+
+def _telling(latencies_ms: tuple[float, ...]) -> tuple[tuple[float, ...], int]:
+    """A second's latencies, or of many some that stand for all, and for how many each does."""
+    count = len(latencies_ms)
+    if count <= _EACH:
+        return latencies_ms, 1
+    ordered = sorted(latencies_ms)
+    step = count / _EACH
+    return tuple([ordered[int((part + 0.5) * step)] for part in _MIXED]), round(step)
