@@ -277,6 +277,14 @@ def test_a_setting_that_makes_no_sense_is_one_line(
     assert said in refused(capsys, write_scenario(tmp_path), "--policy", "static-fast", "--set", setting)
 
 
+def test_places_that_cannot_be_written_are_told_before_anything_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    assert "none: no such folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path / "none" / "x.html")
+    assert "cannot be written" in refused(capsys, path, "--policy", "static", "--log", path, status=1)
+
+
 def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other").mkdir()
     files = write_scenario(tmp_path), write_scenario(tmp_path / "other")
