@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Verdict, Why
 from edge_lab.simulate.floor_chain import contention_of, link_of, local_of, rates_of
+from edge_lab.simulate.floor_reply import AHEAD, Ahead, Costs
 from edge_lab.simulate.floor_value import HeatValue, Moves
 from edge_lab.simulate.oracle_heat import modes_of
 from edge_lab.simulate.play import Run, play
@@ -30,6 +31,7 @@ _ENDING_S: Final = 300  # before the end of the run, from when on the end counts
 _RESERVE: Final = 0.01  # of the battery, falling with the root of the time left
 _REPRICE_S: Final = 5
 _OVER: Final = 400.0
+_SURE: Final = 0.95  # of the belief in what was so before
 _NEAR_C: Final = 0.05  # below the limit
 
 
@@ -59,6 +61,12 @@ class Floor:
         self._even = self._modes.gain.sum(axis=0) / SUBSTEPS
         self._networks = len(self._links[0].move) if self._links else 1
         self._moves = self._chain()
+        self._reply = Ahead(
+            world,
+            np.array([world.truth.latency_ms[action.id] for action in local]),
+            np.array([world.truth.power_w[action.id] for action in local]),
+            np.array([action.quality for action in local]),
+        )
         idle_c = (world.setting.board.idle_w * self._even)
         self._idle_c = lambda ambient_c: (idle_c + ambient_c * self._modes.air_c) / (1 - self._modes.keep)
         room_c = self._modes.limit_c - float(self._idle_c(world.scenario.ambient.start_c).sum())
@@ -118,7 +126,16 @@ class Floor:
         if second % _REPRICE_S == 0:
             self._price = self._reprice(second)
         self._sweep(second)
-        return self._decide(1.0, self._at_c - self._balance_c)
+        above_c = self._at_c - self._balance_c
+        self._base = self._decide(1.0, above_c)
+        variants, context = np.arange(len(self._local)), self._context_number()
+        here = self._value.at(self._ahead, context, variants, np.tile(above_c, (len(variants), 1)))
+        warmer = self._value.at(self._ahead, context, variants[:1], above_c[None] + 2 * self._even)
+        joule = self._price + max(0.0, float(here[0] - warmer[0])) / 2
+        self._costs = Costs(
+            joule=joule, loaded=here, load=self._price * self._moves.switch_j + _TIE + (joule - self._price) * self._moves.switch_j
+        )
+        return self._base
 
     def _sense(self, second: int) -> None:
         world = self._world
@@ -223,11 +240,31 @@ class Floor:
         sent_s = event.now_s - event.latency_ms / 1000 - self._limit_s + 1.5 * base_ms * self._slow / 1000
         news = hedge and not self._failed and sent_s >= self._second
         self._failed = self._failed or news
+        if not hedge:
+            return self._look_ahead(event)
         if left == 0 or (self._belief[0][0] > 0.95 and not news):
             return None
         rate = float(self._rates.per_s[self._context[0]])
         part = min(left / max(rate, 1e-9), 1.0)
         return self._decide(part, self._at_c - self._balance_c, (1 - part) * self._planned_j)
+
+    def _look_ahead(self, event: Replied) -> int | None:
+        """A variant for the next request, where it waits or something has changed."""
+        arrive, now_s = self._world.arrive_s, event.now_s
+        served_s = now_s - (event.latency_ms + event.waited_ms) / 1000
+        following = int(np.searchsorted(arrive, served_s - 1e-6)) + 1
+        known = arrive[following : following + AHEAD]
+        coming = known[known <= now_s].tolist()
+        if not coming and self._belief[0][0] > _SURE and self._chosen == self._base:
+            return None
+        last_s = coming[-1] if coming else float(arrive[min(following, len(arrive)) - 1])
+        gap_s = 1 / max(float(self._rates.per_s[self._context[0]]), 1e-6)
+        while len(coming) < AHEAD:
+            last_s += gap_s
+            coming.append(max(last_s, now_s))
+        chosen = self._reply.choose(now_s, coming, self._belief, self._slow, self._loaded, self._costs)
+        self._chosen, self._loaded = chosen, chosen
+        return chosen
 
     def _left(self, now_s: float) -> int:
         """Requests that are still to come in this second, if they go on as they came."""
