@@ -1,6 +1,6 @@
-"""How long one step of the policy takes, on a state like a busy board's.
+"""How long one step of the daemon takes, frame and policy together, on a state like a busy board's.
 
-    python benchmarks/policy_step.py [--steps N] [--json]
+    python benchmarks/policy_step.py [--policy NAME] [--steps N] [--json]
 
 Three models of eight variants, six apps, fifty decisions of history each; a working day in which charge, heat, network
 and latencies move. Ticks (one a second on a device) and reports (one a second and app) are timed apart. The clock is
@@ -18,8 +18,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from edge_daemon.policies import registry
+from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.state import PolicyState, dump, initial
-from edge_daemon.policy.step import step
 from edge_daemon.policy.types import AppJoined, AppReported, Decided, Event, ModelFacts, Preferred, Tick, VariantFacts
 from edge_sdk.mqtt import Conditions
 from edge_sdk.preference import Mode, Preference
@@ -32,7 +33,7 @@ WISHES = (
 )
 
 
-def device() -> PolicyState:
+def device(frame: Frame) -> PolicyState:
     """A device whose apps run."""
     variants = tuple(
         VariantFacts(id=f"v{i}", quality=75.0 + 3 * i, latency_ms=4.0 * 1.7**i, measured=False, size_bytes=10_000 * i)
@@ -40,9 +41,9 @@ def device() -> PolicyState:
     )
     state = initial(tuple(ModelFacts(name=f"model{i}", variants=variants) for i in range(MODELS)))
     for i, wish in enumerate(WISHES):
-        state, _ = step(state, Preferred(model=f"model{i}", preference=wish))
+        state, _ = frame.step(state, Preferred(model=f"model{i}", preference=wish))
     for i in range(APPS):
-        state, _ = step(state, AppJoined(app=f"app{i}", model=f"model{i % MODELS}"))
+        state, _ = frame.step(state, AppJoined(app=f"app{i}", model=f"model{i % MODELS}"))
     return state
 
 
@@ -66,10 +67,12 @@ def day(steps: int) -> Iterator[tuple[float, Conditions, float]]:
 def main() -> int:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--policy", default=registry.DEFAULT, help=f"which one (default {registry.DEFAULT})")
     parser.add_argument("--steps", type=int, default=3000, help="seconds of the day (default 3000)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
-    state = device()
+    frame = Frame(use=options.policy, factory=registry.find(options.policy))
+    state = device(frame)
     ticks: list[float] = []
     reports: list[float] = []
     switches = 0
@@ -77,7 +80,7 @@ def main() -> int:
     def timed(state: PolicyState, event: Event, into: list[float]) -> PolicyState:
         nonlocal switches
         begun = time.process_time_ns()
-        state, instructions = step(state, event)
+        state, instructions = frame.step(state, event)
         into.append((time.process_time_ns() - begun) / 1000)
         switches += sum(isinstance(item, Decided) for item in instructions)
         return state
@@ -93,6 +96,7 @@ def main() -> int:
                 state = timed(state, seen, reports)
     found = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "policy": options.policy,
         "models": MODELS,
         "variants": VARIANTS,
         "apps": APPS,

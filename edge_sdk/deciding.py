@@ -107,6 +107,12 @@ class Chooser:
             return known
         return replace(known, active=best, changed_s=now_s, late=0)
 
+    def preferring(self, preference: Preference, now_s: float) -> Chooser:
+        """The same under another preference, whose favourite it is at once; a pin is not its business."""
+        wishing = replace(self, preference=preference, late=0)
+        best = wishing._best()  # noqa: SLF001 - the same class
+        return wishing if best == self.active else replace(wishing, active=best, changed_s=now_s)
+
     def without(self, id_: str) -> Chooser:
         """The same, where a variant turned out not to run here."""
         left = tuple(variant for variant in self.variants if variant.id != id_)

@@ -123,6 +123,12 @@ class ProfileError(EdgeError):
     exit_status = EXIT_USAGE
 
 
+class ImpossibleProfileError(ProfileError):
+    """A device profile says what cannot be, such as a limit below the temperature of the idle board."""
+
+    code = "profile-impossible"
+
+
 class UnknownProfileError(ProfileError):
     """No profile has this id."""
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 
 from edge_sdk.errors import DaemonUnreachableError, ModelClosedError
+from edge_sdk.faring import Faring
 from edge_sdk.lease import Seat
 from edge_sdk.link import DaemonLink
 from edge_sdk.local import AppReport, Assignment
+from edge_sdk.preference import Preference
 from edge_sdk.switch import Switch
 from edge_sdk.switching import Switcher
 from edge_sdk.tally import Tally
@@ -32,6 +35,9 @@ class Follower:
         switcher: Over that seat.
         tally: Of the app's calls.
         turn: Held while something is decided.
+        runs: The variants that can run here.
+        faring: Tells of accelerators.
+        advised: Told when the advice changes, in a thread of the link.
     """
 
     def __init__(
@@ -43,12 +49,18 @@ class Follower:
         switcher: Switcher,
         tally: Tally,
         turn: threading.RLock,
+        runs: tuple[str, ...],
+        faring: Faring,
+        advised: Callable[[float | None], None],
     ) -> None:
         self._link, self._seat, self._switcher, self._tally, self._turn = link, seat, switcher, tally, turn
         self._assigned: tuple[str, int, str] | None = None  # the newest: to which app, its serial, the variant
         self._refused: tuple[str, int, str] | None = None  # one whose variant could not be loaded
         self._failed: tuple[str, str] | None = None  # a variant that could not be loaded, and why; to be reported
         self._switched_ms: float | None = None
+        self._runs, self._faring, self._advised = link.can_run(runs), faring, advised
+        self._in_flight = 0  # at the last report
+        self.most_per_s: float | None = None
         self._note(assignment)
         me = weakref.ref(self)
 
@@ -67,7 +79,7 @@ class Follower:
         link.start(report, follow)
 
     def hurry(self) -> None:
-        """Report now: a call was late, or something has changed."""
+        """Report now: a call was late or slow, or something has changed."""
         self._link.hurry()
 
     def pin(self, variant: str) -> None:
@@ -90,6 +102,13 @@ class Follower:
             return False
         return True
 
+    def prefer(self, preference: Preference | None) -> None:
+        """Say what the app wants, with the turn held; where no daemon answers, one that comes is told."""
+        try:
+            self._adopt(self._link.prefer(preference))
+        except DaemonUnreachableError as error:
+            _log.debug("the preference waits for a daemon: %s", error)
+
     def over(self, switch: Switch) -> None:
         """An order was carried out or failed, with the turn held: the daemon is to know."""
         if switch.error is None:
@@ -107,7 +126,9 @@ class Follower:
         self._switcher.tidy()
         failed, self._failed = self._failed, None
         switched_ms, self._switched_ms = self._switched_ms, None
+        runs, self._runs = self._runs, None
         taken = self._tally.take(self._seat.active)
+        before, self._in_flight = self._in_flight, self._seat.in_flight
         return AppReport(
             active=taken.variant,
             calls=taken.calls,
@@ -118,6 +139,12 @@ class Follower:
             switched_ms=switched_ms,
             failed_variant=failed[0] if failed else None,
             failure=failed[1] if failed else None,
+            arrived=max(0, taken.calls + taken.failed + self._in_flight - before),
+            latencies_ms=taken.sample_ms,
+            slow_ms=taken.slow_ms,
+            runs=runs,
+            computes_on=self._faring.computes_on(taken.variant)[:200],
+            usage=self._faring.usage(taken.variant),
         )
 
     def _follow(self, told: Assignment) -> None:
@@ -134,6 +161,9 @@ class Follower:
             return False
         self._assigned = (app, told.serial, told.variant)
         self._tally.limit_ms = told.max_latency_ms
+        if told.most_per_s != self.most_per_s:
+            self.most_per_s = told.most_per_s
+            self._advised(told.most_per_s)
         return True
 
     def _adopt(self, told: Assignment) -> None:

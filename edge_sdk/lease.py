@@ -79,6 +79,12 @@ class Seat:
         return self._last_id if lease is None else lease.id
 
     @property
+    def in_flight(self) -> int:
+        """Calls that are in the engine in force, or wait for their turn in it."""
+        lease = self._lease
+        return 0 if lease is None else lease.calls
+
+    @property
     def is_vacant(self) -> bool:
         """Whether calls wait for an engine."""
         return self._lease is None and not self._is_closed

@@ -10,15 +10,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
-from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError
-from edge_sdk.local import AppPin, AppReport, Assignment, Done, LocalClient, Register, Registered
+from msgspec import structs
+
+from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, WireError
+from edge_sdk.local import SPEAKS, AppPin, AppPrefer, AppReport, Assignment, Done, LocalClient, Register, Registered
 from edge_sdk.preference import Preference
 
 _log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
+SOONEST_S = 0.2  # between two reports, however many calls are slow
 _WAIT_S = 25.0  # of one question for the next assignment
 _ANSWER_S = 5.0  # of the daemon, beyond what it was asked to wait
 _FIRST_RETRY_S = 0.5
@@ -37,6 +41,7 @@ class DaemonLink:
         manifest: SHA-256 of the bundle's manifest, or None.
         preference: What the app wants.
         name: What the app calls itself.
+        runs: The variants it can run, where that is known yet.
 
     Raises:
         DaemonUnreachableError: Nobody answers on the socket.
@@ -51,9 +56,16 @@ class DaemonLink:
         manifest: str | None,
         preference: Preference | None,
         name: str,
+        runs: tuple[str, ...] | None = None,
     ) -> None:
         self._register = Register(
-            model=model, manifest=manifest, name=name[:200], pid=os.getpid(), preference=preference
+            model=model,
+            manifest=manifest,
+            name=name[:200],
+            pid=os.getpid(),
+            preference=_fixed(preference),
+            speaks=SPEAKS,
+            runs=runs,
         )
         self._reporting = LocalClient(socket, timeout_s=_ANSWER_S)
         self._waiting = LocalClient(self._reporting.path, timeout_s=_ANSWER_S)
@@ -84,8 +96,14 @@ class DaemonLink:
         for thread in self._threads:
             thread.start()
 
+    def can_run(self, runs: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Note the variants this app can run, for a daemon that comes; what one that is there has to be told."""
+        told = self._register.runs
+        self._register = structs.replace(self._register, runs=runs)
+        return None if told == runs else runs
+
     def hurry(self) -> None:
-        """Report now and not in a second: a call was late, or the variant has changed."""
+        """Report now and not in a second: a call was late or slow, or the variant has changed."""
         self._due.set()
 
     def say(self, report: AppReport) -> Assignment:
@@ -105,6 +123,16 @@ class DaemonLink:
             DaemonUnreachableError: Nobody answers.
         """
         return self._call("POST", "pin", Assignment, AppPin(variant=variant))
+
+    def prefer(self, preference: Preference | None) -> Assignment:
+        """Say what this app wants from now on, also after the daemon was away.
+
+        Raises:
+            DaemonUnreachableError: Nobody answers.
+        """
+        fixed = _fixed(preference)
+        self._register = structs.replace(self._register, preference=fixed)
+        return self._call("POST", "prefer", Assignment, AppPrefer(preference=fixed))
 
     def close(self) -> None:
         """Say goodbye and end the threads."""
@@ -128,12 +156,25 @@ class DaemonLink:
         self._waiting.interrupt()
 
     def _join(self) -> Registered:
-        return self._reporting.call("POST", "/v1/apps", Registered, self._register)
+        try:
+            return self._reporting.call("POST", "/v1/apps", Registered, self._register)
+        except WireError:
+            # A daemon from before these fields refuses them; what else may be wrong it says again.
+            old = structs.replace(self._register, speaks=1, runs=None)
+            return self._reporting.call("POST", "/v1/apps", Registered, old)
+
+    def _spoken(self, body: object) -> object:
+        """A message in words that the daemon understands."""
+        if isinstance(body, AppReport) and self.registered.speaks < SPEAKS:
+            return structs.replace(
+                body, arrived=None, latencies_ms=(), slow_ms=None, runs=None, computes_on=None, usage=None
+            )
+        return body
 
     def _call(self, method: str, what: str, kind: type[Assignment], body: object) -> Assignment:
         with self._speak:
             try:
-                return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, body)
+                return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
             except CommandError as error:
                 if error.code != UNKNOWN_APP or self._stopped.is_set():
                     raise
@@ -143,17 +184,20 @@ class DaemonLink:
                 # It may have been restarted, and the connection with it: that is found out by asking once more.
             self.registered = self._join()
             self._serial = 0
-            return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, body)
+            return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
 
     def _run_reports(self) -> None:
         retry_s = _FIRST_RETRY_S
         pause_s = REPORT_EVERY_S
         is_heard = True
+        reported_s = time.monotonic()
         while not self._stopped.is_set():
-            self._due.wait(pause_s)
+            if self._due.wait(pause_s):
+                self._stopped.wait(max(0.0, reported_s + SOONEST_S - time.monotonic()))
             self._due.clear()
             if self._stopped.is_set():
                 return
+            reported_s = time.monotonic()
             try:
                 self._follow(self.say(self._report()))
             except EdgeError as error:
@@ -184,3 +228,8 @@ class DaemonLink:
                 return
             self._serial = assignment.serial
             self._apply(assignment)
+
+
+def _fixed(preference: Preference | None) -> Preference | None:
+    """With a moment instead of a time from now on: it may be said again to a daemon that comes later."""
+    return None if preference is None else preference.fixed(time.time())

@@ -7,10 +7,12 @@
 | `POST /v1/prefer` | `mqtt.Prefer` fields | `Done` |
 | `POST /v1/pin` | `PinRequest` | `Done` |
 | `POST /v1/unpin` | `UnpinRequest` | `Done` |
+| `POST /v1/position` | `PositionReport` | `Done` |
 | `POST /v1/apps` | `Register` | `Registered` |
 | `POST /v1/apps/APP/report` | `AppReport` | `Assignment` |
 | `GET /v1/apps/APP/assignment?after=SERIAL&wait_s=S` | | `Assignment`, as soon as its serial exceeds `after` |
 | `POST /v1/apps/APP/pin` | `AppPin` | `Assignment` |
+| `POST /v1/apps/APP/prefer` | `AppPrefer` | `Assignment` |
 | `DELETE /v1/apps/APP` | | `Done` |
 
 An error is answered with a 4xx or 5xx status and an `ErrorBody`. The socket's path: `--socket`, else
@@ -33,16 +35,21 @@ from msgspec import Meta
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
 from edge_sdk.mqtt import Because, Conditions, Decision, ModelState
 from edge_sdk.preference import Preference
-from edge_sdk.wire import Count, Millis, Name, Sha256, Text, Token, Unix, Wire, decode, encode
+from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Sha256, Text, Token, Unix, Wire, decode, encode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+SPEAKS = 2  # what this side understands; see `Register`
 SOCKET_VARIABLE = "EDGE_DAEMON_SOCKET"
 MAX_BODY_BYTES = 256 * 1024
 TIMEOUT_S = 10.0
 
 T = TypeVar("T")
+
+Version = Annotated[int, Meta(ge=1, le=1000)]
+Variants = Annotated[tuple[Name, ...], Meta(max_length=1000)]
+Rate = Annotated[float, Meta(ge=0, le=1e9)]  # a second
 
 
 class Register(Wire, frozen=True, kw_only=True):
@@ -52,7 +59,11 @@ class Register(Wire, frozen=True, kw_only=True):
         model: The daemon's name for the model, or None when the app opened a bundle itself.
         manifest: SHA-256 of `manifest.json`, to find the model by its content.
         name: What the app calls itself, for people.
-        preference: What this app wants; it becomes the model's preference only where nobody set one.
+        speaks: What the app understands; 1, where it does not say. The daemon answers with what both do, and uses no
+            message or field that is newer. A daemon from before it refuses the field: then it is left out.
+        runs: The variants it can run, where it knows the bundle; None: those for the CPU.
+        preference: What this app wants. Its limits count beside those of everybody else, the strictest of each; its
+            mode only where nobody's word sets one.
     """
 
     model: Name | None = None
@@ -60,16 +71,24 @@ class Register(Wire, frozen=True, kw_only=True):
     name: Annotated[str, Meta(max_length=200)] = ""
     pid: Count = 0
     preference: Preference | None = None
+    speaks: Version = 1
+    runs: Variants | None = None
 
 
 class Assignment(Wire, frozen=True, kw_only=True):
-    """Which variant the app is to run. `serial` counts up with every change."""
+    """Which variant the app is to run. `serial` counts up with every change.
+
+    Attributes:
+        max_latency_ms: A call that takes longer is late.
+        most_per_s: Advice where no variant keeps up with the calls there are: so many a second would fit (since 2).
+    """
 
     serial: Count
     variant: Name
     because: Because
     pinned_by: Literal["app", "operator", "hub"] | None = None
     max_latency_ms: Millis | None = None
+    most_per_s: Rate | None = None
 
 
 class Registered(Wire, frozen=True, kw_only=True):
@@ -79,16 +98,40 @@ class Registered(Wire, frozen=True, kw_only=True):
     model: Name
     bundle: Annotated[str, Meta(max_length=4096)]
     assignment: Assignment
+    speaks: Version = 1
+
+
+class AppUsage(Wire, frozen=True, kw_only=True):
+    """How an app's accelerator fares.
+
+    Attributes:
+        name: As it was asked for, such as `edgetpu:usb:0`.
+        busy_pct: Of the time since the last report.
+        limit_c: From here on it is to be spared.
+        restarts: How often it fell out, and the CPU stood in, since the app began.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    busy_pct: Percent | None = None
+    temp_c: Celsius | None = None
+    limit_c: Celsius | None = None
+    restarts: Count = 0
 
 
 class AppReport(Wire, frozen=True, kw_only=True):
-    """What an app did since its last report, about a second ago; at once after the first late call.
+    """What an app did since its last report, about a second ago; at once after a late or slow call, 5 a second at most.
 
     Attributes:
         active: The variant that answers calls now.
         switched_ms: How long the switch to `active` took, once, in the first report after it.
         failed_variant: A variant that could not be loaded, with `failure` as the reason.
         p50_ms: Of the calls of `active` in this window only.
+        arrived: Calls that came, also those that still wait (since 2, like all that follow).
+        latencies_ms: Some inferences of `active`, in the order they came.
+        slow_ms: The slowest inference that was late, or took more than 1.6 times the usual median.
+        runs: The variants it can run, once after it has opened the bundle.
+        computes_on: Who computes now: `cpu`, or the delegate.
+        usage: Of the accelerator, where it has one.
     """
 
     active: Name
@@ -100,12 +143,24 @@ class AppReport(Wire, frozen=True, kw_only=True):
     switched_ms: Millis | None = None
     failed_variant: Name | None = None
     failure: Text | None = None
+    arrived: Count | None = None
+    latencies_ms: Annotated[tuple[Millis, ...], Meta(max_length=20)] = ()
+    slow_ms: Millis | None = None
+    runs: Variants | None = None
+    computes_on: Annotated[str, Meta(max_length=200)] | None = None
+    usage: AppUsage | None = None
 
 
 class AppPin(Wire, frozen=True, kw_only=True):
     """The app's own pin; None takes it back."""
 
     variant: Name | None
+
+
+class AppPrefer(Wire, frozen=True, kw_only=True):
+    """What the app wants from now on; None is nothing."""
+
+    preference: Preference | None
 
 
 class PinRequest(Wire, frozen=True, kw_only=True):
@@ -128,6 +183,20 @@ class PreferRequest(Wire, frozen=True, kw_only=True):
     preference: Preference
 
 
+class PositionReport(Wire, frozen=True, kw_only=True):
+    """Where the board is, from whatever knows it.
+
+    Attributes:
+        lat: Degrees of WGS 84, north is positive.
+        lon: Degrees, east is positive.
+        for_s: It counts this long; tell it anew before.
+    """
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    for_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 600.0
+
+
 class Done(Wire, frozen=True, kw_only=True):
     """It is done."""
 
@@ -142,7 +211,12 @@ class ErrorBody(Wire, frozen=True, kw_only=True):
 
 
 class AppStatus(Wire, frozen=True, kw_only=True):
-    """One app as the daemon sees it."""
+    """One app as the daemon sees it.
+
+    Attributes:
+        most_per_s: The calls a second it was advised to keep below.
+        computes_on: Who computes for it, as it said.
+    """
 
     app: Token
     name: str
@@ -152,6 +226,9 @@ class AppStatus(Wire, frozen=True, kw_only=True):
     p50_ms: Millis | None = None
     p95_ms: Millis | None = None
     calls: Count = 0
+    most_per_s: Rate | None = None
+    computes_on: Annotated[str, Meta(max_length=200)] | None = None
+    usage: AppUsage | None = None
 
 
 class Status(Wire, frozen=True, kw_only=True):

@@ -21,13 +21,12 @@ from edge_sdk.delegates.contract import AUTO, CPU, Delegates
 from edge_sdk.errors import (
     DelegateError,
     EdgeError,
-    InputNameError,
-    InputShapeError,
     ModelClosedError,
     SwitchCancelledError,
     SwitchTimeoutError,
     UnknownVariantError,
 )
+from edge_sdk.faring import Falls, Faring
 from edge_sdk.following import MAX_FAILURE, Follower
 from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
@@ -35,8 +34,9 @@ from edge_sdk.link import DaemonLink
 from edge_sdk.living import Living
 from edge_sdk.local import AppReport
 from edge_sdk.manifest import TensorSpec
+from edge_sdk.naming import ordered
 from edge_sdk.opening import open_variant
-from edge_sdk.origin import found, usable
+from edge_sdk.origin import check_preference, found, usable
 from edge_sdk.own_policy import OwnPolicy
 from edge_sdk.preference import Preference
 from edge_sdk.room import Room
@@ -71,7 +71,8 @@ class EdgeModel:
             none. Another one, such as `edgetpu:usb:0` or the path of a library, computes every variant that was not
             made for something else; of several, the first that works. Behind all stands the CPU: what an accelerator
             cannot do is logged and done there.
-        preference: What this app wants. With a daemon it counts only where nobody else has said what they want.
+        preference: What this app wants. With a daemon its limits count beside everybody else's, the strictest of each,
+            and its mode only where nobody else has said what they want.
         memory: `auto` loads the next variant beside the one that runs where both fit into what is free, and closes
             the old one first where they do not: calls wait meanwhile, and `gap_ms` says how long they had to. `ample`
             and `tight` name the one or the other way.
@@ -79,6 +80,7 @@ class EdgeModel:
             one takes no load.
         socket: Of the daemon; None takes `EDGE_DAEMON_SOCKET` or the usual places.
         name: What the app calls itself, for people who ask the daemon.
+        on_advice: Told when the daemon advises a rate, see `advised_rate`; in a thread of the model, must be quick.
 
     Raises:
         BundleError, BlobMismatchError: The bundle is missing or damaged.
@@ -99,13 +101,17 @@ class EdgeModel:
         standby: int = 0,
         socket: str | os.PathLike[str] | None = None,
         name: str = "",
+        on_advice: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         check(memory, standby)
+        self._on_advice = on_advice
         self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
         self._preference = preference
         self._runtime = choose()
         self._tally = Tally(self._hurry)
         self._accelerated: dict[str, tuple[GuardedEngine, AcceleratorWatch]] = {}  # the engine last loaded of each
+        self._falls = Falls()
+        self._faring = Faring(self._accelerated, self._falls)
         self._turn = threading.RLock()  # one decision at a time
         self._stopped = threading.Event()
         self._follower: Follower | None = None
@@ -145,7 +151,7 @@ class EdgeModel:
         """
         # An array is looked at first: to ask of it whether it is a mapping takes longer.
         if named or (len(arrays) == 1 and type(arrays[0]) is not np.ndarray and isinstance(arrays[0], Mapping)):
-            arrays = self._ordered(arrays, named)
+            arrays = ordered(self.inputs, arrays, named)
         try:
             _, answer = self._seat.run(arrays)
         except DelegateError:
@@ -201,6 +207,14 @@ class EdgeModel:
         """
         found = self._accelerated.get(self.active)
         return None if found is None else found[1].look()
+
+    @property
+    def advised_rate(self) -> float | None:
+        """How many calls a second would fit, where no variant keeps up with those there are; None where any do.
+
+        The daemon says so, from heat, charge and time. Frames left out by choice are better than frames answered late.
+        """
+        return None if self._follower is None else self._follower.most_per_s
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -274,6 +288,20 @@ class EdgeModel:
             raise SwitchTimeoutError(f"{variant!r} was not loaded within {deadline_s:g} s", where=str(self.bundle.path))
         if switch.error is not None:
             raise switch.error
+
+    def prefer(self, preference: Preference | None) -> None:
+        """Say what this app wants from now on; None is nothing. Returns at once, the variant follows.
+
+        Raises:
+            UsageError: It is no preference.
+            ModelClosedError: After `close`.
+        """
+        check_preference(preference)
+        with self._turn:
+            self._open()
+            decider = self._follower or self._policy
+            if decider is not None:
+                decider.prefer(preference)
 
     def begin_switch(self, variant: str) -> Switch:
         """Order a variant and return at once; what ran goes on until it answers.
@@ -372,7 +400,15 @@ class EdgeModel:
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
         self._follower = Follower(
-            link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn
+            link,
+            assignment,
+            seat=self._seat,
+            switcher=self._switcher,
+            tally=self._tally,
+            turn=self._turn,
+            runs=tuple(each.id for each in self._usable),
+            faring=self._faring,
+            advised=self._on_advice,
         )
 
     def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
@@ -416,6 +452,7 @@ class EdgeModel:
             threads=wanted(self._threads, self.bundle, id_),
             runtime=self._runtime,
             observe=lambda ms: tally.ran(id_, ms),
+            report=self._falls.happened,
             cancelled=cancelled,
         )
         if isinstance(engine, GuardedEngine):
@@ -464,21 +501,6 @@ class EdgeModel:
     def _hurry(self) -> None:
         if self._follower is not None:
             self._follower.hurry()
-
-    def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
-        names = [spec.name for spec in self.inputs]
-        given: dict[str, Any] = dict(named)
-        if len(arrays) == 1 and isinstance(arrays[0], Mapping):
-            given |= arrays[0]
-        elif arrays:
-            raise InputShapeError("arrays by position and by name at once", hint=f"name all of {', '.join(names)}")
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise InputNameError(f"no input {unknown[0]!r}", hint=f"there are: {', '.join(names)}")
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise InputNameError(f"input {missing[0]!r} is not given", hint=f"there are: {', '.join(names)}")
-        return tuple(given[name] for name in names)
 
     def _lose(self) -> None:
         """In the child of a fork: threads and locks of the parent mean nothing here."""

@@ -16,10 +16,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from edge_sdk import conditions
 from edge_sdk.errors import WireError
 from edge_sdk.manifest import Origin
 from edge_sdk.preference import Preference
-from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Text, Token, Unix, Watts, Wire, decode, encode
+from edge_sdk.wire import Count, Millis, Name, Text, Token, Unix, Wire, decode, encode
 
 VERSION = 1
 ROOT = f"edge/v{VERSION}"
@@ -27,7 +28,11 @@ MAX_UP_BYTES = 256 * 1024
 MAX_DOWN_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024
 MAX_RESULT_LEVELS = 32
+Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
+
+Conditions = conditions.Conditions
+Throttle = conditions.Throttle
 
 B = TypeVar("B")
 
@@ -140,42 +145,6 @@ class DownEnvelope(Wire, Generic[B], frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-class Throttle(enum.Enum):
-    """The one throttle signal, from the mildest to the worst."""
-
-    NONE = "none"
-    SOFT = "soft"
-    THERMAL = "thermal"
-    POWER = "power"
-    CRITICAL = "critical"
-
-
-class Conditions(Wire, frozen=True, kw_only=True):
-    """What the daemon senses; `None` is a sensor that is not there or does not answer.
-
-    Attributes:
-        temp_c: The hottest zone that counts.
-        temp_limit_c: What the policy holds it below.
-        battery_pct: Charge, and whether mains is there.
-        load_pct: CPU in use, of all cores.
-        rtt_ms: Network round trip to the broker.
-        missing: Why a value is None, by name.
-        played: A demonstration or test invents these values.
-    """
-
-    temp_c: Celsius | None = None
-    temp_limit_c: Celsius | None = None
-    throttle: Throttle = Throttle.NONE
-    battery_pct: Percent | None = None
-    charging: bool | None = None
-    power_w: Watts | None = None
-    load_pct: Percent | None = None
-    memory_available_mb: Count | None = None
-    rtt_ms: Millis | None = None
-    missing: dict[str, Text] = {}
-    played: bool = False
-
-
 class ModelStats(Wire, frozen=True, kw_only=True):
     """One model's work within a telemetry window."""
 
@@ -202,19 +171,25 @@ class Tele(Wire, frozen=True, kw_only=True):
     samples: Annotated[tuple[Sample, ...], Meta(min_length=1, max_length=600)]
 
 
-class Because(Wire, frozen=True, kw_only=True):
-    """Why a decision fell as it did.
+class Because(Wire, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Why a decision fell as it did; a newer device may tell more of it than a hub knows.
 
     Attributes:
-        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `accuracy`, `preference`, `pin`,
-            `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased).
+        code: What bound: `latency`, `deadline`, `battery`, `thermal`, `throttle`, `power`, `network`, `accuracy`,
+            `preference`, `pin`, `unpin`, `failure`, `start`, `measured`, `recovered` (what bound has eased), `gain`
+            (nothing bound: it is worth more).
         text: One sentence for people, with the numbers.
         runner_up: The variant that came second, where there was one.
+        margin: By how much the choice is worth more than that, in points of quality per request.
+        numbers: What was weighed, by name; the end of a name is its unit. Watts and joules are a model's estimate
+            unless the device has a sensor of power.
     """
 
     code: Name
     text: Text
     runner_up: Name | None = None
+    margin: Finite | None = None
+    numbers: Annotated[dict[Name, Finite], Meta(max_length=32)] = {}
 
 
 class Decision(Wire, frozen=True, kw_only=True):
@@ -277,13 +252,19 @@ class Birth(Wire, frozen=True, kw_only=True):
 
 
 class ModelState(Wire, frozen=True, kw_only=True):
-    """One model as it is now: what apps confirmed, not what was wished."""
+    """One model as it is now: what apps confirmed, not what was wished.
+
+    Attributes:
+        preference: What is in force: somebody's word, with what schedules and apps make of it.
+        wished_by: The schedules and apps that had a part in it, in words.
+    """
 
     active: Name | None
     decision: Decision | None = None
     pinned: Name | None = None
     pinned_by: Literal["app", "operator", "hub"] | None = None
     preference: Preference = Preference()
+    wished_by: Text | None = None
     apps: Count = 0
     paused: bool = False
 

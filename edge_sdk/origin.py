@@ -36,7 +36,7 @@ def found(
         DaemonUnreachableError: `source` is a name, or `socket` is given, and no daemon answers.
         CommandError: The daemon serves no model of this name.
     """
-    _check(preference)
+    check_preference(preference)
     text = os.fspath(source)
     if Path(text).exists() or not _NAME.match(text):
         bundle = Bundle(text)
@@ -71,7 +71,12 @@ def found(
     return bundle, None
 
 
-def _check(preference: object) -> None:
+def check_preference(preference: object) -> None:
+    """Refuse what is no preference.
+
+    Raises:
+        UsageError: It is none.
+    """
     if preference is not None and not isinstance(preference, Preference):
         raise UsageError(f"preference is {preference!r:.80}", hint="give one such as Preference(mode=Mode.BALANCED)")
 

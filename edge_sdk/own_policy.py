@@ -28,6 +28,7 @@ from edge_sdk.usage import AcceleratorWatch
 
 _log = logging.getLogger(__name__)
 
+_OF_THE_BOARD = ("max_temp_c", "max_power_w", "battery_until", "battery_for_s")
 _STEP_S = 1.0
 _JOIN_S = 5.0
 
@@ -62,6 +63,7 @@ class OwnPolicy:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._chooser = self._first(preference)
+        _say_what_does_not_bind(preference)
 
     @property
     def active(self) -> str:
@@ -92,6 +94,14 @@ class OwnPolicy:
             self._chooser = replace(self._chooser, active=self._seat.active, changed_s=time.monotonic())
         else:
             self.forget(switch.variant)
+
+    def prefer(self, preference: Preference | None) -> None:
+        """Decide by this from now on, with the turn held; what was learned stays, and what is wanted counts at once."""
+        preference = preference or Preference()
+        _say_what_does_not_bind(preference)
+        self._chooser = self._chooser.preferring(preference, time.monotonic())
+        self._tally.limit_ms = preference.max_latency_ms
+        self.step()
 
     def forget(self, id_: str) -> None:
         """It cannot be loaded here after all."""
@@ -125,6 +135,12 @@ class OwnPolicy:
                 window = deciding.Window(calls=taken.calls, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms)
             self.step(window)
         self._switcher.tidy()
+
+
+def _say_what_does_not_bind(preference: Preference) -> None:
+    named = [name for name in _OF_THE_BOARD if getattr(preference, name) is not None]
+    if named:
+        _log.warning("%s binds nothing here: only a daemon knows the board", " and ".join(named))
 
 
 def _is_hot(seen: AcceleratorWatch, *, was: bool) -> bool:

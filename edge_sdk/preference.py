@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
+from edge_sdk import until
 from edge_sdk.wire import Celsius, Percent, Wire
 
 Limit = Annotated[float, Meta(gt=0, le=86_400_000)]
+Lifetime = Annotated[float, Meta(gt=0, le=31_536_000)]  # seconds, a year at most
+PowerLimit = Annotated[float, Meta(gt=0, le=10_000)]
+Moment = Annotated[str, Meta(max_length=40)]
 
 
 class Mode(enum.Enum):
@@ -37,6 +41,13 @@ class Preference(Wire, frozen=True, kw_only=True):
         deadline_ms: From the call until the answer is at the hub: one inference plus one network round trip.
         min_accuracy: The variant's quality, in the metric's own unit (percent for classification), may not be below.
         max_temp_c: The board may not be hotter; it can only lower the profile's own limit.
+        battery_until: The battery lasts until then: a time of day (`18:30`, every day anew) or a date and time
+            (`2026-11-27T18:30`, with or without a zone), see `edge_sdk.until`. It does not bind on mains.
+        battery_for_s: The same as a time from now on; whoever takes it in makes a `battery_until` of it (`fixed`).
+        max_power_w: The board may not draw more, as a mean over a minute.
+
+    Raises:
+        ValueError: `battery_until` is no moment, or `battery_for_s` is given beside it.
     """
 
     mode: Mode = Mode.BALANCED
@@ -44,6 +55,26 @@ class Preference(Wire, frozen=True, kw_only=True):
     deadline_ms: Limit | None = None
     min_accuracy: Percent | None = None
     max_temp_c: Celsius | None = None
+    battery_until: Moment | None = None
+    battery_for_s: Lifetime | None = None
+    max_power_w: PowerLimit | None = None
+
+    def __post_init__(self) -> None:
+        if self.battery_until is not None:
+            until.check(self.battery_until)
+            if self.battery_for_s is not None:
+                raise ValueError("battery_until and battery_for_s exclude each other")
+
+    def fixed(self, at: float) -> Preference:
+        """The same with a moment where it had a time from now on, so that it means the same later.
+
+        Args:
+            at: Now, by the wall clock of whoever takes it in; while that is not set, nothing changes.
+        """
+        if self.battery_for_s is None or not until.is_set(at):
+            return self
+        moment = until.spelled(at + self.battery_for_s)
+        return structs.replace(self, battery_until=moment, battery_for_s=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

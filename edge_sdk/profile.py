@@ -1,192 +1,77 @@
-"""Facts and limits of a class of boards, read from `device_profiles/*.toml`.
+"""The profiles of classes of boards: found, overridden by a site, and matched to the board at hand.
 
-The files are data: found in a wheel and in a checkout alike, overridden by a site's own directory
-(`EDGE_PROFILES`), and matched to the board by its device tree. Every fact says on what it rests.
+The files are data: found in a wheel and in a checkout alike, overridden by a site's own directory (`EDGE_PROFILES`)
+whole or, with `extends`, in part, and matched to the board by its device tree. What they may say is in
+`edge_sdk.facts`.
 """
 
 from __future__ import annotations
 
-import enum
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Any, Final
 
-from msgspec import Meta
+from edge_sdk import physics
+from edge_sdk.errors import ImpossibleProfileError, ProfileError, UnknownProfileError
+from edge_sdk.facts import (
+    Basis,
+    Battery,
+    Board,
+    Compute,
+    Fact,
+    LatencyModel,
+    Memory,
+    Power,
+    Profile,
+    Purchase,
+    Scale,
+    SiteDelegate,
+    Thermal,
+    Throttle,
+    Variants,
+)
+from edge_sdk.wire import MAX_TOML_BYTES, read_toml, shaped
 
-from edge_sdk.errors import ProfileError, UnknownProfileError
-from edge_sdk.manifest import Delegate, Precision
-from edge_sdk.wire import MAX_TOML_BYTES, Celsius, Count, Name, Text, Watts, Wire, decode_toml
+__all__ = [
+    "PROFILES_VARIABLE",
+    "Basis",
+    "Battery",
+    "Board",
+    "Compute",
+    "Fact",
+    "LatencyModel",
+    "Memory",
+    "Power",
+    "Profile",
+    "Purchase",
+    "Recognised",
+    "Scale",
+    "SiteDelegate",
+    "Thermal",
+    "Throttle",
+    "Variants",
+    "board_name",
+    "directories",
+    "ids",
+    "load",
+    "load_all",
+    "match",
+    "path_of",
+    "read",
+    "recognise",
+]
 
 PROFILES_VARIABLE = "EDGE_PROFILES"
-F = TypeVar("F")
+_LONGEST_CHAIN: Final = 8  # of profiles that extend one another
+_MOST_LEFT_OUT: Final = 8  # each is an event for the hub
 _MAX_BOARD_CHARS = 200  # a birth that tells the board must be one the hub takes
-
-# Bounded, so that TOML's `nan` and `inf` are refused.
-Quantity = Annotated[float, Meta(gt=0, le=1e6)]
-Factor = Annotated[float, Meta(gt=0, le=1000)]
-Band = Annotated[float, Meta(ge=1, le=100)]
-
-
-class Basis(enum.Enum):
-    """What a fact rests on."""
-
-    MEASURED = "measured"
-    PUBLISHED = "published"
-    ESTIMATED = "estimated"
-
-
-class Fact(Wire, Generic[F], frozen=True, kw_only=True):
-    """A value, what it rests on, and where it comes from."""
-
-    value: F
-    basis: Basis
-    source: Text = ""
-
-
-class Compute(Wire, frozen=True, kw_only=True):
-    """Processor. `isa` is what to expect, in the words of `/proc/cpuinfo`, which says what a board really has.
-
-    Attributes:
-        mhz: The highest clock of the fastest cores.
-        basis: What `cpu`, `cores`, `mhz` and `accelerator` rest on, and `source` where they come from.
-    """
-
-    cpu: Text
-    cores: Annotated[int, Meta(ge=1, le=1024)]
-    mhz: Count
-    accelerator: Text = ""
-    basis: Basis = Basis.ESTIMATED
-    source: Text = ""
-    isa: Fact[tuple[Name, ...]]
-    tops_int8: Fact[Quantity] | None = None
-
-
-class Memory(Wire, frozen=True, kw_only=True):
-    """Main memory.
-
-    Attributes:
-        ram_mb: The sizes the board is sold with; `basis` and `source` are theirs.
-    """
-
-    ram_mb: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=16)]
-    basis: Basis = Basis.ESTIMATED
-    source: Text = ""
-    bandwidth_gbs: Fact[Quantity] | None = None
-
-
-class Thermal(Wire, frozen=True, kw_only=True):
-    """Heat.
-
-    Attributes:
-        zones: Types of the thermal zones that count, as `/sys/class/thermal/*/type` spells them; none means all.
-        max_temp_c: What the policy keeps the board below.
-        throttle_c: Where firmware or kernel begin to throttle.
-        critical_c: Where the board shuts down.
-    """
-
-    zones: tuple[Text, ...] = ()
-    max_temp_c: Fact[Celsius]
-    throttle_c: Fact[tuple[Celsius, ...]] | None = None
-    critical_c: Fact[Celsius] | None = None
-
-
-class Power(Wire, frozen=True, kw_only=True):
-    """Electric power of the whole board."""
-
-    idle_w: Fact[Watts] | None = None
-    active_w: Fact[Watts] | None = None
-
-
-class Purchase(Wire, frozen=True, kw_only=True):
-    """What it costs; prices move, so each has its date in `source`."""
-
-    price_usd: Fact[Quantity] | None = None
-
-
-class Variants(Wire, frozen=True, kw_only=True):
-    """What is worth converting for this board.
-
-    Attributes:
-        recipe: The converter's recipe for it.
-        precisions: Those worth trying on its CPU.
-        accuracy_only: Those it runs, but slowly: kept for quality, never for speed.
-        delegates: What can compute here; those beyond the CPU are not yet run on hardware.
-    """
-
-    recipe: Name = "default"
-    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
-    accuracy_only: tuple[Precision, ...] = ()
-    delegates: tuple[Delegate, ...] = (Delegate.CPU,)
-
-
-class Scale(Wire, frozen=True, kw_only=True):
-    """How long this CPU takes for what the reference core does in one millisecond.
-
-    Attributes:
-        factor: Below 1 is faster than the reference core.
-        band: The truth is expected within `prediction / band .. prediction * band`.
-    """
-
-    factor: Factor
-    band: Band
-    basis: Basis
-    source: Text
-
-
-class LatencyModel(Wire, frozen=True, kw_only=True):
-    """Carries the rates of `edge_sdk.predict`, fitted on one core, to this CPU: one factor per number format.
-
-    Attributes:
-        threads: What the factors are for.
-    """
-
-    threads: Annotated[int, Meta(ge=1, le=1024)]
-    int8: Scale
-    fp32: Scale
-
-
-class SiteDelegate(Wire, frozen=True, kw_only=True):
-    """An external delegate as it is installed on these boards.
-
-    Attributes:
-        library: The file of one that is not found where the loader looks, or of a delegate that only this site has.
-        options: For the library, where an app gives none.
-    """
-
-    library: Annotated[str, Meta(max_length=4096)] = ""
-    options: Annotated[dict[Name, Text], Meta(max_length=64)] = {}
-
-
-class Profile(Wire, frozen=True, kw_only=True):
-    """One class of boards.
-
-    Attributes:
-        compatible: Device-tree `compatible` strings that mean this board; no two profiles share one.
-        machine: What `platform.machine()` says, for boards without a device tree.
-        hardware_tested: This project was run on the real board.
-        storage: What the operating system and the bundles lie on.
-        communication: How it reaches its network and what is plugged into it.
-        delegates: How accelerators are reached here, by the name apps ask for; a new name is a new external delegate.
-        notes: What a reader should know, in sentences.
-    """
-
-    id: Name
-    name: Text
-    compatible: tuple[Text, ...] = ()
-    machine: tuple[Name, ...] = ()
-    hardware_tested: bool = False
-    compute: Compute
-    memory: Memory
-    thermal: Thermal
-    power: Power = Power()
-    storage: Fact[tuple[Text, ...]] | None = None
-    communication: Fact[tuple[Text, ...]] | None = None
-    purchase: Purchase = Purchase()
-    variants: Variants
-    latency: LatencyModel | None = None
-    delegates: Annotated[dict[Name, SiteDelegate], Meta(max_length=32)] = {}
-    notes: tuple[Text, ...] = ()
+# What names a profile and the boards it means: one made from it for another purpose takes none of it over.
+_OWN: Final = ("compatible", "machine", "hardware_tested")
+_RESTS_ON: Final = ("basis", "source")
+_HINT: Final = "mend the key named first; docs/reference/profiles.md says what is possible"
 
 
 def directories() -> tuple[Path, ...]:
@@ -208,6 +93,18 @@ def directories() -> tuple[Path, ...]:
     return site, shipped
 
 
+def path_of(id: str) -> Path:  # noqa: A002 - as for `load`
+    """The file that counts for this id.
+
+    Raises:
+        UnknownProfileError: There is none.
+    """
+    for path in _files():
+        if path.stem == id:
+            return path
+    raise UnknownProfileError(f"no profile {id[:80]!r}", hint=f"there are {', '.join(ids())}")
+
+
 def ids() -> tuple[str, ...]:
     """The ids of all profiles, sorted."""
     return tuple(sorted({path.stem for path in _files()}))
@@ -226,28 +123,67 @@ def load(id: str) -> Profile:  # noqa: A002 - `id` is the field's name everywher
         UnknownProfileError: There is none.
         ProfileError: Its file is malformed.
     """
-    for path in _files():
-        if path.stem == id:
-            return read(path)
-    raise UnknownProfileError(f"no profile {id[:80]!r}", hint=f"there are {', '.join(ids())}")
+    return read(path_of(id))
 
 
 def read(path: str | os.PathLike[str]) -> Profile:
-    """The profile in this file.
+    """The profile in this file; what it does not say is that of the profile it extends, if it does.
 
     Raises:
-        ProfileError: The file cannot be read, has unknown keys or values out of bounds, or another id than its name.
+        ProfileError: The file cannot be read, has unknown keys or values out of bounds, or another id than its name;
+            what it extends is not there, or is made from it.
+        ImpossibleProfileError: It says what cannot be.
     """
     source = Path(path)
+    profile = shaped(_plain(source, ()), Profile, where=str(source), error=ProfileError)
+    if profile.id != source.stem:
+        raise ProfileError(f"id is {profile.id!r} but the file is named {source.stem!r}", where=str(source))
+    try:
+        physics.of(profile)
+    except ImpossibleProfileError as impossible:
+        raise ImpossibleProfileError(impossible.what, where=str(source), hint=_HINT) from impossible
+    return profile
+
+
+def _plain(source: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """What this file says, over what the one says that it extends."""
     try:
         with source.open("rb") as file:
             raw = file.read(MAX_TOML_BYTES + 1)
     except OSError as cause:
         raise ProfileError(f"cannot be read: {cause.strerror}", where=str(source)) from cause
-    profile = decode_toml(raw, Profile, where=str(source), error=ProfileError)
-    if profile.id != source.stem:
-        raise ProfileError(f"id is {profile.id!r} but the file is named {source.stem!r}", where=str(source))
-    return profile
+    said = read_toml(raw, where=str(source), error=ProfileError)
+    base = said.get("extends")
+    if not isinstance(base, str):
+        return said
+    seen = (*seen, source.absolute())
+    if len(seen) > _LONGEST_CHAIN:
+        raise ProfileError(f"more than {_LONGEST_CHAIN} profiles extend one another", where=str(source))
+    below = [path for path in _files() if path.stem == base]
+    left = next((path for path in below if path.absolute() not in seen), None)
+    if left is None:
+        what = f"extends {base[:80]!r}, which extends it" if below else f"extends {base[:80]!r}, which is not there"
+        raise ProfileError(what, where=str(source), hint=f"there are {', '.join(ids())}")
+    under = _plain(left, seen)
+    if said.get("id", base) != base:
+        under = {key: value for key, value in under.items() if key not in _OWN}
+    return _over(under, said)
+
+
+def _over(under: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """`said` where it says something, so that no number is told to rest on what it does not rest on.
+
+    A fact is replaced whole. A table that carries its own `basis` (as `[compute]` does) loses it, with the `source`,
+    as soon as one of its plain values is changed.
+    """
+    if "value" in said:
+        return said
+    changed = any(not isinstance(value, dict) for value in said.values())
+    kept = {key: value for key, value in under.items() if not (changed and "basis" in under and key in _RESTS_ON)}
+    for key, value in said.items():
+        was = kept.get(key)
+        kept[key] = _over(was, value) if isinstance(was, dict) and isinstance(value, dict) else value
+    return kept
 
 
 def load_all() -> tuple[Profile, ...]:
@@ -266,14 +202,71 @@ def match(root: str | os.PathLike[str] = "/", machine: str | None = None) -> Pro
 
     The board's `compatible` strings are tried in their own order (a device tree lists the most telling first);
     without a device tree, the processor's architecture decides.
+
+    Raises:
+        ProfileError: A file is malformed, whichever.
     """
-    profiles = load_all()
-    for compatible in _device_tree(Path(root), "compatible"):
+    return _matching([load(id_) for id_ in _stems()], Path(root), machine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognised:
+    """What a daemon, which has to run, knows of its board.
+
+    Attributes:
+        profile: None where none fits, or where all files of the one that was named are malformed.
+        left_out: Why files were not taken, a line each.
+    """
+
+    profile: Profile | None
+    left_out: tuple[str, ...] = ()
+
+
+def recognise(
+    root: str | os.PathLike[str] = "/", named: str | None = None, *, machine: str | None = None
+) -> Recognised:
+    """As `load` or `match`, but a malformed file is left out and told: the next one of that id counts, if there is one.
+
+    Args:
+        root: Of the board's files.
+        named: The id that the configuration names; without one the board is matched.
+        machine: What `platform.machine()` says, where it is another one's root.
+
+    Raises:
+        UnknownProfileError: No file has the id that is named.
+        ProfileError: `EDGE_PROFILES` names no directory.
+    """
+    found: dict[str, Profile] = {}
+    left_out: list[str] = []
+    for path in _files():
+        if path.stem in found or named not in {None, path.stem}:
+            continue
+        try:
+            found[path.stem] = read(path)
+        except ProfileError as error:
+            left_out.append(str(error))
+    if named is None:
+        profile = _matching(list(found.values()), Path(root), machine)
+    else:
+        profile = found.get(named) if found or left_out else load(named)
+    if len(left_out) > _MOST_LEFT_OUT:
+        left_out[_MOST_LEFT_OUT:] = [f"and {len(left_out) - _MOST_LEFT_OUT} more"]
+    return Recognised(profile=profile, left_out=tuple(left_out))
+
+
+def _matching(profiles: Sequence[Profile], root: Path, machine: str | None = None) -> Profile | None:
+    """The first that answers to a word of the board's."""
+    for compatible in _device_tree(root, "compatible"):
         for profile in profiles:
             if compatible in profile.compatible:
                 return profile
     machine = machine or platform.machine()
     return next((profile for profile in profiles if machine in profile.machine), None)
+
+
+def _stems() -> tuple[str, ...]:
+    """All ids, a site's own first: no two shipped ones answer to the same word, but a site's may take one over."""
+    return tuple(dict.fromkeys(path.stem for path in _files()))
 
 
 def _device_tree(root: Path, name: str) -> tuple[str, ...]:

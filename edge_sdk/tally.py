@@ -8,11 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_TIMES = 4096  # of one window: at more than that a second, a sample of them tells the percentiles as well
+MAX_SAMPLE = 20
+SLOW = 1.6  # times the usual median: what may be the begin of contention, and is told at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """One window; the percentiles are of the calls of `variant` alone, None where it had none."""
+    """One window; the times are of the calls of `variant` alone, None where it had none.
+
+    Attributes:
+        sample_ms: Some of them, from all over the window.
+        slow_ms: The slowest of those that were late or took much longer than usual.
+    """
 
     variant: str
     calls: int
@@ -20,13 +27,15 @@ class Taken:
     failed: int
     p50_ms: float | None
     p95_ms: float | None
+    sample_ms: tuple[float, ...] = ()
+    slow_ms: float | None = None
 
 
 class Tally:
     """Counts calls; `ran` costs less than a microsecond.
 
     Args:
-        late: Told of the first late call after each `take`, in the thread of the call: must be quick.
+        late: Told of the first late or slow call after each `take`, in the thread of the call: must be quick.
     """
 
     def __init__(self, late: Callable[[], None] = lambda: None) -> None:
@@ -35,6 +44,8 @@ class Tally:
         self._variant = ""
         self._times: list[float] = []
         self._calls = self._late = self._failed = 0
+        self._usual: tuple[str, float] | None = None  # a variant, and what its calls lately took
+        self._slow_ms: float | None = None
         self.limit_ms: float | None = None
 
     def ran(self, variant: str, ms: float) -> None:
@@ -47,10 +58,12 @@ class Tally:
             self._calls += 1
             if len(self._times) < MAX_TIMES:
                 self._times.append(ms)
-            limit = self.limit_ms
-            if limit is not None and ms > limit:
-                is_first = self._late == 0
-                self._late += 1
+            limit, usual = self.limit_ms, self._usual
+            is_late = limit is not None and ms > limit
+            self._late += is_late
+            if is_late or (usual is not None and ms > SLOW * usual[1] and usual[0] == variant):
+                is_first = self._slow_ms is None
+                self._slow_ms = ms if self._slow_ms is None else max(ms, self._slow_ms)
         if is_first:
             self._told()
 
@@ -62,10 +75,14 @@ class Tally:
     def take(self, active: str) -> Taken:
         """What was counted since the last time."""
         with self._lock:
-            times = sorted(self._times) if self._variant == active else []
+            came = self._times if self._variant == active else []
             counted = self._calls, self._late, self._failed
-            self._times = []
+            slow_ms = self._slow_ms if self._variant == active else None
+            self._times, self._slow_ms = [], None
             self._calls = self._late = self._failed = 0
+            times = sorted(came)
+            if times:
+                self._usual = active, statistics.median(times)
         return Taken(
             variant=active,
             calls=counted[0],
@@ -73,4 +90,6 @@ class Tally:
             failed=counted[2],
             p50_ms=statistics.median(times) if times else None,
             p95_ms=times[min(len(times) - 1, int(0.95 * len(times)))] if times else None,
+            sample_ms=tuple(came[:: -(-len(came) // MAX_SAMPLE) or 1]),
+            slow_ms=slow_ms,
         )

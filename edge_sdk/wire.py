@@ -47,6 +47,9 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 Millis = Annotated[float, Meta(ge=0, le=86_400_000)]
 Celsius = Annotated[float, Meta(ge=-100, le=250)]
 Watts = Annotated[float, Meta(ge=0, le=10_000)]
+WattHours = Annotated[float, Meta(ge=0, le=1e6)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Mbps = Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -104,12 +107,29 @@ def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeEr
         EdgeError: Of class `error`, when the file is too large, is not TOML, or breaks a bound. `nan` and `inf`,
             which TOML can spell, never pass a bounded number.
     """
+    return shaped(read_toml(payload, where=where, error=error), kind, where=where, error=error)
+
+
+def read_toml(payload: bytes, *, where: str, error: type[EdgeError] = WireError) -> dict[str, Any]:
+    """Tables as they stand in TOML, for `shaped` once they are laid over one another.
+
+    Raises:
+        EdgeError: Of class `error`, when the file is too large or is not TOML.
+    """
     if len(payload) > MAX_TOML_BYTES:
         raise error(f"{len(payload)} bytes where at most {MAX_TOML_BYTES} are taken", where=where)
     try:
-        plain = tomllib.loads(payload.decode("utf-8-sig"))  # some editors begin a file with a mark
+        return tomllib.loads(payload.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as cause:  # TOMLDecodeError, bad UTF-8, an integer of thousands of digits
         raise error(f"not TOML: {_told(cause)}", where=where) from cause
+
+
+def shaped(plain: dict[str, Any], kind: type[T], *, where: str, error: type[EdgeError] = WireError) -> T:
+    """`kind` from tables.
+
+    Raises:
+        EdgeError: Of class `error`, when a key is unknown or a bound is broken.
+    """
     try:
         return msgspec.convert(plain, kind)
     except (msgspec.ValidationError, RecursionError) as cause:

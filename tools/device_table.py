@@ -1,4 +1,4 @@
-"""Writes the README's table of boards and docs/reference/profiles.md from the device profiles.
+"""Writes the README's table of boards and the boards of docs/reference/profiles.md from the device profiles.
 
 python tools/device_table.py            write both
 python tools/device_table.py --check    end with 1 if one of them is out of date
@@ -26,18 +26,6 @@ _LEGEND = """\
 TensorFlow Lite everywhere; *computed by* says what it can hand operators to; of these we ran the CPU only.\
 """
 
-_INTRODUCTION = """\
-# Device profiles
-
-Written by `tools/device_table.py` from `device_profiles/*.toml`; `edge profiles list` and `edge profiles show ID` print
-the same. Each fact says what it rests on: *measured* by this project, *published* by somebody who can be looked up, or
-*estimated*. A site keeps profiles of its own in a directory named by `EDGE_PROFILES`; one with the same id takes the
-place of the one shipped here.
-
-A daemon recognises its board by the device tree's `compatible` strings, else by the processor's architecture;
-`[device] profile = "ID"` in its configuration says otherwise.
-"""
-
 
 def table(found: tuple[Profile, ...]) -> str:
     """The README's table."""
@@ -61,8 +49,8 @@ def table(found: tuple[Profile, ...]) -> str:
 
 
 def page(found: tuple[Profile, ...]) -> str:
-    """The reference page."""
-    parts = [_INTRODUCTION]
+    """All boards, for the reference page."""
+    parts = [""]
     for p in found:
         ran = "This project was run on it." if p.hardware_tested else "*Not yet run on hardware.*"
         rows = [("fact", "value", "basis", "source"), ("---",) * 4]
@@ -80,13 +68,13 @@ def page(found: tuple[Profile, ...]) -> str:
     return "\n".join(parts)
 
 
-def readme(text: str, found: tuple[Profile, ...]) -> str:
-    """The README with a fresh table in it."""
-    before, begin, rest = text.partition(BEGIN)
+def renewed(path: Path, fresh: str) -> str:
+    """The file with this between its two marks; what people wrote around them stays."""
+    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"{README.name} lacks the lines {BEGIN.strip()} and {END}")
-    return f"{before}{BEGIN}{table(found)}{END}{after}"
+        raise SystemExit(f"{path.name} lacks the lines {BEGIN.strip()} and {END}")
+    return f"{before}{BEGIN}{fresh}{END}{after}"
 
 
 def main() -> int:
@@ -95,8 +83,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if something is out of date")
     args = parser.parse_args()
     found = profiles.load_all()
-    wanted = {README: readme(README.read_text("utf-8"), found), PAGE: page(found)}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
+    wanted = {README: renewed(README, table(found)), PAGE: renewed(PAGE, page(found))}
+    stale = [path for path, text in wanted.items() if path.read_text("utf-8") != text]
     if args.check:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is out of date: python tools/device_table.py", file=sys.stderr)

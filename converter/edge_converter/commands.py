@@ -410,6 +410,10 @@ def _configure_choose(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-latency", type=_millis, metavar="MS", help="of one inference")
     limits.add_argument("--max-power", type=_amount, metavar="W", help="of the busy board")
     limits.add_argument("--budget", type=_amount, metavar="USD", help="for one board")
+    limits.add_argument("--rate", type=_amount, metavar="N", help="inferences a second, sustained for ever")
+    limits.add_argument(
+        "--ambient", type=_celsius, default=25.0, metavar="C", help="temperature of the air around it (default 25)"
+    )
     limits.add_argument("--link", type=_amount, metavar="MBPS", help="speed of its network, in Mbit/s")
     limits.add_argument("--max-transfer", type=_amount, metavar="S", help="for the recommended variants over the link")
     limits.add_argument(
@@ -439,6 +443,10 @@ def _megabytes(text: str) -> int:
     return _whole(text, 0, 10**7)
 
 
+def _celsius(text: str) -> float:
+    return _number(text, -60, 100)
+
+
 def _choose(args: argparse.Namespace) -> int:
     from edge_converter.selecting import choose_cli
 
@@ -448,7 +456,7 @@ def _choose(args: argparse.Namespace) -> int:
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("profiles", "choose"),
-        summary="which hardware for a model: boards ranked by latency, memory, transfer, power and price",
+        summary="which hardware for a model: boards ranked by latency, memory, transfer, power, heat and price",
         configure=_configure_choose,
         run=_choose,
     ),

@@ -17,6 +17,7 @@ from edge_daemon.journal import Journal
 from edge_daemon.listener import Request, Response
 from edge_daemon.policy.types import (
     ActivationFailed,
+    AppCanRun,
     AppJoined,
     AppLeft,
     AppPinned,
@@ -27,19 +28,24 @@ from edge_daemon.policy.types import (
     Preferred,
     Unpinned,
 )
+from edge_daemon.position import Whereabouts
 from edge_daemon.recorder import Recorder
 from edge_daemon.switcher import Switcher
+from edge_daemon.wishes.schedule import Position
+from edge_daemon.wishes.state import AppWish
 from edge_sdk import mqtt
 from edge_sdk.errors import EdgeError, PinnedError, StorageError, UnknownVariantError, WireError
 from edge_sdk.local import (
     MAX_BODY_BYTES,
     AppPin,
+    AppPrefer,
     AppReport,
     Assignment,
     Done,
     ErrorBody,
     Explanation,
     PinRequest,
+    PositionReport,
     PreferRequest,
     Register,
     Registered,
@@ -82,7 +88,9 @@ class Api:
         recorder: Counts what apps report.
         journal: Tells the hub what an operator did and which switches happened.
         clock: Of apps' signs of life.
+        whereabouts: Is told positions.
         status: All that `GET /v1/status` shows.
+        used: Told of each report, too, with its model.
     """
 
     def __init__(
@@ -94,14 +102,18 @@ class Api:
         recorder: Recorder,
         journal: Journal,
         clock: Clock,
+        whereabouts: Whereabouts,
         status: Callable[[], Awaitable[Status]],
+        used: Callable[[str, AppReport], None],
     ) -> None:
         self._catalogue = catalogue
         self._apps = apps
         self._switcher = switcher
         self._recorder = recorder
+        self._used = used
         self._journal = journal
         self._clock = clock
+        self._whereabouts = whereabouts
         self._status = status
         self._paths = (
             _Path(parts=("v1", "status"), methods={"GET": self._get_status}),
@@ -109,11 +121,13 @@ class Api:
             _Path(parts=("v1", "prefer"), methods={"POST": self._prefer}),
             _Path(parts=("v1", "pin"), methods={"POST": self._pin}),
             _Path(parts=("v1", "unpin"), methods={"POST": self._unpin}),
+            _Path(parts=("v1", "position"), methods={"POST": self._position}),
             _Path(parts=("v1", "apps"), methods={"POST": self._register}),
             _Path(parts=("v1", "apps", "APP"), methods={"DELETE": self._leave}),
             _Path(parts=("v1", "apps", "APP", "report"), methods={"POST": self._report}),
             _Path(parts=("v1", "apps", "APP", "assignment"), methods={"GET": self._assignment}),
             _Path(parts=("v1", "apps", "APP", "pin"), methods={"POST": self._app_pin}),
+            _Path(parts=("v1", "apps", "APP", "prefer"), methods={"POST": self._app_prefer}),
         )
 
     async def handle(self, request: Request) -> Response:
@@ -180,6 +194,11 @@ class Api:
         text = f"{body.model or 'every model'} is decided by the policy again"
         return await self._order(text, Unpinned(model=body.model, by=PinnedBy.OPERATOR))
 
+    async def _position(self, request: Request, _app: str, _query: dict[str, str]) -> Done:
+        body = _body(request, PositionReport)
+        self._whereabouts.tell(Position(lat=body.lat, lon=body.lon), body.for_s)
+        return Done(text=f"this counts for {body.for_s:g} s")
+
     async def _order(self, text: str, event: Event) -> Done:
         """What an operator ordered: it survives a restart before it is answered, and the hub hears of it."""
         told = mqtt.Event(at=self._clock.wall(), kind="command", text=f"an operator on the device: {text}")
@@ -194,14 +213,17 @@ class Api:
         body = _body(request, Register)
         served = self._model_of(body)
         app = self._apps.join(body, served.name, request.peer.pid, self._clock.monotonic())
-        joined = AppJoined(app=app.id, model=served.name)
+        await self._switcher.feed(_wish(app, body.preference), AppJoined(app=app.id, model=served.name, runs=body.runs))
         record = self._switcher.state.model(served.name)
-        if body.preference is not None and record is not None and record.preference == Preference():
-            await self._switcher.commit([Preferred(model=served.name, preference=body.preference), joined])
-        else:
-            await self._switcher.feed(joined)
+        app.most_per_s = None if record is None else record.most_per_s
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)
-        return Registered(app=app.id, model=served.name, bundle=str(served.bundle.path), assignment=self._assigned(app))
+        return Registered(
+            app=app.id,
+            model=served.name,
+            bundle=str(served.bundle.path),
+            assignment=self._assigned(app),
+            speaks=app.speaks,
+        )
 
     def _model_of(self, body: Register) -> Served:
         if body.model is not None:
@@ -222,9 +244,10 @@ class Api:
     async def _report(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
         app = self._apps.find(app_id, self._clock.monotonic())
         report = _body(request, AppReport)
-        first = app.active is None
+        first, was_hot = app.active is None, app.hot
         confirmed = self._apps.reported(app, report)
         self._recorder.saw(app.model, report)
+        self._used(app.model, report)
         now = self._clock.wall()
         events: list[Event] = []
         told: list[mqtt.Event] = []
@@ -242,6 +265,8 @@ class Api:
                 )
             )
             log.warning("%s: %s could not load %s: %s", app.model, _called(app), report.failed_variant, reason[:300])
+        if report.runs is not None or app.hot != was_hot:
+            events.append(AppCanRun(app=app.id, runs=report.runs, hot=app.hot))
         events.append(
             AppReported(
                 app=app.id,
@@ -250,6 +275,10 @@ class Api:
                 late=report.late,
                 p50_ms=report.p50_ms,
                 p95_ms=report.p95_ms,
+                arrived=report.arrived,
+                latencies_ms=report.latencies_ms,
+                slow_ms=report.slow_ms,
+                now_s=self._clock.monotonic(),
             )
         )
         if confirmed is not None:
@@ -286,6 +315,11 @@ class Api:
             self._switcher.check_unpinned(app.model, PinnedBy.APP)
             self._switcher.check_variant(app.model, variant)
         await self._switcher.feed(AppPinned(app=app.id, variant=variant))
+        return self._assigned(app)
+
+    async def _app_prefer(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
+        app = self._apps.find(app_id, self._clock.monotonic())
+        await self._switcher.feed(_wish(app, _body(request, AppPrefer).preference))
         return self._assigned(app)
 
     async def _leave(self, _request: Request, app_id: str, _query: dict[str, str]) -> Done:
@@ -342,6 +376,10 @@ def _status_of(error: EdgeError) -> int:
     if error.code.startswith("unknown-"):
         return http.HTTPStatus.NOT_FOUND
     return next((status for kind, status in _STATUS if isinstance(error, kind)), http.HTTPStatus.CONFLICT)
+
+
+def _wish(app: App, preference: Preference | None) -> AppWish:
+    return AppWish(app=app.id, model=app.model, name=app.name[:60], preference=preference)
 
 
 def _called(app: App) -> str:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import psutil
 
 from edge_daemon.errors import BusyError, UnknownAppError
 from edge_daemon.policy.types import Assign
-from edge_sdk.local import AppReport, AppStatus, Assignment, Register
+from edge_sdk.local import SPEAKS, AppReport, AppStatus, AppUsage, Assignment, Register
 from edge_sdk.mqtt import Decision
+from edge_sdk.parallel.condition import is_hot
 from edge_sdk.wire import new_token
 
 SILENT_S: Final = 10.0  # apps report every second; ten in a row don't get lost on a unix socket
@@ -31,8 +33,11 @@ class App:
     Attributes:
         pid: As the kernel says it; 0 where it lies in another pid namespace.
         process: The one that had this number when the app joined; None where that cannot be told.
+        speaks: What it understands, see `edge_sdk.local.Register`.
+        computes_on, usage: As it last said of its accelerator; `hot` what follows from that.
         active: The variant it last reported; None before its first report.
         assigned: What it was last told, with the serial that counts its assignments.
+        most_per_s: The rate of calls it was advised to keep below; None where any will do.
         waiting: Requests of it that wait for an assignment now.
         seen_s: When it last spoke, monotonic.
     """
@@ -43,8 +48,13 @@ class App:
     pid: int
     process: psutil.Process | None
     seen_s: float
+    speaks: int = 1
     active: str | None = None
+    computes_on: str | None = None
+    usage: AppUsage | None = None
+    hot: bool = False
     assigned: Assign | None = None
+    most_per_s: float | None = None
     serial: int = 0
     waiting: int = 0
     calls: int = 0
@@ -57,22 +67,33 @@ class App:
         if self.assigned is not None and _same(self.assigned, assign):
             return False
         self.assigned = assign
+        self._tell()
+        return True
+
+    def advise(self, most_per_s: float | None) -> None:
+        """Tell it how often it may call; what already waits for news gets it at once."""
+        if most_per_s != self.most_per_s:
+            self.most_per_s = most_per_s
+            self._tell()
+
+    def _tell(self) -> None:
         self.serial += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        return True
 
     def assignment(self, max_latency_ms: float | None) -> Assignment | None:
         """What it was last told, as it travels; None if nothing could be assigned yet."""
         if self.assigned is None:
             return None
-        pinned_by = self.assigned.pinned_by
+        pinned_by, because = self.assigned.pinned_by, self.assigned.decision.because
+        is_new = self.speaks >= SPEAKS
         return Assignment(
             serial=self.serial,
             variant=self.assigned.decision.variant,
-            because=self.assigned.decision.because,
+            because=because if is_new else msgspec.structs.replace(because, margin=None, numbers={}),
             pinned_by=None if pinned_by is None else pinned_by.value,
             max_latency_ms=max_latency_ms,
+            most_per_s=self.most_per_s if is_new else None,
         )
 
     async def changed_after(self, serial: int, wait_s: float) -> None:
@@ -119,7 +140,15 @@ class Apps:
         """
         if len(self._apps) >= MAX_APPS:
             raise BusyError(f"{MAX_APPS} apps are registered already", hint="close some, or restart the daemon")
-        app = App(id=new_token(), model=model, name=register.name, pid=pid, process=_process(pid), seen_s=now_s)
+        app = App(
+            id=new_token(),
+            model=model,
+            name=register.name,
+            pid=pid,
+            process=_process(pid),
+            seen_s=now_s,
+            speaks=min(register.speaks, SPEAKS),
+        )
         self._apps[app.id] = app
         return app
 
@@ -150,6 +179,10 @@ class Apps:
         app.calls += report.calls
         if report.p50_ms is not None:
             app.p50_ms, app.p95_ms = report.p50_ms, report.p95_ms
+        app.computes_on, app.usage = report.computes_on, report.usage
+        excess_c = None if report.usage is None else _excess_c(report.usage)
+        if excess_c is not None:  # one whose sensor is silent stays as it was
+            app.hot = is_hot(excess_c, was=app.hot)
         if old is None or old == report.active:
             return None
         told = None if app.assigned is None else app.assigned.decision
@@ -182,6 +215,9 @@ class Apps:
                 p50_ms=app.p50_ms,
                 p95_ms=app.p95_ms,
                 calls=app.calls,
+                most_per_s=app.most_per_s,
+                computes_on=app.computes_on,
+                usage=app.usage,
             )
             for app in self
         )
@@ -194,6 +230,10 @@ class Apps:
 
 def _same(one: Assign, other: Assign) -> bool:
     return one.decision.variant == other.decision.variant and one.pinned_by == other.pinned_by
+
+
+def _excess_c(usage: AppUsage) -> float | None:
+    return None if usage.temp_c is None or usage.limit_c is None else usage.temp_c - usage.limit_c
 
 
 def _process(pid: int) -> psutil.Process | None:

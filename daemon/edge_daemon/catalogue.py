@@ -20,7 +20,9 @@ from edge_sdk.errors import EdgeError
 from edge_sdk.machine import cpu_features, machine_name
 from edge_sdk.manifest import Delegate, Latency, Origin, Variant
 from edge_sdk.mqtt import ServedModel, ServedVariant
+from edge_sdk.physics import BoardModel, of
 from edge_sdk.preference import Preference
+from edge_sdk.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +70,12 @@ class Catalogue:
         return next((model for model in self.served.values() if model.bundle.manifest_sha256 == sha256), None)
 
 
-def read(config: Config, profile: str | None, root: str) -> Catalogue:
+def read(config: Config, profile: Profile | None, root: str) -> Catalogue:
     """Open every bundle of the configuration; takes as long as hashing them does.
 
     Args:
         config: The configuration.
-        profile: The board's profile, whose predictions count where nothing was measured here.
+        profile: The board's, whose predictions count where nothing was measured here, and whose power.
         root: Below which the machine's `/proc` lies.
     """
     served: dict[str, Served] = {}
@@ -87,8 +89,8 @@ def read(config: Config, profile: str | None, root: str) -> Catalogue:
     return Catalogue(served=served, broken=tuple(broken))
 
 
-def _open(name: str, section: ModelSection, profile: str | None, root: str) -> Served:
-    bundle = Bundle(Path(section.bundle))
+def _open(name: str, section: ModelSection, profile: Profile | None, root: str) -> Served:
+    bundle, board = Bundle(Path(section.bundle)), of(profile)
     features, machine = cpu_features(root), machine_name(root)
     variants = [v for v in bundle.manifest.variants if can_run(v, features)]
     if not variants:
@@ -97,14 +99,18 @@ def _open(name: str, section: ModelSection, profile: str | None, root: str) -> S
             where=str(bundle.path),
             hint="convert it for this board's profile",
         )
-    known = latencies_of(variants, bundle.latencies(), machine=machine, profile=profile)
+    here = {variant.id for variant in variants}
+    variants += [v for v in bundle.manifest.variants if v.target.delegate is not Delegate.CPU and _twin(v) in here]
+    known: dict[str, Latency] = {}
+    for own in (None,) if profile is None else (profile.extends, profile.id):  # what it extends counts where it has none
+        known |= latencies_of(variants, bundle.latencies(), machine=machine, profile=own)
     counts = sorted({latency.threads for latency in known.values()})
     if counts:
         log.info("model %s: its latencies are those of threads: %s", name, ", ".join(map(str, counts)))
     return Served(
         name=name,
         bundle=bundle,
-        facts=ModelFacts(name=name, variants=tuple(_facts(v, known.get(v.id)) for v in variants)),
+        facts=ModelFacts(name=name, variants=tuple(_facts(v, known.get(v.id), board) for v in variants)),
         shown=ServedModel(
             name=name,
             version=bundle.manifest.version,
@@ -119,6 +125,11 @@ def can_run(variant: Variant, features: frozenset[str] | None) -> bool:
     if variant.target.delegate is not Delegate.CPU:
         return False
     return features is None or set(variant.target.isa) <= features
+
+
+def _twin(variant: Variant) -> str | None:
+    """What the CPU runs of a variant for an accelerator: apps that have one may run it, the others the twin."""
+    return variant.target.fallback
 
 
 def latencies_of(
@@ -145,14 +156,20 @@ def latencies_of(
     return found
 
 
-def _facts(variant: Variant, latency: Latency | None) -> VariantFacts:
+def _facts(variant: Variant, latency: Latency | None, board: BoardModel) -> VariantFacts:
     stand_in = max(_STAND_IN_MIN_MS, variant.cost.macs * _STAND_IN_MS_PER_MAC)
+    power_w = board.busy_w(variant.target.delegate.value)
+    if latency is not None and latency.energy_mj and latency.median_ms > 0:
+        power_w = latency.energy_mj / latency.median_ms
     return VariantFacts(
         id=variant.id,
         quality=variant.quality.value,
         latency_ms=stand_in if latency is None else latency.median_ms,
         measured=latency is not None and latency.origin is Origin.MEASURED,
         size_bytes=variant.size_bytes,
+        power_w=power_w,
+        accelerated=variant.target.delegate is not Delegate.CPU,
+        twin=variant.target.fallback,
     )
 
 

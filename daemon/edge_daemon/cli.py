@@ -8,17 +8,22 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_sdk.cli.output import emit, table
+from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
 from edge_sdk.local import Done, Explanation, LocalClient, PinRequest, PreferRequest, Status, UnpinRequest
 from edge_sdk.mqtt import Conditions, ModelState
 from edge_sdk.preference import Preference
 from edge_sdk.wire import encode
 
+if TYPE_CHECKING:
+    from edge_daemon.trace import Recording
+
 _MIN_WATCH_S = 0.1
+_MAX_RECORD_S = 31_536_000  # a year
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,13 +61,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def prefer(args: argparse.Namespace) -> int:
     """Say what is wanted."""
-    asked = {
-        "mode": args.mode,
-        "max_latency_ms": args.max_latency_ms,
-        "deadline_ms": args.deadline_ms,
-        "min_accuracy": args.min_accuracy,
-        "max_temp_c": args.max_temp_c,
-    }
+    asked = {name: getattr(args, name) for name in Preference.__struct_fields__}
     try:
         preference = msgspec.convert({name: value for name, value in asked.items() if value is not None}, Preference)
     except msgspec.ValidationError as cause:
@@ -93,6 +92,57 @@ def watch(args: argparse.Namespace) -> int:
             else:
                 emit(args, answer, lambda answer=answer: _watch_line(answer))  # type: ignore[misc]  # of this turn
             time.sleep(args.every)
+
+
+def record(args: argparse.Namespace) -> int:
+    """Record until interrupted or the time is over, and write the trace."""
+    import signal
+    import threading
+
+    from edge_daemon import trace
+    from edge_daemon.sensors.suite import SensorSuite
+    from edge_sdk import profile
+
+    if not _MIN_WATCH_S <= args.every <= _MAX_RECORD_S:
+        raise UsageError(
+            f"--every {args.every} is out of range", hint=f"give {_MIN_WATCH_S} to {_MAX_RECORD_S} seconds"
+        )
+    if args.for_s is not None and not 0 < args.for_s <= _MAX_RECORD_S:
+        raise UsageError(f"--for {args.for_s} is out of range", hint=f"give up to {_MAX_RECORD_S} seconds")
+    if not Path(args.root).is_dir():
+        raise UsageError("there is no such directory", where=args.root)
+    out = Path(args.out or time.strftime("edge-trace-%Y%m%d-%H%M%S.csv"))
+    known = profile.match(args.root) if args.profile is None else profile.load(args.profile)
+    ended = threading.Event()
+    before = {number: signal.signal(number, trace.until(ended)) for number in (signal.SIGINT, signal.SIGTERM)}
+    say(f"edge: recording every {args.every:g} s into {out}" + ("" if args.for_s else "; Ctrl-C ends it"))
+    try:
+        with SensorSuite(args.root, known) as suite:
+            done = trace.record(
+                out,
+                suite,
+                root=args.root,
+                socket=args.socket,
+                every_s=args.every,
+                for_s=args.for_s,
+                ended=ended,
+            )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    emit(args, done, lambda: "\n".join(_recorded_lines(done)))
+    return 0
+
+
+def _recorded_lines(done: Recording) -> Iterator[str]:
+    yield f"{done.file}: {done.rows} rows in {done.seconds:g} s"
+    yield f"columns: {', '.join(done.columns)}"
+    for name, why in done.missing.items():
+        yield f"     no {name}: {why}"
+    if not done.played:
+        yield "nothing of it is played by 'edge simulate': that takes a daemon, for the network and its apps' requests"
+    if done.full:
+        yield "it ended here: no longer trace is played; record with a larger --every"
 
 
 def _order(args: argparse.Namespace, path: str, body: PreferRequest | PinRequest | UnpinRequest) -> int:
@@ -145,7 +195,7 @@ def _model_row(name: str, model: ModelState) -> tuple[str, ...]:
         model.active or "-",
         "-" if decision is None else decision.variant,
         (model.pinned_by or "-") + (", paused" if model.paused else ""),
-        model.preference.mode.value,
+        model.preference.mode.value + (f" ({model.wished_by})" if model.wished_by else ""),
         str(model.apps),
         "-" if decision is None else decision.because.text,
     )
@@ -159,17 +209,28 @@ def _sensed(conditions: Conditions) -> Iterator[str]:
         limit = "" if conditions.temp_limit_c is None else f" of {conditions.temp_limit_c:.0f}"
         yield f"{conditions.temp_c:.1f}{limit} C"
     if conditions.battery_pct is not None:
-        yield f"battery {conditions.battery_pct:.0f} %"
+        left = "" if conditions.battery_wh is None else f", {conditions.battery_wh:.3g} Wh"
+        yield f"battery {conditions.battery_pct:.0f} %{left}"
     if conditions.charging is not None:
         yield "on mains" if conditions.charging else "on battery"
     if conditions.power_w is not None:
-        yield f"{conditions.power_w:.1f} W"
-    if conditions.load_pct is not None:
-        yield f"load {conditions.load_pct:.0f} %"
-    if conditions.memory_available_mb is not None:
-        yield f"{conditions.memory_available_mb} MB free"
-    if conditions.rtt_ms is not None:
-        yield f"round trip {conditions.rtt_ms:.1f} ms"
+        yield f"{conditions.power_w:.1f} W" + (" (processor)" if conditions.power_scope == "processor" else "")
+    clock_pct = None if conditions.clock is None else 100 * conditions.clock
+    for form, value in (
+        ("load {:.0f} %", conditions.load_pct),
+        ("GPU {:.0f} %", conditions.gpu_pct),
+        ("NPU {:.0f} %", conditions.npu_pct),
+        ("Edge TPU {:.0f} %", conditions.edgetpu_pct),
+        ("clock {:.0f} %", clock_pct),
+        ("{} MB free", conditions.memory_available_mb),
+        ("round trip {:.1f} ms", conditions.rtt_ms),
+        ("up {:.3g} Mbit/s", conditions.up_mbps),
+        ("down {:.3g} Mbit/s", conditions.down_mbps),
+    ):
+        if value is not None:
+            yield form.format(value)
+    if conditions.metered:
+        yield "metered"
     yield f"throttling: {conditions.throttle.value}"
 
 

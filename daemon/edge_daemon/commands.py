@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Callable
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, a_path
 
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
@@ -34,6 +34,11 @@ def _takes_prefer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline-ms", metavar="MS", type=float, help="from the call until the answer is at the hub")
     parser.add_argument("--min-accuracy", metavar="PCT", type=float, help="nothing worse than this, in percent")
     parser.add_argument("--max-temp-c", metavar="C", type=float, help="the board stays below")
+    parser.add_argument(
+        "--battery-until", metavar="WHEN", help="the battery lasts until then: 18:30 (daily), or 2026-11-27T18:30"
+    )
+    parser.add_argument("--battery-for-s", metavar="S", type=float, help="the battery lasts so many seconds from now")
+    parser.add_argument("--max-power-w", metavar="W", type=float, help="the board draws no more, in the mean")
     _takes_socket(parser)
 
 
@@ -50,6 +55,15 @@ def _takes_unpin(parser: argparse.ArgumentParser) -> None:
 
 def _takes_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", metavar="S", type=float, default=1.0, help="seconds between two lines (default 1)")
+    _takes_socket(parser)
+
+
+def _takes_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="FILE", type=a_path, help="the trace; default edge-trace-DATE-TIME.csv here")
+    parser.add_argument("--every", metavar="S", type=float, default=1.0, help="seconds between two rows (default 1)")
+    parser.add_argument("--for", metavar="S", type=float, dest="for_s", help="how long, else until interrupted")
+    parser.add_argument("--root", metavar="DIR", type=a_path, default="/", help="below which sys and proc lie")
+    parser.add_argument("--profile", metavar="ID", help="of the board, else the one that knows it")
     _takes_socket(parser)
 
 
@@ -106,5 +120,11 @@ COMMANDS: tuple[Command, ...] = (
         summary="a line a second: conditions and what runs, until interrupted",
         configure=_takes_watch,
         run=_later("watch"),
+    ),
+    Command(
+        path=("daemon", "record"),
+        summary="write what the board meets into a trace that 'edge simulate' plays",
+        configure=_takes_record,
+        run=_later("record"),
     ),
 )

@@ -16,6 +16,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_daemon.sensors.i2c import GAUGE
+from edge_daemon.wishes.schedule import Override, Schedule
+from edge_daemon.wishes.state import Site
 from edge_sdk.errors import ConfigError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
@@ -97,15 +100,19 @@ class ApiSection(Wire, frozen=True, kw_only=True):
 
 
 class SensorsSection(Wire, frozen=True, kw_only=True):
-    """`[sensors]`: where the machine's files are."""
+    """`[sensors]`: where the machine's files are, and what only the board's owner knows of it."""
 
     root: PathText = "/"
     played: bool = False
+    battery_wh: Annotated[float, Meta(ge=0.01, le=1_000_000)] | None = None
+    gauges: Annotated[tuple[Annotated[str, Meta(pattern=GAUGE)], ...], Meta(max_length=8)] = ()
+    metered: bool | None = None
 
 
 class PolicySection(Wire, frozen=True, kw_only=True):
-    """`[policy]`: how often it steps."""
+    """`[policy]`: which one decides, and how often it is asked."""
 
+    use: Name = "optimal"
     tick_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     snapshot_every_s: Seconds = 30.0
 
@@ -117,6 +124,13 @@ class TelemetrySection(Wire, frozen=True, kw_only=True):
     telemetry_every_s: Seconds = 30.0
     spool_max_mb: Annotated[float, Meta(ge=0.1, le=100_000)] = 64.0
     spool_max_age_h: Annotated[float, Meta(ge=0.01, le=87_600)] = 168.0
+
+
+class SiteSection(Wire, frozen=True, kw_only=True):
+    """`[site]`: where the board works, for schedules and times of day."""
+
+    time_zone: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    position_file: PathText | None = None
 
 
 class LogSection(Wire, frozen=True, kw_only=True):
@@ -136,6 +150,8 @@ class Config(Wire, frozen=True, kw_only=True):
     sensors: SensorsSection = SensorsSection()
     policy: PolicySection = PolicySection()
     telemetry: TelemetrySection = TelemetrySection()
+    site: SiteSection = SiteSection()
+    schedule: Annotated[tuple[Schedule, ...], Meta(max_length=100)] = ()
     log: LogSection = LogSection()
 
     def bundles(self) -> dict[str, ModelSection]:
@@ -174,6 +190,7 @@ def load(path: Path | None) -> Config:
     except OSError as cause:
         raise ConfigError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     config = _resolved(decode_toml(raw, Config, where=str(path), error=ConfigError), path.absolute().parent)
+    _check_schedules(config, path)
     if config.mqtt is not None:
         _check_mqtt(config, config.mqtt, path)
         if config.mqtt.password is not None and mode & stat.S_IROTH:
@@ -203,6 +220,25 @@ def password(section: MqttSection) -> str | None:
     return lines[0]
 
 
+def site(config: Config) -> Site:
+    """Schedules, and the zone of their times.
+
+    Raises:
+        ConfigError: This machine knows no such zone.
+    """
+    name = config.site.time_zone
+    if name is None:
+        return Site(schedules=config.schedule)
+    from zoneinfo import ZoneInfo  # half a megabyte that only this needs
+
+    try:
+        return Site(zone=ZoneInfo(name), schedules=config.schedule)
+    except (KeyError, ValueError, OSError) as cause:  # not found, not a zone's name, not readable
+        raise ConfigError(
+            f"site.time_zone: {name!r} is not known here", hint="such as Europe/Berlin; the system's package is tzdata"
+        ) from cause
+
+
 def state_directory(config: Config) -> Path:
     """Where state is kept: `state.directory`, else systemd's, else `/var/lib/edge` for root, else the user's own."""
     if config.state.directory is not None:
@@ -229,6 +265,22 @@ def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
         raise ConfigError("mqtt.tls.cert and mqtt.tls.key go together", where=str(path))
 
 
+def _check_schedules(config: Config, path: Path) -> None:
+    site(config)
+    seen: set[str] = set()
+    for each in config.schedule:
+        if each.name in seen:
+            raise ConfigError(f"two schedules are called {each.name!r}", where=str(path))
+        seen.add(each.name)
+        strangers = [model for model in each.models if model not in config.models]
+        if strangers:
+            raise ConfigError(
+                f"schedule {each.name!r} is about {strangers[0]!r}, which [models] does not name", where=str(path)
+            )
+        if each.preference == Override():
+            raise ConfigError(f"schedule {each.name!r} prefers nothing", where=str(path), hint="name a mode or a limit")
+
+
 def _resolved(config: Config, base: Path) -> Config:
     """The same with every path absolute."""
 
@@ -251,5 +303,6 @@ def _resolved(config: Config, base: Path) -> Config:
         mqtt=mqtt,
         state=replace(config.state, directory=optional(config.state.directory)),
         api=replace(config.api, socket=optional(config.api.socket)),
+        site=replace(config.site, position_file=optional(config.site.position_file)),
         sensors=replace(config.sensors, root=absolute(config.sensors.root)),
     )

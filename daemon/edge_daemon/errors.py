@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_sdk.errors import BundleError, CommandError, StorageError, TransportError
+from edge_sdk.errors import BundleError, CommandError, ConfigError, StorageError, TransportError
 
 
 class StateInUseError(StorageError):
@@ -60,3 +60,15 @@ class RequestError(TransportError):
     def __init__(self, what: str, *, status: int, hint: str = "") -> None:
         super().__init__(what, hint=hint)
         self.status = status
+
+
+class UnknownPolicyError(ConfigError):
+    """A policy was named that is neither ours nor any installed package's."""
+
+    code = "unknown-policy"
+
+
+class PolicyImportError(ConfigError):
+    """A package names a policy that cannot be imported or made."""
+
+    code = "policy-import"

@@ -32,6 +32,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_daemon.sensors.tcpinfo import TcpInfo, tcp_info
 from edge_sdk.mqtt import MAX_DOWN_BYTES
 
 CONNECT_S: Final = 10.0  # for name, TCP and TLS, and again until CONNACK
@@ -91,13 +92,20 @@ class Echoed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What the kernel says of the connection now; as often as it is probed."""
+
+    info: TcpInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
     """The broker does not let us publish or subscribe."""
 
     text: str
 
 
-News = Connected | Arrived | Echoed | Denied
+News = Connected | Arrived | Echoed | Looked | Denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +259,7 @@ class Link:
         self._client.loop_misc()
 
     def _patience_s(self) -> float:
-        if not self._connected or self._probe is not None:
+        if not self._connected:
             return 1.0
         return min(1.0, max(0.0, self._next_probe_s - time.monotonic()))
 
@@ -262,14 +270,21 @@ class Link:
         for the hub, and its PUBACK would also measure how long the payload took.
         """
         now_s = time.monotonic()
-        if self._probe is not None and now_s - self._probe[1] < PROBE_TIMEOUT_S:
-            return
         if self._closing or now_s < self._next_probe_s:
             return
         self._next_probe_s = now_s + self._address.probe_every_s
+        self._look()
+        if self._probe is not None and now_s - self._probe[1] < PROBE_TIMEOUT_S:
+            return
         code, mid = self._client.subscribe(**self._subscription((self._address.probe_topic,)))
         if code == MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
             self._probe = mid, now_s
+
+    def _look(self) -> None:
+        sock = self._client.socket()
+        info = None if sock is None else tcp_info(sock.fileno())
+        if isinstance(info, TcpInfo):
+            self._tell(Looked(info=info))
 
     # ------------------------------------------------------------------------------- paho's callbacks
 

@@ -48,7 +48,7 @@ class ChildMeasurer:
         self._busy = True
         try:
             served = self._catalogue.served[model]
-            wanted = [variant] if variant is not None else [v.id for v in served.facts.variants]
+            wanted = [variant] if variant is not None else [v.id for v in served.facts.variants if not v.accelerated]
             return await self._run(model, [str(served.bundle.path.resolve()), *wanted])
         finally:
             self._busy = False

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from edge_sdk.local import AppReport
 from edge_sdk.mqtt import Conditions, ModelStats, Sample, Tele
 
@@ -70,7 +72,9 @@ class Recorder:
         if window_s < self.sample_every_s:
             return False
         models = {name: _stats(self._work.get(name, _Work()), variant) for name, variant in active.items()}
-        self._samples.append(Sample(at=at, window_s=min(window_s, 86_400.0), conditions=conditions, models=models))
+        # Why a value is missing is in the state; said again in 600 records it would be most of a batch.
+        told = structs.replace(conditions, missing={})
+        self._samples.append(Sample(at=at, window_s=min(window_s, 86_400.0), conditions=told, models=models))
         self._work.clear()
         self._began_s = now_s
         return True

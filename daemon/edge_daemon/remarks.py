@@ -11,8 +11,14 @@ from typing import Final
 from edge_sdk.mqtt import Conditions, Event, Throttle
 
 SENSOR_EVERY_S: Final = 60.0
-# The round trip is there exactly while there is a hub to tell of it; limits and mains are not sensors.
-_NOT_SENSORS: Final = frozenset({"rtt_ms", "temp_limit_c", "throttle"})
+# The round trip is there exactly while there is a hub to tell of it; what transfers and apps show comes and goes with
+# them; what a battery holds goes with its charge; limits are not sensors.
+_NOT_SENSORS: Final = frozenset(
+    {
+        *("rtt_ms", "up_mbps", "down_mbps", "metered", "edgetpu_pct"),
+        *("battery_wh", "battery_full_wh", "temp_limit_c", "throttle"),
+    }
+)
 
 
 class Remarks:

@@ -23,12 +23,17 @@ from edge_daemon.api import Api
 from edge_daemon.apps import Apps
 from edge_daemon.clock import Clock, Steps, SystemClock
 from edge_daemon.commanding import Commanding
-from edge_daemon.config import Config, state_directory
+from edge_daemon.config import Config, site, state_directory
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.listener import Listener
 from edge_daemon.measuring import ChildMeasurer
-from edge_daemon.policy.types import Tick
+from edge_daemon.policies import registry
+from edge_daemon.policies.contract import Board
+from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.setting import Site
+from edge_daemon.policy.types import PolicyFailed
+from edge_daemon.position import Whereabouts
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -36,11 +41,13 @@ from edge_daemon.spool import Limits
 from edge_daemon.store import Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.tasks import TaskOwner
+from edge_sdk import physics
 from edge_sdk._version import __version__
 from edge_sdk.errors import InternalError, StorageError
-from edge_sdk.local import Status, socket_path
+from edge_sdk.local import AppReport, Status, socket_path
+from edge_sdk.manifest import Delegate
 from edge_sdk.mqtt import MAX_UP_BYTES, Birth, Conditions, Event, ServedModel, State
-from edge_sdk.profile import Profile, board_name, load, match
+from edge_sdk.profile import board_name, recognise
 from edge_sdk.wire import encode, new_token
 
 if TYPE_CHECKING:
@@ -133,21 +140,34 @@ class Service:
 
     async def _begin_sensing(self) -> None:
         root = self._config.sensors.root
-        self._profile, self._board = _board(self._config)
+        known = recognise(root, self._config.device.profile)
+        self._profile, self._board, self._profiles_left_out = known.profile, board_name(root), known.left_out
+        for why in known.left_out:
+            log.warning("a device profile is left out: %s", why)
         self._sensor_lane = self._lane("sensing")
-        self._sensors = SensorSuite(root, self._profile, self._clock.monotonic)
+        self._sensors = SensorSuite(root, self._profile, self._clock.monotonic, owned=self._config.sensors)
+        self._whereabouts = Whereabouts(self._config.site.position_file, self._clock.monotonic)
         self._closing.append(("sensors", lambda: self._sensor_lane.run(self._sensors.close), STOP_S))
         await self._sense()
 
     async def _take_models(self) -> None:
-        config, profile = self._config, None if self._profile is None else self._profile.id
+        config, root, profile = self._config, self._config.sensors.root, self._profile
         hashing = Lane("models")
-        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, config.sensors.root))
+        self._catalogue = await hashing.run(lambda: catalogue.read(config, profile, root))
         hashing.close(0)
         telemetry = config.telemetry
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
-        self._switcher = Switcher(self._catalogue, self._apps, self._store, self._store_lane, self._clock)
+        self._switcher = Switcher(
+            self._catalogue,
+            self._apps,
+            self._store,
+            self._store_lane,
+            self._clock,
+            frame=self._frame(),
+            site=site(config),
+        )
+        self._switcher.on_failed = self._policy_failed
         self._recorder = Recorder(
             sample_every_s=telemetry.sample_every_s,
             telemetry_every_s=telemetry.telemetry_every_s,
@@ -164,9 +184,10 @@ class Service:
             tasks=self._tasks,
             state=self._state,
         )
+        self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
         await self._switcher.restore()
         self._closing.append(("policy", self._switcher.save, STOP_S))
-        await self._switcher.feed(self._tick())
+        await self._switcher.tick(self._conditions)
 
     async def _serve(self) -> None:
         api = self._api = Api(
@@ -176,7 +197,9 @@ class Service:
             recorder=self._recorder,
             journal=self._journal,
             clock=self._clock,
+            whereabouts=self._whereabouts,
             status=self._status,
+            used=self._used,
         )
         listener = Listener(self._socket, api.handle, group=self._config.api.group)
         await listener.open()
@@ -207,6 +230,7 @@ class Service:
             on_command=self._commanding.command,
             on_desired=self._commanding.desired,
             on_round_trip=self._sensors.round_trip.feed,
+            on_look=self._sensors.look,
         )
         self._journal.uplink = uplink
         self._commanding.sender = uplink
@@ -216,6 +240,8 @@ class Service:
         for model in self._catalogue.broken:
             text = f"it is configured and can't be served: {model.reason}"
             started.append(Event(at=self._started, kind="model-left-out", model=model.name, text=text[:1000]))
+        left_out = self._profiles_left_out
+        started += [Event(at=self._started, kind="profile-left-out", text=why[:1000]) for why in left_out]
         if self._store.trouble is not None:
             started.append(Event(at=self._started, kind="state", text=self._store.trouble))
         await self._journal.tell(*started)
@@ -267,7 +293,8 @@ class Service:
         while True:
             began_s = self._clock.monotonic()
             await self._sense()
-            await self._switcher.feed(self._tick())
+            self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
+            await self._switcher.tick(self._conditions)
             for app in self._apps.gone(self._clock.monotonic()):
                 await self._api.leave(app, "its process is dead, or it was silent for too long")
             self._ticked_s = self._clock.monotonic()
@@ -327,13 +354,44 @@ class Service:
 
     # ---------------------------------------------------------------------------------- what we are and how
 
+    def _frame(self) -> Frame:
+        """The policy that is configured, for this board.
+
+        Raises:
+            EdgeError: There is none of this name, or it cannot be imported.
+        """
+        use, model = self._config.policy.use, physics.of(self._profile)
+        board = Board(
+            idle_w=model.idle_w,
+            r_c_per_w=model.r_c_per_w,
+            c_j_per_c=model.c_j_per_c,
+            clock_power=model.clock_power,
+            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
+        )
+        capacity_wh = None if model.battery is None else model.battery.capacity_wh
+        return Frame(
+            use=use,
+            factory=registry.find(use),
+            site=Site(board=board, capacity_wh=capacity_wh, switch_j=model.switch_j),
+        )
+
+    def _policy_failed(self, failed: PolicyFailed) -> None:
+        text = f"the policy {failed.policy} failed; what runs goes on: {failed.reason}"
+        told = Event(at=self._clock.wall(), kind="policy-failed", text=text[:1000])
+        self._tasks.once("telling", self._journal.tell(told))
+
     async def _sense(self) -> None:
         conditions = await self._sensor_lane.run(self._sensors.read)
         played = self._config.sensors.played
         self._conditions = msgspec.structs.replace(conditions, played=True) if played else conditions
 
-    def _tick(self) -> Tick:
-        return Tick(now_s=self._clock.monotonic(), at=self._clock.wall(), conditions=self._conditions)
+    def _used(self, model: str, report: AppReport) -> None:
+        """Count the time that calls took on an accelerator, whose driver may not."""
+        served = self._catalogue.served.get(model)
+        variants = () if served is None else served.bundle.manifest.variants
+        delegate = next((v.target.delegate for v in variants if v.id == report.active), Delegate.CPU)
+        if delegate is not Delegate.CPU and report.p50_ms is not None:
+            self._sensors.busy.feed(delegate.value, report.calls * report.p50_ms)
 
     def _birth(self, online: bool) -> Birth:
         """What we are. Offline, which is also the will, says no more than that: wills are at most 64 kB."""
@@ -381,7 +439,7 @@ class Service:
             spooled=totals.rows,
             dropped=totals.dropped,
             left_out={model.name: model.reason[:1000] for model in self._catalogue.broken},
-            trouble=() if self._store.trouble is None else (self._store.trouble[:1000],),
+            trouble=tuple(text[:1000] for text in (self._store.trouble, *self._profiles_left_out) if text is not None),
         )
 
     def _summary(self) -> str:
@@ -425,13 +483,3 @@ async def _run(config: Config, socket: Path | None) -> None:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _board(config: Config) -> tuple[Profile | None, str | None]:
-    """The profile, named or recognised, and what the board calls itself.
-
-    Raises:
-        UnknownProfileError: No profile has the configured id.
-    """
-    root, named = config.sensors.root, config.device.profile
-    return (match(root) if named is None else load(named)), board_name(root)

@@ -1,42 +1,59 @@
-"""Between the policy and the apps: feeds events to the pure policy and carries out what it instructs.
+"""Between the frame and the apps: feeds events to the pure frame and carries out what it instructs.
 
 All steps happen one after the other. A step whose effect must survive (a preference, a pin, a pause) is first
 computed, then committed to the disk together with whatever answers it, and only then adopted; if the commit fails,
-nothing has happened.
+nothing has happened. What is wanted goes through `edge_daemon.wishes` first: the policy is told what is in force.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from edge_daemon.apps import App, Apps
 from edge_daemon.catalogue import Catalogue
 from edge_daemon.clock import Clock
 from edge_daemon.errors import UnknownModelError
 from edge_daemon.lanes import Lane
+from edge_daemon.logs import Seldom
+from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.setting import is_deadline_tighter, limit_ms
 from edge_daemon.policy.state import PolicyState, dump, initial, load
-from edge_daemon.policy.step import step
 from edge_daemon.policy.types import (
+    Advise,
     Assign,
     Decided,
     Event,
     Instruction,
     ModelFacts,
     PinnedBy,
+    PolicyFailed,
     Preferred,
     Quarantined,
+    Tick,
+    Try,
 )
 from edge_daemon.spool import Message, Stored
 from edge_daemon.store import Answer, Store
+from edge_daemon.wishes import state as wishing
+from edge_daemon.wishes.hear import carried, hear
+from edge_daemon.wishes.schedule import Position, Scene
+from edge_daemon.wishes.state import AppWish, Site, Wishes
+from edge_daemon.wishes.strictest import BoardLimits
 from edge_sdk.errors import PinnedError, UnknownVariantError
 from edge_sdk.local import Assignment
-from edge_sdk.mqtt import Decision, ModelState
+from edge_sdk.mqtt import Conditions, Decision, ModelState
 
 log = logging.getLogger(__name__)
 
 _POLICY = "policy"
+_WISHES = "wishes"
+# A step of ours takes well below a millisecond on a small board; this is a policy that holds up the daemon's loop.
+SLOW_STEP_S: Final = 0.05
+_LOG_EVERY_S: Final = 60.0
 
 
 class Switcher:
@@ -47,38 +64,77 @@ class Switcher:
         apps: Who runs it.
         store: Where the policy's state outlives a restart, to be used in `lane`.
         clock: Of decisions and commits.
+        frame: The policy in its frame.
+        site: Schedules and time zone.
+
+    Attributes:
+        changes: Counts what a hub would like to know: decisions, pins, preferences, confirmed switches.
+        position: Where the board is, as last found out; None while that is not known.
+        on_try: Times a variant in idle time.
+        on_failed: Tells the hub of a policy that failed.
     """
 
-    def __init__(self, catalogue: Catalogue, apps: Apps, store: Store, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        apps: Apps,
+        store: Store,
+        lane: Lane,
+        clock: Clock,
+        *,
+        frame: Frame,
+        site: Site = Site(),  # noqa: B008 - a frozen value
+    ) -> None:
         self._catalogue = catalogue
         self._apps = apps
         self._store = store
         self._lane = lane
         self._clock = clock
+        self._frame = frame
         self._turn = asyncio.Lock()
         self._state = initial(_facts(catalogue))
         self._saved = b""
-        self.changes = 0  # counts what a hub would like to know: decisions, pins, preferences, confirmed switches
+        self._slow = Seldom(_LOG_EVERY_S)
+        self._site = site
+        self._wishes = Wishes()
+        self.on_try: Callable[[Try], None] = lambda _: None
+        self.on_failed: Callable[[PolicyFailed], None] = lambda _: None
+        self.changes = 0
+        self.position: Position | None = None
 
     async def restore(self) -> None:
         """Take up the state of before the restart, where it is whole."""
-        kept = await self._lane.run(lambda: self._store.get(_POLICY))
+        kept, words = await self._lane.run(lambda: (self._store.get(_POLICY), self._store.get(_WISHES)))
         before = None if kept is None else load(kept)
         if kept is not None and before is None:
-            log.warning("the kept state of the policy can't be read: preferences and pins are forgotten")
+            log.warning("the kept state of the policy can't be read: pins and what was learned are forgotten")
         self._state = initial(_facts(self._catalogue), before, at=self._clock.wall())
+        wishes = None if words is None else wishing.load(words)
+        if words is not None and wishes is None:
+            log.warning("the kept preferences can't be read and are forgotten")
+        self._wishes = wishes or carried(before if words is None else None)
         new = [m for m in self._catalogue.served.values() if before is None or before.model(m.name) is None]
-        await self.commit([Preferred(model=m.name, preference=m.preference) for m in new if m.preference is not None])
+        unsaid = [m for m in new if self._wishes.word(m.name) is None]
+        await self.commit(
+            [Preferred(model=m.name, preference=m.preference) for m in unsaid if m.preference is not None]
+        )
 
     @property
     def state(self) -> PolicyState:
         """What the policy knows now."""
         return self._state
 
-    async def feed(self, *events: Event) -> None:
+    async def tick(self, conditions: Conditions) -> None:
+        """A second has passed, and this is sensed."""
+        until_s = self.board_limits().until_s
+        await self.feed(
+            Tick(now_s=self._clock.monotonic(), at=self._clock.wall(), conditions=conditions, until_s=until_s)
+        )
+
+    async def feed(self, *events: Event | AppWish) -> None:
         """Step; what is learned is saved by the next `save`."""
         async with self._turn:
-            self._state, instructions = _steps(self._state, events)
+            self._state, self._wishes, instructions = self._steps(events)
             self._carry_out(instructions)
 
     async def commit(
@@ -95,15 +151,15 @@ class Switcher:
             StorageError: It could not be committed; the policy is as before.
         """
         async with self._turn:
-            state, instructions = _steps(self._state, events)
-            payload = dump(state)
+            state, wishes, instructions = self._steps(events)
+            payload, words = dump(state), wishing.dump(wishes)
             now = self._clock.wall()
             stored = await self._lane.run(
                 lambda: self._store.commit(
-                    now, values={_POLICY: payload, **(values or {})}, messages=messages, answer=answer
+                    now, values={_POLICY: payload, _WISHES: words, **(values or {})}, messages=messages, answer=answer
                 )
             )
-            self._state, self._saved = state, payload
+            self._state, self._wishes, self._saved = state, wishes, payload
             self.changes += 1
             self._carry_out(instructions)
         return stored
@@ -123,8 +179,10 @@ class Switcher:
 
     def assignment(self, app: App) -> Assignment | None:
         """What an app is to run, as it travels."""
-        record = self._state.model(app.model)
-        return app.assignment(None if record is None else record.preference.max_latency_ms)
+        own_ms, record = wishing.latest_ms(self._wishes, app.id, self._scene()), self._state.model(app.model)
+        if record is not None and is_deadline_tighter(self._state, record):
+            own_ms = min(limit_ms(self._state, record), own_ms or float("inf"))
+        return app.assignment(own_ms)
 
     def check_model(self, model: str | None) -> None:
         """Raise if this model is not served.
@@ -165,6 +223,7 @@ class Switcher:
 
     def models(self) -> dict[str, ModelState]:
         """Every model as it is now."""
+        scene = self._scene()
         return {
             record.name: ModelState(
                 active=self._apps.active(record.name),
@@ -172,6 +231,7 @@ class Switcher:
                 pinned=record.pin,
                 pinned_by=None if record.pinned_by is None else record.pinned_by.value,
                 preference=record.preference,
+                wished_by=wishing.in_force(self._wishes, record.name, scene).why or None,
                 apps=self._apps.count(record.name),
                 paused=self._state.paused,
             )
@@ -182,29 +242,62 @@ class Switcher:
         """The last decisions, newest first."""
         return self._state.explain(model)
 
+    def board_limits(self) -> BoardLimits:
+        """What the preferences in force ask of the board, for a policy's `Setting`."""
+        names = tuple(record.name for record in self._state.models)
+        return wishing.board_limits(self._wishes, names, self._site, self._clock.monotonic())
+
+    def _scene(self) -> Scene:
+        return self._wishes.scene(self._site, self._clock.monotonic())
+
+    def _steps(self, events: Sequence[Event | AppWish]) -> tuple[PolicyState, Wishes, list[Instruction]]:
+        """What would be after these events."""
+        state, wishes = self._state, self._wishes
+        now_s, at = self._clock.monotonic(), self._clock.wall()
+        instructions: list[Instruction] = []
+        began_s = time.perf_counter()
+        for event in events:
+            wishes, told = hear(wishes, event, state, self._site, now_s=now_s, at=at, position=self.position)
+            for one in told:
+                state, more = self._frame.step(state, one)
+                instructions.extend(more)
+        took_s = time.perf_counter() - began_s
+        held_back = self._slow.allows(now_s) if took_s > SLOW_STEP_S else None
+        if held_back is not None:
+            log.warning(
+                "the policy %s took %.0f ms to decide; the daemon waits for it meanwhile (%d more such held back)",
+                self._frame.use, 1e3 * took_s, held_back,
+            )  # fmt: skip
+        return state, wishes, instructions
+
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
+            if not isinstance(instruction, Assign | Try):
+                self.changes += 1
             match instruction:
                 case Assign(app=id_):
-                    for app in self._apps:
-                        if app.id == id_:
-                            app.assign(instruction)
+                    self._assign(id_, instruction)
                 case Decided(decision=decision):
-                    self.changes += 1
                     log.info("%s: %s (%s)", decision.model, decision.variant, decision.because.text)
-                case Quarantined():
-                    self.changes += 1
-                    log.warning(
-                        "%s: %s is left out for a while: %s", instruction.model, instruction.variant, instruction.reason
-                    )
+                case Quarantined(model=model, variant=variant, reason=reason):
+                    log.warning("%s: %s is left out for a while: %s", model, variant, reason)
+                case Try():
+                    self.on_try(instruction)
+                case Advise(model=model, most_per_s=most_per_s):
+                    self._advise(model, most_per_s)
+                case PolicyFailed(policy=policy, reason=reason):
+                    log.error("the policy %s failed; what runs goes on, else the cheapest: %s", policy, reason)
+                    self.on_failed(instruction)
 
+    def _assign(self, id_: str, assign: Assign) -> None:
+        for app in self._apps:
+            if app.id == id_:
+                app.assign(assign)
 
-def _steps(state: PolicyState, events: Sequence[Event]) -> tuple[PolicyState, list[Instruction]]:
-    instructions: list[Instruction] = []
-    for event in events:
-        state, more = step(state, event)
-        instructions.extend(more)
-    return state, instructions
+    def _advise(self, model: str, most_per_s: float | None) -> None:
+        for app in self._apps:
+            if app.model == model:
+                app.advise(most_per_s)
 
 
 def _facts(catalogue: Catalogue) -> tuple[ModelFacts, ...]:

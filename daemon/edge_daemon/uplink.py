@@ -19,9 +19,10 @@ from typing import Any, Final, Literal
 from edge_daemon.clock import Clock
 from edge_daemon.config import MqttSection, password
 from edge_daemon.lanes import Lane
-from edge_daemon.link import Address, Arrived, Connected, Denied, Echoed, End, Ended, Link, News, Will
+from edge_daemon.link import Address, Arrived, Connected, Denied, Echoed, End, Ended, Link, Looked, News, Will
 from edge_daemon.logs import Seldom
 from edge_daemon.outbox import Outbox
+from edge_daemon.sensors.tcpinfo import TcpInfo
 from edge_daemon.store import Store
 from edge_sdk.errors import ConfigError, StorageError, WireError
 from edge_sdk.mqtt import (
@@ -69,6 +70,7 @@ class Uplink:
         on_command: Gets a command's payload and whether it was retained.
         on_desired: Gets a desired document's payload.
         on_round_trip: Gets each measured round trip in milliseconds.
+        on_look: Gets what the kernel says of the connection, every few seconds.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Uplink:
         on_command: Deliver,
         on_desired: Deliver,
         on_round_trip: Callable[[float], None],
+        on_look: Callable[[TcpInfo], None],
     ) -> None:
         self._section = section
         self._device = device
@@ -97,6 +100,7 @@ class Uplink:
         self._state = state
         self._deliver = {Down.CMD: on_command, Down.DESIRED: on_desired, Down.ACK: self._on_ack}
         self._on_round_trip = on_round_trip
+        self._on_look = on_look
         self._kinds = {down_topic(device, kind): kind for kind in Down}
         self._outbox = Outbox()
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
@@ -230,6 +234,8 @@ class Uplink:
                     self._complain("more messages arrive than can be worked through; the hub will send them again")
             case Echoed(rtt_ms=rtt_ms):
                 self._on_round_trip(rtt_ms)
+            case Looked(info=info):
+                self._on_look(info)
             case Denied(text=text):
                 self._complain(text)
 

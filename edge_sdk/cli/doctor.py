@@ -14,7 +14,7 @@ from edge_sdk.cli import asked
 from edge_sdk.cli.output import emit, one_line, say
 from edge_sdk.delegates import findings
 from edge_sdk.delegates.registry import find
-from edge_sdk.doctor import Finding, Place, Report, State, examine
+from edge_sdk.doctor import Finding, Place, Report, State, all_checks, examine
 from edge_sdk.errors import EXIT_FAILED, UsageError
 
 _MARKS = {State.OK: "✓", State.MISSING: "-", State.WARNING: "!", State.BROKEN: "✗"}
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
             model=model,
             is_deep=args.deep or args.again or bool(requests),  # whoever names one wants it tried
             findings=kept,
-        )
+        ),
+        checks=all_checks(),
     )
     emit(args, report, lambda: _text(report), colour=_coloured)
     return 0 if report.works else EXIT_FAILED

@@ -26,9 +26,10 @@ def look(place: Place) -> Iterator[Finding]:
 def _board(place: Place) -> Finding:
     named = profile.board_name(place.root)
     try:
-        known = profile.match(place.root, place.machine)
+        found = profile.recognise(place.root, machine=place.machine)
     except ProfileError as error:
         return Finding(what="board", state=State.BROKEN, reason=f"the profiles cannot be read: {error.what}")
+    known = found.profile
     name = named or f"{machine_name(place.root)}, no device tree"
     if known is None:
         return Finding(
@@ -37,6 +38,12 @@ def _board(place: Place) -> Finding:
             reason=f"{name}; no profile knows it",
             command="edge profiles list",
             hint="name the profile that is closest with --profile, or write one (docs/reference/profiles.md)",
+        )
+    if found.left_out:
+        return Finding(
+            what="board",
+            state=State.WARNING,
+            reason=f"{name}; profile {known.id} ({known.name}), and a profile was left out: {found.left_out[0]}",
         )
     return Finding(what="board", state=State.OK, reason=f"{name}; profile {known.id} ({known.name})")
 

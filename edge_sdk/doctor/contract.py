@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import platform
 import re
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from edge_sdk import finding
 from edge_sdk.delegates.contract import DelegateRequest
 from edge_sdk.delegates.findings import Findings
 from edge_sdk.runtime import Unavailable
@@ -18,33 +18,8 @@ _MOST_BYTES = 1 << 20
 _COMMAND = re.compile(r"(?:sudo|apt-get|pip|edge|reinstall) [^,;()]*[^,;()\s]")
 
 
-class State(enum.Enum):
-    """How a thing stands."""
-
-    OK = "ok"
-    MISSING = "missing"  # absent, which is no fault of a board that does without
-    WARNING = "warning"  # it works, but not as well as it could
-    BROKEN = "broken"  # it is there and does not work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name, stable for scripts.
-        reason: What was found, one clause; of what is not OK, why.
-        command: What mends it, to be pasted into a shell; empty where no command does.
-        hint: What mends it, in words.
-        is_vital: Nothing can run a model unless this is OK.
-    """
-
-    what: str
-    state: State
-    reason: str
-    command: str = ""
-    hint: str = ""
-    is_vital: bool = False
+State = finding.State
+Finding = finding.Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,14 @@
-"""The checks, in the order in which they are told, and what all of them found."""
+"""The checks, in the order in which they are told, and what all of them found.
+
+Other packages contribute (`edge_sdk.finding.Contribution`). What cannot be loaded is a finding itself, and takes
+nothing else away.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 
 from edge_sdk._version import __version__
 from edge_sdk.doctor import (
@@ -17,6 +22,7 @@ from edge_sdk.doctor import (
     storage,
 )
 from edge_sdk.doctor.contract import Finding, Look, Place, State
+from edge_sdk.finding import GROUP, Contribution
 from edge_sdk.machine import machine_name
 
 
@@ -38,6 +44,34 @@ CHECKS: tuple[Check, ...] = (
     Check(name="extras", look=extras.look),
     Check(name="services", look=services.look),
 )
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Ours, and after the sensors' those that other packages contribute."""
+    at = next(number for number, check in enumerate(CHECKS, 1) if check.name == "sensors")
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    others = tuple(check for point in points for check in _contributed(point))
+    return (*CHECKS[:at], *others, *CHECKS[at:])
+
+
+def _contributed(point: EntryPoint) -> tuple[Check, ...]:
+    try:
+        contributions = tuple(point.load())
+    except Exception as error:  # noqa: BLE001 - whatever somebody's module raises
+        return (_broken(point, f"{type(error).__name__}: {error}"),)
+    if not all(isinstance(one, Contribution) for one in contributions):
+        return (_broken(point, "they are of another kind"),)
+    return tuple(Check(name=one.name, look=_looking(one)) for one in contributions)
+
+
+def _looking(one: Contribution) -> Look:
+    return lambda place: one.look(place.root, place.machine)
+
+
+def _broken(point: EntryPoint, why: str) -> Check:
+    reason = f"the checks of {point.value!r} are left out: {why}"
+    finding = Finding(what=point.name, state=State.BROKEN, reason=reason)
+    return Check(name=point.name, look=lambda _place: [finding])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

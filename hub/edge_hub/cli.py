@@ -38,6 +38,7 @@ from edge_sdk.mqtt import (
     State,
     Unpin,
 )
+from edge_sdk.preference import Preference
 from edge_sdk.wire import decode
 
 _BROKER_VARIABLE = "EDGE_HUB_BROKER"
@@ -269,8 +270,8 @@ def _command(args: argparse.Namespace) -> Command:
 
 
 def _prefer(args: argparse.Namespace) -> Command:
-    limits = ("max_latency_ms", "deadline_ms", "min_accuracy", "max_temp_c")
-    wanted = {"mode": args.mode} | {name: getattr(args, name) for name in limits if getattr(args, name) is not None}
+    asked = {name: getattr(args, name) for name in Preference.__struct_fields__}
+    wanted = {name: value for name, value in asked.items() if value is not None}
     return msgspec.convert({"model": args.model, "preference": wanted}, Prefer)
 
 
@@ -374,7 +375,8 @@ def _conditions(state: State) -> str:
 def _model_text(name: str, model: Any) -> str:
     why = "" if model.decision is None else f", because {model.decision.because.text}"
     pin = f", pinned by the {model.pinned_by}" if model.pinned else ""
-    return f"{name} runs {model.active or 'nothing'}{pin}{why} (wants {model.preference.mode.value})"
+    by = f", by {model.wished_by}" if model.wished_by else ""
+    return f"{name} runs {model.active or 'nothing'}{pin}{why} (wants {model.preference.mode.value}{by})"
 
 
 def _event_line(event: EventView) -> str:

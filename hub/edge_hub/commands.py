@@ -85,6 +85,11 @@ def _configure_send(parser: argparse.ArgumentParser) -> None:
     prefer.add_argument("--deadline-ms", type=float, metavar="MS", help="until the answer is at the hub")
     prefer.add_argument("--min-accuracy", type=float, metavar="PCT", help="of the variant, as measured")
     prefer.add_argument("--max-temp-c", type=float, metavar="C", help="of the board")
+    prefer.add_argument(
+        "--battery-until", metavar="WHEN", help="18:30 (daily, by the device's clock), 2026-11-27T18:30"
+    )
+    prefer.add_argument("--battery-for-s", type=float, metavar="S", help="from when the device takes it")
+    prefer.add_argument("--max-power-w", type=float, metavar="W", help="of the board, in the mean")
     pin = verb("pin", "run one variant until unpinned")
     pin.add_argument("model")
     pin.add_argument("variant")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, a_path
 
 _LENGTH_S = 75.0
 _SHORTEST_S, _LONGEST_S = 20.0, 3600.0
@@ -45,6 +45,60 @@ def _demo(args: argparse.Namespace) -> int:
     return 1 if result.story.work().failed else 0
 
 
+def _configure_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenarios", nargs="+", type=a_path, metavar="SCENARIO.toml", help="what the board meets")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        dest="policies",
+        metavar="NAME",
+        help="a policy to play, may be repeated (default optimal; others: rules, alert, static, static-fast)",
+    )
+    parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many seeds to play (default 1)")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="the first seed (default the scenario's)")
+    parser.add_argument("--oracle", action="store_true", help="plan the clairvoyant, too, and print each one's regret")
+    parser.add_argument(
+        "--floor", action="store_true", help="play the causal floor, too: all is known but the future; implies --oracle"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="another value than the file's, such as limits.temp_c=70; may be repeated",
+    )
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="a trace (CSV) to play in place of the scenario's")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="write a CSV for each policy and seed, a row a second")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the timelines on one self-contained page (HTML)"
+    )
+    parser.add_argument("--jobs", type=_count, metavar="N", help="processes at once (default one for each processor)")
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from edge_lab.simulate import command
+
+    return command.run(args)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 10_000)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**31)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {least} to {most}")
+    return value
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -61,5 +115,11 @@ COMMANDS: tuple[Command, ...] = (
         summary="the whole story on this machine: convert, switch as conditions change, steer over MQTT",
         configure=_configure,
         run=_demo,
+    ),
+    Command(
+        path=("simulate",),
+        summary="policies on a simulated board, against a clairvoyant",
+        configure=_configure_simulate,
+        run=_simulate,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import ClassVar
 
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import EXIT_USAGE, EdgeError
 
 
 class LabError(EdgeError):
@@ -30,6 +30,13 @@ class ScenarioError(LabError):
     """A scenario or a trace cannot be played."""
 
     code = "lab-scenario"
+    exit_status = EXIT_USAGE
+
+
+class PolicyFailedError(LabError):
+    """A policy raised an error while it was tried, or answered what makes no sense."""
+
+    code = "lab-policy-failed"
 
 
 class InterruptedRunError(LabError):

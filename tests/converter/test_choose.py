@@ -247,6 +247,61 @@ def test_a_board_nobody_knows_the_speed_of_is_not_ruled_out(model: Model) -> Non
     assert found.verdict is Verdict.UNSURE
 
 
+def test_a_board_sustains_what_its_heat_allows_and_less_in_warmer_air(model: Model) -> None:
+    found = {c: ranked(model, "rpi4", ambient_c=c)["rpi4"] for c in (0.0, 25.0, 40.0, 60.0)}
+    rates = [board.endurance.frames_per_s for board in found.values() if board.endurance]
+    assert rates == sorted(rates, reverse=True)
+    assert len(set(rates)) == 4
+    best, lasting = found[25.0].best, found[25.0].endurance
+    assert best is not None
+    assert lasting is not None
+    # 10.5 C/W, 2.7 W idle and 3.3 W above it: 75 C in air of 25 C leave 2.06 W.
+    assert lasting.share == pytest.approx((50 / 10.5 - 2.7) / 3.3)
+    assert lasting.frames_per_s == pytest.approx(lasting.share * 1000 / best.ms)
+    assert lasting.wh_per_day == pytest.approx(24 * 50 / 10.5)
+    assert lasting.estimated
+    assert rates[-1] == 0, "at 60 C the idle board is above its limit"
+
+
+def test_a_day_costs_what_the_wanted_rate_takes(model: Model) -> None:
+    board = ranked(model, "rpi4", rate=1.0)["rpi4"]
+    assert board.best is not None
+    assert board.endurance is not None
+    assert board.endurance.wh_per_day == pytest.approx(24 * (2.7 + 3.3 * board.best.ms / 1000))
+    assert {check.limit: check.verdict for check in board.checks if check.limit in {"rate", "heat"}} == {
+        "rate": Verdict.MET,
+        "heat": Verdict.MET,
+    }
+
+
+def test_an_estimate_of_heat_rules_no_board_out_but_too_slow_a_one_is(model: Model) -> None:
+    cool = ranked(model, "rpi4")["rpi4"].endurance
+    assert cool is not None
+    hot = ranked(model, "rpi4", rate=cool.frames_per_s * 1.1)["rpi4"]
+    assert [check.verdict for check in hot.checks if check.limit == "heat"] == [Verdict.UNSURE]
+    assert "rate" in broken(ranked(model, "rpi4", rate=1000.0)["rpi4"])
+
+
+def test_measured_heat_rules_a_board_out(model: Model) -> None:
+    profile = profiles.load("rpi4")
+    board = profile.board
+    assert board is not None
+    sure = {
+        name: msgspec.structs.replace(fact, basis=profiles.Basis.MEASURED)
+        for name in ("idle_w", "r_c_per_w", "cpu_w")
+        if (fact := getattr(board, name)) is not None
+    }
+    measured = msgspec.structs.replace(profile, board=msgspec.structs.replace(board, **sure))
+    (found,) = choose.rank(model, [measured], Wanted(rate=30.0, ambient_c=45.0))
+    assert "heat" in broken(found)
+
+
+def test_a_board_of_unknown_heat_has_no_figures_of_it_and_stays(model: Model) -> None:
+    board = ranked(model, "x86-64", rate=1.0)["x86-64"]
+    assert board.endurance is None
+    assert [check.verdict for check in board.checks if check.limit == "heat"] == [Verdict.UNSURE]
+
+
 # ------------------------------------------------------------------------------------------------------- the command
 
 
@@ -285,6 +340,7 @@ def test_a_bundle_is_ranked_by_what_its_devices_measured(
     [
         (("--max-latency", "0"), "usage"), (("--budget", "nan"), "usage"), (("--max-transfer", "1"), "usage"),
         (("--offline", "--link", "5"), "usage"),
+        (("--rate", "0"), "usage"), (("--ambient", "nan"), "usage"), (("--ambient", "101"), "usage"),
         (("--profile", "none"), "unknown-profile"), (("--min-memory", "-1"), "usage"),
     ],
 )  # fmt: skip

@@ -19,6 +19,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
 from edge_sdk.local import (
     AppPin,
+    AppPrefer,
     AppReport,
     Assignment,
     Done,
@@ -165,6 +166,24 @@ def test_the_first_preference_of_an_app_counts_where_nobody_set_one(board: Daemo
     order(client, "prefer", PreferRequest(preference=Preference(mode=Mode.ACCURACY)))
     register(client, preference=Preference(mode=Mode.BATTERY))
     assert board.status().models["digits"].preference.mode is Mode.ACCURACY
+
+
+def test_of_several_apps_on_one_model_the_strictest_limits_count(board: DaemonProcess, client: LocalClient) -> None:
+    slow = register(client, name="slow", preference=Preference(max_latency_ms=900, max_power_w=6))
+    fast = register(client, name="fast", preference=Preference(max_latency_ms=90))
+    assert (slow.assignment.max_latency_ms, fast.assignment.max_latency_ms) == (900, 90)
+    model = board.status().models["digits"]
+    assert model.preference == Preference(max_latency_ms=90, max_power_w=6)
+    assert model.wished_by == "max_latency_ms of app fast, max_power_w of app slow"
+    told = client.call(
+        "POST", f"/v1/apps/{fast.app}/prefer", Assignment, AppPrefer(preference=Preference(max_latency_ms=950))
+    )
+    assert told.max_latency_ms == 950
+    assert board.status().models["digits"].preference.max_latency_ms == 900
+    client.call("DELETE", f"/v1/apps/{slow.app}", Done)
+    client.call("POST", f"/v1/apps/{fast.app}/prefer", Assignment, AppPrefer(preference=None))
+    model = board.status().models["digits"]
+    assert (model.preference, model.wished_by) == (Preference(), None)
 
 
 def test_orders_outlive_a_kill(board: DaemonProcess) -> None:

@@ -54,11 +54,15 @@ def test_orders_are_carried_out_and_explained(edge: Edge) -> None:
     assert json.loads(edge("status", "--json"))["models"]["digits"]["pinned_by"] == "operator"
     assert json.loads(edge("unpin", "digits", "--json")) == {"text": "digits is decided by the policy again"}
     limits = ("--max-latency-ms", "50", "--deadline-ms", "80", "--min-accuracy", "90", "--max-temp-c", "70")
+    limits += ("--battery-until", "18:30", "--max-power-w", "5")
     assert "battery" in edge("prefer", "battery", "--model", "digits", *limits)
     preference = json.loads(edge("status", "--json"))["models"]["digits"]["preference"]
     assert preference == {
         "mode": "battery", "max_latency_ms": 50, "deadline_ms": 80, "min_accuracy": 90, "max_temp_c": 70,
+        "battery_until": "18:30", "battery_for_s": None, "max_power_w": 5,
     }  # fmt: skip
+    assert "battery" in edge("prefer", "battery", "--battery-for-s", "3600")
+    assert json.loads(edge("status", "--json"))["models"]["digits"]["preference"]["battery_until"].endswith("Z")
     assert "pin" in edge("explain")
     decisions = json.loads(edge("explain", "digits", "--json"))["decisions"]
     assert decisions[-1]["because"]["code"] == "start"
@@ -68,6 +72,8 @@ def test_an_impossible_order_is_one_line_and_a_status(edge: Edge) -> None:
     assert "unknown-variant" in edge("pin", "digits", "nope", status=2)
     assert "unknown-model" in edge("explain", "letters", status=1)
     assert "usage" in edge("prefer", "speed", "--max-latency-ms", "nan", status=2)
+    assert "usage" in edge("prefer", "speed", "--battery-until", "noon", status=2)
+    assert "usage" in edge("prefer", "speed", "--battery-until", "18:30", "--battery-for-s", "9", status=2)
     assert "usage" in edge("watch", "--every", "0", status=2)
     with pytest.raises(SystemExit) as caught:
         main(["daemon", "prefer", "quickest"])

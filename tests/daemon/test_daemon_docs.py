@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from edge_daemon import api, config
 from edge_daemon.config import Config, load
+from edge_daemon.wishes.schedule import Schedule, Where
 from edge_sdk import local, mqtt
 from edge_sdk.mqtt import Down, Up, unpack_down, unpack_up
 from edge_sdk.preference import Preference
@@ -30,18 +31,20 @@ def settings() -> dict[str, inspect.Field]:
 
     def walk(prefix: str, kind: type) -> None:
         for field in inspect.type_info(kind).fields:
-            name = f"{prefix}{field.name}"
+            name = f"{prefix}{field.encode_name}"
             nested = {
                 "models": ("models.NAME.", config.ModelSection),
                 "mqtt": ("mqtt.", config.MqttSection),
                 "mqtt.tls": ("mqtt.tls.", config.TlsSection),
                 "models.NAME.preference": ("models.NAME.preference.", Preference),
+                "schedule": ("schedule.", Schedule),
+                "schedule.where": ("schedule.where.", Where),
             }.get(name)
             if nested is None and isinstance(field.type, inspect.StructType):
                 nested = (f"{name}.", field.type.cls)
             if nested is not None:
                 walk(*nested)
-            if nested is None or name in {"mqtt.tls", "models.NAME.preference"}:
+            if nested is None or name in {"mqtt.tls", "models.NAME.preference", "schedule", "schedule.where"}:
                 found[name] = field
 
     walk("", Config)
@@ -167,7 +170,7 @@ def test_each_kind_of_event_and_code_is_described() -> None:
 
 def test_each_path_and_field_of_the_local_api_is_described() -> None:
     text = (REFERENCE / "local-api.md").read_text()
-    parts = ("catalogue", "apps", "switcher", "recorder", "journal", "clock", "status")
+    parts = ("catalogue", "apps", "switcher", "recorder", "journal", "clock", "whereabouts", "status", "used")
     for path in api.Api(**dict.fromkeys(parts))._paths:
         for method in path.methods:
             assert f"`{method} /{'/'.join(path.parts)}" in text

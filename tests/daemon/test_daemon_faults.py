@@ -267,3 +267,32 @@ def test_what_sensors_say_is_shown_and_played_values_are_marked(daemon: MakeDaem
     assert conditions.temp_limit_c is not None
     (tmp_path / "board/sys/class/thermal/thermal_zone0/temp").write_text("70000\n")
     until(lambda: board.status().conditions.temp_c == 70.0, "the new temperature")
+
+
+def test_a_profile_with_an_impossible_limit_is_told_and_the_shipped_one_taken(
+    daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    site = tmp_path / "profiles"
+    site.mkdir()
+    (site / "rpi4.toml").write_text(
+        'extends = "rpi4"\n[thermal]\nmax_temp_c = { value = 40, basis = "measured", source = "a slip" }\n'
+    )
+    board = daemon('[device]\nprofile = "rpi4"\n', environment={"EDGE_PROFILES": str(site)})
+    board.start()
+    status = board.status()
+    assert status.profile == "rpi4"
+    assert status.conditions.temp_limit_c == 75
+    assert len(status.trouble) == 1
+    assert f"{site}/rpi4.toml: thermal.max_temp_c: 40 C cannot be kept" in status.trouble[0]
+    assert "a device profile is left out" in board.said
+    assert board.stop() == 0
+
+
+def test_a_board_whose_only_profile_is_impossible_runs_without_one(daemon: MakeDaemon, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('id = "mine"\nextends = "rpi4"\n[board]\nr_c_per_w = { value = [1, -1] }\n')
+    board = daemon('[device]\nprofile = "mine"\n', environment={"EDGE_PROFILES": str(tmp_path)})
+    board.start()
+    status = board.status()
+    assert status.profile is None
+    assert "mine.toml" in status.trouble[0]
+    assert board.stop() == 0

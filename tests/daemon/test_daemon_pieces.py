@@ -30,6 +30,7 @@ from edge_sdk.errors import ConfigError, StorageError
 from edge_sdk.local import AppReport
 from edge_sdk.manifest import Latency, Origin
 from edge_sdk.mqtt import Conditions, Throttle
+from edge_sdk.wire import encode
 
 pytestmark = pytest.mark.device
 
@@ -329,6 +330,19 @@ def test_what_a_variant_took_on_another_delegate_is_not_taken_for_it(tmp_path: P
     variants = tiny_bundle(tmp_path / "digits-1.edge").manifest.variants
     evidence = (timed("exact", 1, 1.0, delegate="cpu"), timed("exact", 1, 2.0, median_ms=0.1, delegate="gpu"))
     assert catalogue.latencies_of(variants, evidence, machine="here", profile=None)["exact"].median_ms == 1.0
+
+
+def test_what_is_predicted_for_a_board_counts_for_a_profile_made_from_it(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "digits-1.edge")
+    entries = [
+        {"variant": variant, "origin": "predicted", "machine": board, "profile": board, "median_ms": ms}
+        for variant, board, ms in (("exact", "rpi4", 20.0), ("quick", "rpi4", 8.0), ("quick", "camera", 9.0))
+    ]
+    (bundle.path / "evidence.json").write_bytes(encode({"format": 1, "latency": entries}))
+    config = Config(models={"digits": str(bundle.path)})
+    for base, told in ((None, [None, 9.0]), ("rpi4", [20.0, 9.0])):
+        read = catalogue.read(config, "camera", str(tmp_path), base=base)
+        assert [one.latency_ms for one in read.served["digits"].shown.variants] == told
 
 
 def test_a_bundle_whose_evidence_is_damaged_is_served_without_it(

@@ -129,14 +129,17 @@ def test_desired_documents_count_up_and_conflicts_are_refused(hub: HubProcess, d
 
 def test_send_prints_the_reply_and_its_exit_status_tells(hub: HubProcess, device: Device) -> None:
     cam = device()
+    wanted = ("speed", "--deadline-ms", "50", "--battery-until", "18:30", "--max-power-w", "5")
     talking = subprocess.Popen(
-        [*EDGE, "hub", "send", str(CAM), "prefer", "speed", "--deadline-ms", "50", "--data", str(hub.data), "--json"],
+        [*EDGE, "hub", "send", str(CAM), "prefer", *wanted, "--data", str(hub.data), "--json"],
         stdout=subprocess.PIPE,
         text=True,
         env=clean_environment(hub.directory),
     )
     command = cam.command()
-    assert command.body.preference == Preference(mode=Mode.SPEED, deadline_ms=50.0)
+    assert command.body.preference == Preference(
+        mode=Mode.SPEED, deadline_ms=50.0, battery_until="18:30", max_power_w=5.0
+    )
     cam.reply(command.id, text="as you like")
     out, _ = talking.communicate(timeout=PATIENCE_S)
     assert talking.returncode == 0
@@ -179,6 +182,7 @@ def test_one_command_to_several_devices_needs_them_all_to_be_known(hub: HubProce
         ("send", str(CAM), "dance"),
         ("send", str(CAM), "prefer", "speed", "--deadline-ms", "nan"),
         ("send", str(CAM), "prefer", "speed", "--min-accuracy", "101"),
+        ("send", str(CAM), "prefer", "speed", "--battery-until", "24:00"),
         ("send", str(CAM), "configure", "--sample-every-s", "0"),
         ("send", str(CAM), "report", "--timeout", "0"),
     ],

@@ -16,9 +16,22 @@ from edge_sdk.cli.doctor import _coloured
 from edge_sdk.delegates.findings import Finding as Kept
 from edge_sdk.delegates.findings import Findings
 from edge_sdk.delegates.registry import backends
-from edge_sdk.doctor import CHECKS, Finding, Place, State, accelerators, board, processor, runtimes, sensors, storage
+from edge_sdk.doctor import (
+    CHECKS,
+    Finding,
+    Place,
+    State,
+    accelerators,
+    all_checks,
+    board,
+    processor,
+    runtimes,
+    sensors,
+    storage,
+)
 from edge_sdk.doctor.contract import parted
 from edge_sdk.errors import EdgeError
+from edge_sdk.mqtt import Conditions
 from edge_sdk.runtime import Unavailable
 
 pytestmark = pytest.mark.device
@@ -85,6 +98,18 @@ def test_a_raspberry_pi_is_known_with_what_its_processor_can_do(tree: Callable[[
     assert "asimddp: dot products of 8-bit integers" in can["does without"].reason
     assert can["CompiledModel"].state is State.WARNING
     assert "lacks asimddp, atomics" in can["CompiledModel"].reason
+
+
+def test_a_profile_that_cannot_be_is_told_and_does_not_hide_the_board(
+    tree: Callable[[Mapping[str, str]], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = 'extends = "rpi4"\n[thermal]\nmax_temp_c = { value = 20, basis = "measured" }\n'
+    (tmp_path / "rpi4.toml").write_text(cold)
+    monkeypatch.setenv("EDGE_PROFILES", str(tmp_path))
+    (found,) = [one for one in board.look(tree(PI)) if one.what == "board"]
+    assert found.state is State.WARNING
+    assert "profile rpi4 (Raspberry Pi 4 Model B), and a profile was left out: " in found.reason
+    assert "rpi4.toml: thermal.max_temp_c: 20 C" in found.reason
 
 
 def test_a_newer_core_may_use_compiled_models(tree: Callable[[Mapping[str, str]], Place]) -> None:
@@ -280,3 +305,37 @@ def test_the_model_that_is_asked_about_is_looked_at_also_where_there_is_no_accel
 
 def test_the_small_model_is_that_of_the_tests() -> None:
     assert runtimes.TINY.read_bytes() == (TINY / "dense_fp32.tflite").read_bytes()
+
+
+def test_every_value_a_daemon_senses_is_listed_with_its_source_or_its_reason(
+    tree: Callable[[Mapping[str, str]], Place],
+) -> None:
+    place = tree(PI | {"sys/class/hwmon/hwmon0/name": "rpi_volt\n", "sys/class/hwmon/hwmon0/in0_lcrit_alarm": "1\n"})
+    (check,) = [one for one in all_checks() if one.name == "conditions"]
+    seen = by_name(check.look(place))
+    assert {*Conditions.__struct_fields__} - {*seen} == {"missing", "played", "power_scope"}
+    assert seen["temp_c"].state is State.OK
+    assert seen["temp_c"].reason == "45.6 C (cpu-thermal), from sys/class/thermal/thermal_zone0/temp"
+    assert seen["temp_limit_c"].reason == "75 C, from profile rpi4"
+    assert (seen["throttle"].state, seen["throttle"].reason) == (State.WARNING, "power, from alarms")
+    assert (seen["battery_pct"].state, seen["battery_pct"].reason) == (
+        State.MISSING,
+        "no battery in sys/class/power_supply",
+    )
+
+
+def test_checks_of_others_come_after_the_sensors_and_one_that_breaks_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    info = tmp_path / "others-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edge.checks]\naa = no_such_module:CHECKS\nbb = os:environ\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checks = {check.name: check for check in all_checks()}
+    names = [*checks]
+    assert names[names.index("sensors") + 1 :][:2] == ["aa", "bb"]
+    broken = by_name([*checks["aa"].look(Place()), *checks["bb"].look(Place())])
+    assert {one.state for one in broken.values()} == {State.BROKEN}
+    assert "ModuleNotFoundError" in broken["aa"].reason
+    assert "of another kind" in broken["bb"].reason

@@ -52,6 +52,28 @@ def test_an_unknown_board_is_2_with_those_there_are(capsys: pytest.CaptureFixtur
     assert told.err.endswith("[unknown-profile]\n")
 
 
+def test_what_follows_from_its_heat_is_said_where_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "show", "rpi4"]) == 0
+    told = "In air of 25 C it idles at 53 C and can compute 62 % of the time for ever below 75 C (estimated)."
+    assert told in capsys.readouterr().out
+    assert main(["profiles", "show", "x86-64"]) == 0
+    assert "for ever" not in capsys.readouterr().out
+
+
+def test_a_sites_own_is_shown_with_the_file_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_PROFILES", str(tmp_path))
+    (tmp_path / "rpi4.toml").write_text(
+        'extends = "rpi4"\n[board.battery]\ncapacity_wh = { value = 18.5, basis = "published", source = "its label" }\n'
+    )
+    assert main(["profiles", "show", "rpi4"]) == 0
+    out = capsys.readouterr().out
+    assert f"It extends rpi4 in {tmp_path}/rpi4.toml." in out.splitlines()[0]
+    (battery,) = [line for line in out.splitlines() if line.startswith("battery")]
+    assert battery.split() == ["battery", "18.5", "Wh", "published", "its", "label"]
+
+
 def test_a_malformed_profile_of_the_site_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

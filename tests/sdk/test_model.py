@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from daemon_stage import tiny_bundle, until
 from msgspec import to_builtins
 
 from edge_sdk import EdgeModel
@@ -111,6 +112,18 @@ def test_variants_come_best_first_and_switch_returns_when_the_new_one_answers(mo
 def test_a_preference_decides_where_nobody_else_does(dense: Path) -> None:
     with EdgeModel(dense, preference=Preference(mode=Mode.ACCURACY)) as model:
         assert model.active == "dense_fp32"
+
+
+def test_an_app_changes_its_mind_and_hears_what_only_a_daemon_could_keep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EdgeModel(tiny_bundle(tmp_path / "d.edge").path, preference=Preference(mode=Mode.ACCURACY)) as model:
+        best = model.active
+        model.prefer(Preference(mode=Mode.SPEED, max_power_w=3.0, battery_until="18:30"))
+        until(lambda: model.active != best, "the fast one")
+        assert "max_power_w and battery_until binds nothing here" in caplog.text
+        model.prefer(Preference(mode=Mode.ACCURACY))
+        until(lambda: model.active == best, "the best one")
 
 
 def test_a_pin_is_given_back(dense: Path) -> None:

@@ -13,7 +13,7 @@ from daemon_stage import DaemonProcess, tiny_bundle, until
 
 from edge_sdk import EdgeModel
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import CommandError, DaemonUnreachableError, PinnedError
+from edge_sdk.errors import CommandError, DaemonUnreachableError, PinnedError, UsageError
 from edge_sdk.local import AppStatus, Done, LocalClient, PinRequest, PreferRequest, UnpinRequest
 from edge_sdk.preference import Mode, Preference
 
@@ -59,6 +59,20 @@ def test_the_daemon_decides_for_an_app_that_names_the_model(daemon: DaemonProces
         app = until(lambda: (found := seen(daemon)) and found.active == "quick" and found, "the report")
         assert (app.name, app.model) == ("door camera", "digits")
     until(lambda: not daemon.status().apps, "the goodbye")
+
+
+def test_an_app_changes_its_mind_and_the_daemon_hears_of_it_also_after_a_restart(daemon: DaemonProcess) -> None:
+    with EdgeModel("digits", socket=daemon.socket, preference=ACCURACY) as model:
+        assert model.active == "exact"
+        model.prefer(SPEED)
+        runs(model, "quick")
+        daemon.kill()
+        model.prefer(ACCURACY)  # nobody hears it: the daemon that comes does
+        daemon.start()
+        runs(model, "exact")
+        assert daemon.status().models["digits"].preference == ACCURACY
+        with pytest.raises(UsageError):
+            model.prefer("accuracy")  # type: ignore[arg-type]  # what is refused
 
 
 def test_the_daemon_decides_for_an_app_that_opened_the_bundle_itself(daemon: DaemonProcess, digits: Bundle) -> None:

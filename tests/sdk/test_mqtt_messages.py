@@ -84,6 +84,14 @@ def test_any_value_at_any_place_of_a_message_is_taken_whole_or_refused(
     assert len(complaint) < 1000
 
 
+def test_a_hub_ignores_conditions_it_does_not_know_and_refuses_every_other_field() -> None:
+    state = next(m["payload"] for m in MESSAGES if m["kind"] == "state")
+    newer = json.dumps({**state, "body": {**state["body"], "conditions": {"temp_c": 50.0, "lux": 12.0}}})
+    assert unpack_up(Up.STATE, newer.encode()).body.conditions == Conditions(temp_c=50.0)
+    with pytest.raises(WireError, match="surprise"):
+        unpack_up(Up.STATE, json.dumps({**state, "body": {**state["body"], "surprise": 1}}).encode())
+
+
 def _tele(samples: int = 1) -> UpEnvelope[Tele]:
     one = Sample(at=1.7e9, window_s=1.0, conditions=Conditions(temp_c=50.0))
     return UpEnvelope(id=new_token(), boot=new_token(), seq=1, sent=1.7e9, body=Tele(samples=(one,) * samples))

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edge_sdk import physics
 from edge_sdk import profile as profiles
 from edge_sdk.errors import EdgeError, ProfileError, UnknownProfileError
 from edge_sdk.manifest import Delegate
 from edge_sdk.profile import Basis, Fact, Profile
-from edge_sdk.wire import Wire
+from edge_sdk.wire import Wire, shaped
 
 pytestmark = pytest.mark.device
 
@@ -29,6 +31,7 @@ BOARDS = [
     "imx93",
     "jetson-nano",
     "jetson-orin-nano",
+    "jetson-orin-nx",
     "jetson-xavier-nx",
     "rpi-zero2w",
     "rpi3",
@@ -80,6 +83,8 @@ def test_every_board_that_is_promised_has_a_profile() -> None:
 def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
     if isinstance(value, Fact):
         return [(at, value)]
+    if isinstance(value, dict):
+        return [found for name, part in value.items() for found in facts(part, f"{at}.{name}")]
     if not isinstance(value, Wire):
         return []
     return [found for name in value.__struct_fields__ for found in facts(getattr(value, name), f"{at}.{name}")]
@@ -89,12 +94,15 @@ def facts(value: object, at: str = "") -> list[tuple[str, Fact[object]]]:
 class TestShippedProfile:
     def test_every_fact_says_where_it_comes_from(self, profile: Profile) -> None:
         assert [at for at, fact in facts(profile) if not fact.source] == []
+        throttle = profile.board.throttle if profile.board else None
+        assert throttle is None or throttle.source
         assert profile.compute.source
         assert profile.memory.source
 
     def test_nothing_was_measured_on_a_board_nobody_had(self, profile: Profile) -> None:
         bases = [fact.basis for _, fact in facts(profile)]
         bases += [profile.compute.basis, profile.memory.basis]
+        bases += [profile.board.throttle.basis] if profile.board and profile.board.throttle else []
         bases += [scale.basis for scale in (profile.latency.int8, profile.latency.fp32)] if profile.latency else []
         assert profile.hardware_tested or Basis.MEASURED not in bases
 
@@ -237,6 +245,16 @@ def test_a_site_directory_that_is_not_there_is_an_error_and_not_ignored(monkeypa
     assert "EDGE_PROFILES" in caught.value.hint
 
 
+def test_a_file_that_leads_to_itself_is_left_out(site: Path) -> None:
+    (site / "rpi4.toml").symlink_to("rpi4.toml")
+    (site / "camera.toml").write_text('id = "camera"\nextends = "rpi4"\n')
+    found = profiles.recognise(named="rpi4")
+    assert found.profile is not None
+    assert "rpi4.toml: cannot be read" in found.left_out[0]
+    with pytest.raises(ProfileError, match="cannot be read"):
+        profiles.load("camera")
+
+
 def test_what_an_editor_leaves_is_no_profile(site: Path) -> None:
     (site / ".#board.toml").symlink_to("me@machine.1234")
     (site / ".board.toml").write_text("half of it")
@@ -305,3 +323,186 @@ def test_a_board_of_a_very_long_name_can_still_be_told_to_a_hub(tmp_path: Path) 
 def test_a_device_tree_that_says_nothing_known_is_no_board(tmp_path: Path, content: bytes) -> None:
     (tree(tmp_path) / "proc/device-tree/compatible").write_bytes(content)
     assert profiles.match(tmp_path, machine="riscv64") is None
+
+
+# ------------------------------------------------------------------------------------------- a site's own, in part
+
+COOLED = """
+extends = "rpi4"
+[thermal]
+max_temp_c = { value = 65, basis = "measured", source = "our lab" }
+[board]
+r_c_per_w = { value = [3.5, 3.0], basis = "measured", source = "our lab, with a heat sink" }
+[board.battery]
+capacity_wh = { value = 18.5, basis = "published", source = "its label" }
+"""
+
+
+def test_a_site_changes_a_few_values_of_a_board_and_the_rest_stays(site: Path) -> None:
+    shipped = profiles.load("rpi4")
+    (site / "rpi4.toml").write_text(COOLED)
+    found = profiles.load("rpi4")
+    assert found.extends == "rpi4"
+    assert found.thermal.max_temp_c == Fact(value=65, basis=Basis.MEASURED, source="our lab")
+    assert found.thermal.throttle_c == shipped.thermal.throttle_c
+    assert found.board is not None
+    assert shipped.board is not None
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
+    assert found.board.battery is not None
+    assert found.board.c_j_per_c == shipped.board.c_j_per_c
+    assert (found.id, found.name, found.compatible) == ("rpi4", shipped.name, shipped.compatible)
+
+
+def test_a_profile_made_from_another_is_chosen_by_name_and_never_in_its_place(site: Path, tmp_path: Path) -> None:
+    (site / "aa-camera.toml").write_text(f'id = "aa-camera"\nname = "Our camera"\n{COOLED}')
+    made = profiles.load("aa-camera")
+    assert (made.name, made.compatible, made.machine) == ("Our camera", (), ())
+    assert made.compute == profiles.load("rpi4").compute
+    found = profiles.match(tree(tmp_path / "root", "raspberrypi,4-model-b"))
+    assert found is not None
+    assert found.id == "rpi4"
+
+
+def test_a_sites_profile_of_another_name_answers_to_the_words_it_lists_itself(site: Path, tmp_path: Path) -> None:
+    words = 'id = "zz-camera"\ncompatible = ["acme,camera", "raspberrypi,4-model-b"]\n'
+    (site / "zz-camera.toml").write_text(words + COOLED)
+    for said in ("acme,camera\0raspberrypi,4-model-b", "raspberrypi,4-model-b"):
+        found = profiles.match(tree(tmp_path / said.split("\0")[0], said))
+        assert found is not None
+        assert found.id == "zz-camera"
+
+
+def test_a_chain_of_profiles_is_followed_to_its_end(site: Path) -> None:
+    (site / "rpi4.toml").write_text(COOLED)
+    (site / "camera.toml").write_text(
+        'id = "camera"\nextends = "rpi4"\n[thermal]\nmax_temp_c = { value = 60, basis = "estimated" }\n'
+    )
+    found = profiles.load("camera")
+    assert found.thermal.max_temp_c.value == 60
+    assert found.board is not None
+    assert found.board.r_c_per_w == Fact(value=(3.5, 3.0), basis=Basis.MEASURED, source="our lab, with a heat sink")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('extends = "board"', "extends 'board', which extends it"),
+        ('extends = "abacus"', "extends 'abacus', which is not there; there are"),
+        ('extends = "../rpi4"', "extends '../rpi4', which is not there"),
+        ("extends = 4", "extends"),
+        ('extends = "rpi4"\nid = "boar"', "id is 'boar' but the file is named 'board'"),
+        ('extends = "rpi4"', "id is 'rpi4' but the file is named 'board'"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = 65', "max_temp_c"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = { value = 65 }', "basis"),
+        ('extends = "rpi4"\nid = "board"\n[thermla]\nx = 1', "thermla"),
+        ('extends = "rpi4"\nid = "board"\n[board.throttle]\nlowest_c = 86', "basis"),
+        ('extends = "rpi4"\nid = "board"\nthermal = 3', "thermal"),
+        ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = { value = 50, basis = "estimated" }', "53.4 C"),
+    ],
+)
+def test_an_override_that_makes_no_sense_is_refused_by_file_and_reason(site: Path, text: str, told: str) -> None:
+    path = site / "board.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=re.escape(told)) as caught:
+        profiles.load("board")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_daemon_leaves_out_what_makes_no_sense_and_takes_the_next_of_that_id(site: Path, tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", "raspberrypi,4-model-b")
+    (site / "rpi4.toml").write_text(COOLED.replace("value = 65", "value = 30"))
+    (site / "other.toml").write_text("half of")
+    found = profiles.recognise(root)
+    assert found.profile is not None
+    assert found.profile.id == "rpi4"
+    assert found.profile.thermal.max_temp_c.value == 75
+    assert [str(site / name) in line for name, line in zip(("other.toml", "rpi4.toml"), found.left_out, strict=True)]
+    assert all("\n" not in line for line in found.left_out)
+    with pytest.raises(ProfileError):
+        profiles.match(root)
+
+
+def test_a_daemon_looks_only_at_the_profile_it_was_told(site: Path) -> None:
+    (site / "other.toml").write_text("half of")
+    (site / "mine.toml").write_text("id = 'mine'")
+    found = profiles.recognise(named="rpi5")
+    assert (found.profile, found.left_out) == (profiles.load("rpi5"), ())
+    found = profiles.recognise(named="mine")
+    assert found.profile is None
+    assert len(found.left_out) == 1
+    with pytest.raises(UnknownProfileError):
+        profiles.recognise(named="abacus")
+
+
+def test_a_chain_of_profiles_has_an_end(site: Path) -> None:
+    for number in range(20):
+        base = f"p{number + 1}" if number < 19 else "rpi4"
+        (site / f"p{number}.toml").write_text(f'id = "p{number}"\nextends = "{base}"\n')
+    assert profiles.load("p13").compute == profiles.load("rpi4").compute
+    with pytest.raises(ProfileError, match="more than 8 profiles extend one another"):
+        profiles.load("p0")
+
+
+def test_what_is_left_out_is_told_in_few_lines(site: Path) -> None:
+    for number in range(30):
+        (site / f"p{number}.toml").write_text("")
+    told = profiles.recognise(machine="riscv64", root=site).left_out
+    assert len(told) == 9
+    assert told[-1] == "and 22 more"
+
+
+@pytest.mark.parametrize("at", [at for at, _ in facts(profiles.load("rpi4"))])
+def test_a_fact_that_a_site_gives_replaces_that_one_and_no_other(site: Path, at: str) -> None:
+    shipped = dict(facts(profiles.load("rpi4")))
+    # The value stays, so that it is possible; what it rests on does not.
+    value = msgspec.json.encode(shipped[at].value).decode()
+    *table, key = at.strip(".").split(".")
+    header = f"[{'.'.join(table)}]\n" if table else ""
+    (site / "rpi4.toml").write_text(
+        f'extends = "rpi4"\n{header}{key} = {{ value = {value}, basis = "measured", source = "here" }}\n'
+    )
+    found = dict(facts(profiles.load("rpi4")))
+    assert found.pop(at) == Fact(value=shipped.pop(at).value, basis=Basis.MEASURED, source="here")
+    assert found == shipped
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["value", "basis", "source", "thermal", "board", "max_temp_c", "x"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["thermal", "board", "compute", "latency", "id", "notes"]), plain, max_size=4))
+def test_no_override_at_all_brings_another_exception_than_ours(said: dict[str, object]) -> None:
+    under = msgspec.to_builtins(profiles.load("rpi4"))
+    laid = profiles._over(under, said)
+    try:
+        physics.of(shaped(laid, Profile, where="here", error=ProfileError))
+    except ProfileError as error:
+        complaint = str(error)
+        assert complaint.isprintable()
+
+
+def test_two_profiles_that_extend_each_other_are_refused(site: Path) -> None:
+    for one, other in (("ping", "pong"), ("pong", "ping")):
+        (site / f"{one}.toml").write_text(f'id = "{one}"\nextends = "{other}"\n')
+    with pytest.raises(ProfileError, match="which extends it"):
+        profiles.load("ping")
+
+
+def test_a_number_that_a_site_changes_no_longer_rests_on_what_the_old_one_did(site: Path) -> None:
+    (site / "rpi5.toml").write_text('extends = "rpi5"\n[compute]\nmhz = 3000\n')
+    found = profiles.load("rpi5").compute
+    assert (found.mhz, found.basis, found.source) == (3000, Basis.ESTIMATED, "")
+    assert found.isa.source
+    (site / "rpi5.toml").write_text('extends = "rpi5"\n[compute]\nisa = { value = ["asimd"], basis = "measured" }\n')
+    found = profiles.load("rpi5").compute
+    assert (found.mhz, found.basis) == (2400, Basis.PUBLISHED)
+    assert found.isa == Fact(value=("asimd",), basis=Basis.MEASURED)

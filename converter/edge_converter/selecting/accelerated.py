@@ -26,6 +26,7 @@ class Rates:
 
     Attributes:
         name: What computes.
+        delegate: By which name a profile tells the power it draws.
         start_ms: Of every inference.
         ms_per_gmac: Per 1e9 multiply-accumulates.
         cache_mb: Weights that stay on the accelerator, in 1e6 bytes; the rest is sent anew for every inference.
@@ -35,6 +36,7 @@ class Rates:
     """
 
     name: str
+    delegate: str
     start_ms: float
     ms_per_gmac: float
     cache_mb: float = 0.0
@@ -46,6 +48,7 @@ class Rates:
 # Two operations are one multiply-accumulate: 2 / 10.61e12 seconds each.
 _TENSORRT = Rates(
     name="TensorRT, int8",
+    delegate="gpu",
     start_ms=3.30,
     ms_per_gmac=2 / 10.61,
     band=2.0,
@@ -62,6 +65,7 @@ def rates(profile: str) -> Rates | None:
             if profile in speed.profiles:
                 return Rates(
                     name=table.title.partition(" (")[0],  # without the compiler it is about
+                    delegate=table.delegate.value,
                     start_ms=speed.t0_ms,
                     ms_per_gmac=speed.ms_per_gmac,
                     cache_mb=speed.cache_mb,

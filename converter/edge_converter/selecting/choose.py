@@ -1,9 +1,9 @@
 """Which hardware for a model: every known board tested against what is wanted of it, the best first.
 
 A board is judged by compute (what its fastest suitable variant takes), storage and memory (whether the files and the
-running model fit), communication (how long what is to be shipped travels), power and price. A limit is met, broken, or
-it cannot be told: a prediction's band may reach to both sides of a bound, a fact may be known of no one. What cannot
-be told rules nothing out and is said.
+running model fit), communication (how long what is to be shipped travels), power, heat and price. A limit is met,
+broken, or it cannot be told: a prediction's band may reach to both sides of a bound, a fact may be known of no one.
+What cannot be told rules nothing out and is said.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_converter.graph import Graph
-from edge_converter.selecting import accelerated, selection
+from edge_converter.selecting import accelerated, endurance, selection
+from edge_converter.selecting.endurance import Endurance
 from edge_converter.selecting.evidence import deciding
 from edge_converter.selecting.fronts import span
 from edge_sdk.manifest import Latency, Precision, Variant
@@ -25,6 +26,7 @@ from edge_sdk.profile import Fact, Profile
 # where its arena and twice its file are 43.9 MB (measured, x86-64, Python 3.11, ai-edge-litert 2.3.0).
 _PROGRAM_BYTES = 65_000_000
 _WEIGHT_COPIES = 2
+_MS_PER_S = 1000
 _CAPACITY = re.compile(r"(\d+(?:\.\d+)?) GB")
 _CARRIED = ("microsd", "sd card", "usb", "nvme", "ssd")
 
@@ -56,6 +58,8 @@ class Wanted:
         budget_usd: For one board.
         link_mbps: Of the network that variants travel over, in 1e6 bits a second.
         max_transfer_s: What shipping the recommended variants may take over that link.
+        rate: Inferences a second that the board has to sustain.
+        ambient_c: Of the air around it.
         min_memory_mb: Of the board's memory left for everything else.
         offline: No network where it stands: variants are carried there.
     """
@@ -65,6 +69,8 @@ class Wanted:
     budget_usd: float | None = None
     link_mbps: float | None = None
     max_transfer_s: float | None = None
+    rate: float | None = None
+    ambient_c: float = 25.0
     min_memory_mb: int = 0
     offline: bool = False
 
@@ -99,6 +105,7 @@ class Option:
     Attributes:
         variant: Its id.
         runs_on: `cpu`, or the accelerator's name.
+        delegate: By which name a profile tells the power it draws.
         ms: Of one inference.
         low_ms: The truth is expected above this.
         high_ms: And below this.
@@ -109,6 +116,7 @@ class Option:
 
     variant: str
     runs_on: str
+    delegate: str
     ms: float
     low_ms: float
     high_ms: float
@@ -140,6 +148,7 @@ class Board:
         transfer_s: Over the link.
         memory_bytes: Of a process that runs `best`: an estimate.
         energy_mj: Of one inference by `best`, at the busy board's power.
+        endurance: What it sustains with `best`; None where its heat or the latency is not known.
     """
 
     profile: str
@@ -159,6 +168,7 @@ class Board:
     power_w: Fact[float] | None
     price_usd: Fact[float] | None
     energy_mj: float | None
+    endurance: Endurance | None
 
 
 def rank(model: Model, boards: Sequence[Profile], wanted: Wanted, *, by: By = By.PRICE) -> tuple[Board, ...]:
@@ -198,8 +208,14 @@ def _board(model: Model, profile: Profile, wanted: Wanted) -> Board:
     runs = every[best.variant] if best else min(model.variants, key=lambda v: v.size_bytes)
     memory_bytes = _PROGRAM_BYTES + model.peak_bytes.get(runs.id, 0) + _WEIGHT_COPIES * runs.size_bytes
     storage_bytes = sum(variant.size_bytes for variant in shipped)
+    lasting = None
+    if best is not None:
+        lasting = endurance.of(
+            profile, ms=best.ms, delegate=best.delegate, ambient_c=wanted.ambient_c, wanted_rate=wanted.rate
+        )
     checks = (
         *_latency_check(best, wanted),
+        *_rate_check(best, lasting, wanted),
         _memory_check(profile, memory_bytes, wanted),
         _storage_check(profile, storage_bytes, wanted),
         *_transfer_check(transfer_s, wanted),
@@ -225,6 +241,7 @@ def _board(model: Model, profile: Profile, wanted: Wanted) -> Board:
         power_w=power,
         price_usd=profile.purchase.price_usd,
         energy_mj=power.value * best.ms if power and best else None,
+        endurance=lasting,
     )
 
 
@@ -253,6 +270,7 @@ def _options(model: Model, profile: Profile, chosen: selection.Selected) -> Iter
         yield Option(
             variant=best.id,
             runs_on=rates.name,
+            delegate=rates.delegate,
             ms=ms,
             low_ms=ms / rates.band,
             high_ms=ms * rates.band,
@@ -267,6 +285,7 @@ def _option(known: Latency, variant: Variant, *, judged: bool) -> Option:
     return Option(
         variant=variant.id,
         runs_on=variant.target.delegate.value,
+        delegate=variant.target.delegate.value,
         ms=known.median_ms,
         low_ms=low,
         high_ms=high,
@@ -299,6 +318,29 @@ def _latency_check(best: Option | None, wanted: Wanted) -> Iterator[Check]:
     else:
         verdict = Verdict.UNSURE if best.high_ms > bound_ms or best.if_mapped else Verdict.MET
     yield Check(limit="latency", verdict=verdict, text=text)
+
+
+def _rate_check(best: Option | None, lasting: Endurance | None, wanted: Wanted) -> Iterator[Check]:
+    """Whether it computes fast enough at all, and whether it stays cool doing so."""
+    rate = wanted.rate
+    if rate is None:
+        return
+    if best is None:
+        yield Check(limit="rate", verdict=Verdict.UNSURE, text="no latency is known or predicted")
+        return
+    text = f"{best.variant} on {best.runs_on} takes {_ms(best)}, and {rate:g} a second are wanted"
+    if rate * best.low_ms > _MS_PER_S:
+        verdict = Verdict.BROKEN
+    else:
+        verdict = Verdict.UNSURE if rate * best.high_ms > _MS_PER_S or best.if_mapped else Verdict.MET
+    yield Check(limit="rate", verdict=verdict, text=text)
+    if lasting is None:
+        yield Check(limit="heat", verdict=Verdict.UNSURE, text="how hot it becomes is not known")
+        return
+    within = f"about {lasting.frames_per_s:.3g} a second keep it below its limit in air of {wanted.ambient_c:g} C"
+    cool = lasting.share == 1 or lasting.frames_per_s >= rate
+    hot = Verdict.UNSURE if lasting.estimated else Verdict.BROKEN  # an estimate of heat rules nothing out
+    yield Check(limit="heat", verdict=Verdict.MET if cool else hot, text=f"{within}, and {rate:g} are wanted")
 
 
 def _ms(option: Option) -> str:

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         budget_usd=args.budget,
         link_mbps=args.link,
         max_transfer_s=args.max_transfer,
+        rate=args.rate,
+        ambient_c=args.ambient,
         min_memory_mb=args.min_memory,
         offline=args.offline,
     )
@@ -134,16 +136,23 @@ def _notes(model: Model, boards: Sequence[Board]) -> tuple[str, ...]:
             "The model was not converted: int8 is what 'edge convert' would make of it, its accuracy is not known, "
             "and sizes are estimates.",
         )
+    notes.append(
+        "Sustained is what keeps the settled board below its temperature limit, a day the whole board's energy at that "
+        "rate or at --rate; both follow from the profile's [board], and a board whose heat nobody knows has neither."
+    )
     if any(option.if_mapped for board in boards for option in board.options):
         notes.append("An accelerator's latency holds only if the vendor's compiler maps the whole network.")
     return tuple(notes)
 
 
 def _text(chosen: Chosen) -> str:
-    header = ("", "board", "variant", "runs on", "latency, ms", "memory", "ship", "power", "price", "energy")
+    header = (
+        "", "board", "variant", "runs on", "latency, ms", "memory", "ship", "power", "price", "energy", "sustained",
+        "a day",
+    )  # fmt: skip
     rows = [_row(number, board) for number, board in enumerate(chosen.boards, start=1)]
     parts = [f"{chosen.model}, {_asked(chosen.wanted)}; the least {chosen.by.value} first"]
-    parts.append(table(header, rows, right=frozenset({0, 4, 5, 6, 7, 8, 9})))
+    parts.append(table(header, rows, right=frozenset({0, *range(4, 12)})))
     for verdict in (Verdict.BROKEN, Verdict.UNSURE):
         lines = [
             (board.profile, check.limit, check.text)
@@ -185,7 +194,16 @@ def _row(number: int, board: Board) -> tuple[str, ...]:
         _fact(board.power_w, "W"),
         _fact(board.price_usd, "USD"),
         f"{board.energy_mj:.3g} mJ" if board.energy_mj is not None else "?",
+        *_lasting(board),
     )
+
+
+def _lasting(board: Board) -> tuple[str, str]:
+    lasting = board.endurance
+    if lasting is None:
+        return "?", "?"
+    mark = _ESTIMATED if lasting.estimated else ""
+    return f"{mark}{lasting.frames_per_s:.3g}/s", f"{mark}{lasting.wh_per_day:.3g} Wh"
 
 
 def _reach(board: Board) -> tuple[str, str]:
@@ -210,7 +228,9 @@ def _asked(wanted: Wanted) -> str:
         f"at most {wanted.budget_usd:g} USD" if wanted.budget_usd is not None else "",
         f"over {wanted.link_mbps:g} Mbit/s" if wanted.link_mbps is not None else "",
         f"within {wanted.max_transfer_s:g} s" if wanted.max_transfer_s is not None else "",
+        f"{wanted.rate:g} a second" if wanted.rate is not None else "",
+        f"in air of {wanted.ambient_c:g} C",
         f"{wanted.min_memory_mb:,} MB left for others" if wanted.min_memory_mb else "",
         "off the net" if wanted.offline else "",
     ]
-    return ", ".join(limit for limit in limits if limit) or "no limits"
+    return ", ".join(limit for limit in limits if limit)

@@ -19,6 +19,7 @@ from edge_sdk.preference import Mode
 
 GROUP = "edge.policies"
 MAX_LATENCIES = 64
+SURPRISING = 1.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,8 @@ class TaskSeen:
         action: What ran at its end.
         requests: That arrived.
         late: That were answered after the limit, or not at all.
-        latencies_ms: Times of inferences of `action` alone, here, without waiting; at most `MAX_LATENCIES`, any order.
+        latencies_ms: Times of inferences of `action` alone (of a hedged one, of its hedge), here, without waiting, in
+            their order; at most `MAX_LATENCIES`. What a `Replied` told is not told again.
         sent: Requests sent to the server while `action` was in force, and `replied` of them in time.
         probed: What was tried in idle time.
     """
@@ -170,7 +172,10 @@ class Second:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replied:
-    """An inference here has just ended within a second; told at once, so that a policy need not wait for its end.
+    """An inference here has just ended and is no usual one; told at once, so that a policy need not wait.
+
+    Told is what took `SURPRISING` times as long as usual or that much less, the first ones of a variant, what follows
+    upon one that was told, and each that a hedge computed.
 
     Attributes:
         now_s: On the clock of `Second`, with its fraction.

@@ -1,6 +1,7 @@
-"""What goes into the policy and what comes out: events in, instructions out, all values, no I/O.
+"""What goes into the frame and what comes out: events in, instructions out, all values, no I/O.
 
-`step(state, event) -> (state, instructions)` is in `edge_daemon.policy.step`; the state is there too.
+`Frame.step(state, event) -> (state, instructions)` is in `edge_daemon.policy.frame`; the state is in
+`edge_daemon.policy.state`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ class VariantFacts:
 
     Attributes:
         quality: In the metric's unit, higher is better.
-        latency_ms: Expected median of one inference here; replaced by what apps report.
+        latency_ms: Expected median of one inference here; a policy learns by how much that is wrong.
         measured: `latency_ms` was measured on this very machine.
+        power_w: Above idle while it computes all the time; an estimate unless somebody measured it.
+        accelerated: It is made for an accelerator: only an app that says so can run it.
+        twin: The variant that the CPU runs in its place.
     """
 
     id: str
@@ -35,6 +39,9 @@ class VariantFacts:
     latency_ms: float
     measured: bool
     size_bytes: int
+    power_w: float = 3.0
+    accelerated: bool = False
+    twin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +62,28 @@ class Tick:
     Attributes:
         now_s: Monotonic clock.
         at: Wall clock, only copied into decisions.
+        until_s: On the monotonic clock: the battery is to last until then; None where nobody asks.
     """
 
     now_s: float
     at: float
     conditions: Conditions
+    until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferred:
-    """Somebody said what they want, of one model or of all."""
+    """What is wanted of one model or of all.
+
+    Attributes:
+        said: Somebody said so just now, so it counts at once; else it came about by itself (a schedule, another app).
+        why: What had a part in it beside somebody's word, for the reason of a decision.
+    """
 
     model: str | None
     preference: Preference
+    said: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +112,29 @@ class Paused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppJoined:
-    """An app runs this model now."""
+    """An app runs this model now.
+
+    Attributes:
+        runs: The variants it can run; None where it does not tell: then those for the CPU.
+    """
 
     app: str
     model: str
+    runs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppCanRun:
+    """An app says what it can run, or that its accelerator is too hot, or no longer so.
+
+    Attributes:
+        runs: None leaves what it said before.
+        hot: Nothing more is to be put on its accelerator.
+    """
+
+    app: str
+    runs: tuple[str, ...] | None = None
+    hot: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +154,14 @@ class AppPinned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppReported:
-    """What an app measured in its last window, of its active variant."""
+    """What an app measured in its last window, of its active variant.
+
+    Attributes:
+        arrived: Requests that came, also those that still wait; None where the app does not count them.
+        latencies_ms: A sample of the inferences of `variant`, without waiting.
+        slow_ms: The inference that made it report at once, if one did.
+        now_s: Monotonic clock, of a report at once.
+    """
 
     app: str
     variant: str
@@ -127,6 +169,10 @@ class AppReported:
     late: int
     p50_ms: float | None
     p95_ms: float | None
+    arrived: int | None = None
+    latencies_ms: tuple[float, ...] = ()
+    slow_ms: float | None = None
+    now_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +193,15 @@ class Measured:
     median_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A variant was timed once in idle time, because the policy asked for it."""
+
+    model: str
+    variant: str
+    latency_ms: float
+
+
 Event = (
     Tick
     | Preferred
@@ -154,11 +209,13 @@ Event = (
     | Unpinned
     | Paused
     | AppJoined
+    | AppCanRun
     | AppLeft
     | AppPinned
     | AppReported
     | ActivationFailed
     | Measured
+    | Tried
 )
 
 
@@ -191,4 +248,28 @@ class Quarantined:
     reason: str
 
 
-Instruction = Assign | Decided | Quarantined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """Time this variant once, when nothing else runs; the answer is a `Tried`."""
+
+    model: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advise:
+    """Tell the apps of this model how many requests a second would fit; None takes it back."""
+
+    model: str
+    most_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFailed:
+    """The plug-in policy failed: what runs goes on, and the frame chooses the cheapest until it is asked again."""
+
+    policy: str
+    reason: str
+
+
+Instruction = Assign | Decided | Quarantined | Try | Advise | PolicyFailed

@@ -1,13 +1,16 @@
-"""How full the batteries are, and whether the mains carries the board.
+"""How full the batteries are, what they hold, and whether the mains carries the board.
 
 The kernel's power_supply class (micro-volts, -amperes, -watt-hours; Documentation/ABI/testing/sysfs-class-power).
 Several batteries count as one, weighted by the energy they hold when full. What belongs to a mouse, a pen or a tablet
-(`scope` = Device: its battery and its charger) and batteries that are not there are left out.
+(`scope` = Device: its battery and its charger) and batteries that are not there are left out. Where the kernel knows no
+battery, other gauges are asked: PiSugar's server, chips on I2C.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Charge, Unavailable
@@ -15,6 +18,17 @@ from edge_daemon.sensors.reading import Charge, Unavailable
 _SUPPLIES = "sys/class/power_supply"
 _STORES = ("Battery", "UPS")
 _FULL = 100.0
+_UWH_PER_WH = 1e6
+# A gauge counts whole percents: 1 % of 100 Wh, drawn by half a watt, lasts two hours.
+STUCK_S = 6 * 3600.0
+
+
+class Gauge(Protocol):
+    """Knows how full a battery is that the kernel does not know of."""
+
+    def read(self) -> Charge | Unavailable:
+        """Charge and mains now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +36,65 @@ class _Battery:
     percent: float
     full_uwh: float | None
     status: str
+    folder: str
 
 
 class Battery:
-    """All batteries of the board, and its mains."""
+    """All batteries of the board, and its mains.
+
+    Args:
+        files: Where to look.
+        gauges: Asked in this order where the kernel knows of no battery.
+        full_wh: What the battery holds when full, where no gauge tells; as its owner says.
+        clock: Monotonic.
+    """
 
     name = "battery"
 
-    def __init__(self, files: Files) -> None:
+    def __init__(
+        self,
+        files: Files,
+        gauges: Sequence[Gauge] = (),
+        *,
+        full_wh: float | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._files = files
+        self._gauges = tuple(gauges)
+        self._full_wh = full_wh
+        self._clock = clock
+        self._still: tuple[float, float] | None = None
 
     def read(self) -> Charge | Unavailable:
         """Charge and mains now."""
+        charge = self._kernels()
+        if not isinstance(charge, Charge) or charge.percent is None:
+            told = (gauge.read() for gauge in self._gauges)
+            other = next((one for one in told if isinstance(one, Charge)), None)
+            if other is not None:
+                mains = charge.charging if isinstance(charge, Charge) else None
+                charge = other if other.charging is not None else replace(other, charging=mains)
+        if not isinstance(charge, Charge) or charge.percent is None:
+            self._still = None
+            return charge
+        if stuck := self._stuck(charge.percent, charge.charging):
+            return stuck
+        return charge if charge.full_wh is not None else replace(charge, full_wh=self._full_wh)
+
+    def _stuck(self, percent: float, charging: bool | None) -> Unavailable | None:
+        """A battery that gives for hours and stays as full as it is has a gauge that is stuck."""
+        if self._clock is None or charging is not False:
+            self._still = None
+            return None
+        now_s = self._clock()
+        if self._still is None or self._still[0] != percent:
+            self._still = percent, now_s
+        stood_s = now_s - self._still[1]
+        if stood_s < STUCK_S:
+            return None
+        return Unavailable(f"stuck at {percent:g} % for {stood_s / 3600:.0f} h, without mains")
+
+    def _kernels(self) -> Charge | Unavailable:
         batteries: list[_Battery] = []
         mains: list[bool] = []
         why: Unavailable | None = None
@@ -53,9 +114,16 @@ class Battery:
                     mains.append(online > 0)
         if not batteries:
             if mains and why is None:
-                return Charge(percent=None, charging=any(mains))
+                return Charge(percent=None, charging=any(mains), source=_SUPPLIES)
             return why or Unavailable(f"no battery in {_SUPPLIES}")
-        return Charge(percent=_together(batteries), charging=_charging([b.status for b in batteries], mains))
+        full = [battery.full_uwh for battery in batteries]
+        known = [uwh for uwh in full if uwh is not None]
+        return Charge(
+            percent=_together(batteries),
+            charging=_charging([b.status for b in batteries], mains),
+            full_wh=sum(known) / _UWH_PER_WH if len(known) == len(full) else None,
+            source=", ".join(battery.folder for battery in batteries),
+        )
 
     def _battery(self, folder: str) -> _Battery | Unavailable | None:
         """One battery; None when its bay is empty."""
@@ -73,7 +141,12 @@ class Battery:
                     break
         if isinstance(percent, Unavailable):
             return percent
-        return _Battery(percent=percent, full_uwh=full_uwh, status=status if isinstance(status, str) else "Unknown")
+        return _Battery(
+            percent=percent,
+            full_uwh=full_uwh,
+            status=status if isinstance(status, str) else "Unknown",
+            folder=folder,
+        )
 
     def _full_uwh(self, folder: str) -> float | None:
         energy = self._files.number(f"{folder}/energy_full", low=1)
@@ -106,3 +179,24 @@ def _charging(statuses: list[str], mains: list[bool]) -> bool | None:
     if "Charging" in statuses:
         return True
     return any(mains) if mains else (True if "Full" in statuses else None)
+
+
+def outflow_w(files: Files) -> float | None:
+    """What flows out of the batteries in watts, negative while they are charged; None where one does not tell.
+
+    Drivers differ in the sign they give a current, so the status has to say which way it goes.
+    """
+    total: float | None = None
+    for name in files.names(_SUPPLIES):
+        folder = f"{_SUPPLIES}/{name}"
+        if files.text(f"{folder}/type") not in _STORES or files.text(f"{folder}/scope") == "Device":
+            continue
+        sign = {"Discharging": 1.0, "Charging": -1.0}.get(str(files.text(f"{folder}/status")), 0.0)
+        micro_watts = files.number(f"{folder}/power_now")
+        if isinstance(micro_watts, Unavailable):
+            amperes, volts = files.number(f"{folder}/current_now"), files.number(f"{folder}/voltage_now", low=0)
+            if isinstance(amperes, Unavailable) or isinstance(volts, Unavailable):
+                return None
+            micro_watts = amperes * volts / 1e6
+        total = (total or 0.0) + sign * abs(micro_watts) / 1e6
+    return total

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Load, Memory, Unavailable
+from edge_daemon.sensors.stuck import Pace
 
 _FIELDS = 8  # user nice system idle iowait irq softirq steal; guest time is within user (proc(5))
 _IDLE = (3, 4)
@@ -16,15 +17,23 @@ _KIB_PER_MIB = 1024
 _BYTES_PER_MIB = 1024 * 1024
 _MAX_MIB = 2**40
 _GROUP = "sys/fs/cgroup"
+_STAT = "proc/stat"
+_MEMORY = "proc/meminfo"
 
 
 class CpuLoad:
-    """CPU in use, as the share of jiffies that were not idle since the last reading."""
+    """CPU in use, as the share of jiffies that were not idle since the last reading.
+
+    Args:
+        files: Where to look.
+        pace: Told of every load.
+    """
 
     name = "load"
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, pace: Pace | None = None) -> None:
         self._files = files
+        self._pace = pace
         self._before = self._jiffies()
         self._last: Load | Unavailable = Unavailable("measured over an interval, and none has passed yet")
 
@@ -36,23 +45,44 @@ class CpuLoad:
             return now
         if isinstance(before, Unavailable):
             return Unavailable("measured over an interval, and none has passed yet")
-        # Counters of idle and iowait may step back (proc(5)); such a field counts as not moved.
-        moved = [max(new - old, 0) for new, old in zip(now, before, strict=True)]
-        total = sum(moved)
+        total, busy = _moved(before["cpu"], now["cpu"])
         if total < _FEW_JIFFIES:
             self._before = before  # lengthen the interval
             return self._last
-        self._last = Load(percent=100.0 * (total - sum(moved[i] for i in _IDLE)) / total)
+        cores = [_moved(before[name], now[name]) for name in now if name != "cpu" and name in before]
+        self._last = Load(
+            percent=100.0 * busy / total,
+            busiest_pct=max((100.0 * used / passed for passed, used in cores if passed >= _FEW_JIFFIES), default=None),
+            source=_STAT,
+        )
+        if self._pace is not None:
+            self._pace.feed(self._last.percent)
         return self._last
 
-    def _jiffies(self) -> tuple[int, ...] | Unavailable:
-        text = self._files.text("proc/stat")
+    def _jiffies(self) -> dict[str, tuple[int, ...]] | Unavailable:
+        """The counters of all processors (`cpu`) and of each (`cpu0`...), as far as the first 4096 bytes go."""
+        text = self._files.text(_STAT)
         if isinstance(text, Unavailable):
             return text
-        words = text.split("\n", 1)[0].split()
-        if len(words) > _FIELDS and words[0] == "cpu" and all(word.isdecimal() for word in words[1 : _FIELDS + 1]):
-            return tuple(int(word) for word in words[1 : _FIELDS + 1])
-        return Unavailable("proc/stat: does not begin with the counters of all processors")
+        found: dict[str, tuple[int, ...]] = {}
+        for line in text.split("\n"):
+            words = line.split()
+            if not words or not words[0].startswith("cpu"):
+                break
+            counters = words[1 : _FIELDS + 1]
+            if len(counters) == _FIELDS and all(word.isdecimal() for word in counters):
+                found[words[0]] = tuple(map(int, counters))
+        return found if "cpu" in found else Unavailable(f"{_STAT}: does not begin with the counters of all processors")
+
+
+def _moved(before: tuple[int, ...], now: tuple[int, ...]) -> tuple[int, int]:
+    """Jiffies that passed, and those that were not idle.
+
+    Counters of idle and iowait may step back (proc(5)); such a field counts as not moved.
+    """
+    moved = [max(new - old, 0) for new, old in zip(now, before, strict=True)]
+    total = sum(moved)
+    return total, total - sum(moved[i] for i in _IDLE)
 
 
 class MainMemory:
@@ -65,7 +95,7 @@ class MainMemory:
 
     def read(self) -> Memory | Unavailable:
         """What is available now."""
-        text = self._files.text("proc/meminfo")
+        text = self._files.text(_MEMORY)
         if isinstance(text, Unavailable):
             return text
         for line in text.splitlines():
@@ -73,8 +103,10 @@ class MainMemory:
             if key == "MemAvailable":
                 words = value.split()
                 if words and words[0].isdecimal() and int(words[0]) // _KIB_PER_MIB <= _MAX_MIB:
-                    return Memory(available_mb=min(int(words[0]) // _KIB_PER_MIB, self._left_to_group_mb()))
-        return Unavailable("proc/meminfo: no MemAvailable")
+                    free_mb, group_mb = int(words[0]) // _KIB_PER_MIB, self._left_to_group_mb()
+                    source = _MEMORY if free_mb <= group_mb else f"{_GROUP}/memory.max"
+                    return Memory(available_mb=min(free_mb, group_mb), source=source)
+        return Unavailable(f"{_MEMORY}: no MemAvailable")
 
     def _left_to_group_mb(self) -> int:
         """Of the control group's limit; file pages not used lately count as free, for the kernel drops them first."""

@@ -1,9 +1,12 @@
-"""What a sensor says: a value, or why there is none."""
+"""What a sensor says: a value, or why there is none.
+
+`source` is where a value comes from, for people: a path below the root, a program, a chip.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from edge_sdk.mqtt import Throttle
 
@@ -25,6 +28,7 @@ class Heat:
         to_passive_c: Degrees left until the kernel begins to cool passively, over all places; negative beyond.
         to_critical_c: Degrees left until the kernel shuts down.
         passive_c: The lowest passive trip point.
+        stuck: Places that were left out because their value does not move, each with why that is not believed.
     """
 
     temp_c: float
@@ -32,6 +36,8 @@ class Heat:
     to_passive_c: float | None = None
     to_critical_c: float | None = None
     passive_c: float | None = None
+    stuck: tuple[tuple[str, str], ...] = ()
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +47,13 @@ class Charge:
     Attributes:
         percent: Of all batteries together, by energy; None when only the mains is known.
         charging: The mains carries the board; None when nothing tells.
+        full_wh: What they hold when full, in watt-hours; None where no gauge tells.
     """
 
     percent: float | None
     charging: bool | None
+    full_wh: float | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +64,45 @@ class Signals:
         worst: Of the alarms and active cooling devices.
         capped: A frequency limit lies below what the processor can do.
         fell: That limit fell while the daemon watched: it is no setting of the operator's.
+        clock_hz: What the processor really runs at, as the firmware counts it; asked only while it holds it down.
     """
 
     worst: Throttle
     capped: bool = False
     fell: bool = False
+    clock_hz: float | None = None
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """CPU in use, of all cores, since the last reading."""
+    """A processor in use since the last reading: the CPU over all cores, or an accelerator.
+
+    Attributes:
+        busiest_pct: Of the busiest core; None where there are no cores to tell apart.
+    """
 
     percent: float
+    busiest_pct: float | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The frequency of the fastest cores.
+
+    Attributes:
+        now: As a share of the highest they can do, 0 to 1.
+        limit: The highest they may do, as such a share.
+        held: The governor keeps them where they are, whatever there is to do.
+        best_hz: The highest they can do.
+    """
+
+    now: float
+    limit: float
+    held: bool
+    best_hz: float
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +110,31 @@ class Memory:
     """Main memory that a new process could have."""
 
     available_mb: int
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """Electric power of the whole board."""
+    """Electric power.
+
+    Attributes:
+        scope: Of the whole board, or of the processor alone.
+    """
 
     watts: float
+    scope: Literal["board", "processor"] = field(default="board", compare=False)
+    source: str = field(default="", compare=False)
 
 
-Reading = Heat | Charge | Signals | Load | Memory | Power | Unavailable
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """Whether the way to the network costs by the byte."""
+
+    metered: bool
+    source: str = field(default="", compare=False)
+
+
+Reading = Heat | Charge | Signals | Load | Clock | Memory | Power | Metered | Unavailable
 
 
 class Sensor(Protocol):

@@ -5,8 +5,8 @@ driver that reloads renumbers them while we watch. Which types count says the pr
 its zones exists) those that look like a processor; then processor chips of hwmon; then any zone but the ones known
 to lie. A zone that is empty, unreadable or implausible is left out; the hottest of the others counts.
 
-A value that is stuck but plausible cannot be told from a steady one by looking at it, so it is believed; the throttle
-signal, which comes from elsewhere, is the second line of defence.
+A place whose value stands still while the load does not is left out, too (`edge_daemon.sensors.stuck`); what cannot be
+told so is believed. The throttle signal, which comes from elsewhere, is the second line of defence.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Heat, Unavailable
+from edge_daemon.sensors.stuck import Pace, Watch
 
 _ZONES = "sys/class/thermal"
 _CHIPS = "sys/class/hwmon"
@@ -50,12 +51,15 @@ class Temperature:
     Args:
         files: Where to look.
         zones: Types of zones that count, as the profile spells them; `-`, `_` and case do not matter.
+        pace: The load against which a value that stands still is held; None believes everything.
     """
 
     name = "temperature"
 
-    def __init__(self, files: Files, zones: tuple[str, ...] = ()) -> None:
+    def __init__(self, files: Files, zones: tuple[str, ...] = (), pace: Pace | None = None) -> None:
         self._files = files
+        self._pace = pace
+        self._watches: dict[tuple[str, str], Watch] = {}
         self._wanted = frozenset(_plain(zone) for zone in zones)
         self._places: tuple[_Place, ...] = ()
         self._reads_left = 0
@@ -67,15 +71,20 @@ class Temperature:
             self._places = self._scan()
             self._reads_left = _RESCAN_READS
         seen: list[tuple[float, _Place]] = []
+        stuck: list[tuple[str, str]] = []
         why: Unavailable | None = None
         for place in self._places:
             milli = self._files.number(place.path, low=_LOW_MC, high=_HIGH_MC)
             if isinstance(milli, Unavailable):
                 why = why or milli
+            elif doubt := self._doubt(place, milli / 1000):
+                stuck.append((place.kind, doubt))
             else:
                 seen.append((milli / 1000, place))
         if not seen:
             self._reads_left = 0  # look again next time
+            if stuck:
+                return Unavailable(" is ".join(stuck[0]))
             return why or Unavailable("no thermal zone and no processor chip to read")
         temp_c, hottest = max(seen, key=lambda item: item[0])
         passive = [place.passive_c for _, place in seen if place.passive_c is not None]
@@ -85,9 +94,26 @@ class Temperature:
             to_passive_c=min((p.passive_c - t for t, p in seen if p.passive_c is not None), default=None),
             to_critical_c=min((p.critical_c - t for t, p in seen if p.critical_c is not None), default=None),
             passive_c=min(passive, default=None),
+            stuck=tuple(stuck),
+            source=hottest.path,
         )
 
+    def _doubt(self, place: _Place, temp_c: float) -> str | None:
+        if self._pace is None:
+            return None
+        key = place.kind, place.path
+        watch = self._watches.get(key)
+        if watch is None:
+            watch = self._watches[key] = Watch(self._pace, zero_is_odd=True)
+        return watch.doubt(temp_c)
+
     def _scan(self) -> tuple[_Place, ...]:
+        places = self._look()
+        there = {(place.kind, place.path) for place in places}
+        self._watches = {key: watch for key, watch in self._watches.items() if key in there}
+        return places
+
+    def _look(self) -> tuple[_Place, ...]:
         zones = [(zone, kind) for zone, kind in self._zones() if _plain(kind) not in _IGNORED]
         for counts in (self._wanted.__contains__, _PROCESSOR.search):
             chosen = [(zone, kind) for zone, kind in zones if counts(_plain(kind))]

@@ -22,12 +22,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from typing import TypeVar
 
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Heat, Signals, Unavailable
 from edge_sdk.mqtt import Throttle
 
-Runner = Callable[[], str | Unavailable]
+T = TypeVar("T")
+Runner = Callable[[str], str | Unavailable]
+ASK_BITS = "get_throttled"
+ASK_CLOCK = "measure_clock arm"
 
 _CHIPS = "sys/class/hwmon"
 _I2C = "sys/bus/i2c/devices"
@@ -39,6 +43,7 @@ _UNDER_VOLTAGE = re.compile(r"\Ain\d{1,2}_lcrit_alarm\Z")
 _OVER_CURRENT = re.compile(r"\Acurr\d{1,2}(_crit)?_alarm\Z")
 _CPU = re.compile(r"\Acpu\d{1,4}\Z")
 _BITS = re.compile(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z")
+_HERTZ = re.compile(r"\Afrequency\(\d{1,3}\)=(\d{1,12})\Z", re.ASCII)
 _RESCAN_READS = 30
 _FIRMWARE_READS = 5  # a process each time: about 10 ms of CPU on a Pi Zero
 _FIRMWARE_REST_READS = 60  # after it failed
@@ -92,10 +97,10 @@ def vcgencmd() -> Runner | None:
     if program is None:
         return None
 
-    def run() -> str | Unavailable:
+    def run(question: str) -> str | Unavailable:
         try:
             done = subprocess.run(
-                [program, "get_throttled"],
+                [program, *question.split()],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_FIRMWARE_DEADLINE_S,
@@ -117,6 +122,14 @@ def firmware_signal(text: str) -> Throttle | Unavailable:
     return worst(*(signal for mask, signal in _FIRMWARE if bits & mask))
 
 
+def firmware_clock_hz(text: str) -> float | Unavailable:
+    """What `frequency(48)=600000000` says: the true clock, where the kernel only knows what it asked for."""
+    match = _HERTZ.match(text)
+    if match is None or not int(match[1]):
+        return Unavailable(f"vcgencmd: {text[:40]!r} is no answer to {ASK_CLOCK}")
+    return float(match[1])
+
+
 class Throttling:
     """Alarms, cooling devices, frequency limits and firmware bits.
 
@@ -132,6 +145,7 @@ class Throttling:
         self._firmware = firmware
         self._firmware_rest = 0
         self._firmware_said: Throttle | None = None
+        self._clock_hz: float | None = None
         self._alarms: tuple[str, ...] = ()
         self._cooling: tuple[str, ...] = ()
         self._clocks: tuple[str, ...] = ()
@@ -150,9 +164,15 @@ class Throttling:
             found.append(firmware)
         capped, fell, known = self._limits()
         if not found and not known:
-            self._reads_left = 0
             return Unavailable("no alarm, cooling device, frequency limit or firmware to ask")
-        return Signals(worst=worst(*found), capped=capped, fell=fell)
+        told = {"the firmware": firmware, "alarms": self._alarms, "cooling devices": self._cooling, "limits": known}
+        return Signals(
+            worst=worst(*found),
+            capped=capped,
+            fell=fell,
+            clock_hz=self._clock_hz,
+            source=", ".join(name for name, is_there in told.items() if is_there) or "the Edge TPU's trip point",
+        )
 
     def _scan(self) -> None:
         chips = {name: f"{_CHIPS}/{name}" for name in self._files.names(_CHIPS)}
@@ -185,6 +205,8 @@ class Throttling:
 
     def _ring(self) -> list[Throttle]:
         values = [self._files.number(path, low=0, high=1) for path in self._alarms]
+        if any(isinstance(value, Unavailable) for value in values):
+            self._reads_left = 0  # renumbered or gone
         return [Throttle.POWER if value else Throttle.NONE for value in values if isinstance(value, float)]
 
     def _cool(self) -> list[Throttle]:
@@ -226,8 +248,13 @@ class Throttling:
             return None
         self._firmware_rest -= 1
         if self._firmware_rest < 0:
-            text = self._firmware()
-            said = text if isinstance(text, Unavailable) else firmware_signal(text)
-            self._firmware_said = None if isinstance(said, Unavailable) else said
+            self._firmware_said = _answer(self._firmware(ASK_BITS), firmware_signal)
+            held_down = self._firmware_said not in {None, Throttle.NONE}
+            self._clock_hz = _answer(self._firmware(ASK_CLOCK), firmware_clock_hz) if held_down else None
             self._firmware_rest = (_FIRMWARE_REST_READS if self._firmware_said is None else _FIRMWARE_READS) - 1
         return self._firmware_said
+
+
+def _answer(text: str | Unavailable, parse: Callable[[str], T | Unavailable]) -> T | None:
+    said = text if isinstance(text, Unavailable) else parse(text)
+    return None if isinstance(said, Unavailable) else said

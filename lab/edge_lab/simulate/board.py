@@ -84,7 +84,7 @@ class Served:
 class App:
     """Serves requests in the order they come, one at a time; the link sends one at a time, too.
 
-    An app that has fallen behind skips what could no longer be in time if it took as long as usual (as of a second ago).
+    An app that has fallen behind skips what could no longer be in time if it took as long as usual (a second ago).
 
     Attributes:
         joules: Per substep, above idle; inference here and radio.
@@ -93,12 +93,13 @@ class App:
 
     def __init__(self, world: World) -> None:
         self._limit_s = world.setting.tasks[0].limit_ms / 1000
-        self._arrive = world.arrive_s.tolist()
-        self._jitter, self._remote_jitter = world.jitter.tolist(), world.remote_jitter.tolist()
-        self._slowdown = world.slowdown.tolist()
+        self._arrive: list[float] = world.arrive_s.tolist()
+        self._jitter: list[float] = world.jitter.tolist()
+        self._remote_jitter: list[float] = world.remote_jitter.tolist()
+        self._slowdown: list[float] = world.slowdown.tolist()
         self._last = len(self._slowdown) - 1
-        self._rtt = None if world.rtt_ms is None else world.rtt_ms.tolist()
-        self._up = None if world.up_mbps is None else world.up_mbps.tolist()
+        self._rtt: list[float] | None = None if world.rtt_ms is None else world.rtt_ms.tolist()
+        self._up: list[float] | None = None if world.up_mbps is None else world.up_mbps.tolist()
         self._latency_s = {id_: ms / 1000 for id_, ms in world.truth.latency_ms.items()}
         self._watts = world.truth.power_w
         self._radio_w, self._exponent = world.radio_w, world.setting.board.clock_power

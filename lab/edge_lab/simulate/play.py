@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_daemon.policies.contract import (
     MAX_LATENCIES,
+    SURPRISING,
     Action,
     Event,
     Factory,
@@ -24,6 +25,8 @@ from edge_daemon.policies.contract import (
 from edge_lab.simulate.board import App, Clock, Heat
 from edge_lab.simulate.world import SUBSTEPS, World
 
+_SURPRISE: Final = math.log(SURPRISING)
+_USUAL_GAIN: Final = 0.3  # of an app's notion of how long its variant usually takes
 _PROBE_ROOM_S: Final = 0.05  # a probe begins this long after the last request of its second
 
 
@@ -39,7 +42,8 @@ class Run:
         quality: Sum of the qualities of answers in time.
         reasons: Second, old, new action and the verdict's reason, for each change.
         decision_us: Of each step with a `Second`; `reply_us` with a `Replied`.
-        switches: Loads of another variant; `toggles` between server and board.
+        switches: From one variant to another (or from one way to ask a server to another); `toggles` between server and
+            board, counted apart.
         dead_s: When the battery was empty; None if it never was.
     """
 
@@ -108,6 +112,8 @@ class _Player:
         self._switched_j = 0.0
         self._pending: list[Replied] = []
         self._latencies: list[float] = []
+        self._usual: dict[str, float] = {}
+        self._told = False
         self._battery_j = world.setting.battery_j
         self._drained_j = 0.0
         self.out = Run(policy=name, seed=world.seed)
@@ -194,11 +200,17 @@ class _Player:
         )
 
     def _tell(self, reply: Replied) -> None:
+        """An inference has ended: the policy hears of it at once if it is no usual one, else with the second."""
         action = self._action
-        if action is not None and reply.action == (action.hedge or action.id):
-            self._latencies.append(reply.latency_ms)
-        if self._replies:
+        usual = self._usual.get(reply.action)
+        took = math.log(reply.latency_ms)
+        told = usual is None or self._told or abs(took - usual) > _SURPRISE
+        self._told = usual is None or abs(took - usual) > _SURPRISE
+        self._usual[reply.action] = took if usual is None else usual + _USUAL_GAIN * (took - usual)
+        if self._replies and (told or (action is not None and action.remote)):
             self._decide(reply)
+        elif action is not None and reply.action == (action.hedge or action.id):
+            self._latencies.append(reply.latency_ms)
 
     def _try_probe(self, second: int, end: int, arrive: list[float], until: float) -> Probed | None:
         wanted, self._probe = self._probe, None
@@ -210,9 +222,9 @@ class _Player:
         return None if took_ms is None else Probed(action=wanted, latency_ms=took_ms)
 
     def _decide(self, event: Event) -> None:
-        began = time.perf_counter_ns()
+        began = time.thread_time_ns()  # a neighbour's work on the machine does not count
         self._state, verdicts = self._policy.step(self._state, event)
-        took_us = (time.perf_counter_ns() - began) / 1000
+        took_us = (time.thread_time_ns() - began) / 1000
         (self.out.decision_us if isinstance(event, Second) else self.out.reply_us).append(took_us)
         for verdict in verdicts:
             self._follow(event.now_s, verdict)
@@ -226,9 +238,11 @@ class _Player:
         loaded = (new.hedge or self._loaded or self._smallest) if new.remote else new.id
         if old is not None:
             if loaded != self._loaded:
-                self.out.switches += 1
                 self._switched_j += self._world.switch_j
-            self.out.toggles += old.remote != new.remote
+            if old.remote != new.remote:
+                self.out.toggles += 1
+            else:
+                self.out.switches += 1
         self.out.reasons.append((now_s, "" if old is None else old.id, new.id, verdict))
         self._action, self._loaded = new, loaded
 

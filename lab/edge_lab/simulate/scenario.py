@@ -14,8 +14,8 @@ from msgspec import Meta
 from edge_lab.errors import ScenarioError
 from edge_sdk.wire import Celsius, Millis, Name, Percent, Text, Watts, Wire, decode_toml
 
-Positive = Annotated[float, Meta(gt=0, le=1e9)]
-Amount = Annotated[float, Meta(ge=0, le=1e9)]
+Positive = Annotated[float, Meta(gt=0, le=1_000_000_000)]
+Amount = Annotated[float, Meta(ge=0, le=1_000_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sigma = Annotated[float, Meta(ge=0, le=1)]
 MAX_DURATION_S = 86_400
@@ -205,7 +205,7 @@ def check(scenario: Scenario, where: str) -> None:
         ScenarioError: It says what cannot be.
     """
 
-    def refuse(text: str, hint: str | None = None) -> None:
+    def refuse(text: str, hint: str = "") -> None:
         raise ScenarioError(text, where=where, hint=hint)
 
     if bool(scenario.variant) == (scenario.bundle is not None):

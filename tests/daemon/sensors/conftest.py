@@ -24,7 +24,20 @@ PI4 = {
     "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0\n",
     "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "1800000\n",
     "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": "1800000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "600000\n",  # idle
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "ondemand\n",
 }
+PI_ZERO = {
+    "proc/device-tree/compatible": "raspberrypi,model-zero-2-w\0brcm,bcm2837\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "48312\n",
+    "sys/class/hwmon/hwmon0/name": "cpu_thermal\n",
+    "sys/class/hwmon/hwmon0/temp1_input": "48312\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1000000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "1000000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "600000\n",
+}
+PI3 = {**PI_ZERO, "proc/device-tree/compatible": "raspberrypi,3-model-b-plus\0brcm,bcm2837\0"}
 PI5 = {
     "proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0",
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
@@ -63,6 +76,9 @@ JETSON_NANO = {
     "sys/bus/i2c/devices/6-0040/iio:device0/in_power1_input": "0\n",
     "sys/bus/i2c/devices/6-0040/iio:device0/rail_name_2": "POM_5V_CPU\n",
     "sys/bus/i2c/devices/6-0040/iio:device0/in_power2_input": "366\n",
+    "sys/devices/gpu.0/load": "760\n",
+    "sys/class/devfreq/57000000.gpu/cur_freq": "921600000\n",
+    "sys/class/devfreq/57000000.gpu/device/of_node/name": "gpu\0",
 }
 ORIN_NANO = {
     "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
@@ -95,6 +111,40 @@ ORIN_NANO = {
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr3_input": "288\n",
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_label": "sum of shunt voltages\n",
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_input": "9\n",
+    "sys/devices/platform/gpu.0/load": "300\n",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "612000000\n",
+    "sys/class/devfreq/17000000.gpu/device/of_node/name": "gpu\0",
+    "sys/class/devfreq/17000000.gpu/device/load": "312\n",
+}
+XAVIER_NX = {
+    **{path: text for path, text in ORIN_NANO.items() if "devfreq" not in path},
+    "proc/device-tree/model": "NVIDIA Jetson Xavier NX Developer Kit\0",
+    "sys/class/devfreq/17000000.gv11b/device/of_node/name": "gv11b\0",
+    "sys/class/devfreq/17000000.gv11b/device/load": "45\n",
+}
+ORIN_NX = {**ORIN_NANO, "proc/device-tree/model": "NVIDIA Jetson Orin NX Engineering Reference Developer Kit\0"}
+IMX8MP = {
+    "proc/device-tree/compatible": "fsl,imx8mp-evk\0fsl,imx8mp\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "55000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_temp": "85000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_0_type": "passive\n",
+    "sys/class/thermal/thermal_zone0/trip_point_1_temp": "95000\n",
+    "sys/class/thermal/thermal_zone0/trip_point_1_type": "critical\n",
+    "sys/class/thermal/thermal_zone1/type": "soc-thermal\n",
+    "sys/class/thermal/thermal_zone1/temp": "56000\n",
+    "sys/kernel/debug/gc/load": "core      : 0\nload      : 12%\n\ncore      : 1\nload      : 87%\n",
+}
+IMX93 = {
+    "proc/device-tree/compatible": "fsl,imx93-11x11-evk\0fsl,imx93\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "43000\n",
+}
+RK3588 = {
+    "sys/class/thermal/thermal_zone0/type": "soc-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "51769\n",
+    "sys/class/devfreq/fb000000.gpu/load": "7@300000000Hz\n",
+    "sys/kernel/debug/rknpu/load": "NPU load:  Core0: 41%, Core1:  3%, Core2:  0%,\n",
 }
 CORAL_DEV = {
     "proc/device-tree/compatible": "google,imx8mq-phanbell\0fsl,imx8mq\0",
@@ -116,6 +166,35 @@ CORAL_DEV = {
     "sys/class/apex/apex_0/trip_point0_temp": "84800\n",
     "sys/class/apex/apex_0/trip_point1_temp": "89800\n",
 }
+CORAL_MINI = {
+    "proc/device-tree/compatible": "mediatek,mt8167-coral\0mediatek,mt8167\0",
+    "sys/class/thermal/thermal_zone0/type": "cpu_thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "52100\n",
+}
+CORAL_USB = {
+    **PI4,
+    "sys/bus/usb/devices/2-1/idVendor": "18d1\n",
+    "sys/bus/usb/devices/2-1/idProduct": "9302\n",
+    "sys/bus/usb/devices/2-1/speed": "5000\n",
+}
+X86 = {
+    "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp\n",
+    "sys/class/thermal/thermal_zone0/temp": "47000\n",
+    "sys/class/hwmon/hwmon2/name": "coretemp\n",
+    "sys/class/hwmon/hwmon2/temp1_input": "47000\n",
+    "sys/class/powercap/intel-rapl:0/name": "package-0\n",
+    "sys/class/powercap/intel-rapl:0/energy_uj": "1000000\n",
+    "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "262143328850\n",
+    "sys/class/powercap/intel-rapl:0:0/name": "core\n",
+    "sys/class/powercap/intel-rapl:0:0/energy_uj": "700000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "4000000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": "4000000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "800000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "powersave\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_driver": "intel_pstate\n",
+    "sys/class/drm/card0/device/gpu_busy_percent": "23\n",
+}
+ANDROID: dict[str, str] = {}  # tells its heat by an interface of its own, not by files
 PISUGAR = {
     "sys/class/power_supply/BAT0/type": "Battery\n",
     "sys/class/power_supply/BAT0/status": "Discharging\n",
@@ -155,11 +234,22 @@ LAPTOP = {
     "sys/class/power_supply/wacom_ac_0/online": "1\n",
 }
 RECORDED: Mapping[str, Mapping[str, str]] = {
+    "pi-zero": PI_ZERO,
+    "pi3": PI3,
     "pi4": PI4,
     "pi5": PI5,
     "jetson-nano": JETSON_NANO,
+    "xavier-nx": XAVIER_NX,
     "orin-nano": ORIN_NANO,
+    "orin-nx": ORIN_NX,
     "coral-dev": CORAL_DEV,
+    "coral-mini": CORAL_MINI,
+    "coral-usb": CORAL_USB,
+    "imx8mp": IMX8MP,
+    "imx93": IMX93,
+    "rk3588": RK3588,
+    "x86": X86,
+    "android": ANDROID,
     "pisugar": PISUGAR,
     "laptop": LAPTOP,
 }

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from edge_daemon.sensors.desk import Desk
-from edge_daemon.sensors.network import RoundTrip, Trips, tcp_round_trip_ms
+from edge_daemon.sensors.network import RoundTrip, Trips
 from edge_daemon.sensors.reading import Heat, Load, Reading, Unavailable
 from edge_daemon.sensors.suite import SENSORS, SensorSuite
+from edge_daemon.sensors.tcpinfo import TcpInfo, tcp_round_trip_ms
 from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_sdk import profile
 from edge_sdk.mqtt import Conditions, Throttle
@@ -33,8 +34,37 @@ OPTIONAL = (
     "load_pct",
     "memory_available_mb",
     "rtt_ms",
+    "battery_wh",
+    "battery_full_wh",
+    "clock",
+    "gpu_pct",
+    "npu_pct",
+    "edgetpu_pct",
+    "up_mbps",
+    "down_mbps",
+    "metered",
 )
-RECORDED = ("pi4", "pi5", "jetson-nano", "orin-nano", "coral-dev", "pisugar", "laptop")
+# What each recorded board tells; everything else is missing with a reason. Of all boards of the profiles.
+TOLD: dict[str, set[str]] = {
+    "pi-zero": {"temp_c", "clock"},  # no alarm: the Zero has no detector of under-voltage
+    "pi3": {"temp_c", "clock"},
+    "pi4": {"temp_c", "clock"},
+    "pi5": {"temp_c"},
+    "jetson-nano": {"temp_c", "power_w", "gpu_pct"},
+    "xavier-nx": {"temp_c", "power_w", "gpu_pct"},
+    "orin-nano": {"temp_c", "power_w", "gpu_pct"},
+    "orin-nx": {"temp_c", "power_w", "gpu_pct"},
+    "coral-dev": {"temp_c", "temp_limit_c"},
+    "coral-mini": {"temp_c"},
+    "coral-usb": {"temp_c", "clock"},
+    "imx8mp": {"temp_c", "temp_limit_c", "gpu_pct", "npu_pct"},
+    "imx93": {"temp_c"},
+    "rk3588": {"temp_c", "gpu_pct", "npu_pct"},
+    "x86": {"temp_c", "clock", "gpu_pct"},  # its power takes an interval
+    "android": set(),
+    "pisugar": {"battery_pct", "charging"},
+    "laptop": {"temp_c", "battery_pct", "battery_wh", "battery_full_wh", "charging", "power_w"},
+}
 
 
 class Clock:
@@ -53,10 +83,14 @@ def check(conditions: Conditions) -> None:
     assert msgspec.json.decode(msgspec.json.encode(conditions), type=Conditions) == conditions
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_every_missing_value_of_a_recorded_board_has_its_reason(board: Make, name: str) -> None:
+@pytest.mark.parametrize("name", TOLD)
+def test_a_recorded_board_tells_what_it_has_and_every_missing_value_has_its_reason(board: Make, name: str) -> None:
     with SensorSuite(board(name).root) as suite:
-        check(suite.read())
+        conditions = suite.read()
+        sources = {one.field: one.source for one in suite.survey() if one.value is not None}
+    check(conditions)
+    assert {field for field in OPTIONAL if getattr(conditions, field) is not None} == TOLD[name]
+    assert all(sources[field] for field in TOLD[name])
 
 
 def test_a_raspberry_pi_with_its_profile(board: Make) -> None:
@@ -98,8 +132,9 @@ def test_names_that_are_no_utf_8_can_still_be_told(tmp_path: Path) -> None:
         check(suite.read())
 
 
-def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make) -> None:
-    made = board("pi4")
+@pytest.mark.parametrize("name", ["pi4", "orin-nano", "imx8mp", "x86", "laptop"])
+def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make, name: str) -> None:
+    made = board(name)
     for file in made.root.rglob("*"):
         if file.is_file():
             file.unlink()
@@ -108,6 +143,57 @@ def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make) -> None:
     with SensorSuite(made.root) as suite:
         check(suite.read())
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("content", ["", "nan\n", "9" * 30])
+@pytest.mark.parametrize("name", TOLD)
+def test_garbage_in_every_file_of_every_board_is_all_reasons(board: Make, name: str, content: str) -> None:
+    made = board(name)
+    for file in made.root.rglob("*"):
+        if file.is_file():
+            file.write_text(content)
+    with SensorSuite(made.root) as suite:
+        suite.read()
+        conditions = suite.read()
+    check(conditions)
+    assert {field for field in OPTIONAL if getattr(conditions, field) is not None} <= {"metered"}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_board_whose_files_vanish_while_it_is_read_is_all_reasons_and_comes_back(board: Make, name: str) -> None:
+    made = board(name)
+    with SensorSuite(made.root) as suite:
+        suite.read()
+        (made.root / "sys").rename(made.root / "gone") if (made.root / "sys").exists() else None
+        without = suite.read()
+        check(without)
+        assert not {field for field in OPTIONAL if getattr(without, field) is not None}
+        (made.root / "gone").rename(made.root / "sys") if (made.root / "gone").exists() else None
+        for _ in range(62):  # what was not there is looked for again within a minute
+            back = suite.read()
+    assert {field for field in OPTIONAL if getattr(back, field) is not None} == TOLD[name]
+
+
+@pytest.mark.parametrize("name", ["pi4", "pi5", "jetson-nano", "orin-nano", "laptop"])
+def test_zones_and_chips_that_are_renumbered_change_nothing(board: Make, name: str) -> None:
+    made = board(name)
+    with SensorSuite(made.root) as suite:
+        before = suite.read()
+        for folder in ("sys/class/thermal", "sys/class/hwmon"):
+            for kind in ("thermal_zone", "hwmon"):
+                there = sorted((made.root / folder).glob(f"{kind}[0-9]"))
+                for number, place in enumerate(there):
+                    place.rename(place.with_name(f"{kind}{90 - number}"))
+        after = suite.read()
+    assert msgspec.structs.replace(after, missing={}) == msgspec.structs.replace(before, missing={})
+
+
+def test_what_the_kernel_says_of_the_hubs_connection_stands_in_for_round_trips(tmp_path: Path) -> None:
+    with SensorSuite(tmp_path) as suite:
+        suite.look(TcpInfo(rtt_ms=31.5, acked_bytes=1, busy_s=0.0))
+        assert suite.read().rtt_ms == 31.5
+        suite.look(TcpInfo(rtt_ms=31.5, acked_bytes=1_000_001, busy_s=4.0))
+        assert suite.read().up_mbps == 2.0
 
 
 # ----------------------------------------------------------------------------------------------- the played board

@@ -11,7 +11,7 @@ import pytest
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Heat, Signals, Unavailable
 from edge_daemon.sensors.temperature import Temperature
-from edge_daemon.sensors.throttle import Throttling, firmware_signal, fold, vcgencmd
+from edge_daemon.sensors.throttle import ASK_BITS, ASK_CLOCK, Throttling, firmware_signal, fold, vcgencmd
 from edge_sdk.mqtt import Throttle
 
 pytestmark = pytest.mark.device
@@ -224,17 +224,17 @@ def test_an_answer_of_another_form_is_none(text: str) -> None:
 def test_the_firmware_is_asked_every_fifth_time_and_a_failing_one_seldom(board: Make) -> None:
     asked: list[str] = []
 
-    def ask() -> str | Unavailable:
-        asked.append("")
-        return "throttled=0x4"
+    def ask(question: str) -> str | Unavailable:
+        asked.append(question)
+        return "throttled=0x4" if question == ASK_BITS else "frequency(48)=1000000000"
 
     sensor = Throttling(Files(board("pi4").root), ask)
     readings = [sensor.read() for _ in range(10)]
-    assert len(asked) == 2
-    assert readings == [Signals(worst=Throttle.THERMAL)] * 10
+    assert asked == [ASK_BITS, ASK_CLOCK] * 2
+    assert readings == [Signals(worst=Throttle.THERMAL, clock_hz=1e9)] * 10
 
-    def fail() -> str | Unavailable:
-        asked.append("")
+    def fail(question: str) -> str | Unavailable:
+        asked.append(question)
         return Unavailable("vcgencmd: no device")
 
     asked.clear()
@@ -253,7 +253,7 @@ def test_the_real_program_is_run_and_a_board_without_it_has_none(
     program.chmod(0o755)
     run = vcgencmd()
     assert run is not None
-    text = run()
+    text = run(ASK_BITS)
     assert isinstance(text, str)
     assert firmware_signal(text) is Throttle.POWER
 
@@ -266,6 +266,6 @@ def test_a_program_that_hangs_is_ended_and_is_a_reason(tmp_path: Path, monkeypat
     monkeypatch.setattr("edge_daemon.sensors.throttle._FIRMWARE_DEADLINE_S", 0.1)
     run = vcgencmd()
     assert run is not None
-    answer = run()
+    answer = run(ASK_BITS)
     assert isinstance(answer, Unavailable)
     assert "timed out" in answer.reason

@@ -1,0 +1,71 @@
+"""Whether a server's answer comes in time: learned from every look at the network, not only from what was sent.
+
+The last look at the network predicts how long an answer would take. Which fifth of the limit that is, now and the time
+before, is the bin. Each following look tells whether an answer *would* have been in time, so the chances of the bins
+are learned while nothing is sent, too; what was sent counts the same.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from edge_daemon.policies.contract import Action
+from edge_daemon.policies.tuning import Tuning
+
+BINS = 6  # five fifths of the limit, and what could not be in time
+_SQRT2 = math.sqrt(2.0)
+_NEVER = math.inf
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What is known of the way to one server.
+
+    Attributes:
+        last, before: Bins of the last two looks; -1 before the first.
+        sending_s: What one request takes to send; infinite without a network.
+        chances, weights: Of each pair of bins, `last + BINS * before`.
+    """
+
+    last: int
+    before: int
+    sending_s: float
+    chances: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def chance(self) -> float:
+        """That the next answer is in time; 0 before anything was seen."""
+        return self.chances[self.last + BINS * self.before] if self.last >= 0 else 0.0
+
+
+def first(tuning: Tuning) -> Link:
+    """What is believed before anything was seen."""
+    return Link(-1, -1, _NEVER, tuning.link_prior * BINS, (tuning.link_weight,) * (BINS * BINS))
+
+
+def looked(
+    tuning: Tuning, link: Link, action: Action, limit_ms: float, rtt_ms: float | None, up_mbps: float | None
+) -> Link:
+    """After another look at the network."""
+    if rtt_ms is None or up_mbps is None or not (rtt_ms < _NEVER and up_mbps > 0):
+        predicted, sending_ms = _NEVER, _NEVER
+    else:
+        sending_ms = action.payload_kb * 8 / up_mbps
+        predicted = rtt_ms + sending_ms + action.latency_ms
+    now = min(int((BINS - 1) * predicted / limit_ms), BINS - 1) if predicted < _NEVER else BINS - 1
+    chances, weights = link.chances, link.weights
+    if link.last >= 0:
+        room_ms = limit_ms - sending_ms - action.latency_ms
+        came = 0.0
+        if room_ms > 0 and rtt_ms:
+            came = 0.5 + 0.5 * math.erf(math.log(room_ms / rtt_ms) / tuning.link_jitter / _SQRT2)
+        elif room_ms > 0:
+            came = 1.0
+        at = link.last + BINS * link.before
+        weight = weights[at] + 1
+        chance = chances[at] + max(1 / weight, tuning.link_gain) * (came - chances[at])
+        chances = (*chances[:at], chance, *chances[at + 1 :])
+        weights = (*weights[:at], weight, *weights[at + 1 :])
+    before = now if link.last < 0 else link.last
+    return Link(now, before, sending_ms / 1000, chances, weights)

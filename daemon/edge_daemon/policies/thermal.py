@@ -1,0 +1,102 @@
+"""Heat: where die, board and air stand, from one noisy sensor, and how much power the next seconds bear.
+
+Two RC stages in a row (die to board, board to air); the air's temperature is a random walk that also takes up what is
+wrong with the resistances. A Kalman filter with its steady gain follows the three; the gain is found once, by iterating
+the Riccati equation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from edge_daemon.policies.contract import Board
+
+# Standard deviations per second of what the model leaves out (die, board, air), and of the sensor, in degrees.
+_PROCESS_C: Final = (0.05, 0.02, 0.02)
+_SENSOR_C: Final = 0.35
+_ITERATIONS: Final = 3000
+# Air where nothing is known: a closed box in summer. Too warm costs some accuracy, too cold a throttled board.
+_UNKNOWN_AIR_C: Final = 35.0
+
+State = tuple[float, float, float]
+Matrix = tuple[tuple[float, float, float], ...]
+Vector = tuple[float, float, float]
+
+
+class Observer:
+    """The filter of one board.
+
+    Args:
+        board: Its physics.
+        horizon_s: How long a power has to be borne.
+    """
+
+    def __init__(self, board: Board, horizon_s: float) -> None:
+        (r_die, r_board), (c_die, c_board) = board.r_c_per_w, board.c_j_per_c
+        self._rise_c = (r_die * board.idle_w, (r_die + r_board) * board.idle_w)
+        parts = max(1, math.ceil(4 / (r_die * c_die)), math.ceil(4 / (r_die * c_board)))
+        step_s = 1 / parts
+        die, inner, outer = step_s / (r_die * c_die), step_s / (r_die * c_board), step_s / (r_board * c_board)
+        part: Matrix = ((1 - die, die, 0.0), (inner, 1 - inner - outer, outer), (0.0, 0.0, 1.0))
+        self._second, self._heating = _repeat(part, (step_s / c_die, 0.0, 0.0), parts)
+        self._gain = _steady_gain(self._second)
+        ahead, heating = _repeat(self._second, self._heating, max(1, round(horizon_s)))
+        self._ahead, self._ahead_heating = ahead[0], heating[0]
+
+    def start(self, temp_c: float | None) -> State:
+        """Where things stand when nothing but the sensor is known: as after a long time at idle."""
+        die_c, air_c = self._rise_c
+        if temp_c is None:
+            temp_c = _UNKNOWN_AIR_C + air_c
+        return temp_c, temp_c - die_c, temp_c - air_c
+
+    def step(self, state: State, power_w: float, temp_c: float | None) -> State:
+        """A second later, at this power; without a reading the model goes on alone."""
+        (a, b, c), (d, e, f), _ = self._second
+        die, board, air = state
+        new_die = a * die + b * board + c * air + self._heating[0] * power_w
+        new_board = d * die + e * board + f * air + self._heating[1] * power_w
+        if temp_c is None:
+            return new_die, new_board, air
+        error, gain = temp_c - new_die, self._gain
+        return new_die + gain[0] * error, new_board + gain[1] * error, air + gain[2] * error
+
+    def bearable_w(self, state: State, limit_c: float) -> float:
+        """The constant power of the whole board with which the die reaches the limit at the horizon, not before."""
+        a, b, c = self._ahead
+        return (limit_c - a * state[0] - b * state[1] - c * state[2]) / self._ahead_heating
+
+
+def _repeat(step: Matrix, heating: Vector, times: int) -> tuple[Matrix, Vector]:
+    """`times` steps as one."""
+    total: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    heat: Vector = (0.0, 0.0, 0.0)
+    for _ in range(times):
+        moved = tuple(sum(row[k] * heat[k] for k in range(3)) for row in step)
+        heat = (moved[0] + heating[0], moved[1] + heating[1], moved[2] + heating[2])
+        total = _product(step, total)
+    return total, heat
+
+
+def _product(one: Matrix, other: Matrix) -> Matrix:
+    rows = [[sum(row[k] * other[k][j] for k in range(3)) for j in range(3)] for row in one]
+    return tuple((row[0], row[1], row[2]) for row in rows)
+
+
+def _steady_gain(step: Matrix) -> Vector:
+    noise = [sigma * sigma for sigma in _PROCESS_C]
+    spread: Matrix = tuple(tuple(noise[i] if i == j else 0.0 for j in range(3)) for i in range(3))  # type: ignore[misc]
+    turned: Matrix = tuple(tuple(step[j][i] for j in range(3)) for i in range(3))  # type: ignore[misc]
+    gain: Vector = (0.0, 0.0, 0.0)
+    for _ in range(_ITERATIONS):
+        ahead = [list(row) for row in _product(_product(step, spread), turned)]
+        for i in range(3):
+            ahead[i][i] += noise[i]
+        total = ahead[0][0] + _SENSOR_C * _SENSOR_C
+        new: Vector = (ahead[0][0] / total, ahead[1][0] / total, ahead[2][0] / total)
+        spread = tuple(tuple(ahead[i][j] - new[i] * ahead[0][j] for j in range(3)) for i in range(3))  # type: ignore[misc]
+        if max(abs(new[i] - gain[i]) for i in range(3)) < 1e-9:  # noqa: PLR2004 - it moves no more
+            return new
+        gain = new
+    return gain
