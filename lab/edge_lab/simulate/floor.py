@@ -28,10 +28,12 @@ from edge_lab.simulate.world import SPIKE, SUBSTEPS, Floats, World
 _TIE: Final = 0.2
 _WARM_UP: Final = 500  # sweeps before the first second
 _ENDING_S: Final = 300  # before the end of the run, from when on the end counts
-_RESERVE: Final = 0.01  # of the battery, falling with the root of the time left
+_RESERVE: Final = 0.001  # of the battery, less in the last five minutes
 _REPRICE_S: Final = 5
 _OVER: Final = 400.0
 _SURE: Final = 0.95  # of the belief in what was so before
+# Gaussian quadrature of what may come: deviations and their weights.
+_NODES: Final = ((-2.0, 0.054), (-1.0, 0.244), (0.0, 0.404), (1.0, 0.244), (2.0, 0.054))
 _NEAR_C: Final = 0.05  # below the limit
 
 
@@ -61,6 +63,12 @@ class Floor:
         self._even = self._modes.gain.sum(axis=0) / SUBSTEPS
         self._networks = len(self._links[0].move) if self._links else 1
         self._moves = self._chain()
+        chain = self._moves.chain
+        self._share = np.linalg.matrix_power(chain, 1 << 20)[0]
+        self._fundamental = np.linalg.inv(np.eye(len(chain)) - chain + self._share)
+        # What staying alive is worth per joule.
+        alive = self._share @ self._moves.quality.max(axis=1)
+        self._dearest = float(alive / (world.setting.board.idle_w + self._share @ self._moves.joules.min(axis=1)))
         self._reply = Ahead(
             world,
             np.array([world.truth.latency_ms[action.id] for action in local]),
@@ -345,7 +353,7 @@ class Floor:
         left_s = until_s - second
         budgets = []
         if setting.battery_j is not None and left_s > 0:
-            reserve_j = _RESERVE * setting.battery_j * math.sqrt(left_s / until_s)
+            reserve_j = _RESERVE * setting.battery_j * math.sqrt(min(left_s / 300, 1.0))
             drained_j = float(world.battery_w[:second].sum()) + float(world.battery_w.mean()) * left_s
             budgets.append(((setting.battery_j - self._drawn_j - drained_j - reserve_j), left_s))
         if setting.max_power_w is not None:
@@ -356,25 +364,33 @@ class Floor:
         return price
 
     def _price_of(self, budget_j: float, left_s: float) -> float:
-        moves = self._moves
-        spent_s = self._occupied(left_s)
+        """The mean of the prices at which it would last, over what may come: a price is a martingale."""
+        moves, spent_s = self._moves, self._occupied(left_s)
         budget_j -= self._world.setting.board.idle_w * left_s + float(spent_s @ moves.others_w)
         rows = np.arange(len(spent_s))
 
-        def drawn(price: float) -> float:
-            chosen = (moves.quality - price * moves.joules).argmax(axis=1)
-            return float(spent_s @ moves.joules[rows, chosen])
+        def chosen(price: float) -> Floats:
+            drawn: Floats = moves.joules[rows, (moves.quality - price * moves.joules).argmax(axis=1)]
+            return drawn
 
-        if drawn(0.0) <= budget_j:
-            return 0.0
-        low, high = 0.0, 200.0
-        for _ in range(18):
-            price = (low + high) / 2
-            if drawn(price) > budget_j:
-                low = price
-            else:
-                high = price
-        return high
+        def lasting(budget: float) -> float:
+            if float(spent_s @ chosen(0.0)) <= budget:
+                return 0.0
+            low, high = 0.0, self._dearest
+            for _ in range(12):
+                price = (low + high) / 2
+                low, high = (price, high) if float(spent_s @ chosen(price)) > budget else (low, price)
+            return high
+
+        usual = chosen(lasting(budget_j)) + moves.others_w
+        spread_j = math.sqrt(max(self._variance(usual), 0.0) * left_s * left_s / (left_s + 60))
+        return sum(weight * lasting(budget_j + node * spread_j) for node, weight in _NODES)
+
+    def _variance(self, drawn_w: Floats) -> float:
+        """By how much the energy of a second adds to the variance of that of many, along the chain."""
+        share, fundamental = self._share, self._fundamental
+        off = drawn_w - share @ drawn_w
+        return float((share * off) @ (2 * fundamental @ off - off))
 
     def _occupied(self, left_s: float) -> Floats:
         """Expected seconds in each context, from now on."""
