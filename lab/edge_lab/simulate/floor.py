@@ -34,6 +34,7 @@ _OVER: Final = 400.0
 _SURE: Final = 0.95  # of the belief in what was so before
 # Gaussian quadrature of what may come: deviations and their weights.
 _NODES: Final = ((-2.0, 0.054), (-1.0, 0.244), (0.0, 0.404), (1.0, 0.244), (2.0, 0.054))
+_SHAPES: Final = ((16, 40), (8, 16))  # of few and of many contexts
 _NEAR_C: Final = 0.05  # below the limit
 
 
@@ -79,7 +80,7 @@ class Floor:
         self._idle_c = lambda ambient_c: (idle_c + ambient_c * self._modes.air_c) / (1 - self._modes.keep)
         room_c = self._modes.limit_c - float(self._idle_c(world.scenario.ambient.start_c).sum())
         contexts = len(self._moves.chain)
-        shape = (12, 24) if contexts <= 12 else (8, 16)
+        shape = _SHAPES[contexts > 12]
         self._value = HeatValue(self._moves, self._modes, max(room_c, 5.0), shape)
         self._sweep_every = 1 if contexts <= 12 else 2
         self._price = 0.0

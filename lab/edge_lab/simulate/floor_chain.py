@@ -22,7 +22,7 @@ from edge_lab.simulate.world import Floats, World
 
 _SEED: Final = 7_654_321  # of the imagined requests and networks: never a run's own
 _REQUESTS: Final = 3000  # imagined for each rate
-_ROOM: Final = 1.15  # over its usual time, what a request is given that has waited
+_ROOM: Final = 1.05  # over its usual time, what a request is given that has waited
 _SLOWEST: Final = 3.2
 _SLOW_POINTS: Final = 23
 _NETWORK_S: Final = 12_000

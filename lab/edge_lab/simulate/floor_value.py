@@ -17,7 +17,7 @@ from edge_lab.simulate.world import SUBSTEPS, Floats
 
 Singles = NDArray[np.float32]
 
-_OVER: Final = 200.0  # points a second per degree above the limit
+_OVER: Final = 60.0  # points a second per degree above the limit
 _ABOVE_C: Final = 2.0
 _NARROWEST_C: Final = 0.5
 
