@@ -282,5 +282,5 @@ def _next_price(over: list[tuple[float, Plan]], within: list[tuple[float, Plan]]
         share = (much.joules - budget_j) / max(much.joules - little.joules, 1e-9)
         return low + (high - low) * min(max(share, 0.1), 0.9)
     near = min(within, key=lambda one: one[0]) if within else max(over, key=lambda one: one[0])
-    step = max(near[0], 1.0) * _FIRST_STEP * 2 ** (len(over) + len(within) - 1)
+    step = max(near[0], 1.0) * _FIRST_STEP * float(2 ** (len(over) + len(within) - 1))
     return max(near[0] - step, 0.0) if within else near[0] + step

@@ -189,7 +189,7 @@ class Program:
     # ----------------------------------------------------------------------------------------------- forward
 
     def forward(self, value: Value, prices: Floats | None = None) -> Plan:
-        """The plan by this value; `prices`, one a second, for what is drawn now where they are not that of the value."""
+        """The plan by this value; `prices`, one a second, for what is drawn now where not that of the value."""
         if prices is None:
             prices = np.full(self._world.seconds, value.price)
         return _Forward(self, self._world, value, prices).run()
