@@ -21,7 +21,7 @@ from edge_lab.simulate.world import Floats, World
 
 _MADE: Final = 0.7  # of the seconds are as the scenario's arrivals say, or a recording says what comes
 SEED: Final = 7_654_321  # of the imagined requests and networks: never a run's own
-_REQUESTS: Final = 3000  # imagined for each rate
+_REQUESTS: Final = 2000  # imagined for each rate
 _ROOM: Final = 1.05  # over its usual time, what a request is given that has waited
 _SLOWEST: Final = 3.2
 _SLOW_POINTS: Final = 23

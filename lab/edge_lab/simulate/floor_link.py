@@ -15,7 +15,8 @@ from edge_lab.simulate.board import App
 from edge_lab.simulate.floor_chain import SEED, moves
 from edge_lab.simulate.world import Floats, World
 
-_NETWORK_S: Final = 12_000  # imagined
+_NETWORK_S: Final = 12_000  # imagined at most, and so many for each second of the run:
+_NETWORK_RATIO: Final = 20
 _NETWORK_STATES: Final = 5
 _ALIKE: Final = 60  # seconds whose mean is expected
 _APART_S: Final = 5
@@ -61,7 +62,8 @@ def link_of(world: World, action: Action, per_s: Floats) -> Link:
     own = world.scenario.trace is not None
     rtt_ms, up_mbps = world.rtt_ms, world.up_mbps
     if not own:
-        rtt, up = worlds.network(structs.replace(world.scenario, duration_s=_NETWORK_S), SEED, None, None)
+        imagined_s = min(_NETWORK_S, _NETWORK_RATIO * world.seconds)
+        rtt, up = worlds.network(structs.replace(world.scenario, duration_s=imagined_s), SEED, None, None)
         rtt_ms, up_mbps = (rtt_ms, up_mbps) if rtt is None or up is None else (rtt, up)
     limit_ms = world.setting.tasks[0].limit_ms
     edges_ms = _network_edges(expected_ms(action, rtt_ms, up_mbps), limit_ms)
