@@ -1,6 +1,7 @@
 """How good the policy is: ten scenarios, seeds it was not tuned on, the clairvoyant, the causal floor, the baselines.
 
-    python benchmarks/policy.py [--json] [--seeds 10] [--seeds-from 1001] [--out FILE] [--jobs N] [--traces] [--daemon]
+    python benchmarks/policy.py [--json] [--seeds 10] [--seeds-from 1001] [--out FILE] [--jobs N] [--traces]
+        [--daemon BUNDLE]
 
 Every run is kept in the file named by `--out` as soon as it is done, with what its code was: an interrupted benchmark
 goes on where it stopped, and after a change to one policy only that policy is played anew. Regret is what is missing to
@@ -72,7 +73,7 @@ def main() -> int:
     if not options.no_timing:
         figures += _decisions(next((j for j in sets["scenarios"] if j.scenario.name == TIMED), jobs[0]), names)
     if options.daemon:
-        figures += _daemon()
+        figures += _daemon(options.daemon)
     found["figures"] = [each.as_json() for each in figures]
     if options.json:
         print(json.dumps(found, indent=2))
@@ -99,7 +100,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-floor", action="store_true", help="without the causal floor")
     parser.add_argument("--no-timing", action="store_true", help="without decision times")
     parser.add_argument("--traces", action="store_true", help=f"real bandwidths, too; from {REFERENCE}")
-    parser.add_argument("--daemon", action="store_true", help="memory and processor time of the daemon, too")
+    parser.add_argument(
+        "--daemon", metavar="BUNDLE", help="memory and processor time of a daemon that serves it to a busy app, too"
+    )
     return parser.parse_args()
 
 
@@ -364,6 +367,11 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
                low=min(gaps), high=max(gaps), target=0.5, detail=f"worst run {worst_gap:.2f} %"),
         Figure(what="planning of the clairvoyant, slowest", value=max(took), unit="s", samples=runs, target=30),
     ]  # fmt: skip
+    waited = each(FLOOR, "took_s")
+    if waited:
+        rows.append(
+            Figure(what="play of the causal floor, slowest", value=max(waited), unit="s", samples=runs, target=30)
+        )
     return rows
 
 
@@ -389,15 +397,16 @@ def _decisions(job: Job, names: Sequence[str]) -> list[Figure]:
     return rows
 
 
-def _daemon() -> list[Figure]:
+def _daemon(bundle: str) -> list[Figure]:
     told = subprocess.run(
-        [sys.executable, str(HERE / "daemon_footprint.py"), "--json"], capture_output=True, text=True, check=True
-    )
+        [sys.executable, str(HERE / "daemon_footprint.py"), "--json", "--bundle", bundle, "--calls", "100"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     found = json.loads(told.stdout)
     return [
-        Figure(what=f"daemon, {key}", value=value, detail="benchmarks/daemon_footprint.py")
-        for key, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        Figure(what="daemon, private dirty", value=found["private_dirty_mb"], unit="MB", target=24),
+        Figure(what="daemon, RSS", value=found["rss_mb"], unit="MB", target=40),
+        Figure(what="daemon, of one core", value=found["cpu_pct_of_one_core"], unit="%", target=0.5),
     ]
 
 

@@ -90,7 +90,7 @@ class Api:
         clock: Of apps' signs of life.
         whereabouts: Is told positions.
         status: All that `GET /v1/status` shows.
-        used: Told of each report, too, with its model.
+        used: Told of each report, too, with its app and model.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Api:
         clock: Clock,
         whereabouts: Whereabouts,
         status: Callable[[], Awaitable[Status]],
-        used: Callable[[str, AppReport], None],
+        used: Callable[[str, str, AppReport], None],
     ) -> None:
         self._catalogue = catalogue
         self._apps = apps
@@ -247,7 +247,7 @@ class Api:
         first, was_hot = app.active is None, app.hot
         confirmed = self._apps.reported(app, report)
         self._recorder.saw(app.model, report)
-        self._used(app.model, report)
+        self._used(app.id, app.model, report)
         now = self._clock.wall()
         events: list[Event] = []
         told: list[mqtt.Event] = []

@@ -18,7 +18,7 @@ from edge_sdk.errors import EdgeError
 from edge_sdk.finding import Contribution, Finding, State
 from edge_sdk.local import LocalClient, Status
 from edge_sdk.mqtt import Conditions, Throttle
-from edge_sdk.profile import Profile, match
+from edge_sdk.profile import Profile, recognise
 
 _INTERVAL_S = 0.3  # over which load and counted energy are measured
 _TIMEOUT_S = 1.0
@@ -77,7 +77,7 @@ def _shown(value: object, unit: str) -> str:
 
 def _profile(root: Path, machine: str) -> Profile | None:
     try:
-        return match(root, machine)
+        return recognise(root, machine=machine).profile
     except EdgeError:  # the check of the board tells
         return None
 

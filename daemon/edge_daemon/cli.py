@@ -113,10 +113,12 @@ def record(args: argparse.Namespace) -> int:
     if not Path(args.root).is_dir():
         raise UsageError("there is no such directory", where=args.root)
     out = Path(args.out or time.strftime("edge-trace-%Y%m%d-%H%M%S.csv"))
-    known = profile.match(args.root) if args.profile is None else profile.load(args.profile)
+    known = profile.recognise(args.root, args.profile).profile
     ended = threading.Event()
     before = {number: signal.signal(number, trace.until(ended)) for number in (signal.SIGINT, signal.SIGTERM)}
     say(f"edge: recording every {args.every:g} s into {out}" + ("" if args.for_s else "; Ctrl-C ends it"))
+    if args.every > trace.HOLD_S:
+        say(f"edge: between rows more than {trace.HOLD_S:g} s apart 'edge simulate' sees gaps, and in them no network")
     try:
         with SensorSuite(args.root, known) as suite:
             done = trace.record(

@@ -389,15 +389,17 @@ class Service:
         played = self._config.sensors.played
         self._conditions = msgspec.structs.replace(conditions, played=True) if played else conditions
 
-    def _used(self, model: str, report: AppReport) -> None:
+    def _used(self, app: str, model: str, report: AppReport) -> None:
         """Count the time that calls took on an accelerator, whose driver may not, and note that there were calls."""
         if report.calls:
             self._prober.called()
-        served = self._catalogue.served.get(model)
-        variants = () if served is None else served.bundle.manifest.variants
-        delegate = next((v.target.delegate for v in variants if v.id == report.active), Delegate.CPU)
-        if delegate is not Delegate.CPU and report.p50_ms is not None:
-            self._sensors.busy.feed(delegate.value, report.calls * report.p50_ms)
+        delegate = report.computes_on
+        if delegate is None:  # an app of before it said so
+            served = self._catalogue.served.get(model)
+            variants = () if served is None else served.bundle.manifest.variants
+            delegate = next((v.target.delegate.value for v in variants if v.id == report.active), Delegate.CPU.value)
+        busy_pct = None if report.usage is None else report.usage.busy_pct
+        self._sensors.busy.saw(app, delegate, busy_pct=busy_pct, busy_ms=report.calls * (report.p50_ms or 0.0))
 
     def _birth(self, online: bool) -> Birth:
         """What we are. Offline, which is also the will, says no more than that: wills are at most 64 kB."""

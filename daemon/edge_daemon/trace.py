@@ -38,8 +38,10 @@ _ORDER: Final = (
     "battery_wh", "charging", "gpu_pct", "npu_pct", "edgetpu_pct", "metered", "unix_s",
 )  # fmt: skip
 _SENSED: Final = tuple(name for name in _ORDER if name in Conditions.__struct_fields__)
-MOST_ROWS: Final = 600_000  # a week, once a second; the simulator takes 64 MB
+HOLD_S: Final = 10.0  # for so long the simulator takes a value to hold; what is older is a gap
+MOST_ROWS: Final = 600_000  # a week, once a second; the simulator takes a million, and 64 MiB
 MOST_BYTES: Final = 60_000_000
+_SLOWDOWN_BYTES: Final = 8  # of a cell that is known only at the end
 _STATUS_TIMEOUT_S: Final = 0.5
 _DAEMON_REST_S: Final = 10.0  # after none answered
 _FASTEST_SHARE: Final = 0.05
@@ -147,7 +149,7 @@ def record(
     latencies: dict[str, list[float]] = {}
     seen: set[str] = set()
     held: Row = {}
-    rows, full, time_s = 0, False, 0.0
+    rows, size_bytes, full, time_s = 0, 0, False, 0.0
     try:
         with atomic.storage_errors(out), tempfile.TemporaryFile("w+", encoding="utf-8", dir=out.parent) as waiting:
             for time_s in _times(every_s, for_s, ended):
@@ -157,11 +159,13 @@ def record(
                     known = latencies.setdefault(variant, [])
                     if len(known) < _MOST_LATENCIES:
                         known.append(_at_full_clock(row))
-                seen.update(name for name, value in row.items() if value is not None)
-                held = {name: row[name] for name in _HELD if row.get(name) is not None} | held  # the first ones
+                row = {name: value for name, value in row.items() if value is not None}
+                seen.update(row)
+                held = {name: row[name] for name in _HELD if name in row} | held  # the first ones
                 waiting.write(json.dumps(row, separators=(",", ":")) + "\n")
                 rows += 1
-                if rows >= MOST_ROWS or waiting.tell() >= 2 * MOST_BYTES:  # names and all, twice what a row will be
+                size_bytes += sum(len(_cell(row.get(name))) + 1 for name in _ORDER) + _SLOWDOWN_BYTES
+                if rows >= MOST_ROWS or size_bytes >= MOST_BYTES:
                     full = True
                     break
             fastest = {variant: _fastest(known) for variant, known in latencies.items()}
@@ -210,8 +214,9 @@ def _row(suite: SensorSuite, daemon: _Daemon, files: Files) -> tuple[Row, dict[s
     status = daemon.ask()
     if status is not None:
         row.update(daemon.work(status))
-        # A gauge that only its configuration knows, the connection that only it has.
-        row |= {name: value for name, value in _sensed(status.conditions).items() if row[name] is None}
+        if not status.conditions.played:  # what is invented is nothing of this board's
+            # A gauge that only its configuration knows, the connection that only it has.
+            row |= {name: value for name, value in _sensed(status.conditions).items() if row[name] is None}
     return row, missing
 
 

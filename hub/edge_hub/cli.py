@@ -363,7 +363,9 @@ def _conditions(state: State) -> str:
     told = [
         None if seen.temp_c is None else f"{seen.temp_c:.1f} °C",
         None if seen.battery_pct is None else f"battery {seen.battery_pct:.0f} %",
+        None if seen.power_w is None else f"{seen.power_w:.1f} W",
         None if seen.load_pct is None else f"load {seen.load_pct:.0f} %",
+        None if seen.clock is None else f"clock {100 * seen.clock:.0f} %",
         None if seen.rtt_ms is None else f"round trip {seen.rtt_ms:.0f} ms",
         None if seen.memory_available_mb is None else f"{seen.memory_available_mb} MB free",
         f"throttled: {seen.throttle.value}" if seen.throttle.value != "none" else None,

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("paho")
 
 from edge_daemon import link as links
-from edge_daemon.link import Address, Arrived, Connected, Denied, Echoed, Ended, Link, News, Will
+from edge_daemon.link import Address, Arrived, Connected, Denied, Echoed, Ended, Link, Looked, News, Will
 
 pytestmark = [pytest.mark.device, pytest.mark.timeout(60)]
 
@@ -171,6 +171,7 @@ def test_a_whole_connection_with_either_version(level: int) -> None:
     assert end.how is Ended.CLOSED
     assert isinstance(news[0], Connected)
     assert Arrived(topic=ACK, payload=b"{}", retained=False) in news
+    assert any(isinstance(one, Looked) and one.info.rtt_ms is not None for one in news)
     assert published == ["edge/v1/t/d/up/birth", "goodbye"]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from daemon_stage import DEVICE, PASSWORD, Broker, DaemonProcess, NotingHub, end, reporting, serving, until
 
+from edge_daemon import trace
+from edge_daemon.sensors.suite import SensorSuite
 from edge_sdk import mqtt
 from edge_sdk.bundle import Bundle
 from edge_sdk.local import AppReport, Assignment, LocalClient, Register, Registered
@@ -89,6 +93,21 @@ def test_state_and_telemetry_come_and_confirmed_messages_leave_the_spool(board: 
     status = board.status()
     assert status.hub == "connected"
     assert status.conditions.rtt_ms is not None
+
+
+def test_the_round_trips_of_the_connection_are_part_of_a_recording(
+    board: DaemonProcess, hub: NotingHub, tmp_path: Path
+) -> None:
+    board.start()
+    hub.birth()
+    until(lambda: board.status().conditions.rtt_ms is not None, "a round trip")
+    with SensorSuite(tmp_path) as suite:
+        out, ended = tmp_path / "trace.csv", threading.Event()
+        done = trace.record(
+            out, suite, root=str(tmp_path), socket=str(board.socket), every_s=0.02, for_s=0.1, ended=ended
+        )
+    assert "rtt_ms" in done.played
+    assert out.read_text().startswith("time_s,rtt_ms,")
 
 
 def test_a_switch_is_told_with_its_reason_once_the_app_has_made_it(board: DaemonProcess, hub: NotingHub) -> None:

@@ -192,6 +192,31 @@ def test_a_throughput_holds_before_and_after_the_transfer_that_showed_it(root: P
     assert {row["rtt_ms"] for row in found} == {"12"}
 
 
+def test_a_recording_ends_before_it_is_longer_than_anybody_plays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "trace.csv"
+    for name, most in (("MOST_ROWS", 3), ("MOST_BYTES", 400)):
+        with monkeypatch.context() as patched, SensorSuite(root) as suite:
+            patched.setattr(trace, name, most)
+            done = trace.record(
+                out, suite, root=str(root), socket="/nowhere", every_s=0.01, for_s=None, ended=threading.Event()
+            )
+        assert done.full
+        assert done.rows == len(rows(out)) <= 20
+        assert out.stat().st_size <= 1000
+
+
+def test_rows_too_far_apart_to_be_played_are_warned_of(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--root", str(root), "--socket", "/nowhere", "--for", "0.1", "--every", "60"]
+    assert main(["daemon", "record", "--out", str(tmp_path / "trace.csv"), *words]) == 0
+    assert "sees gaps" in capsys.readouterr().err
+    reader = pytest.importorskip("edge_lab.simulate.trace", reason="numpy is missing")
+    assert reader.HOLD_S == trace.HOLD_S
+
+
 def test_the_simulators_reader_takes_what_was_recorded(root: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("edge_lab.simulate.trace", reason="numpy is missing")
     for board in (root, tmp_path):

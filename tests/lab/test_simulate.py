@@ -165,7 +165,7 @@ def test_the_plot_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
     assert [svg.get("aria-label") for svg in drawings] == [f"Timelines of {name}" for name in BASELINES]
     for svg in drawings:
         titles = [each.text or "" for each in svg.iter("title")]
-        assert any(re.match(r"0:00: (small|large|server).*\. start", title) for title in titles)
+        assert any(re.match(r"0:00, first choice: (small|large|server)", title) for title in titles)
         said = {each.text for each in svg.iter("text")}
         assert {"what runs", "die, °C", "energy drawn, Wh", "round trip, ms", "limit 75"} <= said
 
@@ -252,6 +252,14 @@ def test_a_trace_that_cannot_be_played_is_one_line(
     assert said in line
 
 
+def test_a_server_that_no_network_leads_to_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "air.csv").write_text("time_s,ambient_c\n0,25\n")
+    path = write_scenario(tmp_path)
+    path.write_text(path.read_text().replace("network =", "trace = { file = 'air.csv' }\n#"))
+    line = refused(capsys, path, "--policy", "static-fast")
+    assert "a remote variant needs a network, and the trace has neither rtt_ms nor up_mbps" in line
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -267,6 +275,14 @@ def test_a_setting_that_makes_no_sense_is_one_line(
     setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(capsys, write_scenario(tmp_path), "--policy", "static-fast", "--set", setting)
+
+
+def test_places_that_cannot_be_written_are_told_before_anything_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    assert "none: no such folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path / "none" / "x.html")
+    assert "cannot be written" in refused(capsys, path, "--policy", "static", "--log", path, status=1)
 
 
 def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

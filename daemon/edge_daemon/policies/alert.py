@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, TaskSeen, Verdict, Why
-from edge_daemon.policies.ladder import Latch, airtime_ms, decoded, reply_ms, rungs, servers
+from edge_daemon.policies.ladder import Latch, airtime_ms, decoded, reply_ms, rungs, sane, servers
 from edge_sdk.preference import Mode
 
 # The paper's filter of the slow-down: K(0), R, Q(0), mu(0), sigma(0)^2 and the forgetting of the process noise. Less
@@ -143,26 +143,28 @@ class Alert:
     def _idle(self, state: AlertState, second: Second) -> AlertState:
         """The filter of the idle power, from what the board drew beyond what inference explains."""
         promised_w = self._setting.board.idle_w
-        if second.power_w is None or not second.power_w > 0 or promised_w <= 0:
+        power_w = sane(second.power_w)
+        if power_w is None or promised_w <= 0:
             return state
         explained_j = state.told_j + sum(self._explained_j(index, seen) for index, seen in enumerate(second.tasks))
-        ratio = max(second.power_w - explained_j * self._clocked(second), 0.0) / promised_w
+        ratio = max(power_w - explained_j * self._clocked(second), 0.0) / promised_w
         prior = state.idle_variance + _IDLE_DRIFT
         gain = prior / (prior + _IDLE_NOISE)
         return replace(state, idle=state.idle + gain * (ratio - state.idle), idle_variance=(1 - gain) * prior)
 
     def _explained_j(self, index: int, seen: TaskSeen) -> float:
         action = self._here[index].get(self._computes[index].get(seen.action, ""))
-        return 0.0 if action is None else action.power_w * sum(seen.latencies_ms) / 1000
+        return 0.0 if action is None else action.power_w * sum(sane(ms) or 0.0 for ms in seen.latencies_ms) / 1000
 
     def _budget_w(self, state: AlertState, second: Second) -> float:
         """What may be drawn above idle from now on, on average."""
         setting, idle_w = self._setting, state.idle * self._setting.board.idle_w
         budget_w = math.inf if setting.max_power_w is None else setting.max_power_w - idle_w
-        if setting.until_s is not None and second.battery_j is not None and not second.charging:
+        left_j = sane(second.battery_j)
+        if setting.until_s is not None and left_j is not None and not second.charging:
             left_s = setting.until_s - second.now_s
             if left_s > 0:
-                budget_w = min(budget_w, second.battery_j / left_s - idle_w)
+                budget_w = min(budget_w, left_j / left_s - idle_w)
         return budget_w
 
     def _decide(self, state: AlertState, second: Second, index: int, budget_w: float) -> Verdict:

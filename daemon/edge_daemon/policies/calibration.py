@@ -2,7 +2,7 @@
 
 In logarithms, a latency is what the variant was promised to take, plus a factor of the variant's own (`bias`), plus
 what slows everything just now (`slow`, shared by all variants of all tasks, as in ALERT, USENIX ATC'20), plus noise.
-One slow inference may be a spike or the begin of contention: it is only suspected, and how often such a suspicion turned out
+One slow inference may be a spike or the begin of contention: it is only suspected, and how often that turned out
 true is learned, too. A second one settles it. A fast one settles the opposite at once, since nothing computes faster
 than it can.
 """

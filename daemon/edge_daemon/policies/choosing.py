@@ -190,8 +190,21 @@ class Chooser:
                 ("rate", task.rate),
             )
         return Verdict(
-            task=number, action=table.ids[at], why=Why(code=code, runner_up=runner_up, margin=margin, numbers=numbers)
+            task=number,
+            action=table.ids[at],
+            why=Why(code=code, runner_up=runner_up, margin=margin, numbers=numbers),
+            most_per_s=self._advised(state, table, task, watts[at]),
         )
+
+    def _advised(self, state: State, table: Table, task: TaskState, watts: float) -> float | None:
+        """How many requests a second would fit, where what is chosen as the best does not."""
+        busy = task.rate * table.median_ms(task, state.known, state.clock) / 1000
+        if watts <= state.cap_w + self._tuning.urgent_w and busy <= 1:
+            return None
+        share = min(
+            1.0, max(state.cap_w, 0.0) / watts if watts > 0 else 1.0, self._tuning.overload / busy if busy else 1.0
+        )
+        return share * task.rate if share < 1 else None
 
     def probe(self, state: State, event: Second, verdicts: tuple[Verdict, ...]) -> tuple[State, tuple[Verdict, ...]]:
         """The same, with what is to be tried in idle time, if this is a time for it."""

@@ -64,6 +64,11 @@ def airtime_ms(action: Action, up_mbps: float) -> float:
     return action.payload_kb * 8 / up_mbps
 
 
+def sane(value: float | None, least: float = 0.0) -> float | None:
+    """What a sensor said, or None where that is no number, infinite, or less than can be."""
+    return value if value is not None and least <= value < math.inf else None
+
+
 def decoded(payload: bytes) -> dict[str, Any]:
     """What a dump held: an object of JSON, or an empty one."""
     try:

@@ -25,6 +25,8 @@ _RATE_GAIN: Final = 0.2
 _RATE_FLOOR: Final = 0.5
 _PROBE_GAIN: Final = 0.6
 _PROBE_LEAST: Final = 0.05
+_MOST_W: Final = 10_000.0  # what a sensor says beyond these is no reading
+_MOST_C: Final = 250.0
 _COOLED_C: Final = 3.0  # off what was kept over a restart: then nothing is known of the board any more
 _EACH: Final = 8  # latencies of a second that are looked at; of more, as many quantiles, not in their order
 _MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
@@ -48,11 +50,12 @@ class Learner:
         rate, spread, least = task.rate, task.rate_spread, task.least_rate
         if not began:
             off = seen.requests - rate
-            if abs(off) > _RATE_JUMP * spread + _RATE_FLOOR:
+            if least == _NONE or abs(off) > _RATE_JUMP * spread + _RATE_FLOOR:
                 rate = float(seen.requests)
             else:
                 rate += _RATE_GAIN * off
-            spread += _RATE_GAIN * (min(abs(off), 2 * spread + 1) - spread)
+            if least < _NONE:
+                spread += _RATE_GAIN * (min(abs(off), 2 * spread + 1) - spread)
             least = min(least, max(rate, 1.0))
         link = task.link
         if link is not None:
@@ -86,14 +89,14 @@ class Learner:
             own, count = bias[at], counts[at]
             latencies, each = _telling(seen.latencies_ms)
             for latency_ms in latencies:
-                if latency_ms > 0:
+                if 0 < latency_ms < _NONE:
                     surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
                     known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, each)
                     count += 1
             if count != counts[at]:
                 bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
         probed = seen.probed
-        if probed is not None and probed.latency_ms > 0 and probed.action in table.index:
+        if probed is not None and 0 < probed.latency_ms < _NONE and probed.action in table.index:
             at = table.index[probed.action]
             surprise = math.log(probed.latency_ms) + log_clock - table.promised[at] - bias[at] - known.slow
             own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * min(max(surprise, -1.5), 1.5)
@@ -107,8 +110,8 @@ class Learner:
         tuning, idle_w = self._tuning, self._setting.board.idle_w
         watts = sum(task.watts for task in state.tasks)
         base_w, scale = state.base_w, state.power_scale
-        power_w = event.power_w if event.power_w is not None and 0 <= event.power_w < _NONE else None
-        temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) < _NONE else None
+        power_w = event.power_w if event.power_w is not None and 0 <= event.power_w <= _MOST_W else None
+        temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) <= _MOST_C else None
         if state.heat is None or (
             state.now_s == _NEVER and temp_c is not None and abs(temp_c - state.heat[0]) > _COOLED_C
         ):
@@ -141,7 +144,9 @@ class Learner:
     def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
         """The price of a joule, a second later."""
         setting, tuning = self._setting, self._tuning
-        if setting.until_s is None or setting.battery_j is None or event.battery_j is None:
+        if setting.until_s is None or setting.battery_j is None:
+            return state.price
+        if event.battery_j is None or not 0 <= event.battery_j < _NONE:
             return state.price
         left_s = setting.until_s - event.now_s
         if left_s <= 1 or event.charging:

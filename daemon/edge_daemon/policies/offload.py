@@ -17,6 +17,7 @@ from edge_daemon.policies.tuning import Tuning
 BINS = 6  # five fifths of the limit, and what could not be in time
 _SQRT2 = math.sqrt(2.0)
 _NEVER = math.inf
+LONGEST_S = 86_400.0
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -24,7 +25,7 @@ class Link(msgspec.Struct, frozen=True):
 
     Attributes:
         last, before: Bins of the last two looks; -1 before the first.
-        sending_s: What one request takes to send; infinite without a network.
+        sending_s: What one request takes to send; `LONGEST_S` without a network.
         chances, weights: Of each pair of bins, `last + BINS * before`.
     """
 
@@ -39,6 +40,7 @@ class Link(msgspec.Struct, frozen=True):
         return (
             -1 <= self.last < BINS
             and -1 <= self.before < BINS
+            and 0 <= self.sending_s <= LONGEST_S
             and len(self.chances) == len(self.weights) == BINS * BINS
             and all(0 <= chance <= 1 for chance in self.chances)
             and all(0 <= weight < math.inf for weight in self.weights)
@@ -51,14 +53,14 @@ class Link(msgspec.Struct, frozen=True):
 
 def first(tuning: Tuning) -> Link:
     """What is believed before anything was seen."""
-    return Link(-1, -1, _NEVER, tuning.link_prior * BINS, (tuning.link_weight,) * (BINS * BINS))
+    return Link(-1, -1, LONGEST_S, tuning.link_prior * BINS, (tuning.link_weight,) * (BINS * BINS))
 
 
 def looked(  # noqa: PLR0917 - by position, called each second
     tuning: Tuning, link: Link, action: Action, limit_ms: float, rtt_ms: float | None, up_mbps: float | None
 ) -> Link:
     """After another look at the network."""
-    if rtt_ms is None or up_mbps is None or not (rtt_ms < _NEVER and up_mbps > 0):
+    if rtt_ms is None or up_mbps is None or not (0 <= rtt_ms < _NEVER and 0 < up_mbps < _NEVER):
         predicted, sending_ms = _NEVER, _NEVER
     else:
         sending_ms = action.payload_kb * 8 / up_mbps
@@ -78,4 +80,4 @@ def looked(  # noqa: PLR0917 - by position, called each second
         chances = (*chances[:at], chance, *chances[at + 1 :])
         weights = (*weights[:at], weight, *weights[at + 1 :])
     before = now if link.last < 0 else link.last
-    return Link(now, before, sending_ms / 1000, chances, weights)
+    return Link(now, before, min(sending_ms / 1000, LONGEST_S), chances, weights)

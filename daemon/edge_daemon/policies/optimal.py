@@ -83,7 +83,7 @@ class Optimal:
             kept = msgspec.json.decode(payload, type=Kept)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return state
-        return kept.into(state, self._names())
+        return kept.into(state, self._names()) if kept.is_sound() else state
 
     def _second(self, state: State, event: Second) -> tuple[State, tuple[Verdict, ...]]:
         learner, chooser = self._learner, self._chooser
@@ -159,7 +159,7 @@ class Optimal:
             bias=(0.0,) * count,
             seen=(0,) * count,
             rate=1.0,
-            rate_spread=1.0,
+            rate_spread=0.3,
             least_rate=_NONE,
             watts=0.0,
             failing=False,

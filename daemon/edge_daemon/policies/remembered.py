@@ -13,6 +13,11 @@ from edge_daemon.policies.offload import Link
 from edge_daemon.policies.price import Price
 
 _NEVER: Final = -math.inf
+_MOST_LOG: Final = 10.0
+_MOST_COUNT: Final = 1e15
+_LEAST_SPREAD: Final = 0.01
+_MOST_C: Final = 1000.0
+_MOST_W: Final = 1e6
 
 
 class TaskState(msgspec.Struct, frozen=True):
@@ -103,6 +108,18 @@ class KeptTask(msgspec.Struct, frozen=True):
     watts: float
     link: Link | None
 
+    def is_sound(self) -> bool:
+        """As of `Kept`."""
+        ages = (0.0 if age is None else age for age in (self.changed_s, self.toggled_s, *self.left.values()))
+        return (
+            all(0 <= age < math.inf for age in ages)
+            and all(abs(value) <= _MOST_LOG for value in self.bias.values())
+            and all(0 <= value < _MOST_COUNT for value in self.seen.values())
+            and 0 <= self.rate < _MOST_COUNT
+            and 0 <= self.rate_spread < _MOST_COUNT
+            and 0 <= self.watts <= _MOST_W
+        )
+
 
 class Kept(msgspec.Struct, frozen=True):
     """What outlives a setting: by names instead of indexes, with ages instead of times."""
@@ -114,6 +131,23 @@ class Kept(msgspec.Struct, frozen=True):
     mean_w: float
     power_scale: float
     price: float
+
+    def is_sound(self) -> bool:
+        """No number is out of bounds: it may come from a damaged disk."""
+        known = self.known
+        return (
+            abs(known.slow) <= _MOST_LOG
+            and 0 <= known.suspect <= _MOST_LOG
+            and 0 <= known.confirmed <= known.suspects < _MOST_COUNT
+            and known.suspects > 0
+            and _LEAST_SPREAD <= known.spread <= 1
+            and 0 <= known.tail_rate <= 1
+            and 0 <= known.tail_size <= _MOST_LOG
+            and 0 <= known.hazard <= 1
+            and (self.heat is None or all(abs(value) <= _MOST_C for value in self.heat))
+            and all(0 <= value <= _MOST_W for value in (self.base_w, self.mean_w, self.power_scale, self.price))
+            and all(task.is_sound() for task in self.tasks.values())
+        )
 
     @staticmethod
     def of(state: State, names: Names) -> Kept:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Task, Verdict, Why
-from edge_daemon.policies.ladder import Latch, reply_ms, rungs, servers
+from edge_daemon.policies.ladder import Latch, reply_ms, rungs, sane, servers
 
 DWELL_S: Final = 10.0
 _CRITICAL_BELOW_C, _WARM_BELOW_C, _COOL_BELOW_C = 2.0, 7.0, 12.0  # the limit
@@ -98,15 +98,17 @@ class Rules:
 
     def _noted(self, seats: tuple[Seat, ...], reply: Replied) -> tuple[Seat, ...]:
         seat = seats[reply.task]
-        if reply.action != seat.action:
+        newest_ms = sane(reply.latency_ms + reply.waited_ms)
+        if reply.action != seat.action or newest_ms is None:
             return seats
-        took_ms = _smoothed(seat.mean_ms, reply.latency_ms + reply.waited_ms)
+        took_ms = _smoothed(seat.mean_ms, newest_ms)
         return (*seats[: reply.task], replace(seat, mean_ms=took_ms), *seats[reply.task + 1 :])
 
     def _feel(self, felt: Felt, second: Second) -> Felt:
         used = None
-        if self._setting.battery_j and second.battery_j is not None:
-            used = 0.0 if second.charging else 1 - second.battery_j / self._setting.battery_j
+        left_j = sane(second.battery_j)
+        if self._setting.battery_j and left_j is not None:
+            used = 0.0 if second.charging else 1 - left_j / self._setting.battery_j
         return Felt(
             critical=self._critical.after(second.temp_c, is_on=felt.critical),
             warm=self._warm.after(second.temp_c, is_on=felt.warm),
@@ -117,8 +119,9 @@ class Rules:
     def _seat(self, index: int, seat: Seat, second: Second, felt: Felt) -> tuple[Seat, Verdict]:
         task, ladder, seen = self._setting.tasks[index], self._ladders[index], second.tasks[index]
         mean_ms = seat.mean_ms
-        if seen.latencies_ms and seen.action == ladder[seat.rung].id:
-            mean_ms = _smoothed(mean_ms, sum(seen.latencies_ms) / len(seen.latencies_ms))
+        heard_ms = [ms for ms in seen.latencies_ms if sane(ms) is not None]
+        if heard_ms and seen.action == ladder[seat.rung].id:
+            mean_ms = _smoothed(mean_ms, sum(heard_ms) / len(heard_ms))
         may = second.now_s - seat.since_s >= DWELL_S
         rung, code = seat.rung, "holds"
         if may and mean_ms is not None and seat.action == ladder[rung].id:
@@ -152,7 +155,7 @@ class Rules:
             return 0, "thermal"
         if felt.empty:
             return 0, "battery"
-        over = self._setting.max_power_w is not None and (second.power_w or 0.0) > self._setting.max_power_w
+        over = self._setting.max_power_w is not None and (sane(second.power_w) or 0.0) > self._setting.max_power_w
         for is_on, code in ((felt.warm, "thermal"), (felt.low, "battery"), (over, "power")):
             if is_on:
                 return middle, code

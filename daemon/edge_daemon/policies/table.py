@@ -80,13 +80,10 @@ class Table:
         self._low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
         self._has_low = any(self._low)
 
-    def chance(self, at: int, known: Calibration, bias: float, log_clock: float) -> float:
-        """That an answer computed here is in time, waiting aside."""
-        room = self.limit - (self.promised[at] + bias + known.slow - log_clock)
-        erf, tail = math.erf, known.tail_rate
-        usual = 0.5 + 0.5 * erf(room / known.spread / _SQRT2)
-        spike = 0.5 + 0.5 * erf((room - known.tail_size) / self._tuning.tail_spread / _SQRT2)
-        return usual + tail * (spike - usual)
+    def median_ms(self, state: TaskState, known: Calibration, clock: float) -> float:
+        """What an inference of the action in force is expected to take; 0 of one that asks a server."""
+        at = state.action
+        return 0.0 if self.is_remote[at] else math.exp(self.promised[at] + state.bias[at] + known.slow) / clock
 
     def weigh(  # noqa: C901 - the loop that costs time: calls in it would double that
         self, state: TaskState, known: Calibration, log_clock: float, full_w: float

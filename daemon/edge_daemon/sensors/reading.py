@@ -10,6 +10,13 @@ from typing import Literal, Protocol
 
 from edge_sdk.mqtt import Throttle
 
+_ORDER = {throttle: rank for rank, throttle in enumerate(Throttle)}
+
+
+def worst(*signals: Throttle) -> Throttle:
+    """The worst of some signals."""
+    return max(signals, key=_ORDER.__getitem__, default=Throttle.NONE)
+
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:

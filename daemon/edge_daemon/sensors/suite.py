@@ -18,6 +18,7 @@ from edge_daemon.sensors.busy import Busy
 from edge_daemon.sensors.clock import CpuClock
 from edge_daemon.sensors.desk import Desk
 from edge_daemon.sensors.files import Files
+from edge_daemon.sensors.firmware import Runner, vcgencmd
 from edge_daemon.sensors.i2c import I2cGauge
 from edge_daemon.sensors.load import CpuLoad, MainMemory
 from edge_daemon.sensors.metered import MeteredNetwork
@@ -29,7 +30,7 @@ from edge_daemon.sensors.stuck import Pace
 from edge_daemon.sensors.survey import Fed, Sensed, conditions, survey
 from edge_daemon.sensors.tcpinfo import TcpInfo
 from edge_daemon.sensors.temperature import Temperature
-from edge_daemon.sensors.throttle import Runner, Throttling, vcgencmd
+from edge_daemon.sensors.throttle import Throttling
 from edge_sdk.mqtt import Conditions
 from edge_sdk.profile import Profile
 
@@ -117,7 +118,7 @@ class SensorSuite:
         clock: Monotonic.
         owned: What only the board's owner knows.
         round_trip: Fed by the uplink, as `throughput`.
-        busy: Fed with the time that apps' calls take on accelerators.
+        busy: Told the time that apps' calls take on accelerators.
         firmware: Asks a Raspberry Pi's firmware; found by itself below "/".
         sensors: The registry.
     """
@@ -181,6 +182,6 @@ class SensorSuite:
             trips=self.round_trip.read(),
             up=self.throughput.read("up"),
             down=self.throughput.read("down"),
-            edge_tpu=self.busy.read("edgetpu"),
+            busy={kind: self.busy.read(kind) for kind in ("gpu", "npu", "edgetpu")},
         )
         return survey(answers, fed, self._profile)

@@ -60,7 +60,7 @@ class Fed:
     trips: Trips | Unavailable
     up: float | Unavailable
     down: float | Unavailable
-    edge_tpu: Load | Unavailable
+    busy: Mapping[str, Load | Unavailable]
 
 
 def survey(answers: Mapping[str, Reading], fed: Fed, profile: Profile | None) -> tuple[Sensed, ...]:
@@ -98,9 +98,10 @@ def _all(answers: Mapping[str, Reading], fed: Fed, profile: Profile | None) -> I
     memory = answers.get("memory", _ABSENT)
     mb = memory.available_mb if isinstance(memory, Memory) else None
     yield _sensed("memory_available_mb", mb, memory, unit="MB")
-    yield _load("gpu_pct", answers.get("gpu", _ABSENT))
-    yield _load("npu_pct", answers.get("npu", _ABSENT))
-    yield _load("edgetpu_pct", fed.edge_tpu)
+    for kind in ("gpu", "npu", "edgetpu"):  # what a driver counts wins, for it counts everybody's work
+        counted, by_apps = answers.get(kind, _ABSENT), fed.busy.get(kind, _ABSENT)
+        nobody = kind == "edgetpu" or isinstance(by_apps, Load)
+        yield _load(f"{kind}_pct", by_apps if nobody and not isinstance(counted, Load) else counted)
     yield from _network(fed)
     metered = answers.get("metered", _ABSENT)
     yield _sensed("metered", metered.metered if isinstance(metered, Metered) else None, metered)
@@ -113,7 +114,7 @@ def _heat(heat: Reading, profile: Profile | None) -> Iterator[Sensed]:
         None if found is None else found.temp_c,
         heat,
         unit="C",
-        remark="" if found is None else found.where,
+        remark="" if found is None else _place(found),
     )
     for place, why in () if found is None else found.stuck:  # the others go on, but somebody should know
         yield Sensed(field=place, value=None, reason=why)
@@ -126,6 +127,13 @@ def _heat(heat: Reading, profile: Profile | None) -> Iterator[Sensed]:
         yield _sensed("temp_limit_c", None, none)
     else:
         yield Sensed(field="temp_limit_c", value=found.passive_c, source="the lowest passive trip point", unit="C")
+
+
+def _place(heat: Heat) -> str:
+    """Where it is, and how far the kernel is from acting."""
+    passive = [] if heat.passive_c is None else [f"passive cooling from {heat.passive_c:.0f} C"]
+    critical = [] if heat.to_critical_c is None else [f"{heat.to_critical_c:.0f} degrees below shutdown"]
+    return "; ".join([heat.where, *passive, *critical])
 
 
 def _throttle(signals: Reading, heat: Reading) -> Sensed:

@@ -6,6 +6,7 @@
 | frequency capped, throttled | `thermal` |
 | soft temperature limit | `soft` |
 | under-voltage alarm (`rpi_volt`), current alarm (INA2xx) | `power` |
+| a counter of over-current events (`soctherm_oc` of an Orin) has gone up | `power` |
 | a cooling device on a processor or GPU clock is active | `thermal` |
 | an Edge TPU on PCIe is at its first trip point | `thermal` |
 | a passive trip point is reached, or nearly | `thermal`, `soft` |
@@ -18,21 +19,12 @@ The file `get_throttled` below `soc:firmware` is not read: it is deprecated, and
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
 
 from edge_daemon.sensors.files import Files
-from edge_daemon.sensors.reading import Heat, Signals, Unavailable
+from edge_daemon.sensors.firmware import Firmware, Runner
+from edge_daemon.sensors.reading import Heat, Signals, Unavailable, worst
 from edge_sdk.mqtt import Throttle
-
-T = TypeVar("T")
-Runner = Callable[[str], str | Unavailable]
-ASK_BITS = "get_throttled"
-ASK_CLOCK = "measure_clock arm"
 
 _CHIPS = "sys/class/hwmon"
 _I2C = "sys/bus/i2c/devices"
@@ -42,21 +34,9 @@ _APEX = "sys/class/apex"
 _CLOCKS = ("thermal-cpufreq", "cpufreq", "Processor", "thermal-devfreq", "devfreq")
 _UNDER_VOLTAGE = re.compile(r"\Ain\d{1,2}_lcrit_alarm\Z")
 _OVER_CURRENT = re.compile(r"\Acurr\d{1,2}(_crit)?_alarm\Z")
+_EVENTS = re.compile(r"\Aoc\d_event_cnt\Z")
 _CPU = re.compile(r"\Acpu\d{1,4}\Z")
-_BITS = re.compile(r"\Athrottled=0x([0-9a-fA-F]{1,8})\Z")
-_HERTZ = re.compile(r"\Afrequency\(\d{1,3}\)=(\d{1,12})\Z", re.ASCII)
 _RESCAN_READS = 30
-_FIRMWARE_READS = 5  # a process each time: about 10 ms of CPU on a Pi Zero
-_FIRMWARE_REST_READS = 60  # after it failed
-_FIRMWARE_DEADLINE_S = 1.0
-
-# Bits of `vcgencmd get_throttled` (raspberrypi/documentation, os.adoc).
-_FIRMWARE = (
-    (1 << 0, Throttle.POWER),
-    (1 << 1 | 1 << 2, Throttle.THERMAL),
-    (1 << 3, Throttle.SOFT),
-)
-_ORDER = {throttle: rank for rank, throttle in enumerate(Throttle)}
 
 # So near to a passive trip point counts as soft already: sensors are read once a second, and a bare board heats by
 # half a degree in that time.
@@ -64,11 +44,6 @@ _PASSIVE_MARGIN_C = 2.0
 _CRITICAL_MARGIN_C = 5.0
 # The lowest published temperature at which a board throttles (Raspberry Pi 3B+: soft limit 60 degrees).
 _WARM_C = 60.0
-
-
-def worst(*signals: Throttle) -> Throttle:
-    """The worst of some signals."""
-    return max(signals, key=_ORDER.__getitem__, default=Throttle.NONE)
 
 
 def fold(signals: Signals | None, heat: Heat | None) -> Throttle:
@@ -92,46 +67,6 @@ def fold(signals: Signals | None, heat: Heat | None) -> Throttle:
     return worst(*found)
 
 
-def vcgencmd() -> Runner | None:
-    """Asks a Raspberry Pi's firmware, where the program is there; it takes group `video`."""
-    places = (Path(folder, "vcgencmd") for folder in os.get_exec_path())
-    program = next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
-    if program is None:
-        return None
-
-    def run(question: str) -> str | Unavailable:
-        try:
-            done = subprocess.run(
-                [program, *question.split()],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_FIRMWARE_DEADLINE_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as cause:
-            return Unavailable(f"vcgencmd: {cause}")
-        return done.stdout[:100].decode("ascii", "replace").strip()
-
-    return run
-
-
-def firmware_signal(text: str) -> Throttle | Unavailable:
-    """What `throttled=0x50005` says of now."""
-    match = _BITS.match(text)
-    if match is None:
-        return Unavailable(f"vcgencmd: {text[:40]!r} is no answer to get_throttled")
-    bits = int(match[1], 16)
-    return worst(*(signal for mask, signal in _FIRMWARE if bits & mask))
-
-
-def firmware_clock_hz(text: str) -> float | Unavailable:
-    """What `frequency(48)=600000000` says: the true clock, where the kernel only knows what it asked for."""
-    match = _HERTZ.match(text)
-    if match is None or not int(match[1]):
-        return Unavailable(f"vcgencmd: {text[:40]!r} is no answer to {ASK_CLOCK}")
-    return float(match[1])
-
-
 class Throttling:
     """Alarms, cooling devices, frequency limits and firmware bits.
 
@@ -144,11 +79,10 @@ class Throttling:
 
     def __init__(self, files: Files, firmware: Runner | None = None) -> None:
         self._files = files
-        self._firmware = firmware
-        self._firmware_rest = 0
-        self._firmware_said: Throttle | None = None
-        self._clock_hz: float | None = None
+        self._firmware = None if firmware is None else Firmware(firmware)
         self._alarms: tuple[str, ...] = ()
+        self._events: tuple[str, ...] = ()
+        self._counted: dict[str, float] = {}
         self._cooling: tuple[str, ...] = ()
         self._clocks: tuple[str, ...] = ()
         self._highest: dict[str, float] = {}
@@ -160,19 +94,24 @@ class Throttling:
         if self._reads_left < 0:
             self._scan()
             self._reads_left = _RESCAN_READS
-        found = [*self._ring(), *self._cool(), *self._edge_tpus()]
-        firmware = self._ask_firmware()
+        found = [*self._ring(), *self._count(), *self._cool(), *self._edge_tpus()]
+        firmware = None if self._firmware is None else self._firmware.read()
         if firmware is not None:
             found.append(firmware)
         capped, fell, known = self._limits()
         if not found and not known:
             return Unavailable("no alarm, cooling device, frequency limit or firmware to ask")
-        told = {"the firmware": firmware, "alarms": self._alarms, "cooling devices": self._cooling, "limits": known}
+        told = {
+            "the firmware": firmware,
+            "alarms": self._alarms or self._events,
+            "cooling devices": self._cooling,
+            "limits": known,
+        }
         return Signals(
             worst=worst(*found),
             capped=capped,
             fell=fell,
-            clock_hz=self._clock_hz,
+            clock_hz=None if self._firmware is None else self._firmware.clock_hz,
             source=", ".join(name for name, is_there in told.items() if is_there) or "the Edge TPU's trip point",
         )
 
@@ -182,6 +121,10 @@ class Throttling:
             for name in self._files.names(f"{_I2C}/{device}/hwmon"):
                 chips.setdefault(name, f"{_I2C}/{device}/hwmon/{name}")
         self._alarms = tuple(path for chip in chips.values() for path in self._alarm_paths(chip))
+        counting = [chip for chip in chips.values() if self._files.text(f"{chip}/name") == "soctherm_oc"]
+        self._events = tuple(
+            f"{chip}/{name}" for chip in counting for name in self._files.names(chip) if _EVENTS.match(name)
+        )
         self._cooling = tuple(
             f"{_COOLING}/{name}"
             for name in self._files.names(_COOLING)
@@ -210,6 +153,16 @@ class Throttling:
         if any(isinstance(value, Unavailable) for value in values):
             self._reads_left = 0  # renumbered or gone
         return [Throttle.POWER if value else Throttle.NONE for value in values if isinstance(value, float)]
+
+    def _count(self) -> list[Throttle]:
+        """Events since the last reading: under-voltage and over-current, counted by the module since it was booted."""
+        now = {path: self._files.number(path, low=0) for path in self._events}
+        known = {path: count for path, count in now.items() if isinstance(count, float)}
+        found = [
+            Throttle.POWER if count > self._counted.get(path, count) else Throttle.NONE for path, count in known.items()
+        ]
+        self._counted = known
+        return found
 
     def _cool(self) -> list[Throttle]:
         found = []
@@ -244,19 +197,3 @@ class Throttling:
                 capped = capped or limit < best
                 fell = fell or limit < min(highest, best)
         return capped, fell, known
-
-    def _ask_firmware(self) -> Throttle | None:
-        if self._firmware is None:
-            return None
-        self._firmware_rest -= 1
-        if self._firmware_rest < 0:
-            self._firmware_said = _answer(self._firmware(ASK_BITS), firmware_signal)
-            held_down = self._firmware_said not in {None, Throttle.NONE}
-            self._clock_hz = _answer(self._firmware(ASK_CLOCK), firmware_clock_hz) if held_down else None
-            self._firmware_rest = (_FIRMWARE_REST_READS if self._firmware_said is None else _FIRMWARE_READS) - 1
-        return self._firmware_said
-
-
-def _answer(text: str | Unavailable, parse: Callable[[str], T | Unavailable]) -> T | None:
-    said = text if isinstance(text, Unavailable) else parse(text)
-    return None if isinstance(said, Unavailable) else said

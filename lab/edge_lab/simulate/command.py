@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edge_daemon.policies import registry
+from edge_lab.errors import ScenarioError
 from edge_lab.simulate import crew, logs, overrides, plot, profiled, scenario, score, table, trace
 from edge_lab.simulate.trial import Job, Played
 from edge_sdk import atomic
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         registry.find(name)  # what is unknown or broken is told before anything is played
     staged = [_staged(Path(path), args, policies) for path in args.scenarios]
     _refuse_same_names(staged)
+    if args.plot is not None and not args.plot.parent.is_dir():
+        raise UsageError("no such folder", where=str(args.plot.parent), hint="make it, or name another with --plot")
     if args.log is not None:
         with atomic.storage_errors(args.log):
             args.log.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,7 @@ def _staged(path: Path, args: argparse.Namespace, policies: tuple[str, ...]) -> 
     played = None
     if read.trace is not None:
         played = str((path.parent / read.trace.file).absolute())
-        trace.read(Path(played))  # what is wrong with it is told before anything is played
+        _check_trace(read, Path(played))  # what is wrong with it is told before anything is played
     made = profiled.whole(read, path.parent)
     first = read.seed if args.seed is None else args.seed
     jobs = tuple(
@@ -95,6 +98,17 @@ def _staged(path: Path, args: argparse.Namespace, policies: tuple[str, ...]) -> 
         for seed in range(first, first + args.seeds)
     )
     return Staged(scenario=made.scenario, jobs=jobs, notes=made.notes)
+
+
+def _check_trace(read: scenario.Scenario, path: Path) -> None:
+    recorded = trace.read(path)
+    asks = any(variant.remote for variant in read.variant)
+    if asks and read.network is None and not {"rtt_ms", "up_mbps"} & recorded.columns.keys():
+        raise ScenarioError(
+            "a remote variant needs a network, and the trace has neither rtt_ms nor up_mbps",
+            where=str(path),
+            hint="give the scenario a network = { }, or drop the remote variant",
+        )
 
 
 def _refuse_same_names(staged: Sequence[Staged]) -> None:

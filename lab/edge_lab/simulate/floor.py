@@ -11,13 +11,15 @@ the rest of the energy lasts if what comes is as expected, and it decides again 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_daemon.policies.contract import Event, Replied, Second, Verdict, Why
+from edge_daemon.policies.contract import Action, Event, Replied, Second, Setting, Verdict, Why
 from edge_lab.simulate.floor_chain import contention_of, link_of, local_of, rates_of
+from edge_lab.simulate.floor_reply import AHEAD, Ahead, Costs
 from edge_lab.simulate.floor_value import HeatValue, Moves
 from edge_lab.simulate.oracle_heat import modes_of
 from edge_lab.simulate.play import Run, play
@@ -26,9 +28,12 @@ from edge_lab.simulate.world import SPIKE, SUBSTEPS, Floats, World
 _TIE: Final = 0.2
 _WARM_UP: Final = 500  # sweeps before the first second
 _ENDING_S: Final = 300  # before the end of the run, from when on the end counts
-_RESERVE: Final = 0.01  # of the battery, falling with the root of the time left
+_RESERVE: Final = 0.001  # of the battery, less in the last five minutes
 _REPRICE_S: Final = 5
 _OVER: Final = 400.0
+_SURE: Final = 0.95  # of the belief in what was so before
+# Gaussian quadrature of what may come: deviations and their weights.
+_NODES: Final = ((-2.0, 0.054), (-1.0, 0.244), (0.0, 0.404), (1.0, 0.244), (2.0, 0.054))
 _NEAR_C: Final = 0.05  # below the limit
 
 
@@ -58,7 +63,19 @@ class Floor:
         self._even = self._modes.gain.sum(axis=0) / SUBSTEPS
         self._networks = len(self._links[0].move) if self._links else 1
         self._moves = self._chain()
-        idle_c = world.setting.board.idle_w * self._even
+        chain = self._moves.chain
+        self._share = np.linalg.matrix_power(chain, 1 << 20)[0]
+        self._fundamental = np.linalg.inv(np.eye(len(chain)) - chain + self._share)
+        # What staying alive is worth per joule.
+        alive = self._share @ self._moves.quality.max(axis=1)
+        self._dearest = float(alive / (world.setting.board.idle_w + self._share @ self._moves.joules.min(axis=1)))
+        self._reply = Ahead(
+            world,
+            np.array([world.truth.latency_ms[action.id] for action in local]),
+            np.array([world.truth.power_w[action.id] for action in local]),
+            np.array([action.quality for action in local]),
+        )
+        idle_c = (world.setting.board.idle_w * self._even)
         self._idle_c = lambda ambient_c: (idle_c + ambient_c * self._modes.air_c) / (1 - self._modes.keep)
         room_c = self._modes.limit_c - float(self._idle_c(world.scenario.ambient.start_c).sum())
         contexts = len(self._moves.chain)
@@ -117,7 +134,16 @@ class Floor:
         if second % _REPRICE_S == 0:
             self._price = self._reprice(second)
         self._sweep(second)
-        return self._decide(1.0, self._at_c - self._balance_c)
+        above_c = self._at_c - self._balance_c
+        self._base = self._decide(1.0, above_c)
+        variants, context = np.arange(len(self._local)), self._context_number()
+        here = self._value.at(self._ahead, context, variants, np.tile(above_c, (len(variants), 1)))
+        warmer = self._value.at(self._ahead, context, variants[:1], above_c[None] + 2 * self._even)
+        joule = self._price + max(0.0, float(here[0] - warmer[0])) / 2
+        self._costs = Costs(
+            joule=joule, loaded=here, load=self._price * self._moves.switch_j + _TIE + (joule - self._price) * self._moves.switch_j
+        )
+        return self._base
 
     def _sense(self, second: int) -> None:
         world = self._world
@@ -128,7 +154,7 @@ class Floor:
         gaps = [gap_s]
         if end > 1:
             gaps.append(float(world.arrive_s[end - 1] - world.arrive_s[end - 2]))
-        rate = 1 / max(max(gaps[-1], gap_s), 1e-6)
+        rate = 1 / max(gaps[-1] if gap_s <= gaps[-1] else gap_s, 1e-6)
         rates = self._rates.per_s
         place = int(np.abs(np.log((rates + 0.05) / (rate + 0.05))).argmin())
         contention = self._contention
@@ -222,11 +248,31 @@ class Floor:
         sent_s = event.now_s - event.latency_ms / 1000 - self._limit_s + 1.5 * base_ms * self._slow / 1000
         news = hedge and not self._failed and sent_s >= self._second
         self._failed = self._failed or news
+        if not hedge:
+            return self._look_ahead(event)
         if left == 0 or (self._belief[0][0] > 0.95 and not news):
             return None
         rate = float(self._rates.per_s[self._context[0]])
         part = min(left / max(rate, 1e-9), 1.0)
         return self._decide(part, self._at_c - self._balance_c, (1 - part) * self._planned_j)
+
+    def _look_ahead(self, event: Replied) -> int | None:
+        """A variant for the next request, where it waits or something has changed."""
+        arrive, now_s = self._world.arrive_s, event.now_s
+        served_s = now_s - (event.latency_ms + event.waited_ms) / 1000
+        following = int(np.searchsorted(arrive, served_s - 1e-6)) + 1
+        known = arrive[following : following + AHEAD]
+        coming = known[known <= now_s].tolist()
+        if not coming and self._belief[0][0] > _SURE and self._chosen == self._base:
+            return None
+        last_s = coming[-1] if coming else float(arrive[min(following, len(arrive)) - 1])
+        gap_s = 1 / max(float(self._rates.per_s[self._context[0]]), 1e-6)
+        while len(coming) < AHEAD:
+            last_s += gap_s
+            coming.append(max(last_s, now_s))
+        chosen = self._reply.choose(now_s, coming, self._belief, self._slow, self._loaded, self._costs)
+        self._chosen, self._loaded = chosen, chosen
+        return chosen
 
     def _left(self, now_s: float) -> int:
         """Requests that are still to come in this second, if they go on as they came."""
@@ -266,9 +312,7 @@ class Floor:
                     here_quality, here_joules = here_quality + weight * one[0], here_joules + weight * one[1]
                 for link_state in range(len(network)):
                     asked = [
-                        self._remote_worth(
-                            place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow)
-                        )
+                        self._remote_worth(place, rate, *(float(v) for v in link.of_state[:, rate, link_state]), float(slow))
                         for place, link in enumerate(self._links)
                     ]
                     quality.append([*here_quality, *(one[0] for one in asked)])
@@ -309,7 +353,7 @@ class Floor:
         left_s = until_s - second
         budgets = []
         if setting.battery_j is not None and left_s > 0:
-            reserve_j = _RESERVE * setting.battery_j * math.sqrt(left_s / until_s)
+            reserve_j = _RESERVE * setting.battery_j * math.sqrt(min(left_s / 300, 1.0))
             drained_j = float(world.battery_w[:second].sum()) + float(world.battery_w.mean()) * left_s
             budgets.append(((setting.battery_j - self._drawn_j - drained_j - reserve_j), left_s))
         if setting.max_power_w is not None:
@@ -320,25 +364,33 @@ class Floor:
         return price
 
     def _price_of(self, budget_j: float, left_s: float) -> float:
-        moves = self._moves
-        spent_s = self._occupied(left_s)
+        """The mean of the prices at which it would last, over what may come: a price is a martingale."""
+        moves, spent_s = self._moves, self._occupied(left_s)
         budget_j -= self._world.setting.board.idle_w * left_s + float(spent_s @ moves.others_w)
         rows = np.arange(len(spent_s))
 
-        def drawn(price: float) -> float:
-            chosen = (moves.quality - price * moves.joules).argmax(axis=1)
-            return float(spent_s @ moves.joules[rows, chosen])
+        def chosen(price: float) -> Floats:
+            drawn: Floats = moves.joules[rows, (moves.quality - price * moves.joules).argmax(axis=1)]
+            return drawn
 
-        if drawn(0.0) <= budget_j:
-            return 0.0
-        low, high = 0.0, 200.0
-        for _ in range(18):
-            price = (low + high) / 2
-            if drawn(price) > budget_j:
-                low = price
-            else:
-                high = price
-        return high
+        def lasting(budget: float) -> float:
+            if float(spent_s @ chosen(0.0)) <= budget:
+                return 0.0
+            low, high = 0.0, self._dearest
+            for _ in range(12):
+                price = (low + high) / 2
+                low, high = (price, high) if float(spent_s @ chosen(price)) > budget else (low, price)
+            return high
+
+        usual = chosen(lasting(budget_j)) + moves.others_w
+        spread_j = math.sqrt(max(self._variance(usual), 0.0) * left_s * left_s / (left_s + 60))
+        return sum(weight * lasting(budget_j + node * spread_j) for node, weight in _NODES)
+
+    def _variance(self, drawn_w: Floats) -> float:
+        """By how much the energy of a second adds to the variance of that of many, along the chain."""
+        share, fundamental = self._share, self._fundamental
+        off = drawn_w - share @ drawn_w
+        return float((share * off) @ (2 * fundamental @ off - off))
 
     def _occupied(self, left_s: float) -> Floats:
         """Expected seconds in each context, from now on."""

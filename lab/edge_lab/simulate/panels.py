@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_daemon.policies.contract import Why
+from edge_daemon.policies.explain import sentence
 from edge_lab.simulate.play import Run
 from edge_lab.simulate.world import Floats, World
 
@@ -64,7 +64,7 @@ def column(world: World, run: Run, shared: Scales) -> str:
     """The drawing of one run."""
     parts: list[str] = []
     panels: list[tuple[float, Callable[[_Frame], Iterator[str]]]] = [
-        (_ROW * max(len(shared.actions), 1), lambda frame: _variants(frame, run, shared.actions)),
+        (_ROW * max(len(shared.actions), 1), lambda frame: _variants(frame, world, run, shared.actions)),
         (_TALL, lambda frame: _heat(frame, world, run, shared.temp_c)),
         (_TALL, lambda frame: _energy(frame, world, run, shared.energy_wh)),
         (_TALL, lambda frame: _requests(frame, run, shared.requests)),
@@ -147,12 +147,13 @@ class _Frame:
         yield f'<text class="faint" x="{_LEFT - 6:g}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
 
 
-def _variants(frame: _Frame, run: Run, actions: Sequence[str]) -> Iterator[str]:
+def _variants(frame: _Frame, world: World, run: Run, actions: Sequence[str]) -> Iterator[str]:
     yield frame.title("what runs")
     rows = {action: frame.top + _ROW * (row + 0.5) for row, action in enumerate(actions)}
     for action, y in rows.items():
         text = action if len(action) <= _LABEL_CHARS else action[: _LABEL_CHARS - 1] + "…"
         yield f'<text class="faint" x="{_LEFT - 6:g}" y="{y + 4:.1f}" text-anchor="end">{html.escape(text)}</text>'
+    known = {action.id: action for action in world.setting.tasks[0].actions}
     end_s = float(len(run.action)) if run.dead_s is None else run.dead_s
     ends = [began for began, *_ in run.reasons[1:]] + [end_s]
     pale = ' style="opacity:.15"' if len(run.reasons) > _MANY else ""
@@ -160,7 +161,8 @@ def _variants(frame: _Frame, run: Run, actions: Sequence[str]) -> Iterator[str]:
         x, y, width = frame.x(began), rows[new], max(frame.x(until) - frame.x(began), 0.6)
         if old:
             yield f'<line class="leader" x1="{x:.1f}" x2="{x:.1f}" y1="{rows[old]:.1f}" y2="{y:.1f}"{pale}/>'
-        note = html.escape(f"{_at(began)}: {old + ' → ' if old else ''}{new}. {told(verdict.why)}")
+        why = sentence(verdict.why, world.setting, known.get(old), known[new], metered=True)
+        note = html.escape(f"{_at(began)}, {why}")
         yield (
             f'<rect class="s{actions.index(new) % 8}" style="stroke:none" x="{x:.1f}" y="{y - 4:.1f}" '
             f'width="{width:.1f}" height="8"><title>{note}</title></rect>'
@@ -226,15 +228,6 @@ def _network(frame: _Frame, values: Floats, title: str) -> Iterator[str]:
     yield frame.value(0.0, ends, "0")
     yield frame.value(ends[1], ends, f"{ends[1]:.3g}")
     yield frame.line(np.where(np.isfinite(values), values, ends[1]), ends, 0, "stroke-width:1")
-
-
-def told(why: Why) -> str:
-    """A reason in a few words."""
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in why.numbers)
-    margin = "" if why.runner_up is None else f"before {why.runner_up}"
-    if why.margin is not None:
-        margin += f" by {why.margin:.2f} points"
-    return "; ".join(part for part in (why.code, margin, numbers) if part)
 
 
 def _highest(values: Floats) -> Floats:

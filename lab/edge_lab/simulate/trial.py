@@ -6,6 +6,7 @@ A `Job` is what a process needs to play it, and `Played` what it tells; both cro
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from edge_daemon.policies import registry
 from edge_daemon.policies.contract import Board, Factory
 from edge_lab.errors import PolicyFailedError
-from edge_lab.simulate import oracle, trace
+from edge_lab.simulate import floor, oracle, trace
 from edge_lab.simulate.play import Run, play
 from edge_lab.simulate.scenario import Scenario
 from edge_lab.simulate.world import World, draw
@@ -97,6 +98,7 @@ def run(job: Job) -> Played:
         broken=_broken(oracle.feasible(world)),
         runs=tuple(_played(world, name, registry.find(name)) for name in job.policies),
         oracle=_clairvoyant(world) if job.oracle else None,
+        floor=_floor(world) if job.floor else None,
     )
 
 
@@ -119,6 +121,12 @@ def _played(world: World, name: str, factory: Factory) -> Run:
             where=f"{world.scenario.name}, seed {world.seed}",
             hint="a policy answers a second with one verdict for each task, with an action of its setting",
         ) from cause
+
+
+def _floor(world: World) -> Bound:
+    began = time.process_time()
+    run = floor.causal_floor(world)
+    return Bound(run=run, took_s=time.process_time() - began)
 
 
 @functools.lru_cache(maxsize=4)

@@ -111,6 +111,9 @@ ORIN_NANO = {
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr3_input": "288\n",
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_label": "sum of shunt voltages\n",
     "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/in7_input": "9\n",
+    "sys/class/hwmon/hwmon3/name": "soctherm_oc\n",
+    "sys/class/hwmon/hwmon3/oc1_event_cnt": "0\n",
+    "sys/class/hwmon/hwmon3/oc3_event_cnt": "37\n",  # since it was booted
     "sys/devices/platform/gpu.0/load": "300\n",
     "sys/class/devfreq/17000000.gpu/cur_freq": "612000000\n",
     "sys/class/devfreq/17000000.gpu/device/of_node/name": "gpu\0",

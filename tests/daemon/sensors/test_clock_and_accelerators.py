@@ -13,6 +13,7 @@ from edge_daemon.sensors.clock import CpuClock, met_by_work
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.load import CpuLoad
 from edge_daemon.sensors.reading import Clock, Load, Signals, Unavailable
+from edge_daemon.sensors.suite import SensorSuite
 from edge_sdk.mqtt import Throttle
 
 pytestmark = pytest.mark.device
@@ -154,13 +155,37 @@ def test_an_edge_tpu_is_as_busy_as_its_apps_calls_took() -> None:
     busy = Busy(lambda: now_s)
     assert isinstance(busy.read("edgetpu"), Unavailable)
     for nonsense in (float("nan"), -1.0, float("inf"), 1e12):
-        busy.feed("edgetpu", nonsense)
+        busy.saw("app", "edgetpu", busy_ms=nonsense)
+    busy.saw("app", "cpu", busy_ms=100.0)
     assert isinstance(busy.read("edgetpu"), Unavailable)
     for _ in range(5):
         now_s += 1
-        busy.feed("edgetpu", 30 * 8.0)  # 30 frames of 8 ms a second
+        busy.saw("app", "edgetpu:usb:0", busy_ms=30 * 8.0)  # 30 frames of 8 ms a second
     assert busy.read("edgetpu") == Load(percent=24.0)
-    now_s += 60
-    assert busy.read("edgetpu") == Load(percent=0.0)
-    busy.feed("edgetpu", 20_000)
+    busy.saw("app", "edgetpu", busy_ms=20_000)
     assert busy.read("edgetpu") == Load(percent=100.0)
+    now_s += 60
+    assert isinstance(busy.read("edgetpu"), Unavailable)
+
+
+def test_the_shares_of_time_of_several_apps_add_up() -> None:
+    now_s = 100.0
+    busy = Busy(lambda: now_s)
+    for app in ("one", "other"):
+        busy.saw(app, "teflon", busy_pct=90.0)  # of how long, nobody knows yet
+    for _ in range(10):
+        now_s += 0.5
+        busy.saw("one", "teflon", busy_pct=30.0)
+        busy.saw("other", "vx", busy_pct=40.0)
+    reading = busy.read("npu")
+    assert isinstance(reading, Load)
+    assert reading.percent == pytest.approx(70.0)
+
+
+def test_what_a_driver_counts_wins_over_what_apps_say(board: Make) -> None:
+    for name, gpu in (("orin-nano", 31.2), ("pi4", 50.0)):
+        with SensorSuite(board(name).root) as suite:
+            suite.busy.saw("app", "gpu", busy_ms=2500.0)
+            assert suite.read().gpu_pct == gpu
+        for file in board(None).root.rglob("load"):
+            file.unlink()

@@ -103,6 +103,13 @@ def test_a_raspberry_pi_with_its_profile(board: Make) -> None:
     assert conditions.missing["battery_pct"] == "no battery in sys/class/power_supply"
 
 
+def test_a_temperature_is_told_with_its_zone_and_the_trip_points_that_were_read(board: Make) -> None:
+    with SensorSuite(board("coral-dev").root) as suite:
+        found = {one.field: one for one in suite.survey()}
+    assert found["temp_c"].remark == "cpu-thermal; passive cooling from 75 C; 27 degrees below shutdown"
+    assert found["temp_c"].source == "sys/class/thermal/thermal_zone0/temp"
+
+
 def test_without_a_profile_the_limit_is_the_boards_own_passive_trip_point(board: Make) -> None:
     with SensorSuite(board("coral-dev").root) as suite:
         assert suite.read().temp_limit_c == 75.0

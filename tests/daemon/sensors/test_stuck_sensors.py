@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.battery import STUCK_S, Battery
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.power import BoardPower
 from edge_daemon.sensors.reading import Charge, Heat, Power, Unavailable
 from edge_daemon.sensors.stuck import MOVED_PCT, PATIENCE_S, SUSPICIOUS_S, ZERO_S, Pace, Watch
+from edge_daemon.sensors.suite import SensorSuite
 from edge_daemon.sensors.survey import Fed, conditions, survey
 from edge_daemon.sensors.temperature import Temperature
+from edge_sdk.mqtt import Throttle
 
 pytestmark = pytest.mark.device
 
@@ -22,7 +25,7 @@ ZONE = "sys/class/thermal/thermal_zone"
 
 
 NOTHING = Unavailable("nobody feeds it")
-NOBODY = Fed(trips=NOTHING, up=NOTHING, down=NOTHING, edge_tpu=NOTHING)
+NOBODY = Fed(trips=NOTHING, up=NOTHING, down=NOTHING, busy={})
 
 
 class World:
@@ -139,6 +142,23 @@ def test_a_board_whose_only_zone_is_stuck_has_no_temperature_and_says_why(board:
     assert isinstance(reading, Unavailable)
     assert reading.reason.startswith(f"cpu-thermal is stuck at {value} for")
     assert changes == 1  # it does not come and go
+
+
+@pytest.mark.parametrize(("text", "value"), [("85000\n", "85"), ("0\n", "0")])
+def test_the_hub_is_told_once_of_a_sensor_that_is_stuck_for_ever(board: Make, text: str, value: str) -> None:
+    made, now_s, jiffies, remarks = board("pi4", {f"{ZONE}0/temp": text}), 1000.0, [0, 0], Remarks()
+    events = []
+    with SensorSuite(made.root, clock=lambda: now_s) as suite:
+        for second in range(400):
+            now_s += 1
+            jiffies[second // 100 % 2] += 100  # a hundred seconds busy, a hundred idle
+            made.write("proc/stat", f"cpu  {jiffies[0]} 0 0 {jiffies[1]} 0 0 0 0\n")
+            conditions = suite.read()
+            events += remarks.of(conditions, now_s, 1.7e9 + 86_400 * (second % 3))  # and the wall clock steps
+    assert conditions.temp_c is None
+    assert conditions.throttle is Throttle.NONE
+    (told,) = [event.text for event in events if "temp_c" in (event.text or "")]
+    assert told.startswith(f"temp_c is gone: cpu-thermal is stuck at {value} for")
 
 
 def test_a_power_chip_that_is_stuck_is_a_reason(board: Make) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from edge_daemon.sensors.files import Files
+from edge_daemon.sensors.firmware import ASK_BITS, ASK_CLOCK, clock_of, signal_of, vcgencmd
 from edge_daemon.sensors.reading import Heat, Signals, Unavailable
 from edge_daemon.sensors.temperature import Temperature
-from edge_daemon.sensors.throttle import ASK_BITS, ASK_CLOCK, Throttling, firmware_signal, fold, vcgencmd
+from edge_daemon.sensors.throttle import Throttling, fold
 from edge_sdk.mqtt import Throttle
 
 pytestmark = pytest.mark.device
@@ -157,6 +158,19 @@ def test_alarms_cooling_devices_and_trip_points(board: Make, name: str, path: st
     assert signals(board(name, {path: text}).root).worst is worst
 
 
+def test_a_counter_of_over_current_events_is_a_signal_while_it_goes_up(board: Make) -> None:
+    made = board("orin-nano")
+    sensor = Throttling(Files(made.root))
+    seen = []
+    for count in ("37\n", "37\n", "39\n", "39\n", "0\n", "", "5\n"):  # it begins anew; it is silent for a moment
+        made.write("sys/class/hwmon/hwmon3/oc3_event_cnt", count)
+        reading = sensor.read()
+        assert isinstance(reading, Signals)
+        seen.append(reading.worst)
+    none, power = Throttle.NONE, Throttle.POWER
+    assert seen == [none, none, power, none, none, none, none]
+
+
 def test_a_board_that_tells_nothing_says_so(board: Make) -> None:
     assert isinstance(Throttling(Files(board("pisugar").root)).read(), Unavailable)
 
@@ -211,14 +225,23 @@ def test_heat_near_a_trip_point_is_a_signal_by_itself(heat: Heat, signal: Thrott
     ],
 )
 def test_firmware_bits_of_a_raspberry_pi(text: str, signal: Throttle) -> None:
-    assert firmware_signal(text) is signal
+    assert signal_of(text) is signal
 
 
 @pytest.mark.parametrize(
     "text", ["", "50005", "throttled=50005", "throttled=0x", "VCHI initialization failed", "throttled=0x5\n0"]
 )
 def test_an_answer_of_another_form_is_none(text: str) -> None:
-    assert isinstance(firmware_signal(text), Unavailable)
+    assert isinstance(signal_of(text), Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("text", "hertz"),
+    [("frequency(48)=600000000", 6e8), ("frequency(45)=0", None), ("frequency(48)=-1", None), ("600000000", None)],
+)
+def test_the_firmware_tells_the_true_clock(text: str, hertz: float | None) -> None:
+    found = clock_of(text)
+    assert (None if isinstance(found, Unavailable) else found) == hertz
 
 
 def test_the_firmware_is_asked_every_fifth_time_and_a_failing_one_seldom(board: Make) -> None:
@@ -255,7 +278,7 @@ def test_the_real_program_is_run_and_a_board_without_it_has_none(
     assert run is not None
     text = run(ASK_BITS)
     assert isinstance(text, str)
-    assert firmware_signal(text) is Throttle.POWER
+    assert signal_of(text) is Throttle.POWER
 
 
 def test_a_program_that_hangs_is_ended_and_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +286,7 @@ def test_a_program_that_hangs_is_ended_and_is_a_reason(tmp_path: Path, monkeypat
     program.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("edge_daemon.sensors.throttle._FIRMWARE_DEADLINE_S", 0.1)
+    monkeypatch.setattr("edge_daemon.sensors.firmware._FIRMWARE_DEADLINE_S", 0.1)
     run = vcgencmd()
     assert run is not None
     answer = run(ASK_BITS)
