@@ -43,7 +43,7 @@ class Learner:
 
     def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
         self._setting, self._tables, self._tuning = setting, tables, tuning
-        self._observer = thermal.Observer(setting.board, tuning.horizon_s)
+        self._observer = thermal.Observer(setting.board, tuning.horizon_s, tuning.far_s)
 
     def seen(self, table: Table, task: TaskState, seen: TaskSeen, event: Second, *, began: bool) -> TaskState:
         """A task after what was seen of it, its latencies aside."""
@@ -87,11 +87,12 @@ class Learner:
         if found is not None:
             at = table.computes[found]
             own, count = bias[at], counts[at]
+            others = sum(counts) - count
             latencies, each = _telling(seen.latencies_ms)
             for latency_ms in latencies:
                 if 0 < latency_ms < _NONE:
                     surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
-                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, each)
+                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, others, each)
                     count += 1
             if count != counts[at]:
                 bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
@@ -128,18 +129,34 @@ class Learner:
             return base_w, scale, self._observer.start(temp_c)  # what was told was no board
         return base_w, scale, (die_c, board_c, air_c)
 
+    def worst(self, state: State, base_w: float) -> float:
+        """The most that was drawn of late whatever runs: it may come again while the board is hot."""
+        return max(base_w, state.worst_w - self._tuning.worst_gain * (state.worst_w - base_w))
+
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
         passed_s = max(state.now_s - state.began_s, 0.0) if state.began_s > _NEVER else 0.0
         gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
         return state.mean_w + gain * (base_w - state.mean_w)
 
-    def cap(self, heat: tuple[float, float, float], base_w: float) -> tuple[float, str]:
-        """What may be drawn above the base, and by which limit."""
+    def cap(self, state: State, weighed: Weighed) -> tuple[float, str]:
+        """What may be drawn above the base, and by which limit.
+
+        Where little more than the least that can run here would be borne for long together with the worst of late,
+        that counts: the board has to be cool before it comes. Less than that least is no cap anyone could keep.
+        """
+        heat, base_w = state.heat, state.base_w
         cap_w, code = _NONE, ""
         limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
-        if limit_c is not None:
-            cap_w, code = self._observer.bearable_w(heat, limit_c - self._tuning.margin_c) - base_w, "thermal"
+        least_w = sum(
+            min([watts[at] for at in table.local]) for table, (_, watts) in zip(self._tables, weighed, strict=True)
+        )
+        if limit_c is not None and heat is not None:
+            kept_c = limit_c - self._tuning.margin_c
+            cap_w, code = self._observer.bearable_w(heat, kept_c) - base_w, "thermal"
+            far_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
+            if min(cap_w, far_w) < least_w * self._tuning.far_share:
+                cap_w = max(min(cap_w, far_w), least_w)
         if most_w is not None and most_w - base_w < cap_w:
             cap_w, code = most_w - base_w, "power"
         return cap_w, code
