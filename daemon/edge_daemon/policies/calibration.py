@@ -85,8 +85,8 @@ def learn(  # noqa: PLR0917 - by position, called for each inference
             return known, min(max(bias, -_BIAS_MAX), _BIAS_MAX), True
         return _jumped(tuning, known, surprise), bias, True
     spread, rate, size = known.spread, known.tail_rate, known.tail_size
-    deviation = min(max(_ABSOLUTE * abs(surprise), tuning.spread_least), tuning.spread_most)
-    spread += tuning.spread_gain * (deviation - spread)
+    deviation = min(_ABSOLUTE * abs(surprise), tuning.spread_most)
+    spread = max(spread + tuning.spread_gain * (deviation - spread), tuning.spread_least)
     if known.suspect:  # what was suspected was a spike
         rate += tuning.tail_gain * (1 - rate)
         size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
