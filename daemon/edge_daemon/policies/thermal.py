@@ -8,6 +8,7 @@ the Riccati equation.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 from edge_daemon.policies.contract import Board
@@ -91,6 +92,7 @@ def _product(one: Matrix, other: Matrix) -> Matrix:
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 
+@lru_cache(maxsize=16)  # of a board; a policy is made anew with each setting, and this takes 30 ms and more
 def _steady_gain(step: Matrix) -> Vector:
     noise = [sigma * sigma for sigma in _PROCESS_C]
     spread: Matrix = tuple(tuple(noise[i] if i == j else 0.0 for j in range(3)) for i in range(3))  # type: ignore[misc]
