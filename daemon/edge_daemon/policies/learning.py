@@ -175,8 +175,10 @@ class Learner:
         if event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks):
             held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
         total_s = max(setting.until_s - state.began_s, 1.0)
-        reserve_j = tuning.reserve * setting.battery_j * math.sqrt(left_s / total_s)
-        pace_w = (event.battery_j - reserve_j) / left_s - state.mean_w
+        share = self._tuning.reserve * math.sqrt(left_s / total_s) + self._tuning.reserve_least
+        # What is drawn now is drawn for a while: near the end that is all that is left.
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
+        pace_w = (event.battery_j - share * setting.battery_j) / left_s - ahead_w
         return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:

@@ -74,14 +74,14 @@ class Tuning:
     onset_least: float = 0.00002
     streak_most: int = 6
     late_points: float = 25.0
-    base_gain: float = 0.1
+    base_gain: float = 0.05
     scale_gain: float = 0.01
     mean_gain: float = 0.002
     mean_after_s: float = 60.0
     margin_c: float = 0.7
     horizon_s: float = 20.0
     far_s: float = 120.0
-    far_share: float = 1.6
+    far_share: float = 1.4
     worst_gain: float = 0.003
     over_points: float = 60.0
     context_s: float = 10.0
@@ -93,6 +93,8 @@ class Tuning:
     smooth: float = 0.05
     hurry: float = 6.0
     reserve: float = 0.01
+    reserve_least: float = 0.003
+    burst_s: float = 40.0
     link_prior: tuple[float, ...] = (0.98, 0.97, 0.95, 0.90, 0.60, 0.02)
     link_weight: float = 6.0
     link_gain: float = 0.01
