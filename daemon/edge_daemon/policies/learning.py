@@ -129,9 +129,16 @@ class Learner:
             return base_w, scale, self._observer.start(temp_c)  # what was told was no board
         return base_w, scale, (die_c, board_c, air_c)
 
-    def worst(self, state: State, base_w: float) -> float:
-        """The most that was drawn of late whatever runs: it may come again while the board is hot."""
-        return max(base_w, state.worst_w - self._tuning.worst_gain * (state.worst_w - base_w))
+    def worst(self, state: State, weighed: Weighed) -> float:
+        """The most that the least would have drawn of late, with all the rest: it may come while the board is hot."""
+        now_w = state.base_w + self._least_w(weighed)
+        return max(now_w, state.worst_w - self._tuning.worst_gain * (state.worst_w - now_w))
+
+    def _least_w(self, weighed: Weighed) -> float:
+        """What the cheapest that computes here draws, of all tasks together."""
+        return sum(
+            [min([watts[at] for at in table.local]) for table, (_, watts) in zip(self._tables, weighed, strict=True)]
+        )
 
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
@@ -148,15 +155,14 @@ class Learner:
         heat, base_w = state.heat, state.base_w
         cap_w, code = _NONE, ""
         limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
-        least_w = sum(
-            min([watts[at] for at in table.local]) for table, (_, watts) in zip(self._tables, weighed, strict=True)
-        )
+        least_w = self._least_w(weighed)
         if limit_c is not None and heat is not None:
             kept_c = limit_c - self._tuning.margin_c
             cap_w, code = self._observer.bearable_w(heat, kept_c) - base_w, "thermal"
-            far_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
-            if min(cap_w, far_w) < least_w * self._tuning.far_share:
-                cap_w = max(min(cap_w, far_w), least_w)
+            room_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
+            if room_w < self._tuning.far_room_w:
+                cap_w = min(cap_w, least_w + self._tuning.far_steep * max(room_w, 0.0))
+            cap_w = max(cap_w, least_w)
         if most_w is not None and most_w - base_w < cap_w:
             cap_w, code = most_w - base_w, "power"
         return cap_w, code

@@ -108,7 +108,7 @@ class Optimal:
             heat,
             base_w,
             learner.long_run(state, base_w),
-            learner.worst(state, base_w),
+            state.worst_w,
             scale,
             state.price,
             _NONE,
@@ -117,6 +117,8 @@ class Optimal:
             state.probed_s,
         )
         weighed = chooser.weighed(state)
+        worst_w = learner.worst(state, weighed)
+        state = with_(state, worst_w=worst_w)
         cap_w, cap_by = learner.cap(state, weighed)
         state = with_(state, cap_w=cap_w, cap_by=cap_by)
         paid = learner.priced(state, event, weighed)
