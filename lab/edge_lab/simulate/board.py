@@ -10,9 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edge_daemon.policies.contract import Action
-from edge_lab.simulate.world import SUBSTEPS, World
+import numpy as np
 
+from edge_daemon.policies.contract import Action
+from edge_lab.simulate.world import SUBSTEPS, Floats, World
+
+_STEPS_IN_IT: Final = 8.0  # Euler's in the shorter time constant, at least
 _HEDGE_MARGIN: Final = 1.5  # of the hedge's own time, as of the second before
 
 
@@ -25,19 +28,32 @@ class Heat:
 
     def __init__(self, world: World) -> None:
         idle_w = world.setting.board.idle_w
-        (self._r1, self._r2), (self._c1, self._c2) = world.truth.r_c_per_w, world.truth.c_j_per_c
-        self.board_c = float(world.ambient_c[0]) + self._r2 * idle_w
-        self.die_c = self.board_c + self._r1 * idle_w
-        # Euler is stable only where a step is short against the die's time constant.
-        self._parts = max(1, math.ceil(4 / SUBSTEPS / (self._r1 * self._c1) * 2))
+        (r_one, r_two), (c_one, c_two) = world.truth.r_c_per_w, world.truth.c_j_per_c
+        self.board_c = float(world.ambient_c[0]) + r_two * idle_w
+        self.die_c = self.board_c + r_one * idle_w
+        # Euler is stable only where a step is short against the shorter of the two time constants.
+        per_s = max(1 / (r_one * c_one), (1 / r_one + 1 / r_two) / c_two)
+        parts = max(1, math.ceil(_STEPS_IN_IT * per_s / SUBSTEPS))
+        once = _euler(1 / SUBSTEPS / parts, world.truth.r_c_per_w, world.truth.c_j_per_c)
+        # Linear, so many steps are one with other numbers.
+        self._die, self._board = np.linalg.matrix_power(once, parts)[:2].tolist()
 
     def substep(self, power_w: float, ambient_c: float) -> None:
         """Pass one substep at this power."""
-        step_s = 1 / SUBSTEPS / self._parts
-        for _ in range(self._parts):
-            flow_w = (self.die_c - self.board_c) / self._r1
-            self.die_c += step_s * (power_w - flow_w) / self._c1
-            self.board_c += step_s * (flow_w - (self.board_c - ambient_c) / self._r2) / self._c2
+        die_c, board_c = self.die_c, self.board_c
+        of_die, of_board, of_power, of_air = self._die
+        self.die_c = of_die * die_c + of_board * board_c + of_power * power_w + of_air * ambient_c
+        of_die, of_board, of_power, of_air = self._board
+        self.board_c = of_die * die_c + of_board * board_c + of_power * power_w + of_air * ambient_c
+
+
+def _euler(step_s: float, r_c_per_w: tuple[float, float], c_j_per_c: tuple[float, float]) -> Floats:
+    """One step of die and board, with power and air as they are; float64, shape `(4, 4)`."""
+    (r_one, r_two), (c_one, c_two) = r_c_per_w, c_j_per_c
+    step = np.eye(4)
+    step[0] += step_s / c_one * np.array([-1 / r_one, 1 / r_one, 1, 0])
+    step[1] += step_s / c_two * np.array([1 / r_one, -1 / r_one - 1 / r_two, 0, 1 / r_two])
+    return step
 
 
 class Clock:

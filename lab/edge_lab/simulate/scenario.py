@@ -16,6 +16,8 @@ from edge_sdk.wire import Celsius, Millis, Name, Percent, Text, Watts, Wire, dec
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000_000)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+Resistance = Annotated[float, Meta(ge=0.05, le=1_000_000)]  # below it heat passes in less than is played
+Capacity = Annotated[float, Meta(ge=0.1, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sigma = Annotated[float, Meta(ge=0, le=1)]
 MAX_DURATION_S = 86_400
@@ -105,8 +107,8 @@ class BoardSection(Wire, frozen=True, kw_only=True):
     """
 
     idle_w: Annotated[float, Meta(ge=0, le=1000)] | None = None
-    r_c_per_w: tuple[Positive, Positive] | None = None
-    c_j_per_c: tuple[Positive, Positive] | None = None
+    r_c_per_w: tuple[Resistance, Resistance] | None = None
+    c_j_per_c: tuple[Capacity, Capacity] | None = None
     steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=16)] | None = None
     throttle_c: tuple[Celsius, Celsius, Celsius] | None = None
     clock_power: Annotated[float, Meta(ge=0, le=4)] | None = None
