@@ -375,12 +375,7 @@ class EdgeModel:
         self.bundle.variant(id_)
         self._seat = Seat(id_, self._room.measured(id_, lambda: self._load(id_)))
         self._switcher = Switcher(
-            self._seat,
-            self._loading,
-            self._room,
-            memory=self._memory,
-            standby=self._standby,
-            told=self._over,
+            self._seat, self._loading, self._room, memory=self._memory, standby=self._standby, told=self._over
         )
 
     def _start_with(self, link: DaemonLink) -> None:
@@ -401,16 +396,9 @@ class EdgeModel:
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
         self._follower = Follower(
-            link,
-            assignment,
-            seat=self._seat,
-            switcher=self._switcher,
-            tally=self._tally,
-            turn=self._turn,
-            runs=tuple(each.id for each in self._usable),
-            faring=self._faring,
-            advised=self._on_advice,
-        )
+            link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn,
+            runs=tuple(each.id for each in self._usable), faring=self._faring, advised=self._on_advice,
+        )  # fmt: skip
 
     def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
         while True:
@@ -447,15 +435,10 @@ class EdgeModel:
     def _load(self, id_: str, cancelled: Callable[[], bool] = lambda: False) -> AnyEngine:
         tally = self._tally
         engine = open_variant(
-            self.bundle,
-            id_,
-            delegate=self._delegate,
-            threads=wanted(self._threads, self.bundle, id_),
-            runtime=self._runtime,
-            observe=lambda ms: tally.ran(id_, ms),
-            report=self._falls.happened,
+            self.bundle, id_, delegate=self._delegate, threads=wanted(self._threads, self.bundle, id_),
+            runtime=self._runtime, observe=lambda ms: tally.ran(id_, ms), report=self._falls.happened,
             cancelled=cancelled,
-        )
+        )  # fmt: skip
         if isinstance(engine, GuardedEngine):
             self._accelerated[id_] = engine, watch(engine)
         return engine

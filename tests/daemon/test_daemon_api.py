@@ -328,7 +328,7 @@ def test_an_app_of_the_first_version_is_told_nothing_it_does_not_know(board: Dae
 
 
 def test_an_app_says_what_it_can_run_and_how_its_accelerator_fares(board: DaemonProcess, client: LocalClient) -> None:
-    app = register(client, speaks=SPEAKS + 5, runs=("exact", "fast"))
+    app = register(client, speaks=SPEAKS + 5, runs=("exact", "quick"))
     assert app.speaks == SPEAKS
     usage = AppUsage(name="edgetpu:usb:0", busy_pct=12.5, temp_c=60.0, limit_c=85.0, restarts=1)
     report(client, app, "exact", arrived=12, latencies_ms=(1.0, 2.0), computes_on="edgetpu:usb:0", usage=usage)
@@ -337,8 +337,8 @@ def test_an_app_says_what_it_can_run_and_how_its_accelerator_fares(board: Daemon
 
 
 def test_an_app_that_can_run_one_variant_is_told_to_run_that(client: LocalClient) -> None:
-    other = "fast" if register(client).assignment.variant != "fast" else "exact"
+    other = "quick" if register(client).assignment.variant != "quick" else "exact"
     app = register(client, speaks=SPEAKS, runs=(other,))
     assert app.assignment.variant == other
-    both = ("exact", "fast")
+    both = ("exact", "quick")
     assert report(client, app, other, runs=both).variant in both

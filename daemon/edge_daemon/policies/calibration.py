@@ -17,7 +17,7 @@ from edge_daemon.policies.tuning import Tuning
 
 _SQRT2 = math.sqrt(2.0)
 _SLOW_MIN, _SLOW_MAX = -3.0, 5.0
-_BIAS_MAX = 5.0
+BIAS_MAX = 5.0
 _TAIL_MAX = 1.5
 _EARLY = 2  # observations before a variant's own factor is known well enough to blame the moment
 _FIRST_SHARE = 0.7
@@ -81,18 +81,18 @@ def learn(  # noqa: PLR0917 - by position, called for each inference
     own = max(tuning.bias_least, tuning.bias_gain / (seen + 1))
     if abs(surprise) > tuning.jump:
         if seen < _EARLY:  # nothing is known of this variant yet: the surprise is its own
-            bias += _FIRST_SHARE * min(max(surprise, -_BIAS_MAX), _BIAS_MAX)
-            return known, min(max(bias, -_BIAS_MAX), _BIAS_MAX), True
+            bias += _FIRST_SHARE * min(max(surprise, -BIAS_MAX), BIAS_MAX)
+            return known, min(max(bias, -BIAS_MAX), BIAS_MAX), True
         return _jumped(tuning, known, surprise), bias, True
     spread, rate, size = known.spread, known.tail_rate, known.tail_size
-    deviation = min(max(_ABSOLUTE * abs(surprise), tuning.spread_least), tuning.spread_most)
-    spread += tuning.spread_gain * (deviation - spread)
+    deviation = min(_ABSOLUTE * abs(surprise), tuning.spread_most)
+    spread = max(spread + tuning.spread_gain * (deviation - spread), tuning.spread_least)
     if known.suspect:  # what was suspected was a spike
         rate += tuning.tail_gain * (1 - rate)
         size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
     else:
         rate -= min(stands_for * tuning.tail_gain, 1.0) * rate
-    bias = min(max(bias + own * surprise, -_BIAS_MAX), _BIAS_MAX)
+    bias = min(max(bias + own * surprise, -BIAS_MAX), BIAS_MAX)
     slow = min(max(known.slow + tuning.slow_gain * surprise, _SLOW_MIN), _SLOW_MAX)
     hazard = known.hazard * (1 - min(stands_for * tuning.hazard_gain, 1.0))
     learned = Calibration(slow, 0.0, known.suspects, known.confirmed, spread, rate, size, hazard)

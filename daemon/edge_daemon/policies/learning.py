@@ -100,6 +100,7 @@ class Learner:
             at = table.index[probed.action]
             surprise = math.log(probed.latency_ms) + log_clock - table.promised[at] - bias[at] - known.slow
             own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * min(max(surprise, -1.5), 1.5)
+            own = min(max(own, -calibration.BIAS_MAX), calibration.BIAS_MAX)
             bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], counts[at] + 1, *counts[at + 1 :])
         if counts is task.seen:
             return task, known
@@ -122,8 +123,10 @@ class Learner:
             base_w = min(max(base_w, _BASE_LEAST * idle_w), idle_w + _BASE_MOST_W)
             scale += tuning.scale_gain * error * watts / (1 + watts * watts)
             scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
-        heat = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
-        return base_w, scale, heat
+        die_c, board_c, air_c = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
+        if not -_MOST_C <= min(die_c, board_c, air_c) <= max(die_c, board_c, air_c) <= _MOST_C:
+            return base_w, scale, self._observer.start(temp_c)  # what was told was no board
+        return base_w, scale, (die_c, board_c, air_c)
 
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""

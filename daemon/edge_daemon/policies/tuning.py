@@ -52,7 +52,7 @@ class Tuning:
     bias_gain: float = 0.3
     bias_least: float = 0.005
     spread_start: float = 0.10
-    spread_least: float = 0.06
+    spread_least: float = 0.04
     spread_most: float = 0.25
     spread_gain: float = 0.02
     tail_start: float = 0.02
@@ -69,7 +69,7 @@ class Tuning:
     hazard_gain: float = 0.002
     hazard_size: float = 0.69
     hazard_spread: float = 0.2
-    hazard_on: float = 1.0
+    hazard_on: float = 0.0
     late_points: float = 25.0
     base_gain: float = 0.02
     scale_gain: float = 0.01

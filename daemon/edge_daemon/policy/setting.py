@@ -18,8 +18,8 @@ from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import limit_c
 from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
-from edge_sdk import physics
 from edge_sdk.facts import Profile
+from edge_sdk.physics import of
 from edge_sdk.preference import Mode
 
 _LEAST_MS = 1e-3
@@ -50,7 +50,7 @@ def site_of(profile: Profile | None) -> Site:
     Raises:
         ImpossibleProfileError: It says what cannot be.
     """
-    model = physics.of(profile)
+    model = of(profile)
     return Site(
         board=Board(
             idle_w=model.idle_w,

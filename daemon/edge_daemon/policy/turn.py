@@ -70,7 +70,11 @@ class Turn:
         """The verdicts after the second that has just passed, by model; nothing where it is not over, or none asked."""
         state, plugged = self.state, self._plugged
         passed_s = None if state.asked_s is None else state.now_s - state.asked_s
-        if plugged is None or (passed_s is not None and passed_s < tables.ASK_EVERY_S):
+        if plugged is None:
+            if state.asked_s is not None:  # what comes after a pause is told as a second and not as the whole pause
+                self.state = replace(state, asked_s=None)
+            return {}
+        if passed_s is not None and passed_s < tables.ASK_EVERY_S:
             return {}
         self.state = replace(state, asked_s=state.now_s, models=tuple(_rested(model) for model in state.models))
         share = 1.0 if passed_s is None or passed_s < _SCALED_S else 1.0 / passed_s

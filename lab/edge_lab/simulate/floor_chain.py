@@ -2,34 +2,29 @@
 
 A context is a rate of requests, a state of contention and a state of the network. How one follows another is known from
 the scenario; where a recording says what comes, its own statistics are taken, the most a device could have learned.
+The network's part is in `floor_link`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from msgspec import structs
 from numpy.typing import NDArray
 
 from edge_daemon.policies.contract import Action
 from edge_lab.simulate import world as worlds
-from edge_lab.simulate.board import App
 from edge_lab.simulate.scenario import Hidden
 from edge_lab.simulate.world import Floats, World
 
-_SEED: Final = 7_654_321  # of the imagined requests and networks: never a run's own
-_REQUESTS: Final = 3000  # imagined for each rate
-_ROOM: Final = 1.15  # over its usual time, what a request is given that has waited
+_MADE: Final = 0.7  # of the seconds are as the scenario's arrivals say, or a recording says what comes
+SEED: Final = 7_654_321  # of the imagined requests and networks: never a run's own
+_REQUESTS: Final = 2000  # imagined for each rate
+_ROOM: Final = 1.05  # over its usual time, what a request is given that has waited
 _SLOWEST: Final = 3.2
 _SLOW_POINTS: Final = 23
-_NETWORK_S: Final = 12_000
-_NETWORK_STATES: Final = 5
-_ALIKE: Final = 60
-_APART_S: Final = 5
-_BLOCK: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,35 +44,13 @@ class Contention:
     move: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """What asking the server brings in each second, by what its last two probes have said.
-
-    Attributes:
-        replied: Expected share of requests answered in time, `[rates, seconds]`.
-        hedged: Share of requests for which the hedge computes, the same shape.
-        sent_j: Joules of the radio per request, the same shape.
-        failing: Share answered in time of the requests that follow, in a second, one for which the hedge computed.
-        state: Of the chain, `[seconds]`; `move` as of `Rates`.
-        of_state: `replied`, `hedged` and `sent_j` of each state, `[3, rates, states]`.
-    """
-
-    replied: Floats
-    hedged: Floats
-    sent_j: Floats
-    failing: Floats
-    state: NDArray[np.int64]
-    move: Floats
-    of_state: Floats
-
-
 def rates_of(world: World) -> Rates:
     """The rates of requests and how they take turns."""
     arrivals, trace = world.scenario.arrivals, world.scenario.trace
     counts = np.diff(world.first).astype(np.float64)
-    if trace is not None and np.mean((counts == arrivals.quiet_per_s) | (counts == arrivals.busy_per_s)) < 0.7:
+    if trace is not None and np.mean((counts == arrivals.quiet_per_s) | (counts == arrivals.busy_per_s)) < _MADE:
         levels, state = _levels(counts, 4)
-        return Rates(per_s=levels, move=_moves(state, len(levels)))
+        return Rates(per_s=levels, move=moves(state, len(levels)))
     quiet, busy = 1 - math.exp(-1 / arrivals.quiet_s), 1 - math.exp(-1 / arrivals.busy_s)
     return Rates(
         per_s=np.array([arrivals.quiet_per_s, arrivals.busy_per_s]),
@@ -91,7 +64,7 @@ def contention_of(world: World) -> Contention:
     recorded = world.scenario.trace is not None and bool((world.slowdown > 1).any()) and hidden.burst_rate == 0
     if recorded:
         levels, state = _levels(world.slowdown[:: worlds.SUBSTEPS], 5)
-        return Contention(slow=levels, watts=np.zeros(len(levels)), move=_moves(state, len(levels)))
+        return Contention(slow=levels, watts=np.zeros(len(levels)), move=moves(state, len(levels)))
     if hidden.burst_rate == 0:
         return Contention(slow=np.ones(1), watts=np.zeros(1), move=np.ones((1, 1)))
     mean_s, (least, most), watts = worlds.BURST_MEAN_S, worlds.BURST_SLOWDOWN, worlds.BURST_W
@@ -177,7 +150,7 @@ def local_of(world: World, actions: list[Action], per_s: Floats, *, rescued: boo
 
 def _jitter(hidden: Hidden, count: int) -> list[float]:
     """Jitter as the world draws it, but each part of its range as often as expected, in a random order."""
-    source = np.random.default_rng(_SEED)
+    source = np.random.default_rng(SEED)
     even = (np.arange(count) + 0.5) / count
     bulk = np.exp(hidden.jitter_sigma * np.sqrt(2) * _inverse_erf(2 * even - 1))
     source.shuffle(bulk)
@@ -198,126 +171,6 @@ def _inverse_erf(value: Floats) -> Floats:
     return inverse
 
 
-# ----------------------------------------------------------------------------------------------------- network
-
-
-def expected_ms(world: World, action: Action, rtt_ms: Floats, up_mbps: Floats) -> Floats:
-    """How long a reply would take by these probes."""
-    with np.errstate(divide="ignore"):
-        took: Floats = rtt_ms + action.payload_kb * 8 / up_mbps + action.latency_ms
-    return took
-
-
-def link_of(world: World, action: Action, per_s: Floats) -> Link:
-    """Ask the server through an imagined network of the scenario's kind, or the recorded one, in `board.App`.
-
-    What a second is expected to bring is the mean of what followed the most alike pairs of probes.
-    """
-    assert world.rtt_ms is not None  # noqa: S101 - a scenario with a server has a network
-    assert world.up_mbps is not None  # noqa: S101
-    own = world.scenario.trace is not None
-    rtt_ms, up_mbps = world.rtt_ms, world.up_mbps
-    if not own:
-        rtt, up = worlds.network(structs.replace(world.scenario, duration_s=_NETWORK_S), _SEED, None, None)
-        rtt_ms, up_mbps = (rtt_ms, up_mbps) if rtt is None or up is None else (rtt, up)
-    limit_ms = world.setting.tasks[0].limit_ms
-    edges_ms = _network_edges(expected_ms(world, action, rtt_ms, up_mbps), limit_ms)
-    imagined = np.searchsorted(edges_ms, expected_ms(world, action, rtt_ms, up_mbps))
-    states = len(edges_ms) + 1
-    last = np.r_[imagined[0], imagined[:-1]]
-    tables = np.array([_asked(world, action, rtt_ms, up_mbps, float(rate)) for rate in per_s])  # [rates, 4, seconds]
-    of_state = np.zeros((3, len(per_s), states))
-    for index in range(states):
-        if (last == index).any():
-            of_state[:, :, index] = tables[:, :3, last == index].mean(axis=2).T
-    near = _alike(_probes(world.rtt_ms, world.up_mbps), _probes(rtt_ms, up_mbps), apart=own)
-    expected = tables[:, :3, near].mean(axis=-1)
-    after = tables[:, 3, near]
-    known = ~np.isnan(after)
-    failing = (np.where(known, after, 0).sum(axis=-1) + 0.2) / (known.sum(axis=-1) + 2)
-    seen = np.searchsorted(edges_ms, expected_ms(world, action, world.rtt_ms, world.up_mbps))
-    return Link(
-        replied=expected[:, 0],
-        hedged=expected[:, 1],
-        sent_j=expected[:, 2],
-        failing=failing,
-        state=np.r_[seen[0], seen[:-1]],
-        move=_moves(imagined, states),
-        of_state=of_state,
-    )
-
-
-def _network_edges(took_ms: Floats, limit_ms: float) -> Floats:
-    finite = np.minimum(took_ms, 100 * limit_ms)
-    return np.unique(np.quantile(finite, np.arange(1, _NETWORK_STATES) / _NETWORK_STATES))
-
-
-def _probes(rtt_ms: Floats, up_mbps: Floats) -> Floats:
-    """What is known before each second, `[seconds, 4]`: both values of the last and of the second before."""
-    values = np.log(np.stack([np.minimum(rtt_ms, 3000), np.maximum(up_mbps, 0.02)], axis=1))
-    last = np.r_[values[:1], values[:-1]]
-    before = np.r_[last[:1], last[:-1]]
-    return np.c_[last, before]
-
-
-def _alike(asked: Floats, known: Floats, *, apart: bool) -> NDArray[np.int64]:
-    """The seconds of `known` most like each of `asked`, `[seconds, alike]`; `apart`: not its own neighbours."""
-    scale = known.std(axis=0) + 1e-9
-    weight = np.array([1.0, 1.0, 0.5, 0.5]) / scale
-    asked, known = (asked * weight).astype(np.float32), (known * weight).astype(np.float32)
-    square = (known * known).sum(axis=1)
-    near = np.empty((len(asked), min(_ALIKE, len(known))), dtype=np.int64)
-    for begin in range(0, len(asked), _BLOCK):
-        rows = slice(begin, begin + _BLOCK)
-        far = square - 2 * asked[rows] @ known.T
-        if apart:
-            gap = np.abs(np.arange(len(asked))[rows, None] - np.arange(len(known)))
-            far[gap < _APART_S] = np.inf
-        near[rows] = np.argpartition(far, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
-    return near
-
-
-def _asked(world: World, action: Action, rtt_ms: Floats, up_mbps: Floats, rate: float) -> Floats:
-    """Per second: shares replied and hedged, joules sent per request, and the share replied after a hedged one."""
-    seconds, count = len(rtt_ms), max(int(rate * len(rtt_ms)), 1)
-    arrive_s = (np.arange(count) + 0.5) / max(rate, 1e-9)
-    jitter = np.exp(world.scenario.hidden.remote_jitter_sigma * np.random.default_rng(_SEED).standard_normal(count))
-    app = App(
-        replace(
-            world,
-            seconds=seconds,
-            arrive_s=arrive_s,
-            jitter=np.ones(count),
-            remote_jitter=jitter,
-            slowdown=np.ones(seconds * worlds.SUBSTEPS),
-            rtt_ms=rtt_ms,
-            up_mbps=up_mbps,
-        )
-    )
-    table = np.zeros((5, seconds))
-    after: list[list[bool]] = [[] for _ in range(seconds)]
-    failed_s, watts = -1, world.truth.power_w[action.id]
-    for index, arrived_s in enumerate(arrive_s.tolist()):
-        second = int(arrived_s)
-        if second >= seconds:
-            break
-        served = app.serve(index, action, 1.0)
-        if failed_s == second:
-            after[second].append(bool(served.replied))
-        table[0, second] += bool(served.replied)
-        if served.ended_s is not None:
-            table[1, second] += 1
-            table[2, second] -= watts * served.latency_ms / 1000
-            failed_s = second
-        table[4, second] += 1
-    burned = np.array(app.joules[: seconds * worlds.SUBSTEPS]).reshape(seconds, -1).sum(axis=1)
-    table[2] += burned
-    table[:3] /= np.maximum(table[4], 1)
-    table[3] = [np.mean(ones) if ones else np.nan for ones in after]
-    out: Floats = table[:4]
-    return out
-
-
 def _levels(values: Floats, most: int) -> tuple[Floats, NDArray[np.int64]]:
     """At most so many levels that stand for all values, and the level of each."""
     edges = np.unique(np.quantile(values, np.arange(1, most) / most))
@@ -327,7 +180,8 @@ def _levels(values: Floats, most: int) -> tuple[Floats, NDArray[np.int64]]:
     return levels, state
 
 
-def _moves(state: NDArray[np.int64], states: int) -> Floats:
+def moves(state: NDArray[np.int64], states: int) -> Floats:
+    """How often each state followed each."""
     counts = np.full((states, states), 1e-3)
     np.add.at(counts, (state[:-1], state[1:]), 1)
     move: Floats = counts / counts.sum(axis=1, keepdims=True)

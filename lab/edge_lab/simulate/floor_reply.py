@@ -33,7 +33,9 @@ class Ahead:
 
     def __init__(self, world: World, latency_ms: Floats, power_w: Floats, quality: Floats) -> None:
         count = len(latency_ms)
-        self._first, self._then = (pair.ravel() for pair in np.meshgrid(np.arange(count), np.arange(count), indexing="ij"))
+        self._first, self._then = (
+            pair.ravel() for pair in np.meshgrid(np.arange(count), np.arange(count), indexing="ij")
+        )
         self._own_s, self._watts, self._quality = latency_ms / 1000, power_w, quality
         self._limit_s = world.setting.tasks[0].limit_ms / 1000
         hidden = world.scenario.hidden
@@ -42,7 +44,14 @@ class Ahead:
         self._mean = 1 + hidden.spike_rate * (sum(SPIKE) / 2 - 1)
 
     def choose(
-        self, now_s: float, arrive_s: list[float], belief: list[tuple[float, float]], usual: float, loaded: int, costs: Costs
+        self,
+        now_s: float,
+        arrive_s: list[float],
+        belief: list[tuple[float, float]],
+        *,
+        usual: float,
+        loaded: int,
+        costs: Costs,
     ) -> int:
         """The variant for the next request.
 
@@ -54,7 +63,7 @@ class Ahead:
             loaded: The variant that is.
             costs: Of a choice.
         """
-        score = costs.loaded[self._then] - costs.load * ((self._first != loaded) + 0.0 + (self._then != self._first))
+        score = costs.loaded[self._then] - costs.load * (1.0 * (self._first != loaded) + (self._then != self._first))
         for weight, slow in belief:
             if weight >= 0.02:  # noqa: PLR2004 - what is less likely does not decide
                 score = score + weight * self._brings(now_s, arrive_s, slow, usual, costs.joule)

@@ -17,7 +17,7 @@ from edge_lab.simulate.world import SUBSTEPS, Floats
 
 Singles = NDArray[np.float32]
 
-_OVER: Final = 200.0  # points a second per degree above the limit
+_OVER: Final = 60.0  # points a second per degree above the limit
 _ABOVE_C: Final = 2.0
 _NARROWEST_C: Final = 0.5
 
@@ -43,7 +43,11 @@ class Moves:
 
 
 class HeatValue:
-    """The value of the rest of a run that goes on for ever; differences count, not its level."""
+    """The value of the rest of a run that goes on for ever; differences count, not its level.
+
+    Attributes:
+        value: `[contexts, variants, fast, slow]`; `ahead` is what it is expected to be a second on, by the context now.
+    """
 
     def __init__(self, moves: Moves, modes: Modes, room_c: float, shape: tuple[int, int]) -> None:
         """Begin at nothing.
@@ -92,13 +96,12 @@ class HeatValue:
             room_c: How far the limit is above the balance at idle.
             tie: Points that a load must bring.
         """
-        moves = self._moves
-        self.look()
+        moves, contexts = self._moves, len(self._chain)
+        self.ahead = (self._chain @ self.value.reshape(contexts, -1)).reshape(self.value.shape)
         reached = self._fast @ self.ahead[:, self._target] @ self._slow
         reached -= _OVER * np.maximum(self._die_c - np.float32(room_c), 0)
         worth = (moves.quality - price * moves.joules)[:, None, :] - (price * moves.switch_j + tie) * self._loads
         worth = worth.astype(np.float32)
-        value = reached[:, self._which[0]]
         best = np.empty_like(self.value)
         for variant, which in enumerate(self._which):
             value = reached[:, which]
@@ -107,10 +110,9 @@ class HeatValue:
         best -= best[0, 0, 0, 0]
         self.value = best
 
-    def look(self) -> None:
-        """Expect the value a second on, by context: `ahead`."""
-        contexts = len(self._chain)
-        self.ahead = (self._chain @ self.value.reshape(contexts, -1)).reshape(self.value.shape)
+    def forget(self) -> None:
+        """Begin at nothing again: as at the end of a run."""
+        self.value = np.zeros_like(self.value)
 
     def at(self, ahead: Singles, context: int, variants: NDArray[np.int64], above_c: Floats) -> Floats:
         """The value of `ahead` for each of these variants loaded, at `above_c` (`[n, 2]`) above the balance at idle."""

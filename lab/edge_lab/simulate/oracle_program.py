@@ -188,9 +188,11 @@ class Program:
 
     # ----------------------------------------------------------------------------------------------- forward
 
-    def forward(self, value: Value, price: float | None = None) -> Plan:
-        """The plan by this value; `price` for what is drawn now, where it is not that of the value."""
-        return _Forward(self, self._world, value, value.price if price is None else price).run()
+    def forward(self, value: Value, prices: Floats | None = None) -> Plan:
+        """The plan by this value; `prices`, one a second, for what is drawn now where not that of the value."""
+        if prices is None:
+            prices = np.full(self._world.seconds, value.price)
+        return _Forward(self, self._world, value, prices).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,14 +215,14 @@ def _between(begin: NDArray[Any], grid: Grid, second: int, states: Indices, at_c
 
 
 class _Forward:
-    def __init__(self, program: Program, world: World, value: Value, price: float) -> None:
-        self._program, self._world, self._value, self._price = program, world, value, price
+    def __init__(self, program: Program, world: World, value: Value, prices: Floats) -> None:
+        self._program, self._world, self._value, self._prices = program, world, value, prices
         self._clock = Clock(world)
         self._free_s = self._link_s = -1.0
         self._spill = [0.0] * SUBSTEPS
 
     def run(self) -> Plan:
-        program, world, value, price = self._program, self._world, self._value, self._price
+        program, world, value, prices = self._program, self._world, self._value, self._prices
         modes, chain, grid = program.modes, program.chain, program.grid
         plan = Plan(actions=[])
         at_c = modes.start_c
@@ -237,7 +239,7 @@ class _Forward:
             cost_j = load_j + [sum(one.joules) for one in played]
             gain = np.array([one.quality for one in played])
             rest = _between(value.begin[second + 1 : second + 2], grid, second + 1, after, to)
-            score = gain - price * cost_j - tie + rest
+            score = gain - prices[second] * cost_j - tie + rest
             hot = die_c > modes.limit_c - _TOUCH_C
             if hot.all():
                 score = -die_c

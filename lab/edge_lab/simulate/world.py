@@ -300,6 +300,7 @@ def _requests(scenario: Scenario, seed: int, rates: Floats | None) -> tuple[Floa
 def network(
     scenario: Scenario, seed: int, rtt: Floats | None, up: Floats | None
 ) -> tuple[Floats | None, Floats | None]:
+    """Round trip and uplink of each second: recorded where given, else made; None where there is no network."""
     made = scenario.network
     if made is None and rtt is None and up is None:
         return None, None
