@@ -152,6 +152,34 @@ class App:
         hedged = self._hedged_quality[action.hedge] if end_s <= until_s else 0.0
         return Served(action.quality if in_time else hedged, end_s, (end_s - begin_s) * 1000, 0.0, in_time)
 
+    def serve_all(self, begin: int, end: int, action: Action, clock: float) -> float:
+        """Serve requests `begin` to `end` by one action; the sum of their qualities.
+
+        What `serve` does, in one loop where nothing is asked: a planner passes here millions of times.
+        """
+        if action.remote:
+            return sum(self.serve(index, action, clock).quality for index in range(begin, end))
+        arrive, jitter, slowdown, joules = self._arrive, self._jitter, self._slowdown, self.joules
+        own_s, watts = self._latency_s[action.id], self._watts[action.id] * clock**self._exponent
+        limit_s, last, free_s, in_time = self._limit_s, self._last, self.free_s, 0
+        for index in range(begin, end):
+            begin_s = arrive_s = arrive[index]
+            until_s = arrive_s + limit_s
+            if free_s > arrive_s:
+                begin_s = free_s
+                before = min(max(int(arrive_s * SUBSTEPS) - SUBSTEPS, 0), last)
+                if begin_s + own_s * slowdown[before] / clock > until_s:
+                    continue
+            substep = int(begin_s * SUBSTEPS)
+            free_s = begin_s + own_s * slowdown[min(substep, last)] * jitter[index] / clock
+            if substep <= last and free_s <= (substep + 1) / SUBSTEPS:
+                joules[substep] += watts * (free_s - begin_s)
+            else:
+                self._burn(begin_s, free_s, watts)
+            in_time += free_s <= until_s
+        self.free_s = free_s
+        return in_time * action.quality
+
     def probe(self, action: str, from_s: float, until_s: float, clock: float, jitter: float) -> float | None:
         """Run one inference in idle time; its time in ms, or None where there is no room for it."""
         begin_s = max(from_s, self.free_s)
