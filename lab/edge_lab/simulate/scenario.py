@@ -9,10 +9,10 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from edge_lab.errors import ScenarioError
-from edge_sdk.wire import Celsius, Millis, Name, Percent, Text, Watts, Wire, decode_toml
+from edge_sdk.wire import MAX_TOML_BYTES, Celsius, Millis, Name, Percent, Text, Watts, Wire, decode_toml
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000_000)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000_000)]
@@ -185,17 +185,24 @@ class Scenario(Wire, frozen=True, kw_only=True):
     bundle: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
 
 
-def read(path: Path) -> Scenario:
+def read(path: Path, *, trace: Path | None = None) -> Scenario:
     """The scenario in this file.
+
+    Args:
+        path: Of the file.
+        trace: To be played in place of its own.
 
     Raises:
         ScenarioError: It cannot be read, or says what cannot be.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_TOML_BYTES + 1)
     except OSError as cause:
         raise ScenarioError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     scenario = decode_toml(raw, Scenario, where=str(path), error=ScenarioError)
+    if trace is not None:
+        scenario = structs.replace(scenario, trace=Trace(file=str(trace.absolute())))
     check(scenario, str(path))
     return scenario
 
