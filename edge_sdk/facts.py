@@ -20,8 +20,9 @@ F = TypeVar("F")
 Quantity = Annotated[float, Meta(gt=0, le=1e6)]
 Factor = Annotated[float, Meta(gt=0, le=1000)]
 Band = Annotated[float, Meta(ge=1, le=100)]
-Resistance = Annotated[float, Meta(gt=0, le=1000)]  # C per W
-Capacity = Annotated[float, Meta(gt=0, le=1e6)]  # J per C
+# Below these heat passes in a hundredth of a second: no board is such, and who computes it takes steps without end.
+Resistance = Annotated[float, Meta(ge=0.05, le=1000)]  # C per W
+Capacity = Annotated[float, Meta(ge=0.1, le=1e6)]  # J per C
 Drawn = Annotated[float, Meta(gt=0, le=10_000)]  # W
 Joules = Annotated[float, Meta(ge=0, le=1e6)]
 Exponent = Annotated[float, Meta(ge=1, le=4)]

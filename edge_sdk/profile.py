@@ -148,7 +148,7 @@ def read(path: str | os.PathLike[str]) -> Profile:
 def _plain(source: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """What this file says, over what the one says that it extends."""
     try:
-        with source.open("rb") as file:
+        with open(source, "rb", opener=_without_waiting) as file:
             raw = file.read(MAX_TOML_BYTES + 1)
     except OSError as cause:
         raise ProfileError(f"cannot be read: {cause.strerror}", where=str(source)) from cause
@@ -168,6 +168,11 @@ def _plain(source: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if said.get("id", base) != base:
         under = {key: value for key, value in under.items() if key not in _OWN}
     return _over(under, said)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe that lies among the files holds up nobody: it is empty."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _over(under: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_daemon.policies.contract import Board, Event, Second
+from edge_lab.simulate.board import App
 from edge_lab.simulate.floor import Floor, causal_floor
 from edge_lab.simulate.oracle import Oracle, Replay, clairvoyant, feasible
 from edge_lab.simulate.play import Run, play
@@ -102,6 +104,7 @@ def test_the_floor_is_before_every_action_kept_all_the_time() -> None:
 def test_what_the_oracle_achieves_is_close_below_its_bound(known: tuple[World, Oracle]) -> None:
     _, oracle = known
 
+    assert oracle.gap_pct is not None
     assert -0.15 <= oracle.gap_pct <= 1.5  # in a minute and a half one choice is much: an hour's gap is a tenth of that
 
 
@@ -110,6 +113,34 @@ def test_the_oracle_is_never_above_the_temperature_limit_nor_out_of_energy(known
 
     assert oracle.run.hot_pct(world.setting.temp_c) == 0
     assert oracle.run.dead_s is None
+
+
+def test_a_clairvoyant_lives_on_after_the_target_where_that_is_better() -> None:
+    thirsty = Limits(battery_wh=0.05, battery_until_s=40)
+    world = world_of(
+        Scenario(name="early", duration_s=90, limits=thirsty, arrivals=Arrivals(quiet_per_s=5), variant=LADDER)
+    )
+
+    oracle = clairvoyant(world, quick=True)
+
+    assert oracle.gap_pct is None
+    assert all(
+        oracle.run.effective_accuracy >= always(world, one).effective_accuracy - 0.02 for one in ("small", "large")
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"arrivals": Arrivals(quiet_per_s=30, busy_per_s=90), "hidden": Hidden(burst_rate=4.0)}]
+)
+def test_a_planner_serves_as_an_app_does(fields: dict[str, Any]) -> None:
+    world = world_of(Scenario(name="served", duration_s=20, variant=LADDER, **fields))
+
+    for action in world.setting.tasks[0].actions:
+        one, all_at_once = App(world), App(world)
+        qualities = [one.serve(index, action, 0.667).quality for index in range(len(world.arrive_s))]
+        assert all_at_once.serve_all(0, len(world.arrive_s), action, 0.667) == pytest.approx(sum(qualities))
+        assert all_at_once.joules == pytest.approx(one.joules)
+        assert all_at_once.free_s == one.free_s
 
 
 def test_the_mean_power_is_kept() -> None:

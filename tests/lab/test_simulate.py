@@ -111,6 +111,30 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, capsys: pytest.Captur
     assert both == alone
 
 
+def test_a_trace_given_beside_is_a_scenarios_own_from_the_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("network")))
+    (tmp_path / "lte.csv").write_text("time_s,up_mbps\n0,4\n1,5\n")
+    refused(capsys, path, "--policy", "static-fast")
+    told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "lte.csv", "--set", "trace.shuffle=true")
+
+
+def test_a_trace_that_says_nothing_for_long_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sparse.csv").write_text("time_s,up_mbps,ambient_c\n0,4,20\n10,5,20\n20,nan,NaN\n40,5,20\n")
+    path = write_scenario(tmp_path, seconds=40)
+    found = told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "sparse.csv")
+    assert [note for note in found["notes"] if note.startswith("the trace")] == [
+        "the trace says no up_mbps for 48 % of the time (a value holds 10 s): nothing goes through",
+        "the trace says no ambient_c for 48 % of the time (a value holds 10 s): the scenario's own counts",
+    ]
+
+
+def test_no_more_of_a_scenario_is_read_than_one_may_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "bytes where at most" in refused(capsys, Path("/dev/zero"))
+
+
 def test_the_seed_and_single_values_can_be_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path)
     found = told(capsys, path, "--policy", "static-fast", "--seed", 7, "--set", "duration_s=12", "--set", "name=other")

@@ -10,6 +10,7 @@ from edge_daemon.policies import registry
 from edge_daemon.policies.contract import Board
 from edge_lab.simulate import trace
 from edge_lab.simulate.board import Clock, Heat
+from edge_lab.simulate.oracle import clairvoyant
 from edge_lab.simulate.play import Run, play
 from edge_lab.simulate.world import SUBSTEPS, draw
 
@@ -53,6 +54,21 @@ def test_the_way_there_is_that_of_two_time_constants() -> None:
     at_s = np.arange(1, 601)
     exact = 25.0 + end[0] + (vectors[0] * weights * np.exp(np.outer(at_s, values))).sum(axis=1)
     assert np.abs(exact - heated(power_w, 600)).max() < 0.2  # Euler, four steps a second
+
+
+@pytest.mark.parametrize(("r", "c"), [((0.05, 0.05), (0.1, 0.1)), ((0.05, 7.0), (4.0, 0.1)), ((3.5, 0.05), (4.0, 0.1))])
+def test_a_board_that_heats_in_no_time_settles_too(r: tuple[float, float], c: tuple[float, float]) -> None:
+    quick = world(board={"r_c_per_w": r, "c_j_per_c": c}, arrivals=QUIET)
+    heat = Heat(quick)
+    for _ in range(400 * SUBSTEPS):
+        heat.substep(6.0, 25.0)
+    assert heat.die_c == pytest.approx(25.0 + 6.0 * sum(r), abs=0.3)
+    assert np.isfinite(clairvoyant(quick, quick=True).run.temp_c).all()
+
+
+def test_an_inference_of_no_time_at_all_is_played() -> None:
+    at_once = world(variant=[{"id": "at-once", "accuracy": 70.0, "latency_ms": 1e-300}])
+    assert play(at_once, "optimal", registry.find("optimal")).effective_accuracy == 70
 
 
 def test_the_clock_falls_a_step_each_second_when_hot_and_at_once_when_very_hot() -> None:

@@ -255,6 +255,20 @@ def test_a_file_that_leads_to_itself_is_left_out(site: Path) -> None:
         profiles.load("camera")
 
 
+def test_a_pipe_among_the_profiles_holds_up_nobody(site: Path) -> None:
+    os.mkfifo(site / "rpi4.toml")
+    found = profiles.recognise(named="rpi4")
+    assert found.profile is not None
+    assert "rpi4.toml" in found.left_out[0]
+
+
+@pytest.mark.parametrize("said", ["r_c_per_w = { value = [0.001, 7]", "c_j_per_c = { value = [4, 1e-9]"])
+def test_a_board_that_would_be_computed_without_end_is_refused(site: Path, said: str) -> None:
+    (site / "rpi4.toml").write_text(f'extends = "rpi4"\n[board]\n{said}, basis = "estimated", source = "x" }}\n')
+    with pytest.raises(ProfileError, match="Expected `float` >= 0"):
+        profiles.load("rpi4")
+
+
 def test_what_an_editor_leaves_is_no_profile(site: Path) -> None:
     (site / ".#board.toml").symlink_to("me@machine.1234")
     (site / ".board.toml").write_text("half of it")

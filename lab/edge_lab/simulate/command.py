@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import msgspec
+import numpy as np
 
 from edge_daemon.policies import registry
 from edge_lab.errors import ScenarioError
@@ -17,6 +18,8 @@ from edge_lab.simulate.trial import Job, Played
 from edge_sdk import atomic
 from edge_sdk.cli.output import emit, say
 from edge_sdk.errors import UsageError
+
+_MANY_GAPS: Final = 0.05  # of the time: then it is worth a note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +79,11 @@ def _is_drawn_before(one: tuple[int, Played], other: tuple[int, Played]) -> bool
 
 
 def _staged(path: Path, args: argparse.Namespace, policies: tuple[str, ...]) -> Staged:
-    read = overrides.overridden(scenario.read(path), args.settings or ())
-    if args.trace is not None:
-        read = msgspec.structs.replace(read, trace=scenario.Trace(file=str(args.trace.absolute())))
-    played = None
+    read = overrides.overridden(scenario.read(path, trace=args.trace), args.settings or ())
+    played, notes = None, []
     if read.trace is not None:
         played = str((path.parent / read.trace.file).absolute())
-        _check_trace(read, Path(played))  # what is wrong with it is told before anything is played
+        notes = _check_trace(read, read.trace, Path(played))  # what is wrong is told before anything is played
     made = profiled.whole(read, path.parent)
     first = read.seed if args.seed is None else args.seed
     jobs = tuple(
@@ -97,10 +98,11 @@ def _staged(path: Path, args: argparse.Namespace, policies: tuple[str, ...]) -> 
         )
         for seed in range(first, first + args.seeds)
     )
-    return Staged(scenario=made.scenario, jobs=jobs, notes=made.notes)
+    return Staged(scenario=made.scenario, jobs=jobs, notes=(*made.notes, *notes))
 
 
-def _check_trace(read: scenario.Scenario, path: Path) -> None:
+def _check_trace(read: scenario.Scenario, given: scenario.Trace, path: Path) -> list[str]:
+    """What is to be said of its gaps."""
     recorded = trace.read(path)
     asks = any(variant.remote for variant in read.variant)
     if asks and read.network is None and not {"rtt_ms", "up_mbps"} & recorded.columns.keys():
@@ -109,6 +111,17 @@ def _check_trace(read: scenario.Scenario, path: Path) -> None:
             where=str(path),
             hint="give the scenario a network = { }, or drop the remote variant",
         )
+    notes = []
+    for name in recorded.columns:
+        values = recorded.sampled(name, read.duration_s, given.start_s)
+        gaps = 0.0 if values is None else float(np.isnan(values).mean())
+        if gaps >= _MANY_GAPS:
+            instead = "nothing goes through" if name in {"rtt_ms", "up_mbps"} else "the scenario's own counts"
+            notes.append(
+                f"the trace says no {name} for {100 * gaps:.0f} % of the time (a value holds {trace.HOLD_S:g} s): "
+                f"{instead}"
+            )
+    return notes
 
 
 def _refuse_same_names(staged: Sequence[Staged]) -> None:

@@ -18,6 +18,7 @@ from edge_lab.simulate.world import SUBSTEPS, Floats, World
 Indices = NDArray[np.int64]
 
 _NEVER: Final = -1.0
+_POOR: Final = 0.5  # of the best quality of a second: below it an action is none to plan with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,7 @@ class Bench:
         """Serve the requests of this second by one action."""
         app = self._app
         app.free_s, app.link_free_s = free_s, link_free_s
-        quality = 0.0
-        for index in range(self._first[second], self._first[second + 1]):
-            quality += app.serve(index, action, clock).quality
+        quality = app.serve_all(self._first[second], self._first[second + 1], action, clock)
         begin = second * SUBSTEPS
         used_s = max(app.free_s, app.link_free_s, second + 1.0)
         end = min(int(used_s * SUBSTEPS) + 1, len(app.joules))
@@ -134,20 +133,37 @@ def _column(world: World, bench: Bench, action: Action) -> tuple[list[Played], F
 
 
 def _backlog(world: World, bench: Bench, actions: tuple[Action, ...], alone: list[list[Played]]) -> Backlog:
+    """The pairs of good actions: to think too well of a poor one raises the bound at most, and is no plan's loss."""
+    best = [max(played.quality for played in row) for row in alone]
+    good = [
+        [index for index, played in enumerate(row) if played.quality >= _POOR * most]
+        for row, most in zip(alone, best, strict=True)
+    ]
     rows = []
     for second in range(1, world.seconds):
         first_s = bench.first_s(second)
         if first_s >= second + 1:
             continue
-        for before, left in enumerate(alone[second - 1]):
-            if left.free_s <= first_s and left.link_free_s <= first_s:
-                continue
-            for after, action in enumerate(actions):
-                played = bench.serve(second, action, left.free_s, left.link_free_s)
-                empty = alone[second][after]
-                change = played.quality - empty.quality, sum(played.joules) - sum(empty.joules)
-                if change != (0.0, 0.0):
-                    rows.append((second, before, after, *change))
+        for after in good[second]:
+            action, empty = actions[after], alone[second][after]
+            met: dict[tuple[float, float], tuple[float, float]] = {}
+            for before in good[second - 1]:
+                left = alone[second - 1][before]
+                busy = _busy(action, left, first_s)
+                if busy == (_NEVER, _NEVER):
+                    continue
+                if busy not in met:
+                    played = bench.serve(second, action, *busy)
+                    met[busy] = played.quality - empty.quality, sum(played.joules) - sum(empty.joules)
+                if met[busy] != (0.0, 0.0):
+                    rows.append((second, before, after, *met[busy]))
     table = np.array(rows).reshape(-1, 5)
     second, before, after = table[:, :3].T.astype(np.int64)
     return Backlog(second=second, before=before, after=after, quality=table[:, 3], joules=table[:, 4])
+
+
+def _busy(action: Action, left: Played, first_s: float) -> tuple[float, float]:
+    """Until when this action finds processor and link busy, where that matters to it."""
+    here = left.free_s if left.free_s > first_s and (not action.remote or action.hedge is not None) else _NEVER
+    link = left.link_free_s if left.link_free_s > first_s and action.remote else _NEVER
+    return here, link

@@ -9,13 +9,15 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from edge_lab.errors import ScenarioError
-from edge_sdk.wire import Celsius, Millis, Name, Percent, Text, Watts, Wire, decode_toml
+from edge_sdk.wire import MAX_TOML_BYTES, Celsius, Millis, Name, Percent, Text, Watts, Wire, decode_toml
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000_000)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+Resistance = Annotated[float, Meta(ge=0.05, le=1_000_000)]  # below it heat passes in less than is played
+Capacity = Annotated[float, Meta(ge=0.1, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sigma = Annotated[float, Meta(ge=0, le=1)]
 MAX_DURATION_S = 86_400
@@ -105,8 +107,8 @@ class BoardSection(Wire, frozen=True, kw_only=True):
     """
 
     idle_w: Annotated[float, Meta(ge=0, le=1000)] | None = None
-    r_c_per_w: tuple[Positive, Positive] | None = None
-    c_j_per_c: tuple[Positive, Positive] | None = None
+    r_c_per_w: tuple[Resistance, Resistance] | None = None
+    c_j_per_c: tuple[Capacity, Capacity] | None = None
     steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=16)] | None = None
     throttle_c: tuple[Celsius, Celsius, Celsius] | None = None
     clock_power: Annotated[float, Meta(ge=0, le=4)] | None = None
@@ -183,17 +185,24 @@ class Scenario(Wire, frozen=True, kw_only=True):
     bundle: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
 
 
-def read(path: Path) -> Scenario:
+def read(path: Path, *, trace: Path | None = None) -> Scenario:
     """The scenario in this file.
+
+    Args:
+        path: Of the file.
+        trace: To be played in place of its own.
 
     Raises:
         ScenarioError: It cannot be read, or says what cannot be.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_TOML_BYTES + 1)
     except OSError as cause:
         raise ScenarioError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     scenario = decode_toml(raw, Scenario, where=str(path), error=ScenarioError)
+    if trace is not None:
+        scenario = structs.replace(scenario, trace=Trace(file=str(trace.absolute())))
     check(scenario, str(path))
     return scenario
 

@@ -1,8 +1,8 @@
 """What was recorded somewhere: CSV with a first line of names, one of which is `time_s`.
 
 Columns that are not known here are left alone (`edge daemon record` writes more than the simulator plays). An empty
-cell is a gap: the value before it holds for at most `HOLD_S`, after that the column says nothing and the scenario's own
-value counts (for the network: nothing goes through). Rows may be any time apart.
+cell, or `nan`, is a gap: the value before it holds for at most `HOLD_S`, after that the column says nothing and the
+scenario's own value counts (for the network: nothing goes through). Rows may be any time apart.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _column(rows: list[list[str]], index: int, name: str, where: str) -> NDArray
     values = np.full(len(rows) - 1, np.nan)
     for line, row in enumerate(rows[1:]):
         cell = row[index].strip() if index < len(row) else ""
-        if not cell:
+        if not cell or cell.lower() == "nan":  # as numpy and pandas write what they do not know
             continue
         try:
             value = float(cell)

@@ -29,6 +29,7 @@ BURST_W: Final = 0.8
 SPIKE: Final = (1.5, 3.0)
 _RTT_SPIKE: Final = (2.0, 5.0)
 HEDGED: Final = "+hedge"
+_SHORTEST_MS: Final = 1e-3  # of an inference: in a day's seconds less is lost to rounding
 
 # The bare Raspberry Pi 4 of facts: sources in docs/explanation/simulator.md.
 DEFAULT_STEPS: Final = (1.0, 0.667, 0.5, 0.4)
@@ -236,7 +237,8 @@ def _truth(setting: Setting, hidden: Hidden, seed: int) -> Truth:
     for action in actions:
         if not action.remote:
             own = _source(seed, f"latency {action.id}").standard_normal()
-            latency[action.id] = action.latency_ms * hidden.latency_scale * math.exp(hidden.latency_sigma * own)
+            took_ms = action.latency_ms * hidden.latency_scale * math.exp(hidden.latency_sigma * own)
+            latency[action.id] = max(took_ms, _SHORTEST_MS)
             own = _source(seed, f"power {action.id}").standard_normal()
             power[action.id] = action.power_w * math.exp(hidden.power_sigma * own)
     for action in actions:
