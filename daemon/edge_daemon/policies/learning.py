@@ -169,24 +169,24 @@ class Learner:
         return cap_w, code, min(borne_w, cap_w)
 
     def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
-        """The price of a joule, a second later."""
-        setting, tuning = self._setting, self._tuning
+        """The price of a joule, a second later; found anew with every context."""
+        setting, tuning, held = self._setting, self._tuning, state.price
         if setting.until_s is None or setting.battery_j is None:
-            return state.price
+            return held
         if event.battery_j is None or not 0 <= event.battery_j < _NONE:
-            return state.price
+            return held
         left_s = setting.until_s - event.now_s
         if left_s <= 1 or event.charging:
-            return state.price if left_s > 0 and not event.charging else Price()
-        held = state.price
-        if event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks):
-            held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
+            return held if left_s > 0 and not event.charging else Price()
+        if event.now_s - held.kept_s < tuning.context_s or all(task.rate < LEAST_RATE for task in state.tasks):
+            return held
         total_s = max(setting.until_s - state.began_s, 1.0)
-        share = self._tuning.reserve * math.sqrt(left_s / total_s) + self._tuning.reserve_least
+        share = tuning.reserve * math.sqrt(left_s / total_s) + tuning.reserve_least
         # What is drawn now is drawn for a while: near the end that is all that is left.
-        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, tuning.burst_s / left_s)
         pace_w = (event.battery_j - share * setting.battery_j) / left_s - ahead_w
-        return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
+        context = self._context(state, weighed)
+        return price.found(tuning, held, event.now_s, context, pace_w, state.mean_w, left_s)
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:
         """This moment as a staircase; of several tasks the sum of theirs."""
