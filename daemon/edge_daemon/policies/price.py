@@ -109,7 +109,7 @@ def found(  # noqa: PLR0917 - by position, called in a loop that is timed
     # The last part of what can be saved is not asked for until the end is near, or the pace cannot be kept without: it
     # costs most, and may never be needed.
     hurry = left_s < tuning.last_s or count * pace_w < least_w
-    floor_w = least_w if hurry else least_w + tuning.last_saving * (free_w - least_w)
+    floor_w = -math.inf if hurry else least_w + tuning.last_saving * (free_w - least_w)
     off_w = _uncertain_w(tuning, contexts, price.value, left_s)
     value = 0.0
     for sigmas, weight in PARTS:
