@@ -92,7 +92,7 @@ class Tuning:
     smooth: float = 0.08
     hurry: float = 6.0
     reserve: float = 0.01
-    reserve_least: float = 0.004
+    reserve_least: float = 0.007
     burst_s: float = 40.0
     link_prior: tuple[float, ...] = (0.98, 0.97, 0.95, 0.90, 0.60, 0.02)
     link_weight: float = 6.0
