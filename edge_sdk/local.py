@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import http
-import http.client
 import os
 import socket
 from pathlib import Path
@@ -39,6 +38,8 @@ from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Sha256, Text, T
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from edge_sdk._unix_http import UnixConnection
 
 SPEAKS = 2  # what this side understands; see `Register`
 SOCKET_VARIABLE = "EDGE_DAEMON_SOCKET"
@@ -275,23 +276,6 @@ def socket_path(given: str | os.PathLike[str] | None = None) -> Path:
     return Path(f"/tmp/edge-{os.getuid()}/api.sock")  # noqa: S108 - the directory is made with mode 0700 and checked
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """http.client over AF_UNIX."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError:
-            self.sock.close()
-            raise
-
-
 class LocalClient:
     """One keep-alive connection to the daemon; not for several threads at once.
 
@@ -303,7 +287,7 @@ class LocalClient:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         self.path = socket_path(path)
         self._timeout_s = timeout_s
-        self._connection: _UnixConnection | None = None
+        self._connection: UnixConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -333,17 +317,21 @@ class LocalClient:
             UnknownVariantError: The model has no such variant.
             CommandError: The daemon refused, with its code and reason.
         """
+        from http.client import HTTPException  # brings email: the daemon, which has our messages only, does without
+
+        from edge_sdk._unix_http import UnixConnection
+
         payload = None if body is None else encode(body)
         try:
             if self._connection is None:
-                self._connection = _UnixConnection(self.path, self._timeout_s)
+                self._connection = UnixConnection(self.path, self._timeout_s)
                 self._connection.connect()
             if self._connection.sock is not None:
                 self._connection.sock.settimeout(timeout_s or self._timeout_s)
             self._connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
             response = self._connection.getresponse()
             answer = response.read(MAX_BODY_BYTES + 1)
-        except (OSError, http.client.HTTPException) as cause:
+        except (OSError, HTTPException) as cause:
             self.close()
             raise DaemonUnreachableError(
                 f"no daemon answers ({str(cause) or type(cause).__name__})",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from climbing import Climber
+
+from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.state import PolicyState, initial
-from edge_daemon.policy.step import step
 from edge_daemon.policy.types import AppJoined, Event, ModelFacts, Preferred, Tick, VariantFacts
 from edge_daemon.wishes.hear import hear
 from edge_daemon.wishes.schedule import Position
@@ -15,6 +17,7 @@ from edge_sdk.mqtt import Conditions
 from edge_sdk.preference import Preference
 
 UTC = ZoneInfo("UTC")
+FRAME = Frame(use="climber", factory=Climber)
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp()  # of a Friday
 
 
@@ -45,7 +48,7 @@ class Device:
                 now_s=self.now_s, at=NOON + self.now_s + self.set_s, position=self.position,
             )  # fmt: skip
             for one in told:
-                self.state, _ = step(self.state, one)
+                self.state, _ = FRAME.step(self.state, one)
 
     def wait(self, seconds: float, set_s: float | None = None) -> None:
         self.set_s = self.set_s if set_s is None else set_s

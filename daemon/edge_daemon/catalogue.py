@@ -102,9 +102,8 @@ def _open(name: str, section: ModelSection, profile: Profile | None, root: str) 
     here = {variant.id for variant in variants}
     variants += [v for v in bundle.manifest.variants if v.target.delegate is not Delegate.CPU and _twin(v) in here]
     known: dict[str, Latency] = {}
-    for own in (
-        (None,) if profile is None else (profile.extends, profile.id)
-    ):  # what it extends counts where it has none
+    # What the profile extends counts where there is nothing of its own.
+    for own in (None,) if profile is None else (profile.extends, profile.id):
         known |= latencies_of(variants, bundle.latencies(), machine=machine, profile=own)
     counts = sorted({latency.threads for latency in known.values()})
     if counts:

@@ -1,4 +1,4 @@
-"""What the commands `edge daemon ...` do: run the daemon, or ask one that runs and print its answer."""
+"""What the commands `edge daemon ...` do beside `run`: ask a daemon that runs and print its answer, or record."""
 
 from __future__ import annotations
 
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
 _MIN_WATCH_S = 0.1
 _MAX_RECORD_S = 31_536_000  # a year
-
-
-def run(args: argparse.Namespace) -> int:
-    """Be the daemon until a signal ends it."""
-    from edge_daemon import config, logs, service
-
-    logs.configure("info")
-    loaded = config.load(config.find(args.config))
-    logs.configure("debug" if args.debug else loaded.log.level)
-    events = Path(args.record_events) if args.record_events else None
-    service.run(loaded, socket=Path(args.socket) if args.socket else None, events=events)
-    return 0
 
 
 def status(args: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""What this package contributes to the program `edge`: names and arguments; what they do is in `edge_daemon.cli`."""
+"""What this package contributes to the program `edge`: names and arguments.
+
+What they do is in `edge_daemon.cli`; what `run` does in `edge_daemon.process`.
+"""
 
 from __future__ import annotations
 
@@ -72,11 +75,11 @@ def _takes_record(parser: argparse.ArgumentParser) -> None:
     _takes_socket(parser)
 
 
-def _later(name: str) -> Callable[[argparse.Namespace], int]:
-    """The function of `edge_daemon.cli`, imported when it is called."""
+def _later(name: str, module: str = "edge_daemon.cli") -> Callable[[argparse.Namespace], int]:
+    """The function of the module, imported when it is called."""
 
     def run(args: argparse.Namespace) -> int:
-        function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module("edge_daemon.cli"), name)
+        function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
         return function(args)
 
     return run
@@ -87,7 +90,7 @@ COMMANDS: tuple[Command, ...] = (
         path=("daemon", "run"),
         summary="run the daemon here until it is stopped",
         configure=_takes_run,
-        run=_later("run"),
+        run=_later("become", "edge_daemon.process"),
         has_json=False,
     ),
     Command(

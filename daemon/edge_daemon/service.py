@@ -164,14 +164,9 @@ class Service:
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
         self._switcher = Switcher(
-            self._catalogue,
-            self._apps,
-            self._store,
-            self._store_lane,
-            self._clock,
-            frame=self._frame(),
-            site=site(config),
-        )
+            self._catalogue, self._apps, self._store, self._store_lane, self._clock,
+            frame=self._frame(), site=site(config),
+        )  # fmt: skip
         self._switcher.on_failed = self._policy_failed
         if self._events is not None:
             events = self._switcher.events = EventLog(self._events)

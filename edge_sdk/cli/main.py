@@ -49,19 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(argv, args)
         finally:
             _flush()
-    except KeyboardInterrupt:
-        if args.debug:
+    except (KeyboardInterrupt, Exception) as error:
+        if args.debug and not isinstance(error, BrokenPipeError):
             raise
-        say("edge: interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
+        return ended(error)
+
+
+def ended(error: BaseException) -> int:
+    """The exit status for what reached the top, which a line on stderr explains."""
+    if isinstance(error, BrokenPipeError):
         # The reader of our stdout went away (`edge inspect | head`): not our failure.
         _silence(sys.stdout)
         return EXIT_FAILED
-    except Exception as error:
-        if args.debug:
-            raise
-        return _report(_explained(error))
+    if not isinstance(error, Exception):
+        say("edge: interrupted")
+        return EXIT_INTERRUPTED
+    return _report(_explained(error))
 
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:

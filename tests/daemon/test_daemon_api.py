@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from daemon_stage import DaemonProcess, reporting, serving, until
 
+from edge_sdk._unix_http import UnixConnection
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, PinnedError, UnknownVariantError, WireError
 from edge_sdk.local import (
@@ -33,7 +34,6 @@ from edge_sdk.local import (
     Register,
     Registered,
     UnpinRequest,
-    _UnixConnection,
 )
 from edge_sdk.preference import Mode, Preference
 
@@ -272,7 +272,7 @@ def test_an_impossible_order_is_refused(client: LocalClient, verb: str, body: An
 def test_a_request_that_makes_no_sense_gets_a_status_and_a_code(  # noqa: PLR0917 - the columns of the table
     board: DaemonProcess, method: str, path: str, body: bytes | None, status: int, code: bytes
 ) -> None:
-    connection = _UnixConnection(board.socket, 10.0)
+    connection = UnixConnection(board.socket, 10.0)
     connection.request(method, path, body)
     response = connection.getresponse()
     text = response.read()
@@ -310,7 +310,7 @@ def test_an_operators_order_is_told_to_the_hub(daemon: MakeDaemon, digits: Bundl
 
 
 def test_an_app_of_the_first_version_is_told_nothing_it_does_not_know(board: DaemonProcess) -> None:
-    connection = _UnixConnection(board.socket, 10.0)
+    connection = UnixConnection(board.socket, 10.0)
     connection.connect()
 
     def ask(method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from daemon_stage import tiny_bundle
 
@@ -26,6 +27,7 @@ from edge_daemon.peers import Peer, admit, group_id, peer_of
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.tasks import TaskOwner
+from edge_sdk import profile
 from edge_sdk.errors import ConfigError, StorageError
 from edge_sdk.local import AppReport
 from edge_sdk.manifest import Latency, Origin
@@ -341,7 +343,8 @@ def test_what_is_predicted_for_a_board_counts_for_a_profile_made_from_it(tmp_pat
     (bundle.path / "evidence.json").write_bytes(encode({"format": 1, "latency": entries}))
     config = Config(models={"digits": str(bundle.path)})
     for base, told in ((None, [None, 9.0]), ("rpi4", [20.0, 9.0])):
-        read = catalogue.read(config, "camera", str(tmp_path), base=base)
+        camera = msgspec.structs.replace(profile.load("rpi4"), id="camera", extends=base)
+        read = catalogue.read(config, camera, str(tmp_path))
         assert [one.latency_ms for one in read.served["digits"].shown.variants] == told
 
 

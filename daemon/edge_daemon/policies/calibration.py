@@ -3,8 +3,9 @@
 In logarithms, a latency is what the variant was promised to take, plus a factor of the variant's own (`bias`), plus
 what slows everything just now (`slow`, shared by all variants of all tasks, as in ALERT, USENIX ATC'20), plus noise.
 One slow inference may be a spike or the begin of contention: it is only suspected, and how often that turned out
-true is learned, too. A second one settles it. A fast one settles the opposite at once, since nothing computes faster
-than it can.
+true is learned, too. So many in a row settle it as spikes alone would make less often than contention begins: two, at
+most six. A fast one settles the opposite at once, since nothing computes faster than it can. What counts as slow is
+relative to how much latencies scatter here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _SLOW_MIN, _SLOW_MAX = -3.0, 5.0
 BIAS_MAX = 5.0
 _TAIL_MAX = 1.5
 _EARLY = 2  # observations before a variant's own factor is known well enough to blame the moment
-_FIRST_SHARE = 0.7
+_SCATTER_MAX = 1.0
+_RATE_LEAST = 0.002
+_RATE_MOST = 0.7
 _CONFIRMS = 0.6
 _SUSPECT_MAX = 3.0
 _ALIKE = 0.3  # two surprises that differ by less are of the same cause
@@ -32,20 +35,25 @@ class Calibration(msgspec.Struct, frozen=True):
 
     Attributes:
         slow: Log of the slowdown.
-        suspect: Log by which the last inference was too slow, while it is not settled why; else 0.
+        suspect: Log by which the last inferences were too slow, while it is not settled why; else 0.
+        streak: How many were, in a row.
         suspects, confirmed: How often something was suspected, and was true.
-        spread: Standard deviation of the log of latencies.
+        spread: Standard deviation of the log of latencies that are no spikes.
+        scatter: Mean absolute surprise, spikes and all.
         tail_rate, tail_size: How many are spikes, and the log of how long these are.
+        onsets: How often contention begins, per inference.
     """
 
     slow: float
     suspect: float
+    streak: int
     suspects: float
     confirmed: float
     spread: float
+    scatter: float
     tail_rate: float
     tail_size: float
-    hazard: float
+    onsets: float
 
 
 def first(tuning: Tuning) -> Calibration:
@@ -53,17 +61,25 @@ def first(tuning: Tuning) -> Calibration:
     return Calibration(
         slow=tuning.slow_start,
         suspect=0.0,
+        streak=0,
         suspects=tuning.suspect_seen,
         confirmed=tuning.suspect_true,
         spread=tuning.spread_start,
+        scatter=tuning.scatter_start,
         tail_rate=tuning.tail_start,
         tail_size=tuning.tail_size,
-        hazard=tuning.hazard_start,
+        onsets=tuning.onset_start,
     )
 
 
 def learn(  # noqa: PLR0917 - by position, called for each inference
-    tuning: Tuning, known: Calibration, surprise: float, bias: float, seen: int, stands_for: int = 1
+    tuning: Tuning,
+    known: Calibration,
+    surprise: float,
+    bias: float,
+    seen: int,
+    others: int,
+    stands_for: int = 1,
 ) -> tuple[Calibration, float, bool]:
     """After one inference.
 
@@ -73,44 +89,82 @@ def learn(  # noqa: PLR0917 - by position, called for each inference
         surprise: Log of its latency over what was expected.
         bias: Of the variant, the log of its own factor.
         seen: How many of its inferences were learned from, this one aside.
+        others: How many of other variants were.
         stands_for: As many that took as long are told by this one.
 
     Returns:
         What is known now, the variant's bias, and whether something changed at once that asks for a decision.
     """
     own = max(tuning.bias_least, tuning.bias_gain / (seen + 1))
-    if abs(surprise) > tuning.jump:
-        if seen < _EARLY:  # nothing is known of this variant yet: the surprise is its own
-            bias += _FIRST_SHARE * min(max(surprise, -BIAS_MAX), BIAS_MAX)
-            return known, min(max(bias, -BIAS_MAX), BIAS_MAX), True
+    if abs(surprise) > max(tuning.jump, tuning.jump_scatters * known.scatter):
+        if seen < _EARLY:  # nothing is known of this variant yet: the surprise is its own, or of the board as a whole
+            share = tuning.first_share if others else tuning.very_first_share
+            surprise = min(max(surprise, -BIAS_MAX), BIAS_MAX)
+            slow = known.slow + (0.0 if others else (1 - share) * surprise)
+            known = msgspec.structs.replace(known, slow=min(max(slow, _SLOW_MIN), _SLOW_MAX))
+            return known, min(max(bias + share * surprise, -BIAS_MAX), BIAS_MAX), True
         return _jumped(tuning, known, surprise), bias, True
     spread, rate, size = known.spread, known.tail_rate, known.tail_size
-    deviation = min(_ABSOLUTE * abs(surprise), tuning.spread_most)
-    spread = max(spread + tuning.spread_gain * (deviation - spread), tuning.spread_least)
-    if known.suspect:  # what was suspected was a spike
-        rate += tuning.tail_gain * (1 - rate)
+    away = abs(surprise)
+    spread += tuning.spread_gain * (min(_ABSOLUTE * away, tuning.spread_most) - spread)
+    if known.streak:  # what was suspected was a spike
+        rate += tuning.tail_gain * (1 - rate) * known.streak
         size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
     else:
         rate -= min(stands_for * tuning.tail_gain, 1.0) * rate
     bias = min(max(bias + own * surprise, -BIAS_MAX), BIAS_MAX)
-    slow = min(max(known.slow + tuning.slow_gain * surprise, _SLOW_MIN), _SLOW_MAX)
-    hazard = known.hazard * (1 - min(stands_for * tuning.hazard_gain, 1.0))
-    learned = Calibration(slow, 0.0, known.suspects, known.confirmed, spread, rate, size, hazard)
-    return learned, bias, bool(known.suspect)
+    learned = Calibration(
+        min(max(known.slow + tuning.slow_gain * surprise, _SLOW_MIN), _SLOW_MAX),
+        0.0,
+        0,
+        known.suspects,
+        known.confirmed,
+        max(spread, tuning.spread_least),
+        known.scatter + min(stands_for * tuning.scatter_gain, 1.0) * (away - known.scatter),
+        min(rate, 1.0),
+        size,
+        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)),
+    )
+    return learned, bias, bool(known.streak)
 
 
 def _jumped(tuning: Tuning, known: Calibration, surprise: float) -> Calibration:
     """After a large surprise of a variant that is known well."""
-    slow, suspect, suspects, confirmed = known.slow, 0.0, known.suspects, known.confirmed
-    hazard = known.hazard
+    slow, suspect, streak, onsets = known.slow, 0.0, 0, known.onsets
+    suspects, confirmed = known.suspects, known.confirmed
     if surprise < 0:
         slow = max(slow + surprise, _SLOW_MIN)
-    elif known.suspect and surprise > _CONFIRMS * known.suspect:
-        alike = abs(surprise - known.suspect) < _ALIKE
-        slow = min(slow + (0.5 * (surprise + known.suspect) if alike else min(surprise, known.suspect)), _SLOW_MAX)
-        confirmed += 1
-        hazard += tuning.hazard_gain * (1 - hazard)
     else:
-        suspect = min(surprise, _SUSPECT_MAX)
-        suspects += 1
-    return Calibration(slow, suspect, suspects, confirmed, known.spread, known.tail_rate, known.tail_size, hazard)
+        follows = known.streak > 0 and surprise > _CONFIRMS * known.suspect
+        alike = follows and abs(surprise - known.suspect) < _ALIKE
+        streak = known.streak + 1 if follows else 1
+        suspect = surprise
+        if follows:
+            suspect = known.suspect + (surprise - known.suspect) / streak if alike else min(surprise, known.suspect)
+        if streak == 1:
+            suspects += 1
+        if streak >= _settling(tuning, known):
+            slow = min(slow + suspect, _SLOW_MAX)
+            suspect, streak = 0.0, 0
+            confirmed += 1
+            onsets += tuning.onset_gain * (1 - onsets)
+    scatter = known.scatter + tuning.scatter_gain * (min(abs(surprise), _SCATTER_MAX) - known.scatter)
+    return Calibration(
+        slow,
+        min(suspect, _SUSPECT_MAX),
+        streak,
+        suspects,
+        confirmed,
+        known.spread,
+        scatter,
+        known.tail_rate,
+        known.tail_size,
+        onsets,
+    )
+
+
+def _settling(tuning: Tuning, known: Calibration) -> int:
+    """How many slow ones in a row are contention: spikes alone make so many less often than contention begins."""
+    onsets = max(known.onsets, tuning.onset_least)
+    spikes = min(max(known.tail_rate, _RATE_LEAST), _RATE_MOST)
+    return min(max(math.ceil(math.log(onsets) / math.log(spikes)), 2), tuning.streak_most)

@@ -76,8 +76,8 @@ def sentence(
 
 def shown(action: Action) -> str:
     """An action with its quality and its time."""
-    where = "on the server" if action.remote else "at"
-    return f"{action.id} ({_number(action.quality)} {where} {_ms(action.latency_ms)})"
+    where = " on the server" if action.remote else ""
+    return f"{action.id} ({_number(action.quality)} at {_ms(action.latency_ms)}{where})"
 
 
 def _cause(why: Why, setting: Setting | None, new: Action) -> str:

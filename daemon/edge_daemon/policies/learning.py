@@ -43,7 +43,7 @@ class Learner:
 
     def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
         self._setting, self._tables, self._tuning = setting, tables, tuning
-        self._observer = thermal.Observer(setting.board, tuning.horizon_s)
+        self._observer = thermal.Observer(setting.board, tuning.horizon_s, tuning.far_s)
 
     def seen(self, table: Table, task: TaskState, seen: TaskSeen, event: Second, *, began: bool) -> TaskState:
         """A task after what was seen of it, its latencies aside."""
@@ -87,11 +87,12 @@ class Learner:
         if found is not None:
             at = table.computes[found]
             own, count = bias[at], counts[at]
+            others = sum(counts) - count
             latencies, each = _telling(seen.latencies_ms)
             for latency_ms in latencies:
                 if 0 < latency_ms < _NONE:
                     surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
-                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, each)
+                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, others, each)
                     count += 1
             if count != counts[at]:
                 bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
@@ -128,18 +129,40 @@ class Learner:
             return base_w, scale, self._observer.start(temp_c)  # what was told was no board
         return base_w, scale, (die_c, board_c, air_c)
 
+    def worst(self, state: State, weighed: Weighed) -> float:
+        """The most that the least would have drawn of late, with all the rest: it may come while the board is hot."""
+        now_w = state.base_w + self._least_w(weighed)
+        return max(now_w, state.worst_w - self._tuning.worst_gain * (state.worst_w - now_w))
+
+    def _least_w(self, weighed: Weighed) -> float:
+        """What the cheapest that computes here draws, of all tasks together."""
+        return sum(
+            [min([watts[at] for at in table.local]) for table, (_, watts) in zip(self._tables, weighed, strict=True)]
+        )
+
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
         passed_s = max(state.now_s - state.began_s, 0.0) if state.began_s > _NEVER else 0.0
         gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
         return state.mean_w + gain * (base_w - state.mean_w)
 
-    def cap(self, heat: tuple[float, float, float], base_w: float) -> tuple[float, str]:
-        """What may be drawn above the base, and by which limit."""
+    def cap(self, state: State, weighed: Weighed) -> tuple[float, str]:
+        """What may be drawn above the base, and by which limit.
+
+        Where little more than the least that can run here would be borne for long together with the worst of late,
+        that counts: the board has to be cool before it comes. Less than that least is no cap anyone could keep.
+        """
+        heat, base_w = state.heat, state.base_w
         cap_w, code = _NONE, ""
         limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
-        if limit_c is not None:
-            cap_w, code = self._observer.bearable_w(heat, limit_c - self._tuning.margin_c) - base_w, "thermal"
+        least_w = self._least_w(weighed)
+        if limit_c is not None and heat is not None:
+            kept_c = limit_c - self._tuning.margin_c
+            cap_w, code = self._observer.bearable_w(heat, kept_c) - base_w, "thermal"
+            room_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
+            if room_w < self._tuning.far_room_w:
+                cap_w = min(cap_w, least_w + self._tuning.far_steep * max(room_w, 0.0))
+            cap_w = max(cap_w, least_w)
         if most_w is not None and most_w - base_w < cap_w:
             cap_w, code = most_w - base_w, "power"
         return cap_w, code
@@ -158,8 +181,10 @@ class Learner:
         if event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks):
             held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
         total_s = max(setting.until_s - state.began_s, 1.0)
-        reserve_j = tuning.reserve * setting.battery_j * math.sqrt(left_s / total_s)
-        pace_w = (event.battery_j - reserve_j) / left_s - state.mean_w
+        share = self._tuning.reserve * math.sqrt(left_s / total_s) + self._tuning.reserve_least
+        # What is drawn now is drawn for a while: near the end that is all that is left.
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
+        pace_w = (event.battery_j - share * setting.battery_j) / left_s - ahead_w
         return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:

@@ -58,6 +58,7 @@ class Optimal:
             heat=None,
             base_w=self._setting.board.idle_w,
             mean_w=self._setting.board.idle_w,
+            worst_w=self._setting.board.idle_w,
             power_scale=1.0,
             price=Price(),
             cap_w=_NONE,
@@ -98,7 +99,6 @@ class Optimal:
             told, known = learner.calibrated(table, task, seen, known, log_clock)
             tasks.append(learner.seen(table, told, seen, event, began=began))
         base_w, scale, heat = learner.powered(state, event)
-        cap_w, cap_by = learner.cap(heat, base_w)
         # By position: by name costs as much as half of all the rest.
         state = State(
             event.now_s,
@@ -108,14 +108,19 @@ class Optimal:
             heat,
             base_w,
             learner.long_run(state, base_w),
+            state.worst_w,
             scale,
             state.price,
-            cap_w,
-            cap_by,
+            _NONE,
+            "",
             clock,
             state.probed_s,
         )
         weighed = chooser.weighed(state)
+        worst_w = learner.worst(state, weighed)
+        state = with_(state, worst_w=worst_w)
+        cap_w, cap_by = learner.cap(state, weighed)
+        state = with_(state, cap_w=cap_w, cap_by=cap_by)
         paid = learner.priced(state, event, weighed)
         if paid is not state.price:
             state = with_(state, price=paid)
@@ -130,13 +135,15 @@ class Optimal:
         surprise = (
             math.log(event.latency_ms) + math.log(state.clock) - table.promised[at] - task.bias[at] - state.known.slow
         )
-        known, bias, again = calibration.learn(self._tuning, state.known, surprise, task.bias[at], task.seen[at])
+        seen = task.seen[at]
+        others = sum(task.seen) - seen
+        known, bias, again = calibration.learn(self._tuning, state.known, surprise, task.bias[at], seen, others)
         asked = table.is_remote[task.action]  # then a hedge computed: the server was not in time
         again = again or (asked and not task.failing)
         task = with_(
             task,
             bias=(*task.bias[:at], bias, *task.bias[at + 1 :]),
-            seen=(*task.seen[:at], task.seen[at] + 1, *task.seen[at + 1 :]),
+            seen=(*task.seen[:at], seen + 1, *task.seen[at + 1 :]),
             failing=asked or task.failing,
         )
         state = with_(state, known=known, tasks=(*state.tasks[: event.task], task, *state.tasks[event.task + 1 :]))

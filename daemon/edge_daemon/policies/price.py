@@ -21,6 +21,10 @@ from edge_daemon.policies.tuning import Tuning
 
 _NEVER = -math.inf
 
+# At which paces, in standard deviations of what is not known of the future, a price is found, and its weight: the
+# price is the mean over what may come. (Three points of a normal distribution, Gauss-Hermite.)
+PARTS = ((-1.732, 1 / 6), (0.0, 2 / 3), (1.732, 1 / 6))
+
 
 class Context(msgspec.Struct, frozen=True):
     """One moment of the past, as a staircase.
@@ -43,7 +47,9 @@ class Price(msgspec.Struct, frozen=True):
         value: In points per joule.
         contexts: Of the past, oldest first.
         kept_s, solved_s: When a context was last kept, the price last solved.
-        low, high: The bracket of the search; `left` steps of it remain.
+        low, high: The bracket of the search for `goal_w`; `left` steps of it remain.
+        part: For which of the paces of `PARTS` it searches, -1 for none; `off_w` is a standard deviation of the pace,
+            `found` the weighed sum of the prices found so far.
         times: It was solved so often.
     """
 
@@ -54,6 +60,10 @@ class Price(msgspec.Struct, frozen=True):
     low: float = 0.0
     high: float = 0.0
     left: int = 0
+    goal_w: float = 0.0
+    part: int = -1
+    off_w: float = 0.0
+    found: float = 0.0
     times: int = 0
 
 
@@ -111,33 +121,68 @@ def solve(  # noqa: PLR0917 - by position, called each second
     contexts = price.contexts
     if not contexts:
         return price
-    low, high, left = price.low, price.high, price.left
-    if left == 0:
+    hurry = left_s < tuning.last_s
+    part, low, high, left, goal_w = price.part, price.low, price.high, price.left, price.goal_w
+    off_w, found = price.off_w, price.found
+    if part < 0:
         if now_s - price.solved_s < tuning.solve_s:
             return price
-        # Beyond the value of being alive no price helps: all a second gives, over all it costs.
-        alive = sum(context.best for context in contexts)
-        spent = sum(base_w + context.watts[-1] for context in contexts)
-        low, high, left = 0.0, max(alive / max(spent, 1e-9), 1e-9), tuning.solve_steps
-        if power_w(contexts, 0.0) <= pace_w:
-            high, left = 0.0, 1
-        elif power_w(contexts, high) > pace_w:
-            low, left = high, 1
+        part, found, off_w = 0, 0.0, _uncertain_w(tuning, price, left_s)
+        low, high, left, goal_w = _bracket(tuning, contexts, pace_w + PARTS[0][0] * off_w, base_w, hurry=hurry)
     for _ in range(min(tuning.solve_each, left)):
         left -= 1
-        if high > low:
-            middle = 0.5 * (low + high)
-            if power_w(contexts, middle) > pace_w:
-                low = middle
-            else:
-                high = middle
-    if left:
-        return Price(price.value, contexts, price.kept_s, price.solved_s, low, high, left, price.times)
-    times = price.times + 1
-    share = min(max(tuning.smooth, 1 / times, tuning.hurry * tuning.solve_s / max(left_s, 1.0)), 1.0)
+        middle = 0.5 * (low + high)
+        if power_w(contexts, middle) > goal_w:
+            low = middle
+        else:
+            high = middle
+    if left == 0:
+        found += PARTS[part][1] * high
+        part += 1
+        if part == len(PARTS):
+            times = price.times + 1
+            share = max(tuning.smooth, 1 / times, tuning.hurry * tuning.solve_s / max(left_s, 1.0))
+            value = price.value + min(share, 1.0) * (found - price.value)
+            return Price(value, contexts, price.kept_s, now_s, times=times)
+        low, high, left, goal_w = _bracket(tuning, contexts, pace_w + PARTS[part][0] * off_w, base_w, hurry=hurry)
     return Price(
-        price.value + share * (high - price.value), contexts, price.kept_s, now_s, low, high, left=0, times=times
+        price.value, contexts, price.kept_s, price.solved_s, low, high, left, goal_w, part, off_w, found, price.times
     )
+
+
+def _bracket(
+    tuning: Tuning, contexts: Sequence[Context], pace_w: float, base_w: float, *, hurry: bool
+) -> tuple[float, float, int, float]:
+    """Where to search, in how many steps (none where an end of it is the price), and for which power.
+
+    Until the end is near the last tenth of what can be saved is not asked for: it costs most, and may never be needed.
+    """
+    free_w = power_w(contexts, 0.0)
+    if free_w <= pace_w:
+        return 0.0, 0.0, 0, pace_w
+    if not hurry:
+        least_w = sum([context.watts[-1] for context in contexts]) / len(contexts)
+        pace_w = max(pace_w, least_w + tuning.last_saving * (free_w - least_w))
+    # Beyond the value of being alive no price helps: all a second gives, over all it costs.
+    alive = sum([context.best for context in contexts])
+    spent = sum([base_w + context.watts[-1] for context in contexts])
+    high = max(alive / max(spent, 1e-9), 1e-9)
+    if power_w(contexts, high) > pace_w:
+        return high, high, 0, pace_w
+    return 0.0, high, tuning.solve_steps, pace_w
+
+
+def _uncertain_w(tuning: Tuning, price: Price, left_s: float) -> float:
+    """How far the mean power of what comes may be off that of the contexts, at the present price.
+
+    Their own mean is as uncertain as they are few, that of what comes as little of it is left; requests and
+    contention come in spells, so only one moment in a spell counts.
+    """
+    watts = [context.watts[bisect_left(context.prices, price.value)] for context in price.contexts]
+    mean = sum(watts) / len(watts)
+    spread = sum([(each - mean) ** 2 for each in watts]) / len(watts)
+    known_s = len(watts) * tuning.context_s
+    return math.sqrt(spread * tuning.spell_s * (1 / known_s + 1 / max(left_s, tuning.spell_s)))
 
 
 def together(parts: Sequence[Context]) -> Context:

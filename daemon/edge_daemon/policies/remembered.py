@@ -60,7 +60,7 @@ class State(msgspec.Struct, frozen=True):
         known: Of the moment.
         tasks: In the order of the setting.
         heat: Die, board, air; None before the first second.
-        base_w: What is drawn whatever runs, now; `mean_w` over a long time.
+        base_w: What is drawn whatever runs, now; `mean_w` over a long time, `worst_w` the most of late.
         power_scale: What variants draw over what is promised.
         price: Of a joule.
         cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code.
@@ -75,6 +75,7 @@ class State(msgspec.Struct, frozen=True):
     heat: tuple[float, float, float] | None
     base_w: float
     mean_w: float
+    worst_w: float
     power_scale: float
     price: Price
     cap_w: float
@@ -143,7 +144,9 @@ class Kept(msgspec.Struct, frozen=True):
             and _LEAST_SPREAD <= known.spread <= 1
             and 0 <= known.tail_rate <= 1
             and 0 <= known.tail_size <= _MOST_LOG
-            and 0 <= known.hazard <= 1
+            and 0 <= known.onsets <= 1
+            and 0 <= known.streak < _MOST_COUNT
+            and 0 <= known.scatter <= 1
             and (self.heat is None or all(abs(value) <= _MOST_C for value in self.heat))
             and all(0 <= value <= _MOST_W for value in (self.base_w, self.mean_w, self.power_scale, self.price))
             and all(task.is_sound() for task in self.tasks.values())
@@ -190,6 +193,7 @@ class Kept(msgspec.Struct, frozen=True):
             heat=self.heat,
             base_w=self.base_w,
             mean_w=self.mean_w,
+            worst_w=self.base_w,
             power_scale=self.power_scale,
             price=with_(state.price, value=max(self.price, 0.0)),
         )

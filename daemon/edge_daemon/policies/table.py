@@ -85,7 +85,7 @@ class Table:
         at = state.action
         return 0.0 if self.is_remote[at] else math.exp(self.promised[at] + state.bias[at] + known.slow) / clock
 
-    def weigh(  # noqa: C901 - the loop that costs time: calls in it would double that
+    def weigh(
         self, state: TaskState, known: Calibration, log_clock: float, full_w: float
     ) -> tuple[list[float], list[float]]:
         """What each action is worth, in points a request, and the watts it draws above the base.
@@ -103,9 +103,7 @@ class Table:
         slow, spread, tail, size = known.slow - log_clock, known.spread, known.tail_rate, known.tail_size
         scale, tail_scale = 1 / (spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
         suspect = known.suspect
-        doubt = tuning.doubt * known.confirmed / known.suspects if suspect else 0.0
-        hazard = known.hazard * tuning.hazard_on * (1 + tuning.hazard_on * 0.5)
-        hazard_scale = 1 / (tuning.hazard_spread * _SQRT2)
+        doubt = known.confirmed / known.suspects if suspect else 0.0
         late, overload, points = tuning.late_points, tuning.overload, self._points
         fastest = self.promised[self.smallest] + bias[self.smallest]
         worth, watts = [0.0] * len(self.ids), [0.0] * len(self.ids)
@@ -114,8 +112,6 @@ class Table:
             room = self.limit - own - slow
             usual = 0.5 + 0.5 * erf(room * scale)
             chance = usual + tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
-            if hazard:
-                chance -= hazard * (chance - 0.5 - 0.5 * erf((room - tuning.hazard_size) * hazard_scale))
             busy = rate * exp(own + slow) / 1000
             if doubt:
                 room -= suspect

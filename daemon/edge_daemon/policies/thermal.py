@@ -8,6 +8,7 @@ the Riccati equation.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 from edge_daemon.policies.contract import Board
@@ -29,10 +30,10 @@ class Observer:
 
     Args:
         board: Its physics.
-        horizon_s: How long a power has to be borne.
+        horizon_s: How long a power has to be borne; `far_s` one that comes with the worst that was seen of late.
     """
 
-    def __init__(self, board: Board, horizon_s: float) -> None:
+    def __init__(self, board: Board, horizon_s: float, far_s: float) -> None:
         (r_die, r_board), (c_die, c_board) = board.r_c_per_w, board.c_j_per_c
         self._rise_c = (r_die * board.idle_w, (r_die + r_board) * board.idle_w)
         parts = max(1, math.ceil(4 / (r_die * c_die)), math.ceil(4 / (r_die * c_board)))
@@ -43,6 +44,8 @@ class Observer:
         self._gain = _steady_gain(self._second)
         ahead, heating = _repeat(self._second, self._heating, max(1, round(horizon_s)))
         self._ahead, self._ahead_heating = ahead[0], heating[0]
+        ahead, heating = _repeat(self._second, self._heating, max(1, round(far_s)))
+        self._far, self._far_heating = ahead[0], heating[0]
 
     def start(self, temp_c: float | None) -> State:
         """Where things stand when nothing but the sensor is known: as after a long time at idle."""
@@ -67,6 +70,11 @@ class Observer:
         a, b, c = self._ahead
         return (limit_c - a * state[0] - b * state[1] - c * state[2]) / self._ahead_heating
 
+    def bearable_far_w(self, state: State, limit_c: float) -> float:
+        """The same for the far horizon."""
+        a, b, c = self._far
+        return (limit_c - a * state[0] - b * state[1] - c * state[2]) / self._far_heating
+
 
 def _repeat(step: Matrix, heating: Vector, times: int) -> tuple[Matrix, Vector]:
     """`times` steps as one."""
@@ -84,6 +92,7 @@ def _product(one: Matrix, other: Matrix) -> Matrix:
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 
+@lru_cache(maxsize=16)  # of a board; a policy is made anew with each setting, and this takes 30 ms and more
 def _steady_gain(step: Matrix) -> Vector:
     noise = [sigma * sigma for sigma in _PROCESS_C]
     spread: Matrix = tuple(tuple(noise[i] if i == j else 0.0 for j in range(3)) for i in range(3))  # type: ignore[misc]

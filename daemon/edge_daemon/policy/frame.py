@@ -229,11 +229,14 @@ def _preferred(turn: Turn, event: Preferred) -> None:
     named = [model for model in state.models if event.model in (None, model.name)]
     for model in named:
         wished = replace(model, preference=event.preference, wished_by=event.why)
-        turn.state = with_model(turn.state, wished)
+        turn.state = with_model(turn.state, wished if event.said else replace(wished, pending="preference"))
     turn.state = replace(turn.state, heat=warmed(turn.state))  # the limit of heat may have moved
     turn.plug()
     for model in named:
-        _decide_anew(turn, model.name, "preference" if event.said else None)
+        if event.said:
+            _decide_anew(turn, model.name, "preference")
+        elif not turn.state.apps_of(model.name):  # of the others the policy speaks within a second
+            _decide_anew(turn, model.name, None)
 
 
 def _pinned(turn: Turn, event: Pinned) -> None:
@@ -287,7 +290,7 @@ def _measured(turn: Turn, event: Measured) -> None:
     if model is None or variant is None or median_ms is None:
         return
     timed = with_variant(model, replace(variant, latency_ms=median_ms, measured=True))
-    turn.state = with_model(turn.state, replace(timed, measured=True))
+    turn.state = with_model(turn.state, replace(timed, pending="measured"))
     turn.plug()
 
 

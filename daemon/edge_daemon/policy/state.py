@@ -97,7 +97,7 @@ class ModelRecord:
         bound: The code of what keeps the decision from something better.
         left: Variants barred because they were just left.
         proven: The variant that last answered calls in an app.
-        measured: A measurement arrived that no decision has followed yet.
+        pending: What changed by itself and no decision has followed yet: `measured`, `preference`; empty is nothing.
         wished_by: What had a part in the preference beside somebody's word.
         most_per_s: The rate of requests that would fit, where nothing fits the one there is.
         work: Since the policy was last asked; it does not outlive a restart.
@@ -113,7 +113,7 @@ class ModelRecord:
     bound: str | None = None
     left: tuple[Left, ...] = ()
     proven: str | None = None
-    measured: bool = False
+    pending: str = ""
     wished_by: str = ""
     most_per_s: float | None = None
     work: Work = Work()

@@ -203,8 +203,8 @@ class Turn:
         if current is not None and word is None and not forced and self._is_barred(model, wanted):
             wanted = current
         if wanted is current and word != "unpin":
-            if verdict is not None and model.measured:
-                self.state = with_model(self.state, replace(model, measured=False))
+            if verdict is not None and model.pending:
+                self.state = with_model(self.state, replace(model, pending=""))
             return
         code = _code(model, wanted, why, word, forced=forced)
         reason = because(why, state, model, wanted, word=code, cause=cause)
@@ -274,7 +274,7 @@ class Turn:
             decision=decision,
             bound=bound,
             history=(*model.history[1 - HISTORY :], decision),
-            measured=False,
+            pending="",
         )
         self.state = state = with_model(state, model)
         self.out.append(Decided(decision=decision))
@@ -312,8 +312,8 @@ def _code(model: ModelRecord, wanted: VariantRecord, why: Why, word: str | None,
         return word
     if forced or not _is_free(model, why):
         return None
-    if model.measured:
-        return "measured"
+    if model.pending:
+        return model.pending
     return "recovered" if model.bound is not None and cheapness(wanted) > cheapness(model.current) else "gain"
 
 

@@ -17,8 +17,9 @@ from edge_lab.simulate.world import SUBSTEPS, Floats
 
 Singles = NDArray[np.float32]
 
-_OVER: Final = 60.0  # points a second per degree above the limit
+_OVER: Final = 400.0  # points a second per degree above the limit
 _ABOVE_C: Final = 2.0
+_EARLY_C: Final = 0.35  # below the limit it begins to count: what comes is only expected
 _NARROWEST_C: Final = 0.5
 
 
@@ -99,7 +100,7 @@ class HeatValue:
         moves, contexts = self._moves, len(self._chain)
         self.ahead = (self._chain @ self.value.reshape(contexts, -1)).reshape(self.value.shape)
         reached = self._fast @ self.ahead[:, self._target] @ self._slow
-        reached -= _OVER * np.maximum(self._die_c - np.float32(room_c), 0)
+        reached -= _OVER * np.maximum(self._die_c - np.float32(room_c - _EARLY_C), 0)
         worth = (moves.quality - price * moves.joules)[:, None, :] - (price * moves.switch_j + tie) * self._loads
         worth = worth.astype(np.float32)
         best = np.empty_like(self.value)

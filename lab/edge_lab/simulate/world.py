@@ -191,6 +191,10 @@ def draw(scenario: Scenario, seed: int, *, base: Board | None = None, trace: Rec
     if recorded is not None:
         slowdown = slowdown * np.repeat(np.nan_to_num(recorded, nan=1.0), SUBSTEPS)
     rtt_ms, up_mbps = network(scenario, seed, played("rtt_ms"), played("up_mbps"))
+    if rtt_ms is None and any(action.remote for action in setting.tasks[0].actions):
+        raise ScenarioError(
+            "a remote variant, and neither a [network] nor a trace with rtt_ms or up_mbps", where=scenario.name
+        )
     arrive_s, first = _requests(scenario, seed, played("requests_per_s"))
     jitter = np.exp(hidden.jitter_sigma * _source(seed, "jitter").standard_normal(len(arrive_s)))
     tail = _source(seed, "tail")
