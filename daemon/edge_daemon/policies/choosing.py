@@ -199,10 +199,10 @@ class Chooser:
     def _advised(self, state: State, table: Table, task: TaskState, watts: float) -> float | None:
         """How many requests a second would fit, where what is chosen as the best does not."""
         busy = task.rate * table.median_ms(task, state.known, state.clock) / 1000
-        if watts <= state.cap_w + self._tuning.urgent_w and busy <= 1:
+        if watts <= state.borne_w + self._tuning.urgent_w and busy <= 1:
             return None
         share = min(
-            1.0, max(state.cap_w, 0.0) / watts if watts > 0 else 1.0, self._tuning.overload / busy if busy else 1.0
+            1.0, max(state.borne_w, 0.0) / watts if watts > 0 else 1.0, self._tuning.overload / busy if busy else 1.0
         )
         return share * task.rate if share < 1 else None
 

@@ -146,26 +146,27 @@ class Learner:
         gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
         return state.mean_w + gain * (base_w - state.mean_w)
 
-    def cap(self, state: State, weighed: Weighed) -> tuple[float, str]:
-        """What may be drawn above the base, and by which limit.
+    def cap(self, state: State, weighed: Weighed) -> tuple[float, str, float]:
+        """What may be drawn above the base, by which limit, and what could be borne though nobody keeps it.
 
         Where little more than the least that can run here would be borne for long together with the worst of late,
         that counts: the board has to be cool before it comes. Less than that least is no cap anyone could keep.
         """
         heat, base_w = state.heat, state.base_w
-        cap_w, code = _NONE, ""
+        cap_w, code, borne_w = _NONE, "", _NONE
         limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
         least_w = self._least_w(weighed)
         if limit_c is not None and heat is not None:
             kept_c = limit_c - self._tuning.margin_c
-            cap_w, code = self._observer.bearable_w(heat, kept_c) - base_w, "thermal"
+            cap_w = borne_w = self._observer.bearable_w(heat, kept_c) - base_w
+            code = "thermal"
             room_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
             if room_w < self._tuning.far_room_w:
                 cap_w = min(cap_w, least_w + self._tuning.far_steep * max(room_w, 0.0))
             cap_w = max(cap_w, least_w)
         if most_w is not None and most_w - base_w < cap_w:
             cap_w, code = most_w - base_w, "power"
-        return cap_w, code
+        return cap_w, code, min(borne_w, cap_w)
 
     def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
         """The price of a joule, a second later."""

@@ -63,6 +63,7 @@ class Optimal:
             price=Price(),
             cap_w=_NONE,
             cap_by="",
+            borne_w=_NONE,
             clock=1.0,
             probed_s=_NEVER,
         )
@@ -113,14 +114,15 @@ class Optimal:
             state.price,
             _NONE,
             "",
+            _NONE,
             clock,
             state.probed_s,
         )
         weighed = chooser.weighed(state)
         worst_w = learner.worst(state, weighed)
         state = with_(state, worst_w=worst_w)
-        cap_w, cap_by = learner.cap(state, weighed)
-        state = with_(state, cap_w=cap_w, cap_by=cap_by)
+        cap_w, cap_by, borne_w = learner.cap(state, weighed)
+        state = with_(state, cap_w=cap_w, cap_by=cap_by, borne_w=borne_w)
         paid = learner.priced(state, event, weighed)
         if paid is not state.price:
             state = with_(state, price=paid)

@@ -121,7 +121,7 @@ def solve(  # noqa: PLR0917 - by position, called each second
     contexts = price.contexts
     if not contexts:
         return price
-    hurry = left_s < tuning.last_s
+    hurry = left_s < tuning.last_s or pace_w < _least_w(contexts)
     part, low, high, left, goal_w = price.part, price.low, price.high, price.left, price.goal_w
     off_w, found = price.off_w, price.found
     if part < 0:
@@ -150,18 +150,24 @@ def solve(  # noqa: PLR0917 - by position, called each second
     )
 
 
+def _least_w(contexts: Sequence[Context]) -> float:
+    """The mean power of the contexts at any price."""
+    return sum([context.watts[-1] for context in contexts]) / len(contexts)
+
+
 def _bracket(
     tuning: Tuning, contexts: Sequence[Context], pace_w: float, base_w: float, *, hurry: bool
 ) -> tuple[float, float, int, float]:
     """Where to search, in how many steps (none where an end of it is the price), and for which power.
 
-    Until the end is near the last tenth of what can be saved is not asked for: it costs most, and may never be needed.
+    The last part of what can be saved is not asked for until the end is near, or the pace cannot be kept without: it
+    costs most, and may never be needed.
     """
     free_w = power_w(contexts, 0.0)
     if free_w <= pace_w:
         return 0.0, 0.0, 0, pace_w
     if not hurry:
-        least_w = sum([context.watts[-1] for context in contexts]) / len(contexts)
+        least_w = _least_w(contexts)
         pace_w = max(pace_w, least_w + tuning.last_saving * (free_w - least_w))
     # Beyond the value of being alive no price helps: all a second gives, over all it costs.
     alive = sum([context.best for context in contexts])

@@ -63,7 +63,8 @@ class State(msgspec.Struct, frozen=True):
         base_w: What is drawn whatever runs, now; `mean_w` over a long time, `worst_w` the most of late.
         power_scale: What variants draw over what is promised.
         price: Of a joule.
-        cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code.
+        cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code;
+            `borne_w` what heat and power would bear, even if less than the least that can run.
         clock: Current over full clock.
         probed_s: When an idle moment was last used.
     """
@@ -80,6 +81,7 @@ class State(msgspec.Struct, frozen=True):
     price: Price
     cap_w: float
     cap_by: str
+    borne_w: float
     clock: float
     probed_s: float
 
