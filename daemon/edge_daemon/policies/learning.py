@@ -129,16 +129,9 @@ class Learner:
             return base_w, scale, self._observer.start(temp_c)  # what was told was no board
         return base_w, scale, (die_c, board_c, air_c)
 
-    def worst(self, state: State, weighed: Weighed) -> float:
-        """The most that the least would have drawn of late, with all the rest: it may come while the board is hot."""
-        now_w = state.base_w + self._least_w(weighed)
-        return max(now_w, state.worst_w - self._tuning.worst_gain * (state.worst_w - now_w))
-
-    def _least_w(self, weighed: Weighed) -> float:
-        """What the cheapest that computes here draws, of all tasks together."""
-        return sum(
-            [min([watts[at] for at in table.local]) for table, (_, watts) in zip(self._tables, weighed, strict=True)]
-        )
+    def worst(self, before_w: float, now_w: float) -> float:
+        """The most that base and the least that can run drew of late: it may come while the board is hot."""
+        return max(now_w, before_w - self._tuning.worst_gain * (before_w - now_w))
 
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
@@ -146,21 +139,28 @@ class Learner:
         gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
         return state.mean_w + gain * (base_w - state.mean_w)
 
-    def cap(self, state: State, weighed: Weighed) -> tuple[float, str, float]:
+    def least_w(self, weighed: Weighed) -> float:
+        """What the cheapest that computes here draws, of all tasks together."""
+        total = 0.0
+        for table, (_, watts) in zip(self._tables, weighed, strict=True):
+            total += min([watts[at] for at in table.local])
+        return total
+
+    def cap(
+        self, heat: tuple[float, float, float], base_w: float, worst_w: float, least_w: float
+    ) -> tuple[float, str, float]:
         """What may be drawn above the base, by which limit, and what could be borne though nobody keeps it.
 
         Where little more than the least that can run here would be borne for long together with the worst of late,
         that counts: the board has to be cool before it comes. Less than that least is no cap anyone could keep.
         """
-        heat, base_w = state.heat, state.base_w
         cap_w, code, borne_w = _NONE, "", _NONE
         limit_c, most_w = self._setting.temp_c, self._setting.max_power_w
-        least_w = self._least_w(weighed)
-        if limit_c is not None and heat is not None:
+        if limit_c is not None:
             kept_c = limit_c - self._tuning.margin_c
             cap_w = borne_w = self._observer.bearable_w(heat, kept_c) - base_w
             code = "thermal"
-            room_w = self._observer.bearable_far_w(heat, kept_c) - state.worst_w
+            room_w = self._observer.bearable_far_w(heat, kept_c) - worst_w
             if room_w < self._tuning.far_room_w:
                 cap_w = min(cap_w, least_w + self._tuning.far_steep * max(room_w, 0.0))
             cap_w = max(cap_w, least_w)
@@ -169,24 +169,24 @@ class Learner:
         return cap_w, code, min(borne_w, cap_w)
 
     def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
-        """The price of a joule, a second later."""
-        setting, tuning = self._setting, self._tuning
+        """The price of a joule, found anew with every context; `state` is that of this second, but for its price."""
+        setting, tuning, held = self._setting, self._tuning, state.price
         if setting.until_s is None or setting.battery_j is None:
-            return state.price
+            return held
         if event.battery_j is None or not 0 <= event.battery_j < _NONE:
-            return state.price
+            return held
         left_s = setting.until_s - event.now_s
         if left_s <= 1 or event.charging:
-            return state.price if left_s > 0 and not event.charging else Price()
-        held = state.price
-        if event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks):
-            held = price.keep(tuning, held, event.now_s, self._context(state, weighed))
+            return held if left_s > 0 and not event.charging else Price()
+        if event.now_s - held.kept_s < tuning.context_s or all(task.rate < LEAST_RATE for task in state.tasks):
+            return held
         total_s = max(setting.until_s - state.began_s, 1.0)
-        share = self._tuning.reserve * math.sqrt(left_s / total_s) + self._tuning.reserve_least
+        share = tuning.reserve * math.sqrt(left_s / total_s) + tuning.reserve_least
         # What is drawn now is drawn for a while: near the end that is all that is left.
-        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, tuning.burst_s / left_s)
         pace_w = (event.battery_j - share * setting.battery_j) / left_s - ahead_w
-        return price.solve(tuning, held, event.now_s, pace_w, state.mean_w, left_s)
+        context = self._context(state, weighed)
+        return price.found(tuning, held, event.now_s, context, pace_w, state.mean_w, left_s)
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:
         """This moment as a staircase; of several tasks the sum of theirs."""

@@ -65,7 +65,7 @@ def looked(  # noqa: PLR0917 - by position, called each second
     else:
         sending_ms = action.payload_kb * 8 / up_mbps
         predicted = rtt_ms + sending_ms + action.latency_ms
-    now = min(int((BINS - 1) * predicted / limit_ms), BINS - 1) if predicted < _NEVER else BINS - 1
+    now = min(int((BINS - 1) * (predicted / limit_ms)), BINS - 1) if predicted < LONGEST_S * 1000 else BINS - 1
     chances, weights = link.chances, link.weights
     if link.last >= 0:
         room_ms = limit_ms - sending_ms - action.latency_ms

@@ -100,7 +100,14 @@ class Optimal:
             told, known = learner.calibrated(table, task, seen, known, log_clock)
             tasks.append(learner.seen(table, told, seen, event, began=began))
         base_w, scale, heat = learner.powered(state, event)
-        # By position: by name costs as much as half of all the rest.
+        full_w = clock**self._setting.board.clock_power * scale
+        weighed = tuple(
+            [table.weigh(task, known, log_clock, full_w) for table, task in zip(self._tables, tasks, strict=True)]
+        )
+        least_w = learner.least_w(weighed)
+        worst_w = learner.worst(state.worst_w, base_w + least_w)
+        cap_w, cap_by, borne_w = learner.cap(heat, base_w, worst_w, least_w)
+        # By position, once: by name, or changed later, it costs as much as half of all the rest.
         state = State(
             event.now_s,
             event.now_s if began else state.began_s,
@@ -109,20 +116,15 @@ class Optimal:
             heat,
             base_w,
             learner.long_run(state, base_w),
-            state.worst_w,
+            worst_w,
             scale,
             state.price,
-            _NONE,
-            "",
-            _NONE,
+            cap_w,
+            cap_by,
+            borne_w,
             clock,
             state.probed_s,
         )
-        weighed = chooser.weighed(state)
-        worst_w = learner.worst(state, weighed)
-        state = with_(state, worst_w=worst_w)
-        cap_w, cap_by, borne_w = learner.cap(state, weighed)
-        state = with_(state, cap_w=cap_w, cap_by=cap_by, borne_w=borne_w)
         paid = learner.priced(state, event, weighed)
         if paid is not state.price:
             state = with_(state, price=paid)

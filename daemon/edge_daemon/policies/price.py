@@ -5,8 +5,10 @@ choosing what is worth most after paying for its energy, the mean power is a fal
 price is the lowest at which it keeps the pace. Saving where it costs little and spending where it pays is what a limit
 of power per second cannot do.
 
-The contexts are reduced to their upper hulls when they are kept, so a bisection step is a look-up in each; two of these
-are made a second, so no single decision pays for the whole.
+The contexts are reduced to their upper hulls when they are kept. All their steps, sorted by price, are the mean power
+as a function of the price; a price is one look-up in it.
+
+What comes is not known: the price is the mean over what may come, as far as the contexts let it be guessed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -41,29 +44,18 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Price(msgspec.Struct, frozen=True):
-    """The price, and the search for the next.
+    """The price, and what it is found from.
 
     Attributes:
         value: In points per joule.
         contexts: Of the past, oldest first.
-        kept_s, solved_s: When a context was last kept, the price last solved.
-        low, high: The bracket of the search for `goal_w`; `left` steps of it remain.
-        part: For which of the paces of `PARTS` it searches, -1 for none; `off_w` is a standard deviation of the pace,
-            `found` the weighed sum of the prices found so far.
-        times: It was solved so often.
+        kept_s: When a context was last kept, and the price found anew.
+        times: It was found so often.
     """
 
     value: float = 0.0
     contexts: tuple[Context, ...] = ()
     kept_s: float = _NEVER
-    solved_s: float = _NEVER
-    low: float = 0.0
-    high: float = 0.0
-    left: int = 0
-    goal_w: float = 0.0
-    part: int = -1
-    off_w: float = 0.0
-    found: float = 0.0
     times: int = 0
 
 
@@ -88,103 +80,61 @@ def staircase(worth: Sequence[float], watts: Sequence[float]) -> Context:
         at = to
 
 
-def keep(tuning: Tuning, price: Price, now_s: float, context: Context) -> Price:
-    """Keep a context; of the older half one makes room, so that the recent past and some of the far stay."""
-    kept = price.contexts
-    if len(kept) >= tuning.contexts:
-        out = int(now_s * 7919) % int(len(kept) - tuning.recent)
-        kept = kept[:out] + kept[out + 1 :]
-    return msgspec.structs.replace(price, contexts=(*kept, context), kept_s=now_s)
-
-
-def power_w(contexts: Sequence[Context], price: float) -> float:
-    """The mean power of the contexts at a price."""
-    total = 0.0
-    for context in contexts:
-        total += context.watts[bisect_left(context.prices, price)]
-    return total / len(contexts)
-
-
-def solve(  # noqa: PLR0917 - by position, called each second
-    tuning: Tuning, price: Price, now_s: float, pace_w: float, base_w: float, left_s: float
+def found(  # noqa: PLR0917 - by position, called in a loop that is timed
+    tuning: Tuning, price: Price, now_s: float, context: Context, pace_w: float, base_w: float, left_s: float
 ) -> Price:
-    """Go on searching the price at which the mean power keeps the pace.
+    """The price with one more context.
 
     Args:
         tuning: The numbers.
         price: The price so far.
         now_s: The clock.
+        context: This moment. Of the older ones one makes room, at random, so that some of the far past stays.
         pace_w: What may be drawn above `base_w` until the end.
         base_w: What is drawn whatever runs.
         left_s: Until the battery may be empty.
     """
     contexts = price.contexts
-    if not contexts:
-        return price
-    hurry = left_s < tuning.last_s or pace_w < _least_w(contexts)
-    part, low, high, left, goal_w = price.part, price.low, price.high, price.left, price.goal_w
-    off_w, found = price.off_w, price.found
-    if part < 0:
-        if now_s - price.solved_s < tuning.solve_s:
-            return price
-        part, found, off_w = 0, 0.0, _uncertain_w(tuning, price, left_s)
-        low, high, left, goal_w = _bracket(tuning, contexts, pace_w + PARTS[0][0] * off_w, base_w, hurry=hurry)
-    for _ in range(min(tuning.solve_each, left)):
-        left -= 1
-        middle = 0.5 * (low + high)
-        if power_w(contexts, middle) > goal_w:
-            low = middle
-        else:
-            high = middle
-    if left == 0:
-        found += PARTS[part][1] * high
-        part += 1
-        if part == len(PARTS):
-            times = price.times + 1
-            share = max(tuning.smooth, 1 / times, tuning.hurry * tuning.solve_s / max(left_s, 1.0))
-            value = price.value + min(share, 1.0) * (found - price.value)
-            return Price(value, contexts, price.kept_s, now_s, times=times)
-        low, high, left, goal_w = _bracket(tuning, contexts, pace_w + PARTS[part][0] * off_w, base_w, hurry=hurry)
-    return Price(
-        price.value, contexts, price.kept_s, price.solved_s, low, high, left, goal_w, part, off_w, found, price.times
-    )
-
-
-def _least_w(contexts: Sequence[Context]) -> float:
-    """The mean power of the contexts at any price."""
-    return sum([context.watts[-1] for context in contexts]) / len(contexts)
-
-
-def _bracket(
-    tuning: Tuning, contexts: Sequence[Context], pace_w: float, base_w: float, *, hurry: bool
-) -> tuple[float, float, int, float]:
-    """Where to search, in how many steps (none where an end of it is the price), and for which power.
-
-    The last part of what can be saved is not asked for until the end is near, or the pace cannot be kept without: it
-    costs most, and may never be needed.
-    """
-    free_w = power_w(contexts, 0.0)
-    if free_w <= pace_w:
-        return 0.0, 0.0, 0, pace_w
-    if not hurry:
-        least_w = _least_w(contexts)
-        pace_w = max(pace_w, least_w + tuning.last_saving * (free_w - least_w))
+    if len(contexts) >= tuning.contexts:
+        out = int(now_s * 7919) % len(contexts)
+        contexts = contexts[:out] + contexts[out + 1 :]
+    contexts = (*contexts, context)
+    count = len(contexts)
+    steps = sorted([step for each in contexts for step in _steps(each)])
+    saved = list(accumulate([drop for _, drop in steps]))
+    free_w = sum([each.watts[0] for each in contexts])
+    least_w = sum([each.watts[-1] for each in contexts])
     # Beyond the value of being alive no price helps: all a second gives, over all it costs.
-    alive = sum([context.best for context in contexts])
-    spent = sum([base_w + context.watts[-1] for context in contexts])
-    high = max(alive / max(spent, 1e-9), 1e-9)
-    if power_w(contexts, high) > pace_w:
-        return high, high, 0, pace_w
-    return 0.0, high, tuning.solve_steps, pace_w
+    most = sum([each.best for each in contexts]) / max(count * base_w + least_w, 1e-9)
+    # The last part of what can be saved is not asked for until the end is near, or the pace cannot be kept without: it
+    # costs most, and may never be needed.
+    hurry = left_s < tuning.last_s or count * pace_w < least_w
+    floor_w = -math.inf if hurry else least_w + tuning.last_saving * (free_w - least_w)
+    off_w = _uncertain_w(tuning, contexts, price.value, left_s)
+    value = 0.0
+    for sigmas, weight in PARTS:
+        wanted = free_w - max(count * (pace_w + sigmas * off_w), floor_w)
+        if wanted > 0:
+            at = bisect_left(saved, wanted - 1e-9)
+            value += weight * (min(steps[at][0], most) if at < len(steps) else most)
+    times = price.times + 1
+    share = max(tuning.smooth, 1 / times, tuning.hurry * tuning.context_s / max(left_s, 1.0))
+    return Price(price.value + min(share, 1.0) * (value - price.value), contexts, now_s, times)
 
 
-def _uncertain_w(tuning: Tuning, price: Price, left_s: float) -> float:
-    """How far the mean power of what comes may be off that of the contexts, at the present price.
+def _steps(context: Context) -> list[tuple[float, float]]:
+    """Price and saving of each step."""
+    watts = context.watts
+    return [(price, watts[at] - watts[at + 1]) for at, price in enumerate(context.prices)]
+
+
+def _uncertain_w(tuning: Tuning, contexts: Sequence[Context], price: float, left_s: float) -> float:
+    """How far the mean power of what comes may be off that of the contexts, at this price.
 
     Their own mean is as uncertain as they are few, that of what comes as little of it is left; requests and
     contention come in spells, so only one moment in a spell counts.
     """
-    watts = [context.watts[bisect_left(context.prices, price.value)] for context in price.contexts]
+    watts = [context.watts[bisect_left(context.prices, price)] for context in contexts]
     mean = sum(watts) / len(watts)
     spread = sum([(each - mean) ** 2 for each in watts]) / len(watts)
     known_s = len(watts) * tuning.context_s

@@ -104,6 +104,7 @@ class Table:
         scale, tail_scale = 1 / (spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
         suspect = known.suspect
         doubt = known.confirmed / known.suspects if suspect else 0.0
+        limit_ms = self.task.limit_ms
         late, overload, points = tuning.late_points, tuning.overload, self._points
         fastest = self.promised[self.smallest] + bias[self.smallest]
         worth, watts = [0.0] * len(self.ids), [0.0] * len(self.ids)
@@ -112,17 +113,20 @@ class Table:
             room = self.limit - own - slow
             usual = 0.5 + 0.5 * erf(room * scale)
             chance = usual + tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
-            busy = rate * exp(own + slow) / 1000
+            median_ms = exp(own + slow)
+            busy = rate * median_ms / 1000
+            ratio = limit_ms / median_ms
             if doubt:
                 room -= suspect
                 usual = 0.5 + 0.5 * erf(room * scale)
                 usual += tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
                 chance += doubt * (usual - chance)
                 busy *= 1 + doubt * (exp(suspect) - 1)
+                ratio = exp(room)
             if busy > _SOME_LOAD:
                 # A spike makes those that follow wait, too: how many of them no longer come in time.
-                ratio, gap = exp(room), 1 / busy
-                if tail > 0 and ratio < _AMPLE:
+                if ratio < _AMPLE:
+                    gap = 1 / busy
                     late_after = ratio - 1 + gap
                     if late_after > 0:
                         follow = 1 - erf((log(late_after) - size) * tail_scale)

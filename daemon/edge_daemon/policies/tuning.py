@@ -30,8 +30,7 @@ class Tuning:
         horizon_s: The power is capped so that the limit holds this long.
         over_points: Per watt above the cap and request: more than any variant is better, less than dropping it.
         context_s, contexts: How often a context is kept for the price, and how many.
-        solve_s: How often the price is solved anew; `solve_steps` bisections, `solve_each` of them a second.
-        smooth: Share of the new price that is taken; all of it in the last `last_s`.
+            smooth: Share of the new price that is taken; all of it in the last `last_s`.
         reserve: Of the battery, kept at the start and used up as the square root of the time left.
         link_prior: Chance that a server's answer is in time, by fifths of the limit that the last one was predicted
             to take; the last is of one that could not be in time. `link_weight` observations' worth of it.
@@ -86,15 +85,11 @@ class Tuning:
     worst_gain: float = 0.002
     over_points: float = 60.0
     context_s: float = 10.0
-    contexts: int = 96
-    recent: int = 0
-    solve_s: float = 20.0
-    solve_steps: int = 12
-    solve_each: int = 2
+    contexts: int = 64
     spell_s: float = 75.0
     last_saving: float = 0.4
     last_s: float = 600.0
-    smooth: float = 0.15
+    smooth: float = 0.08
     hurry: float = 6.0
     reserve: float = 0.01
     reserve_least: float = 0.004
