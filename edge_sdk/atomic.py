@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,20 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, mode: int = 0o6
         stream.write(content)
 
 
+def check(path: str | os.PathLike[str]) -> None:
+    """Raise if what stands here is nothing to be replaced: who runs as root would put a file where /dev/null was.
+
+    Raises:
+        StorageError: It is a device, a pipe or a socket.
+    """
+    try:
+        kind = os.stat(path).st_mode  # noqa: PTH116 - follows links, as /dev/stdout is one
+    except OSError:
+        return
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise StorageError("is a device, a pipe or a socket", where=str(path), hint="name a file; nothing was changed")
+
+
 @contextlib.contextmanager
 def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A stream to write, which takes the place of `path` when the block ends without an error.
@@ -61,6 +76,7 @@ def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryI
     import tempfile  # half a megabyte that who only reads does without; so below
 
     target = Path(path)
+    check(target)
     with storage_errors(target):
         _sweep(target.parent)
         descriptor, name = tempfile.mkstemp(prefix=PREFIX, dir=target.parent)

@@ -144,6 +144,7 @@ def record(
     Raises:
         StorageError: The trace cannot be written; what was at `out` still is.
     """
+    atomic.check(out)  # before a day is recorded, not after
     daemon, files = _Daemon(socket), Files(root)
     missing: dict[str, str] = {}
     latencies: dict[str, list[float]] = {}

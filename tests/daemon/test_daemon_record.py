@@ -155,6 +155,13 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_device_is_not_recorded_over(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    words = ("--out", str(tmp_path / "null"), "--root", str(root), "--socket", "/nowhere")
+    assert main(["daemon", "record", *words]) == 1  # at once: without --for it would go on for ever
+    assert "is a device" in capsys.readouterr().err
+
+
 def test_a_board_of_which_nothing_is_played_still_makes_a_trace_the_simulator_takes(tmp_path: Path) -> None:
     out = tmp_path / "trace.csv"
     done = record_for(out, SensorSuite(tmp_path), root=tmp_path)

@@ -43,6 +43,19 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, linked: bool) -> None:
+    path = tmp_path / "null"
+    if linked:
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(path)
+    before = path.lstat()
+    with pytest.raises(StorageError, match="is a device, a pipe or a socket"):
+        atomic.write_bytes(path, b"new")
+    assert path.lstat() == before
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_block_that_ends_with_an_error_changes_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
