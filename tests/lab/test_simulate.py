@@ -131,6 +131,14 @@ def test_a_trace_that_says_nothing_for_long_is_told_of(tmp_path: Path, capsys: p
     ]
 
 
+def test_a_plot_may_lie_in_the_folder_that_is_made_for_the_logs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    told(capsys, write_scenario(tmp_path), "--policy", "static-fast", "--log", new, "--plot", new / "out.html")
+    assert sorted(path.name for path in new.iterdir()) == ["made-static-fast-1.csv", "out.html"]
+
+
 def test_no_more_of_a_scenario_is_read_than_one_may_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bytes where at most" in refused(capsys, Path("/dev/zero"))
 

@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
         registry.find(name)  # what is unknown or broken is told before anything is played
     staged = [_staged(Path(path), args, policies) for path in args.scenarios]
     _refuse_same_names(staged)
-    if args.plot is not None and not args.plot.parent.is_dir():
-        raise UsageError("no such folder", where=str(args.plot.parent), hint="make it, or name another with --plot")
     if args.log is not None:
         with atomic.storage_errors(args.log):
             args.log.mkdir(parents=True, exist_ok=True)
+    if args.plot is not None and not args.plot.parent.is_dir():
+        raise UsageError("no such folder", where=str(args.plot.parent), hint="make it, or name another with --plot")
     jobs = [job for one in staged for job in one.jobs]
     tried: dict[tuple[str, int], score.Tried] = {}
     drawn: dict[str, tuple[int, Played]] = {}
