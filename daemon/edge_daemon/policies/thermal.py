@@ -1,8 +1,8 @@
 """Heat: where die, board and air stand, from one noisy sensor, and how much power the next seconds bear.
 
 Two RC stages in a row (die to board, board to air); the air's temperature is a random walk that also takes up what is
-wrong with the resistances. A Kalman filter with its steady gain follows the three; the gain is found once, by doubling in
-the Riccati equation.
+wrong with the resistances. A Kalman filter with its steady gain follows the three; the gain is found once, by doubling
+in the Riccati equation.
 """
 
 from __future__ import annotations

@@ -15,34 +15,71 @@ class Tuning:
 
     Attributes:
         slow_start: Log of the slowdown expected before anything was seen: promises are a tenth too good (measured).
-        slow_gain: Of an ordinary surprise, the share that is taken for the moment's and not the variant's.
+        slow_gain: Of an ordinary surprise, the share that is taken for the moment's.
         jump: Log of latency over expectation beyond which it is no ordinary surprise: three and a half spreads.
-        bias_gain, bias_least: Of a variant's own factor: gain over observations, and what it never falls below.
-        spread_start, spread_least, spread_most, spread_gain: Of the log of latencies around their median.
-        tail_start, tail_gain: Share of inferences that take much longer, as spikes and not as contention.
-        tail_size, tail_size_gain: Log of how much longer; `tail_spread` around that.
-        suspect_seen, suspect_true: Prior of how often a slow inference is followed by another one.
+        jump_scatters: Or so many mean absolute surprises, where latencies scatter more.
+        bias_gain: Of a variant's own factor, over observations; never less than `bias_least`.
+        bias_least: See `bias_gain`.
+        first_share: Of a variant's first surprises, what is its own; the rest is nobody's, since others are known.
+        very_first_share: The same where nothing is known of any variant; the rest is the board's.
+        spread_start: Of the log of latencies around their median.
+        spread_least: What the spread never falls below.
+        spread_most: What one surprise counts at most.
+        spread_gain: Of a new observation of the spread.
+        scatter_start: Mean absolute surprise, spikes and all.
+        scatter_gain: Of a new one.
+        tail_start: Share of inferences that take much longer, as spikes and not as contention.
+        tail_gain: Of a new one.
+        tail_size: Log of how much longer they take.
+        tail_size_gain: Of a new one.
+        tail_spread: Of that log.
+        suspect_seen: Prior of how many slow inferences were suspected of contention.
+        suspect_true: And of how many of them rightly.
+        onset_start: How often contention begins, per inference.
+        onset_gain: Of a new one.
+        onset_least: What that never falls below.
+        streak_most: So many slow ones in a row are contention in any case.
+        held: Of a dwell, what a false alarm is taken to cost.
         overload: Utilisation above which requests are lost.
         late_points: What a late answer costs beyond being worth nothing, in points: estimates are optimistic, and
-            who set a limit cares (measured: more accuracy and fewer late).
-        base_gain: Of the power that is drawn whatever runs, per second; `scale_gain` of how much a variant draws.
+            who set a limit cares (measured: fewer late at little cost).
+        base_gain: Of the power that is drawn whatever runs, per second.
+        scale_gain: Of how much variants draw over what is promised.
+        mean_gain: Of the long mean of the former; more in the first `mean_after_s`.
+        mean_after_s: See `mean_gain`.
         margin_c: Kept below the limit: two spreads of the observer's error (measured).
         horizon_s: The power is capped so that the limit holds this long.
+        far_s: The least that can run has to be borne this long together with the worst that was seen of late.
+        far_room_w: Within so many watts of that the cap falls to the least that can run, by `far_steep` watts a watt.
+        far_steep: See `far_room_w`.
+        worst_gain: By which share the worst is forgotten, per second.
         over_points: Per watt above the cap and request: more than any variant is better, less than dropping it.
-        context_s, contexts: How often a context is kept for the price, and how many.
-            smooth: Share of the new price that is taken; all of it in the last `last_s`.
+        context_s: How often a context is kept for the price, and the price found anew.
+        contexts: How many are kept.
+        spell_s: How long requests and contention stay as they are: contexts closer than that tell the same.
+        last_saving: Of what can be saved, the share that is not asked for while there is time.
+        last_s: How long before the end that ends.
+        smooth: Share of a new price that is taken; more where few were found, or little time is left.
+        hurry: Of the time left in contexts, the share that is taken at least.
         reserve: Of the battery, kept at the start and used up as the square root of the time left.
+        reserve_least: And kept to the end: what the last burst may draw.
+        burst_s: How long what is drawn now is drawn.
         link_prior: Chance that a server's answer is in time, by fifths of the limit that the last one was predicted
-            to take; the last is of one that could not be in time. `link_weight` observations' worth of it.
-        link_gain: The least weight of a new observation; `link_jitter` the log spread of a round trip within a second.
-        failed: What a chance is worth once a request of the same second was too late.
+            to take; the last is of one that could not be in time.
+        link_weight: Observations' worth of it.
+        link_gain: The least weight of a new observation.
+        link_jitter: The log spread of a round trip within a second.
+        failed: What a chance is worth once a hedge of the same second had to compute.
         dead_band: Points a voluntary change must gain.
-        dwell_s: Between voluntary changes, and before a variant that was left urgently comes back; `toggle_s` between
-            changes to and from a server.
-        urgent_share, urgent_points: What runs gives less than this share of its quality, and another this much more.
+        dwell_s: Between voluntary changes, and before a variant that was left comes back.
+        toggle_s: Between changes to and from a server.
+        urgent_share: What runs is left at once if it gives less than this share of its quality,
+        urgent_points: and another so much more.
         urgent_w: What is chosen for the heat must draw this much less.
-        probe_s: Between probes; one a second in the first `probe_first_s`. `probe_room_c` below the limit only, of what
-            is promised within `probe_reach` times the limit.
+        probe_s: Between probes.
+        probe_first_s: So long one a second.
+        probe_room_c: Below the limit of heat, or nothing is tried.
+        probe_reach: Only what is expected within so many times the limit is tried.
     """
 
     slow_start: float = 0.0953

@@ -48,7 +48,7 @@ THROTTLE_SHARE = {
 }
 THROTTLE_RANK = {throttle: rank for rank, throttle in enumerate(Throttle)}
 
-DWELL_S = 8.0  # before a variant that was left is returned to
+DWELL_S = 2.0  # before a variant that was left is returned to: as long as `optimal` waits itself
 ASK_EVERY_S = 0.95  # the policy is asked once a second, whatever the tick; ticks come a little early or late
 THROTTLE_CLEAR_S = 10.0  # throttle bits flicker: a milder signal counts once the worse one is this long gone
 CHARGER_CLEAR_S = 5.0  # a loose plug flickers too: charge stops counting once the charger has been there this long

@@ -289,3 +289,9 @@ def test_a_probe_corrects_a_promise_before_users_pay_for_it() -> None:
         state, verdicts = policy.step(state, second(float(now_s), action, requests=1, probed=probed))
         action, asked = verdicts[0].action, verdicts[0].probe
     assert action == "medium"
+
+
+def test_every_number_of_the_policy_is_explained() -> None:
+    assert Tuning.__doc__ is not None
+    for field in Tuning.__dataclass_fields__:
+        assert f"        {field}: " in Tuning.__doc__, field

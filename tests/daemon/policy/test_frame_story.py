@@ -731,7 +731,8 @@ def test_latencies_of_zero_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-1e9, -86_400.0, -3600.0, math.nan])
-def test_a_clock_that_jumps_back_never_cuts_a_dwell_short(jump_s: float) -> None:
+def test_a_clock_that_jumps_back_never_cuts_a_dwell_short(jump_s: float, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "DWELL_S", 8.0)
     device = Device(preference=Preference(mode=Mode.ACCURACY, max_latency_ms=170.0))
     device.reports(320.0)
     assert device.seconds(1) == "l"
