@@ -167,16 +167,20 @@ class App:
             until_s = arrive_s + limit_s
             if free_s > arrive_s:
                 begin_s = free_s
-                before = min(max(int(arrive_s * SUBSTEPS) - SUBSTEPS, 0), last)
-                if begin_s + own_s * slowdown[before] / clock > until_s:
+                before = int(arrive_s * SUBSTEPS) - SUBSTEPS
+                if begin_s + own_s * slowdown[before if before > 0 else 0] / clock > until_s:  # noqa: FURB136 - a call
                     continue
             substep = int(begin_s * SUBSTEPS)
-            free_s = begin_s + own_s * slowdown[min(substep, last)] * jitter[index] / clock
-            if substep <= last and free_s <= (substep + 1) / SUBSTEPS:
-                joules[substep] += watts * (free_s - begin_s)
+            if substep <= last:
+                free_s = begin_s + own_s * slowdown[substep] * jitter[index] / clock
+                if free_s <= (substep + 1) / SUBSTEPS:
+                    joules[substep] += watts * (free_s - begin_s)
+                else:
+                    self._burn(begin_s, free_s, watts)
             else:
-                self._burn(begin_s, free_s, watts)
-            in_time += free_s <= until_s
+                free_s = begin_s + own_s * slowdown[last] * jitter[index] / clock
+            if free_s <= until_s:
+                in_time += 1
         self.free_s = free_s
         return in_time * action.quality
 
