@@ -8,10 +8,12 @@ from typing import Final
 from edge_daemon.policies.contract import Second, Setting, Verdict, Why
 from edge_daemon.policies.learning import LEAST_RATE
 from edge_daemon.policies.remembered import State, TaskState, with_
-from edge_daemon.policies.table import Table, Weighed
+from edge_daemon.policies.table import LOW_POINTS, Table, Weighed
 from edge_daemon.policies.tuning import Tuning
 
 _SAVED_W: Final = 1e-9
+_ANY_PRICE: Final = 1e5  # points a joule: more than any answer is worth
+_NONE: Final = math.inf
 
 
 class Chooser:
@@ -63,7 +65,7 @@ class Chooser:
 
     def _scored(self, state: State, now_s: float, weighed: Weighed) -> list[tuple[list[float], int]]:
         """Points a second of each action of each task, and the best of it."""
-        joule, cap_w = state.price.value, state.cap_w
+        joule, cap_w = _ANY_PRICE if state.saving else state.price.value, state.cap_w
         out = []
         for table, task, (worth, watts) in zip(self._tables, state.tasks, weighed, strict=True):
             requests = table.task.weight * max(task.rate, LEAST_RATE)
@@ -72,6 +74,8 @@ class Chooser:
                 requests * value - joule * drawn - (penalty * (drawn - cap_w) if drawn > cap_w else 0.0)
                 for value, drawn in zip(worth, watts, strict=True)
             ]
+            if table.has_low and cap_w < _NONE:
+                self._waive(table, scores, watts, cap_w, requests)
             barred = [at for at, when in task.left if now_s - when < self._tuning.dwell_s and at != task.action]
             best = -1
             for at, score in enumerate(scores):
@@ -79,6 +83,14 @@ class Chooser:
                     best = at
             out.append((scores, best))
         return out if len(out) == 1 else self._shared(state, weighed, out)
+
+    @staticmethod
+    def _waive(table: Table, scores: list[float], watts: list[float], cap_w: float, requests: float) -> None:
+        """Quality yields to heat: where nothing good enough is below the cap, the rest costs nothing more."""
+        if any(drawn <= cap_w for low, drawn in zip(table.low, watts, strict=True) if not low):
+            return
+        for at, low in enumerate(table.low):
+            scores[at] += LOW_POINTS * requests if low else -LOW_POINTS * requests
 
     def _shared(
         self, state: State, weighed: Weighed, scored: list[tuple[list[float], int]]
@@ -125,6 +137,11 @@ class Chooser:
         remote = table.is_remote[at] or table.is_remote[target]
         if watts[at] + others_w > state.cap_w and watts[target] < watts[at] - tuning.urgent_w:
             return state.cap_by
+        # To load another variant costs energy, which has to come in again while that stays.
+        load_j = table.task.switch_j if table.computes[at] != table.computes[target] else 0.0
+        stays_s = tuning.toggled_s if remote else tuning.stays_s
+        if (scores[target] - scores[at]) * stays_s <= state.price.value * load_j:
+            return None
         if worth[at] < tuning.urgent_share * table.quality[at] and worth[target] > worth[at] + tuning.urgent_points:
             return "network" if remote else "latency"
         if urgent_only:

@@ -22,7 +22,7 @@ _SCALE_LEAST: Final = 0.25
 _SCALE_MOST: Final = 4.0
 _RATE_JUMP: Final = 3.0  # spreads
 _RATE_GAIN: Final = 0.2
-_RATE_FLOOR: Final = 0.5
+_RATE_FLOOR: Final = 1.2
 _PROBE_GAIN: Final = 0.6
 _PROBE_LEAST: Final = 0.05
 _MOST_W: Final = 10_000.0  # what a sensor says beyond these is no reading
@@ -168,6 +168,21 @@ class Learner:
             cap_w, code = most_w - base_w, "power"
         return cap_w, code, min(borne_w, cap_w)
 
+    def saves(self, state: State, event: Second) -> bool:
+        """Whether nothing but the least lasts until the battery may be empty: then no price is asked."""
+        setting = self._setting
+        if setting.until_s is None or setting.battery_j is None or event.battery_j is None or event.charging:
+            return False
+        left_s = setting.until_s - event.now_s
+        if left_s <= 0 or not 0 <= event.battery_j < _NONE:
+            return False
+        needed_j = left_s * (self._ahead_w(state, left_s) + state.price.least_w)
+        return event.battery_j < needed_j + self._tuning.last_reserve * setting.battery_j
+
+    def _ahead_w(self, state: State, left_s: float) -> float:
+        """The base that is expected: what is drawn now is drawn for a while, near the end that is all that is left."""
+        return state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
+
     def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
         """The price of a joule, found anew with every context; `state` is that of this second, but for its price."""
         setting, tuning, held = self._setting, self._tuning, state.price
@@ -182,9 +197,7 @@ class Learner:
             return held
         total_s = max(setting.until_s - state.began_s, 1.0)
         share = tuning.reserve * math.sqrt(left_s / total_s) + tuning.reserve_least
-        # What is drawn now is drawn for a while: near the end that is all that is left.
-        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, tuning.burst_s / left_s)
-        pace_w = (event.battery_j - share * setting.battery_j) / left_s - ahead_w
+        pace_w = (event.battery_j - share * setting.battery_j) / left_s - self._ahead_w(state, left_s)
         context = self._context(state, weighed)
         return price.found(tuning, held, event.now_s, context, pace_w, state.mean_w, left_s)
 

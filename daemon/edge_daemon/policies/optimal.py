@@ -66,6 +66,7 @@ class Optimal:
             borne_w=_NONE,
             clock=1.0,
             probed_s=_NEVER,
+            saving=False,
         )
 
     def step(self, state: State, event: Event) -> tuple[State, tuple[Verdict, ...]]:
@@ -124,10 +125,12 @@ class Optimal:
             borne_w,
             clock,
             state.probed_s,
+            False,
         )
         paid = learner.priced(state, event, weighed)
-        if paid is not state.price:
-            state = with_(state, price=paid)
+        saving = learner.saves(state, event)
+        if paid is not state.price or saving:
+            state = with_(state, price=paid, saving=saving)
         state, verdicts = chooser.choose(state, event.now_s, weighed)
         return chooser.probe(state, event, verdicts)
 

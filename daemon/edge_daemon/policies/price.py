@@ -51,12 +51,14 @@ class Price(msgspec.Struct, frozen=True):
         contexts: Of the past, oldest first.
         kept_s: When a context was last kept, and the price found anew.
         times: It was found so often.
+        least_w: The mean power of the contexts at any price.
     """
 
     value: float = 0.0
     contexts: tuple[Context, ...] = ()
     kept_s: float = _NEVER
     times: int = 0
+    least_w: float = 0.0
 
 
 def staircase(worth: Sequence[float], watts: Sequence[float]) -> Context:
@@ -119,7 +121,7 @@ def found(  # noqa: PLR0917 - by position, called in a loop that is timed
             value += weight * (min(steps[at][0], most) if at < len(steps) else most)
     times = price.times + 1
     share = max(tuning.smooth, 1 / times, tuning.hurry * tuning.context_s / max(left_s, 1.0))
-    return Price(price.value + min(share, 1.0) * (value - price.value), contexts, now_s, times)
+    return Price(price.value + min(share, 1.0) * (value - price.value), contexts, now_s, times, least_w / count)
 
 
 def _steps(context: Context) -> list[tuple[float, float]]:

@@ -67,6 +67,7 @@ class State(msgspec.Struct, frozen=True):
             `borne_w` what heat and power would bear, even if less than the least that can run.
         clock: Current over full clock.
         probed_s: When an idle moment was last used.
+        saving: Nothing but the least lasts.
     """
 
     now_s: float
@@ -84,6 +85,7 @@ class State(msgspec.Struct, frozen=True):
     borne_w: float
     clock: float
     probed_s: float
+    saving: bool
 
 
 with_ = msgspec.structs.replace

@@ -14,6 +14,7 @@ from edge_sdk.preference import Mode
 _SQRT2: Final = math.sqrt(2.0)
 _LN2: Final = math.log(2.0)
 _ALLOWED_CHANCE: Final = 0.5
+LOW_POINTS: Final = 10.0  # what it costs to fall below the quality asked for: more than any variant is better
 _SOME_LOAD: Final = 0.2  # utilisation below which nobody waits for anybody
 _AMPLE: Final = 4.0  # limit over latency at which no spike makes others late
 _OVERLOAD_POWER: Final = 1.3  # measured: docs/explanation/optimal.md
@@ -77,8 +78,8 @@ class Table:
         best = max(self.quality)
         slow = [task.mode is Mode.SPEED and quality < best - _SPEED_FLOOR for quality in self.quality]
         least = -math.inf if task.min_quality is None else task.min_quality
-        self._low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
-        self._has_low = any(self._low)
+        self.low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
+        self.has_low = any(self.low)
 
     def median_ms(self, state: TaskState, known: Calibration, clock: float) -> float:
         """What an inference of the action in force is expected to take; 0 of one that asks a server."""
@@ -143,7 +144,7 @@ class Table:
             watts[at] = self._watts[at] * busy * full_w
         if self.remote:
             self._weigh_remote(state, worth, watts)
-        if self._has_low:
+        if self.has_low:
             self._lower(worth)
         return worth, watts
 
@@ -165,12 +166,12 @@ class Table:
                 watts[at] = sent_w + watts[other] * (1 - chance)
 
     def _lower(self, worth: list[float]) -> None:
-        """What is not good enough counts only if nothing that is comes in time."""
+        """What is not good enough costs, if anything that is comes in time: it yields to a battery that has to last."""
         in_time = any(
             not low and value > self.quality[at] * _ALLOWED_CHANCE - self._tuning.late_points * (1 - _ALLOWED_CHANCE)
-            for at, (low, value) in enumerate(zip(self._low, worth, strict=True))
+            for at, (low, value) in enumerate(zip(self.low, worth, strict=True))
         )
         if in_time:
-            for at, low in enumerate(self._low):
+            for at, low in enumerate(self.low):
                 if low:
-                    worth[at] -= 1000.0
+                    worth[at] -= LOW_POINTS

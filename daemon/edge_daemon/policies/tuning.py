@@ -63,6 +63,7 @@ class Tuning:
         hurry: Of the time left in contexts, the share that is taken at least.
         reserve: Of the battery, kept at the start and used up as the square root of the time left.
         reserve_least: And kept to the end: what the last burst may draw.
+        last_reserve: Where the least that can run leaves less than this share of the battery, only that runs.
         burst_s: How long what is drawn now is drawn.
         link_prior: Chance that a server's answer is in time, by fifths of the limit that the last one was predicted
             to take; the last is of one that could not be in time.
@@ -73,6 +74,8 @@ class Tuning:
         dead_band: Points a voluntary change must gain.
         dwell_s: Between voluntary changes, and before a variant that was left comes back.
         toggle_s: Between changes to and from a server.
+        toggled_s: How long a server, or what runs instead, is taken to stay once chosen.
+        stays_s: The same of a variant.
         urgent_share: What runs is left at once if it gives less than this share of its quality,
         urgent_points: and another so much more.
         urgent_w: What is chosen for the heat must draw this much less.
@@ -130,6 +133,7 @@ class Tuning:
     hurry: float = 6.0
     reserve: float = 0.01
     reserve_least: float = 0.007
+    last_reserve: float = 0.003
     burst_s: float = 40.0
     link_prior: tuple[float, ...] = (0.98, 0.97, 0.95, 0.90, 0.60, 0.02)
     link_weight: float = 6.0
@@ -139,6 +143,8 @@ class Tuning:
     dead_band: float = 0.15
     dwell_s: float = 2.0
     toggle_s: float = 1.0
+    toggled_s: float = 3.0
+    stays_s: float = 10.0
     urgent_share: float = 0.9
     urgent_points: float = 2.0
     urgent_w: float = 0.1

@@ -230,7 +230,7 @@ def test_it_asks_the_server_while_answers_are_in_time_and_stops_when_nothing_goe
 
 
 def test_what_is_not_good_enough_runs_only_if_nothing_better_is_in_time() -> None:
-    wanted = {"min_quality": 79.0, "mode": Mode.SPEED}
+    wanted = {"min_quality": 79.0}
     assert Played(setting(task=wanted)).run(30, requests=2) == "large"
     assert Played(setting(task=wanted, limit_ms=100.0)).run(30, requests=2) in {"small", "medium"}
 
