@@ -57,10 +57,16 @@ class Learner:
             if least < _NONE:
                 spread += _RATE_GAIN * (min(abs(off), 2 * spread + 1) - spread)
             least = min(least, max(rate, 1.0))
-        link = task.link
-        if link is not None:
-            action = table.task.actions[table.remote[0]]
-            link = offload.looked(self._tuning, link, action, table.task.limit_ms, event.rtt_ms, event.up_mbps)
+        links = task.links
+        if links:
+            links = tuple(
+                [
+                    offload.looked(
+                        self._tuning, link, table.task.actions[at], table.task.limit_ms, event.rtt_ms, event.up_mbps
+                    )
+                    for link, at in zip(links, table.ways, strict=True)
+                ]
+            )
         return TaskState(
             task.action,
             task.local,
@@ -75,7 +81,7 @@ class Learner:
             least,
             task.watts,
             False,
-            link,
+            links,
         )
 
     def calibrated(

@@ -177,5 +177,5 @@ class Optimal:
             least_rate=_NONE,
             watts=0.0,
             failing=False,
-            link=offload.first(self._tuning) if table.remote else None,
+            links=(offload.first(self._tuning),) * len(table.ways),
         )

@@ -33,7 +33,7 @@ class TaskState(msgspec.Struct, frozen=True):
         least_rate: The least that was seen.
         watts: What the action in force is taken to draw.
         failing: A request of this second was not answered by the server in time.
-        link: The way to the server.
+        links: The ways to its servers.
     """
 
     action: int
@@ -49,7 +49,7 @@ class TaskState(msgspec.Struct, frozen=True):
     least_rate: float
     watts: float
     failing: bool
-    link: Link | None
+    links: tuple[Link, ...]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ class KeptTask(msgspec.Struct, frozen=True):
     rate: float
     rate_spread: float
     watts: float
-    link: Link | None
+    links: tuple[Link, ...]
 
     def is_sound(self) -> bool:
         """As of `Kept`."""
@@ -172,7 +172,7 @@ class Kept(msgspec.Struct, frozen=True):
                 rate=task.rate,
                 rate_spread=task.rate_spread,
                 watts=task.watts,
-                link=task.link,
+                links=task.links,
             )
         return Kept(
             known=state.known,
@@ -223,7 +223,7 @@ def _age(state: State, when_s: float) -> float | None:
 
 def _carried(kept: KeptTask, fresh: TaskState, ids: tuple[str, ...]) -> TaskState:
     index = {id_: at for at, id_ in enumerate(ids)}
-    link = kept.link if fresh.link is not None and kept.link is not None and kept.link.fits() else fresh.link
+    alike = len(kept.links) == len(fresh.links) and all(link.fits() for link in kept.links)
     return with_(
         fresh,
         action=index.get(kept.action or "", -1),
@@ -236,5 +236,5 @@ def _carried(kept: KeptTask, fresh: TaskState, ids: tuple[str, ...]) -> TaskStat
         rate=kept.rate,
         rate_spread=kept.rate_spread,
         watts=kept.watts,
-        link=link,
+        links=kept.links if alike else fresh.links,
     )

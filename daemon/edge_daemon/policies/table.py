@@ -58,6 +58,8 @@ class Table:
         ids: Of the actions.
         local, remote: Indexes of those that compute here, and of those that ask.
         smallest: The one here that is promised to be the fastest.
+        link_of: Of each remote action, the number of its way to a server; those that send as much to one that takes as
+            long share it. `ways` has an action of each.
     """
 
     def __init__(self, task: Task, tuning: Tuning) -> None:
@@ -67,6 +69,10 @@ class Table:
         self.index = {id_: at for at, id_ in enumerate(self.ids)}
         self.local = tuple(at for at, action in enumerate(actions) if not action.remote)
         self.remote = tuple(at for at, action in enumerate(actions) if action.remote)
+        ways = dict.fromkeys((actions[at].payload_kb, actions[at].latency_ms) for at in self.remote)
+        numbers = {way: number for number, way in enumerate(ways)}
+        self.link_of = {at: numbers[actions[at].payload_kb, actions[at].latency_ms] for at in self.remote}
+        self.ways = tuple(next(at for at in self.remote if self.link_of[at] == number) for number in range(len(ways)))
         self.is_remote = tuple(action.remote for action in actions)
         self.quality = tuple(action.quality for action in actions)
         self.promised = tuple(math.log(max(action.latency_ms, 1e-6)) for action in actions)
@@ -149,13 +155,11 @@ class Table:
         return worth, watts
 
     def _weigh_remote(self, state: TaskState, worth: list[float], watts: list[float]) -> None:
-        tuning, link = self._tuning, state.link
-        chance = 0.0 if link is None else link.chance()
-        if state.failing:
-            chance *= tuning.failed
+        tuning = self._tuning
         for at in self.remote:
-            action = self.task.actions[at]
-            sending_s = min(math.inf if link is None else link.sending_s, self.task.limit_ms / 1000)
+            action, link = self.task.actions[at], state.links[self.link_of[at]]
+            chance = link.chance() * (tuning.failed if state.failing else 1.0)
+            sending_s = min(link.sending_s, self.task.limit_ms / 1000)
             sent_w = self._watts[at] * min(sending_s * state.rate, 1.0)
             other = self.computes[at]
             if other == at:
