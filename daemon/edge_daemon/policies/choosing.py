@@ -10,7 +10,9 @@ from edge_daemon.policies.learning import LEAST_RATE
 from edge_daemon.policies.remembered import State, TaskState, with_
 from edge_daemon.policies.table import LOW_POINTS, Table, Weighed
 from edge_daemon.policies.tuning import Tuning
+from edge_sdk.preference import Mode
 
+VOLUNTARY: Final = frozenset({"gain", "battery"})  # codes of changes that nothing forced
 _SAVED_W: Final = 1e-9
 _ANY_PRICE: Final = 1e5  # points a joule: more than any answer is worth
 _NONE: Final = math.inf
@@ -142,7 +144,8 @@ class Chooser:
         stays_s = tuning.toggled_s if remote else tuning.stays_s
         if (scores[target] - scores[at]) * stays_s <= state.price.value * load_j:
             return None
-        if worth[at] < tuning.urgent_share * table.quality[at] and worth[target] > worth[at] + tuning.urgent_points:
+        lost = table.whole(task, at) - worth[at]
+        if lost > (1 - tuning.urgent_share) * table.quality[at] and worth[target] > worth[at] + tuning.urgent_points:
             return "network" if remote else "latency"
         if urgent_only:
             return None
@@ -151,7 +154,12 @@ class Chooser:
             return None
         if remote:
             return "network" if now_s - task.toggled_s >= tuning.toggle_s else None
-        return "gain" if now_s - task.changed_s >= tuning.dwell_s else None
+        if now_s - task.changed_s < tuning.dwell_s:
+            return None
+        saves = state.saving or state.price.value > 0 or table.task.mode is Mode.BATTERY
+        return (
+            "battery" if saves and watts[target] < watts[at] and table.quality[target] < table.quality[at] else "gain"
+        )
 
     def _worth_leaving(self, state: State, table: Table, task: TaskState, worth: list[float], target: int) -> bool:
         """Whether one slow inference is reason enough to leave, though it may have been a spike.
@@ -169,7 +177,7 @@ class Chooser:
         left, changed_s, toggled_s, local = task.left, task.changed_s, task.toggled_s, task.local
         if code != "start" and (table.is_remote[task.action] or table.is_remote[to]):
             toggled_s = now_s
-        elif code == "gain":
+        elif code in VOLUNTARY:
             changed_s = now_s
         if not table.is_remote[to]:
             if local not in (-1, to):

@@ -92,6 +92,13 @@ class Table:
         at = state.action
         return 0.0 if self.is_remote[at] else math.exp(self.promised[at] + state.bias[at] + known.slow) / clock
 
+    def whole(self, state: TaskState, at: int) -> float:
+        """What an action is worth if all its answers come in time."""
+        if self.is_remote[at] or not self._points:
+            return self.quality[at]
+        fastest = self.promised[self.smallest] + state.bias[self.smallest]
+        return self.quality[at] - self._points * (self.promised[at] + state.bias[at] - fastest)
+
     def weigh(
         self, state: TaskState, known: Calibration, log_clock: float, full_w: float
     ) -> tuple[list[float], list[float]]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from edge_daemon.policies.choosing import VOLUNTARY
 from edge_daemon.policies.contract import Action, Board, Probed, Replied, Second, Setting, Task, TaskSeen
 from edge_daemon.policies.optimal import Optimal
 from edge_daemon.policies.tuning import Tuning
@@ -124,7 +125,7 @@ def test_it_never_flaps_and_always_answers_whatever_it_is_told(story, temp_c, ba
 
 def check_dwells(moves: list[tuple[float, str, str, str]]) -> None:
     """No two voluntary changes within a dwell, and no variant comes back within a dwell after another one ran."""
-    chosen = [at for at, _, _, code in moves if code == "gain"]
+    chosen = [at for at, _, _, code in moves if code in VOLUNTARY]
     assert all(later - at >= DWELL_S for at, later in pairwise(chosen))
     ran = [(at, new) for at, _, new, _ in moves if new != "remote"]
     ran = [item for index, item in enumerate(ran) if index == 0 or item[1] != ran[index - 1][1]]
@@ -295,3 +296,12 @@ def test_every_number_of_the_policy_is_explained() -> None:
     assert Tuning.__doc__ is not None
     for field in Tuning.__dataclass_fields__:
         assert f"        {field}: " in Tuning.__doc__, field
+
+
+def test_a_mode_is_no_emergency() -> None:
+    ladder = tuple(replace(action, latency_ms=action.latency_ms / 1000) for action in LADDER)
+    played = Played(setting(*ladder, task={"mode": Mode.SPEED}, limit_ms=math.inf))
+    for now_s in range(30):
+        seen = TaskSeen(action=played.action, requests=4, latencies_ms=(0.05,) * 4)
+        played.tell(Second(now_s=float(now_s), tasks=(seen,)))
+    assert all(code not in {"latency", "network"} for *_, code in played.moves)
