@@ -67,11 +67,13 @@ class Chooser:
 
     def _scored(self, state: State, now_s: float, weighed: Weighed) -> list[tuple[list[float], int]]:
         """Points a second of each action of each task, and the best of it."""
-        joule, cap_w = _ANY_PRICE if state.saving else state.price.value, state.cap_w
+        joule, cap_w = state.price.value, state.cap_w
         out = []
         for table, task, (worth, watts) in zip(self._tables, state.tasks, weighed, strict=True):
             requests = table.task.weight * max(task.rate, LEAST_RATE)
             penalty = self._tuning.over_points * requests if len(self._tables) == 1 else 0.0
+            if state.saving:  # no joule more than the least that computes here, but what is best for that
+                joule, penalty, cap_w = 0.0, _ANY_PRICE, min([watts[at] for at in table.local])
             scores = [
                 requests * value - joule * drawn - (penalty * (drawn - cap_w) if drawn > cap_w else 0.0)
                 for value, drawn in zip(worth, watts, strict=True)
