@@ -131,9 +131,9 @@ class Tuning:
     last_s: float = 600.0
     smooth: float = 0.08
     hurry: float = 6.0
-    reserve: float = 0.01
-    reserve_least: float = 0.007
-    last_reserve: float = 0.003
+    reserve: float = 0.02
+    reserve_least: float = 0.009
+    last_reserve: float = 0.006
     burst_s: float = 40.0
     link_prior: tuple[float, ...] = (0.98, 0.97, 0.95, 0.90, 0.60, 0.02)
     link_weight: float = 6.0
