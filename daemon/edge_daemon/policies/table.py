@@ -14,6 +14,7 @@ from edge_sdk.preference import Mode
 _SQRT2: Final = math.sqrt(2.0)
 _LN2: Final = math.log(2.0)
 _ALLOWED_CHANCE: Final = 0.5
+_ALONE_CHANCE: Final = 0.9
 LOW_POINTS: Final = 10.0  # what it costs to fall below the quality asked for: more than any variant is better
 _SOME_LOAD: Final = 0.2  # utilisation below which nobody waits for anybody
 _AMPLE: Final = 4.0  # limit over latency at which no spike makes others late
@@ -170,6 +171,8 @@ class Table:
             sent_w = self._watts[at] * min(sending_s * state.rate, 1.0)
             other = self.computes[at]
             if other == at:
+                # Nobody stands by: a saving is no reason to bet answers on a network that loses every tenth.
+                chance = chance if chance >= _ALONE_CHANCE else 0.0
                 worth[at] = action.quality * chance - tuning.late_points * (1 - chance)
                 watts[at] = sent_w
             else:
