@@ -1,4 +1,4 @@
-"""ALERT, written from the paper.
+"""ALERT, written after the paper (its constants as remembered: the text was not at hand).
 
 Wan et al., "ALERT: Accurate Learning for Energy and Timeliness", USENIX ATC 2020, arXiv 1911.00119, section 3.
 
