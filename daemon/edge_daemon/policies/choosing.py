@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
+from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Second, Setting, Verdict, Why
 from edge_daemon.policies.learning import LEAST_RATE
 from edge_daemon.policies.remembered import State, TaskState, with_
@@ -13,7 +15,7 @@ from edge_daemon.policies.tuning import Tuning
 from edge_sdk.preference import Mode
 
 VOLUNTARY: Final = frozenset({"gain", "battery"})  # codes of changes that nothing forced
-_SAVED_W: Final = 1e-9
+_SAVED_W: Final = 1e-9  # less is no saving
 _ANY_PRICE: Final = 1e5  # points a joule: more than any answer is worth
 _NONE: Final = math.inf
 
@@ -30,15 +32,19 @@ class Chooser:
     def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
         self._setting, self._tables, self._tuning = setting, tables, tuning
 
-    def weighed(self, state: State) -> Weighed:
-        """Of each task, what each action is worth now in points a request, and the watts it draws."""
-        full_w = state.clock**self._setting.board.clock_power * state.power_scale
-        log_clock = math.log(state.clock)
+    def weighed(self, tasks: Sequence[TaskState], known: Calibration, clock: float, power_scale: float) -> Weighed:
+        """Of each task, what each action is worth now in points a request, and the watts it draws.
+
+        Args:
+            tasks: As they are now.
+            known: Of the moment.
+            clock: Current over full.
+            power_scale: What variants draw over what is promised.
+        """
+        full_w = clock**self._setting.board.clock_power * power_scale
+        log_clock = math.log(clock)
         return tuple(
-            [
-                table.weigh(task, state.known, log_clock, full_w)
-                for table, task in zip(self._tables, state.tasks, strict=True)
-            ]
+            [table.weigh(task, known, log_clock, full_w) for table, task in zip(self._tables, tasks, strict=True)]
         )
 
     def choose(
@@ -108,7 +114,7 @@ class Chooser:
                 at = best[number]
                 for to, score in enumerate(scores):
                     saved = watts[at] - watts[to]
-                    if saved > 1e-9 and (found is None or (scores[at] - score) / saved < found[0]):  # noqa: PLR2004
+                    if saved > _SAVED_W and (found is None or (scores[at] - score) / saved < found[0]):
                         found = ((scores[at] - score) / saved, number, to)
             if found is None:
                 break

@@ -73,7 +73,6 @@ class Learner:
             task.changed_s,
             task.toggled_s,
             task.left,
-            task.bound,
             task.bias,
             task.seen,
             rate,
@@ -174,38 +173,32 @@ class Learner:
             cap_w, code = most_w - base_w, "power"
         return cap_w, code, min(borne_w, cap_w)
 
-    def saves(self, state: State, event: Second) -> bool:
-        """Whether nothing but the least lasts until the battery may be empty: then no price is asked."""
-        setting = self._setting
-        if setting.until_s is None or setting.battery_j is None or event.battery_j is None or event.charging:
-            return False
-        left_s = setting.until_s - event.now_s
-        if left_s <= 0 or not 0 <= event.battery_j < _NONE:
-            return False
-        needed_j = left_s * (self._ahead_w(state, left_s) + state.price.least_w)
-        return event.battery_j < needed_j + self._tuning.last_reserve * setting.battery_j
+    def priced(self, state: State, event: Second, weighed: Weighed) -> tuple[Price, bool]:
+        """The price of a joule, found anew with every context, and whether nothing but the least lasts.
 
-    def _ahead_w(self, state: State, left_s: float) -> float:
-        """The base that is expected: what is drawn now is drawn for a while, near the end that is all that is left."""
-        return state.mean_w + (state.base_w - state.mean_w) * min(1.0, self._tuning.burst_s / left_s)
-
-    def priced(self, state: State, event: Second, weighed: Weighed) -> Price:
-        """The price of a joule, found anew with every context; `state` is that of this second, but for its price."""
+        Args:
+            state: Of this second, but for its price.
+            event: The second.
+            weighed: What each action is worth and draws.
+        """
         setting, tuning, held = self._setting, self._tuning, state.price
-        if setting.until_s is None or setting.battery_j is None:
-            return held
-        if event.battery_j is None or not 0 <= event.battery_j < _NONE:
-            return held
+        energy_j = event.battery_j
+        if setting.until_s is None or setting.battery_j is None or energy_j is None or not 0 <= energy_j < _NONE:
+            return held, False
         left_s = setting.until_s - event.now_s
-        if left_s <= 1 or event.charging:
-            return held if left_s > 0 and not event.charging else Price()
-        if event.now_s - held.kept_s < tuning.context_s or all(task.rate < LEAST_RATE for task in state.tasks):
-            return held
-        total_s = max(setting.until_s - state.began_s, 1.0)
-        share = tuning.reserve * math.sqrt(left_s / total_s) + tuning.reserve_least
-        pace_w = (event.battery_j - share * setting.battery_j) / left_s - self._ahead_w(state, left_s)
-        context = self._context(state, weighed)
-        return price.found(tuning, held, event.now_s, context, pace_w, state.mean_w, left_s)
+        if event.charging or left_s <= 0:
+            return Price(), False
+        # What is drawn now is drawn for a while; near the end that is all that is left.
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, tuning.burst_s / left_s)
+        due = event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks)
+        if due and left_s > 1:
+            total_s = max(setting.until_s - state.began_s, 1.0)
+            share = tuning.reserve * math.sqrt(left_s / total_s) + tuning.reserve_least
+            pace_w = (energy_j - share * setting.battery_j) / left_s - ahead_w
+            context = self._context(state, weighed)
+            held = price.found(tuning, held, event.now_s, context, pace_w, state.mean_w, left_s)
+        needed_j = left_s * (ahead_w + held.least_w) + tuning.last_reserve * setting.battery_j
+        return held, energy_j < needed_j
 
     def _context(self, state: State, weighed: Weighed) -> price.Context:
         """This moment as a staircase; of several tasks the sum of theirs."""

@@ -101,10 +101,7 @@ class Optimal:
             told, known = learner.calibrated(table, task, seen, known, log_clock)
             tasks.append(learner.seen(table, told, seen, event, began=began))
         base_w, scale, heat = learner.powered(state, event)
-        full_w = clock**self._setting.board.clock_power * scale
-        weighed = tuple(
-            [table.weigh(task, known, log_clock, full_w) for table, task in zip(self._tables, tasks, strict=True)]
-        )
+        weighed = chooser.weighed(tasks, known, clock, scale)
         least_w = learner.least_w(weighed)
         worst_w = learner.worst(state.worst_w, base_w + least_w)
         cap_w, cap_by, borne_w = learner.cap(heat, base_w, worst_w, least_w)
@@ -127,8 +124,7 @@ class Optimal:
             state.probed_s,
             False,
         )
-        paid = learner.priced(state, event, weighed)
-        saving = learner.saves(state, event)
+        paid, saving = learner.priced(state, event, weighed)
         if paid is not state.price or saving:
             state = with_(state, price=paid, saving=saving)
         state, verdicts = chooser.choose(state, event.now_s, weighed)
@@ -156,7 +152,12 @@ class Optimal:
         state = with_(state, known=known, tasks=(*state.tasks[: event.task], task, *state.tasks[event.task + 1 :]))
         if not again:
             return state, ()
-        return self._chooser.choose(state, event.now_s, self._chooser.weighed(state), urgent_only=True)
+        return self._chooser.choose(
+            state,
+            event.now_s,
+            self._chooser.weighed(state.tasks, state.known, state.clock, state.power_scale),
+            urgent_only=True,
+        )
 
     def _names(self) -> list[tuple[str, tuple[str, ...]]]:
         return [(table.task.name, table.ids) for table in self._tables]
@@ -169,7 +170,6 @@ class Optimal:
             changed_s=_NEVER,
             toggled_s=_NEVER,
             left=(),
-            bound="",
             bias=(0.0,) * count,
             seen=(0,) * count,
             rate=1.0,

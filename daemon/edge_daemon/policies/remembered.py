@@ -27,7 +27,6 @@ class TaskState(msgspec.Struct, frozen=True):
         action: In force, an index; -1 before the first decision. `local` is the last one that computes here.
         changed_s: When it last changed by itself, `toggled_s` to or from a server.
         left: Variants that were left for another one, and when.
-        bound: The code of what kept the last decision from more.
         bias, seen: Of each action, the log of its own factor and how many inferences taught it.
         rate, rate_spread: Requests a second, and their standard deviation.
         least_rate: The least that was seen.
@@ -41,7 +40,6 @@ class TaskState(msgspec.Struct, frozen=True):
     changed_s: float
     toggled_s: float
     left: tuple[tuple[int, float], ...]
-    bound: str
     bias: tuple[float, ...]
     seen: tuple[int, ...]
     rate: float

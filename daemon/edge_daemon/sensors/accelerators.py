@@ -15,6 +15,7 @@ has no such counter: its time is added up from what apps report, see `edge_daemo
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from edge_daemon.sensors.files import Files
@@ -37,7 +38,7 @@ _RKNPU_CORES = re.compile(r"Core\d{1,2}:\s*(\d{1,3})\s*%|\bNPU load:\s*(\d{1,3})
 _Parse = Callable[[str], float | None]
 
 
-class _Counted:
+class _Counted(ABC):
     """The first counter that can be read, looked up again now and then."""
 
     name: str
@@ -70,8 +71,9 @@ class _Counted:
             return Unavailable(f"{path}: {text[:40]!r} is no load")
         return Load(percent=percent, source=path)
 
+    @abstractmethod
     def _places(self) -> list[tuple[str, _Parse]]:
-        raise NotImplementedError
+        """Where a counter may be, the best first, and how each is read."""
 
     def _devfreq(self, kind: str) -> list[tuple[str, _Parse]]:
         return [(f"{_DEVFREQ}/{name}/load", _at_clock) for name in self._files.names(_DEVFREQ) if kind in name]

@@ -79,14 +79,6 @@ def parse(info: bytes) -> TcpInfo | Unavailable:
     )
 
 
-def tcp_round_trip_ms(fd: int) -> float | Unavailable:
-    """The kernel's smoothed round trip of a connected TCP socket."""
-    info = tcp_info(fd)
-    if isinstance(info, Unavailable):
-        return info
-    return Unavailable("no round trip has been timed yet") if info.rtt_ms is None else info.rtt_ms
-
-
 def _u64(info: bytes, offset: int) -> int | None:
     if len(info) < offset + 8:
         return None

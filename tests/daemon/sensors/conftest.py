@@ -6,7 +6,10 @@ kernel's drivers and device trees of the others); no board was touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -285,3 +288,41 @@ def board(tmp_path: Path) -> Callable[..., Board]:
         return made
 
     return make
+
+
+Answering = Callable[[Path, Callable[[socket.socket], None]], None]
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """Servers on unix sockets, each of which answers who connects by a function, one after the other."""
+    ends: list[tuple[socket.socket, threading.Thread]] = []
+
+    def serve(path: Path, answer: Callable[[socket.socket], None]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(str(path))
+        server.listen()
+
+        def answer_all() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(10)
+                    answer(connection)
+
+        thread = threading.Thread(target=answer_all)
+        thread.start()
+        ends.append((server, thread))
+
+    yield serve
+    for server, thread in ends:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(10)
+        assert not thread.is_alive()

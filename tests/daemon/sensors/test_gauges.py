@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ pytestmark = pytest.mark.device
 
 Make = Callable[..., Any]
 Serve = Callable[[bytes], Path]
+Answering = Callable[[Path, Callable[[socket.socket], None]], None]
 
 
 @pytest.fixture(autouse=True)
@@ -30,44 +30,23 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pisugar(short_path: Path) -> Iterator[Serve]:
+def pisugar(short_path: Path, answering: Answering) -> Serve:
     """A server that answers whatever is asked with these bytes; its socket is below the root that is given back."""
-    ends: list[tuple[socket.socket, threading.Thread]] = []
 
     def serve(answer: bytes) -> Path:
-        (short_path / "tmp").mkdir(exist_ok=True)
-        path = short_path / "tmp/pisugar-server.sock"
-        path.unlink(missing_ok=True)
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        server.bind(str(path))
-        server.listen()
+        def reply(connection: socket.socket) -> None:
+            asked = b""
+            while asked.count(b"\n") < 3:
+                more = connection.recv(1000)
+                if not more:
+                    break
+                asked += more
+            connection.sendall(answer)
 
-        def answer_all() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(10)
-                    asked = b""
-                    while asked.count(b"\n") < 3:
-                        more = connection.recv(1000)
-                        if not more:
-                            break
-                        asked += more
-                    connection.sendall(answer)
-
-        thread = threading.Thread(target=answer_all)
-        thread.start()
-        ends.append((server, thread))
+        answering(short_path / "tmp/pisugar-server.sock", reply)
         return short_path
 
-    yield serve
-    for server, thread in ends:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(10)
+    return serve
 
 
 def test_pisugars_server_tells_charge_and_mains_between_pressed_buttons(pisugar: Serve) -> None:

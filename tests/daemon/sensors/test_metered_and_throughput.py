@@ -9,7 +9,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.device
 
 Make = Callable[..., Any]
 Bus = Callable[..., Path]
+Answering = Callable[[Path, Callable[[socket.socket], None]], None]
 ROUTES = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 WANTED = Property(service="org.example.Net", path="/org/example/Net", interface="org.example.Net", name="Metered")
 
@@ -60,48 +61,28 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bus(short_path: Path) -> Iterator[Bus]:
+def bus(short_path: Path, answering: Answering) -> Bus:
     """A bus that admits who asks and sends these bytes; the root below which its socket is."""
-    ends: list[tuple[socket.socket, threading.Thread]] = []
 
     def serve(answer: bytes, greeting: bytes = b"OK 0123456789abcdef\r\n") -> Path:
-        (short_path / "run/dbus").mkdir(parents=True, exist_ok=True)
-        path = short_path / "run/dbus/system_bus_socket"
-        path.unlink(missing_ok=True)
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        server.bind(str(path))
-        server.listen()
+        def admit(connection: socket.socket) -> None:
+            asked = b""
+            while not asked.endswith(b"\r\n"):
+                asked += connection.recv(1000)
+            user = str(os.geteuid()).encode().hex().encode()
+            assert asked == b"\0AUTH EXTERNAL " + user + b"\r\n"
+            connection.sendall(greeting)
+            while b"Metered" not in asked:
+                more = connection.recv(1000)
+                if not more:
+                    return
+                asked += more
+            connection.sendall(answer)
 
-        def answer_one() -> None:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.settimeout(10)
-                asked = b""
-                while not asked.endswith(b"\r\n"):
-                    asked += connection.recv(1000)
-                user = str(os.geteuid()).encode().hex().encode()
-                assert asked == b"\0AUTH EXTERNAL " + user + b"\r\n"
-                connection.sendall(greeting)
-                while b"Metered" not in asked:
-                    more = connection.recv(1000)
-                    if not more:
-                        return
-                    asked += more
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=answer_one)
-        thread.start()
-        ends.append((server, thread))
+        answering(short_path / "run/dbus/system_bus_socket", admit)
         return short_path
 
-    yield serve
-    for server, thread in ends:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(10)
+    return serve
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

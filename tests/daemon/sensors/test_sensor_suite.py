@@ -17,7 +17,7 @@ from edge_daemon.sensors.desk import Desk
 from edge_daemon.sensors.network import RoundTrip, Trips
 from edge_daemon.sensors.reading import Heat, Load, Reading, Unavailable
 from edge_daemon.sensors.suite import SENSORS, SensorSuite
-from edge_daemon.sensors.tcpinfo import TcpInfo, tcp_round_trip_ms
+from edge_daemon.sensors.tcpinfo import TcpInfo, tcp_info
 from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_sdk import profile
 from edge_sdk.mqtt import Conditions, Throttle
@@ -361,22 +361,23 @@ def test_the_kernels_round_trip_of_a_real_connection_is_told_and_the_socket_stil
             assert peer.recv(1) == b"?"
             peer.sendall(b"!")
             assert client.recv(1) == b"!"
-        rtt_ms = tcp_round_trip_ms(client.fileno())
-        assert isinstance(rtt_ms, float)
-        assert 0 < rtt_ms < 1000
+        info = tcp_info(client.fileno())
+        assert isinstance(info, TcpInfo)
+        assert isinstance(info.rtt_ms, float)
+        assert 0 < info.rtt_ms < 1000
         client.sendall(b".")
         assert peer.recv(1) == b"."
 
 
 def test_what_is_no_connection_has_no_round_trip(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        assert isinstance(tcp_round_trip_ms(file.fileno()), Unavailable)
+        assert isinstance(tcp_info(file.fileno()), Unavailable)
     with socket.socket() as unconnected:
-        assert isinstance(tcp_round_trip_ms(unconnected.fileno()), Unavailable)
+        assert isinstance(tcp_info(unconnected.fileno()), Unavailable)
     one, other = socket.socketpair()
     with one, other:
-        assert isinstance(tcp_round_trip_ms(one.fileno()), Unavailable)
-    assert isinstance(tcp_round_trip_ms(10_000), Unavailable)
+        assert isinstance(tcp_info(one.fileno()), Unavailable)
+    assert isinstance(tcp_info(10_000), Unavailable)
 
 
 def test_round_trips_are_smoothed_and_go_stale_and_are_forgotten() -> None:
