@@ -97,10 +97,10 @@ class Candidate:
 # Points of quality that a doubling of the latency must buy before it is worth it. Chosen so that on the families of
 # docs/explanation/preferences.md `balanced` takes the knee of the accuracy/latency curve; `battery` halves the
 # latency (and so, at constant power, the energy) for two points.
-_POINTS_PER_DOUBLING = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTERY: 2.0}
+POINTS_PER_DOUBLING = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTERY: 2.0}
 
 # Under `speed`, a variant may be at most this many points below the best before speed stops being worth it.
-_SPEED_FLOOR_POINTS = 10.0
+SPEED_FLOOR_POINTS = 10.0
 
 
 class Rankable(Protocol):
@@ -129,9 +129,9 @@ def merit(candidate: Rankable, mode: Mode, best_quality: float) -> float:
     """
     latency_ms = max(candidate.latency_ms, 1e-6)
     if mode is Mode.SPEED:
-        usable = candidate.quality >= best_quality - _SPEED_FLOOR_POINTS
+        usable = candidate.quality >= best_quality - SPEED_FLOOR_POINTS
         return -math.log2(latency_ms) if usable else -math.inf
-    return candidate.quality - _POINTS_PER_DOUBLING[mode] * math.log2(latency_ms)
+    return candidate.quality - POINTS_PER_DOUBLING[mode] * math.log2(latency_ms)
 
 
 def rank(candidates: Sequence[R], mode: Mode) -> tuple[R, ...]:

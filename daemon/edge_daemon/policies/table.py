@@ -9,7 +9,7 @@ from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Task
 from edge_daemon.policies.remembered import TaskState
 from edge_daemon.policies.tuning import Tuning
-from edge_sdk.preference import Mode
+from edge_sdk.preference import POINTS_PER_DOUBLING, SPEED_FLOOR_POINTS, Mode
 
 _SQRT2: Final = math.sqrt(2.0)
 _LN2: Final = math.log(2.0)
@@ -22,10 +22,8 @@ _OVERLOAD_POWER: Final = 1.3  # measured: docs/explanation/optimal.md
 _SERVICE_SCALE: Final = 1.9
 _REGULAR: Final = 0.15  # variance over mean of the requests a second, below which they come like frames
 
-# Points that a halving of the latency is worth under each mode, as in `edge_sdk.preference`; under `speed` it is what
-# counts, so long as the quality is at most `_SPEED_FLOOR` points below the best.
-_POINTS_PER_HALVING: Final = {Mode.ACCURACY: 0.0, Mode.BALANCED: 0.5, Mode.BATTERY: 2.0, Mode.SPEED: 20.0}
-_SPEED_FLOOR: Final = 10.0
+# Points that a halving of the latency is worth; under `speed` it is what counts, so long as the quality is not too low.
+_POINTS_PER_HALVING: Final = {**POINTS_PER_DOUBLING, Mode.SPEED: 20.0}
 
 
 def blocked(busy: float, ratio: float) -> float:
@@ -83,7 +81,7 @@ class Table:
         self._watts = tuple(action.power_w for action in actions)
         self._points = _POINTS_PER_HALVING[task.mode] / _LN2
         best = max(self.quality)
-        slow = [task.mode is Mode.SPEED and quality < best - _SPEED_FLOOR for quality in self.quality]
+        slow = [task.mode is Mode.SPEED and quality < best - SPEED_FLOOR_POINTS for quality in self.quality]
         least = -math.inf if task.min_quality is None else task.min_quality
         self.low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
         self.has_low = any(self.low)

@@ -19,7 +19,7 @@ from edge_daemon.policy import tables
 from edge_daemon.policy.senses import limit_c
 from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
 from edge_sdk.facts import Profile
-from edge_sdk.physics import of
+from edge_sdk.physics import BoardModel, of
 from edge_sdk.preference import Mode
 
 _LEAST_MS = 1e-3
@@ -52,15 +52,20 @@ def site_of(profile: Profile | None) -> Site:
     """
     model = of(profile)
     return Site(
-        board=Board(
-            idle_w=model.idle_w,
-            r_c_per_w=model.r_c_per_w,
-            c_j_per_c=model.c_j_per_c,
-            clock_power=model.clock_power,
-            estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
-        ),
+        board=board_of(model),
         capacity_wh=None if model.battery is None else model.battery.capacity_wh,
         switch_j=model.switch_j,
+    )
+
+
+def board_of(model: BoardModel) -> Board:
+    """What a policy is told of a board's physics."""
+    return Board(
+        idle_w=model.idle_w,
+        r_c_per_w=model.r_c_per_w,
+        c_j_per_c=model.c_j_per_c,
+        clock_power=model.clock_power,
+        estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_daemon.catalogue import can_run, latencies_of
 from edge_daemon.policies.contract import Board
+from edge_daemon.policy.setting import board_of
 from edge_lab.errors import ScenarioError
 from edge_lab.simulate.scenario import Scenario, VariantSection
 from edge_sdk import physics, profile
@@ -58,13 +59,7 @@ def whole(scenario: Scenario, folder: Path) -> Whole:
             notes.append(f"nobody timed or predicted {', '.join(untimed)} here: taken by their operations")
     if known is not None and known.board is not None:
         scenario = _filled(scenario, model)
-    board = Board(
-        idle_w=model.idle_w,
-        r_c_per_w=model.r_c_per_w,
-        c_j_per_c=model.c_j_per_c,
-        clock_power=model.clock_power,
-        estimated=bool(model.estimated & {"idle_w", "r_c_per_w", "c_j_per_c"}),
-    )
+    board = board_of(model)
     if known is None or known.board is None:
         board = Board()
         if _assumes(scenario):

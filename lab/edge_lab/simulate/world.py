@@ -19,6 +19,7 @@ from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_lab.errors import ScenarioError
 from edge_lab.simulate.scenario import Hidden, Network, Scenario, Spacing
 from edge_lab.simulate.trace import Recorded
+from edge_sdk.physics import STANDARD
 
 Floats = NDArray[np.float64]
 
@@ -34,8 +35,8 @@ _SHORTEST_MS: Final = 1e-3  # of an inference: in a day's seconds less is lost t
 # The bare Raspberry Pi 4 of facts: sources in docs/explanation/simulator.md.
 DEFAULT_STEPS: Final = (1.0, 0.667, 0.5, 0.4)
 DEFAULT_THROTTLE_C: Final = (80.0, 85.0, 78.0)
-DEFAULT_RADIO_W: Final = 1.1
-DEFAULT_SWITCH_J: Final = 0.6
+DEFAULT_RADIO_W: Final = STANDARD.radio_w
+DEFAULT_SWITCH_J: Final = STANDARD.switch_j
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
