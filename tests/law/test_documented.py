@@ -20,6 +20,7 @@ from edge_sdk.errors import EdgeError
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = ("edge_sdk", "edge_converter", "edge_daemon", "edge_hub", "edge_lab")
+SOURCES = {"converter", "daemon", "edge_sdk", "hub", "lab"}
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 
 
@@ -212,6 +213,8 @@ def test_every_link_leads_somewhere() -> None:
                 continue
             there = (page.parent / target).resolve() if target else page
             assert there.is_relative_to(ROOT.resolve()), f"{name} links out of the project: {target}"
+            top = there.relative_to(ROOT.resolve()).parts[0]
+            assert top not in SOURCES, f"{name} links into a package, which moves: name the module instead of {target}"
             assert there.exists(), f"{name} links to {target}"
             assert not heading or heading in anchors(there), f"{name} links to {target}#{heading}"
 
