@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge_daemon.policies import registry
-from edge_lab.loop import RealLoop
+from edge_lab.loop import AMBIENT_C, SWING_C, RealLoop
 
 MOST_HOT_PCT = 0.5  # of the time, where the smallest variant can hold the limit
 
@@ -25,12 +25,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--seconds", type=float, default=600.0, help="how long (default 600)")
     parser.add_argument("--policy", default=registry.DEFAULT, help=f"which one (default {registry.DEFAULT})")
-    parser.add_argument("--faster", type=float, default=1.0, help="heat the board so many times faster (default 1)")
+    parser.add_argument("--faster", type=float, default=8.0, help="heat the board so many times faster (default 8)")
+    parser.add_argument(
+        "--ambient", type=float, default=AMBIENT_C, help=f"temperature of the air (default {AMBIENT_C:g})"
+    )
+    parser.add_argument("--swing", type=float, default=SWING_C, help=f"by how much it swings (default {SWING_C:g})")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="edge-", dir="/tmp") as work,
-        RealLoop(Path(work), policy=args.policy, faster=args.faster) as loop,
+        RealLoop(
+            Path(work), policy=args.policy, faster=args.faster, ambient_c=args.ambient, swing_c=args.swing
+        ) as loop,
     ):
         outcome = loop.run(args.seconds)
     found = {"machine": f"{platform.machine()}, Python {platform.python_version()}", **asdict(outcome)}

@@ -7,6 +7,7 @@ of daemon, app and heat is closed: a smaller variant burns less, and the board c
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from edge_lab.played import PlayedBoard, PlayedConditions
 from edge_sdk.physics import BoardModel
 
 STEP_S: Final = 0.1
+SWING_S: Final = 100.0
 _EULER_S: Final = 0.01  # well below the fastest node, 14 s over how many times faster it is
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -43,11 +45,11 @@ class HeatedBoard:
     Args:
         root: An empty directory of the caller's.
         model: How it heats; `cpu_w` is drawn while one core is busy.
-        ambient_c: Of the air.
+        ambient_c: Of the air, which swings by `swing_c` up and down once in `SWING_S`: now the sun, now a cloud.
     """
 
-    def __init__(self, root: Path, model: BoardModel, *, ambient_c: float) -> None:
-        self._model, self._ambient_c = model, ambient_c
+    def __init__(self, root: Path, model: BoardModel, *, ambient_c: float, swing_c: float = 0.0) -> None:
+        self._model, self._ambient_c, self._swing_c = model, ambient_c, swing_c
         self._die_c = self._board_c = ambient_c + model.idle_w * model.r_c_per_w[1]
         self._die_c += model.idle_w * model.r_c_per_w[0]
         self._played = PlayedBoard(root, self._conditions(), limit_c=model.max_temp_c)
@@ -99,7 +101,8 @@ class HeatedBoard:
     def _heat(self, power_w: float, step_s: float) -> None:
         model = self._model
         flow_w = (self._die_c - self._board_c) / model.r_c_per_w[0]
-        out_w = (self._board_c - self._ambient_c) / model.r_c_per_w[1]
+        air_c = self._ambient_c + self._swing_c * math.sin(math.tau * (time.monotonic() - self._began_s) / SWING_S)
+        out_w = (self._board_c - air_c) / model.r_c_per_w[1]
         self._die_c += step_s * (power_w - flow_w) / model.c_j_per_c[0]
         self._board_c += step_s * (flow_w - out_w) / model.c_j_per_c[1]
 

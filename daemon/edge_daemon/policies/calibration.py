@@ -11,6 +11,7 @@ relative to how much latencies scatter here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -72,60 +73,89 @@ def first(tuning: Tuning) -> Calibration:
     )
 
 
-def learn(  # noqa: PLR0917 - by position, called for each inference
+def learn(  # noqa: PLR0917 - by position, called each second
     tuning: Tuning,
     known: Calibration,
-    surprise: float,
+    took: Sequence[float],
     bias: float,
     seen: int,
     others: int,
     stands_for: int = 1,
 ) -> tuple[Calibration, float, bool]:
-    """After one inference.
+    """After some inferences of one variant.
 
     Args:
         tuning: The numbers.
-        known: Before it.
-        surprise: Log of its latency over what was expected.
+        known: Before them.
+        took: Of each, the log of its latency at full clock over what was promised, in their order.
         bias: Of the variant, the log of its own factor.
-        seen: How many of its inferences were learned from, this one aside.
+        seen: How many of its inferences were learned from before.
         others: How many of other variants were.
-        stands_for: As many that took as long are told by this one.
+        stands_for: As many that took as long are told by each.
 
     Returns:
         What is known now, the variant's bias, and whether something changed at once that asks for a decision.
     """
-    own = max(tuning.bias_least, tuning.bias_gain / (seen + 1))
-    if abs(surprise) > max(tuning.jump, tuning.jump_scatters * known.scatter):
-        if seen < _EARLY:  # nothing is known of this variant yet: the surprise is its own, or of the board as a whole
+    at, count, changed = 0, len(took), False
+    while at < count:
+        was, before = at, known
+        known, bias, at = _usual(tuning, known, took, at, bias, seen, stands_for)
+        changed = changed or bool(before.streak and at > was)
+        if at == count:
+            break
+        surprise, changed = took[at] - bias - known.slow, True
+        if seen + at < _EARLY:  # nothing is known of this variant yet: it is its own, or the board's as a whole
             share = tuning.first_share if others else tuning.very_first_share
             surprise = min(max(surprise, -BIAS_MAX), BIAS_MAX)
             slow = known.slow + (0.0 if others else (1 - share) * surprise)
             known = msgspec.structs.replace(known, slow=min(max(slow, _SLOW_MIN), _SLOW_MAX))
-            return known, min(max(bias + share * surprise, -BIAS_MAX), BIAS_MAX), True
-        return _jumped(tuning, known, surprise), bias, True
-    spread, rate, size = known.spread, known.tail_rate, known.tail_size
-    away = abs(surprise)
-    spread += tuning.spread_gain * (min(_ABSOLUTE * away, tuning.spread_most) - spread)
-    if known.streak:  # what was suspected was a spike
-        rate += tuning.tail_gain * (1 - rate) * known.streak
-        size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
-    else:
-        rate -= min(stands_for * tuning.tail_gain, 1.0) * rate
-    bias = min(max(bias + own * surprise, -BIAS_MAX), BIAS_MAX)
+            bias = min(max(bias + share * surprise, -BIAS_MAX), BIAS_MAX)
+        else:
+            known = _jumped(tuning, known, surprise)
+        at += 1
+    return known, bias, changed
+
+
+def _usual(  # noqa: PLR0917 - by position, called each second
+    tuning: Tuning, known: Calibration, took: Sequence[float], first: int, bias: float, seen: int, stands_for: int
+) -> tuple[Calibration, float, int]:
+    """After those from the first on that are no surprise, and where the next surprise is."""
+    slow, spread, scatter = known.slow, known.spread, known.scatter
+    rate, size = known.tail_rate, known.tail_size
+    jump, scatters, slow_gain, spread_gain = tuning.jump, tuning.jump_scatters, tuning.slow_gain, tuning.spread_gain
+    rarer, rougher = min(stands_for * tuning.tail_gain, 1.0), min(stands_for * tuning.scatter_gain, 1.0)
+    at = first
+    for log in took[first:] if first else took:
+        surprise = log - bias - slow
+        away = abs(surprise)
+        if away > jump and away > scatters * scatter:
+            break
+        own = tuning.bias_gain / (seen + at + 1)
+        bias += (max(tuning.bias_least, own)) * surprise
+        slow += slow_gain * surprise
+        spread += spread_gain * (min(_ABSOLUTE * away, tuning.spread_most) - spread)
+        scatter += rougher * (away - scatter)
+        if at == first and known.streak:  # what was suspected was a spike
+            rate += tuning.tail_gain * (1 - rate) * known.streak
+            size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
+        else:
+            rate -= rarer * rate
+        at += 1
+    if at == first:
+        return known, bias, at
     learned = Calibration(
-        min(max(known.slow + tuning.slow_gain * surprise, _SLOW_MIN), _SLOW_MAX),
+        min(max(slow, _SLOW_MIN), _SLOW_MAX),
         0.0,
         0,
         known.suspects,
         known.confirmed,
         max(spread, tuning.spread_least),
-        known.scatter + min(stands_for * tuning.scatter_gain, 1.0) * (away - known.scatter),
+        scatter,
         min(rate, 1.0),
         size,
-        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)),
+        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)) ** (at - first),
     )
-    return learned, bias, bool(known.streak)
+    return learned, min(max(bias, -BIAS_MAX), BIAS_MAX), at
 
 
 def _jumped(tuning: Tuning, known: Calibration, surprise: float) -> Calibration:

@@ -52,7 +52,7 @@ class Chooser:
     ) -> tuple[State, tuple[Verdict, ...]]:
         """Verdicts, and the state after them."""
         scored = self._scored(state, now_s, weighed)
-        tasks, verdicts, changed = [], [], False
+        tasks, verdicts, changed = [], [], not urgent_only
         for number, (table, task, (worth, watts), (scores, target)) in enumerate(
             zip(self._tables, state.tasks, weighed, scored, strict=True)
         ):
@@ -67,30 +67,30 @@ class Chooser:
             tasks.append(new)
             if code is not None or not urgent_only:
                 verdicts.append(self._verdict(state, number, new, worth, watts, scores, code or "holds"))
-        if changed or not urgent_only:
+        if changed:
             state = with_(state, tasks=tuple(tasks))
         return state, tuple(verdicts)
 
     def _scored(self, state: State, now_s: float, weighed: Weighed) -> list[tuple[list[float], int]]:
         """Points a second of each action of each task, and the best of it."""
-        joule, cap_w = state.price.value, state.cap_w
+        joule, cap_w, dwell_s = state.price.value, state.cap_w, self._tuning.dwell_s
         out = []
         for table, task, (worth, watts) in zip(self._tables, state.tasks, weighed, strict=True):
             requests = table.task.weight * max(task.rate, LEAST_RATE)
             penalty = self._tuning.over_points * requests if len(self._tables) == 1 else 0.0
             if state.saving:  # no joule more than the least that computes here, but what is best for that
-                joule, penalty, cap_w = 0.0, _ANY_PRICE, min([watts[at] for at in table.local])
+                joule, penalty, cap_w = 0.0, _ANY_PRICE, min(map(watts.__getitem__, table.local))
             scores = [
                 requests * value - joule * drawn - (penalty * (drawn - cap_w) if drawn > cap_w else 0.0)
-                for value, drawn in zip(worth, watts, strict=True)
+                for value, drawn in zip(worth, watts)  # noqa: B905 - columns of one table; `strict` costs a fifth
             ]
             if table.has_low and cap_w < _NONE:
                 self._waive(table, scores, watts, cap_w, requests)
-            barred = [at for at, when in task.left if now_s - when < self._tuning.dwell_s and at != task.action]
-            best = -1
-            for at, score in enumerate(scores):
-                if (best < 0 or score > scores[best]) and at not in barred:
-                    best = at
+            best = scores.index(max(scores))
+            if task.left:
+                barred = [at for at, when in task.left if now_s - when < dwell_s and at != task.action]
+                if best in barred:
+                    best = max((at for at in range(len(scores)) if at not in barred), key=scores.__getitem__)
             out.append((scores, best))
         return out if len(out) == 1 else self._shared(state, weighed, out)
 
@@ -143,7 +143,7 @@ class Chooser:
             return "start"
         if target == at:
             return None
-        others_w = sum(other.watts for other in state.tasks) - task.watts if len(self._tables) > 1 else 0.0
+        others_w = sum([other.watts for other in state.tasks]) - task.watts if len(self._tables) > 1 else 0.0
         remote = table.is_remote[at] or table.is_remote[target]
         if watts[at] + others_w > state.cap_w and watts[target] < watts[at] - tuning.urgent_w:
             return state.cap_by
@@ -204,11 +204,11 @@ class Chooser:
         scores: list[float],
         code: str,
     ) -> Verdict:
-        table, at = self._tables[number], task.action
-        second = -1
-        for other, score in enumerate(scores):
-            if other != at and (second < 0 or score > scores[second]):
-                second = other
+        table, at, second = self._tables[number], task.action, -1
+        if len(scores) > 1:
+            best = max([*scores[:at], *scores[at + 1 :]])
+            second = scores.index(best)
+            second = second if second != at else scores.index(best, at + 1)
         requests = table.task.weight * max(task.rate, LEAST_RATE)
         runner_up = table.ids[second] if second >= 0 else None
         margin = (scores[at] - scores[second]) / requests if second >= 0 else None
@@ -255,6 +255,8 @@ class Chooser:
     def _wanted(self, state: State, event: Second) -> tuple[int, int] | None:
         """Which action of which task to try in idle time now."""
         tuning, since_s = self._tuning, event.now_s - state.began_s
+        if state.saving:
+            return None
         if event.now_s - state.probed_s < (1 if since_s < tuning.probe_first_s else tuning.probe_s):
             return None
         limit_c = self._setting.temp_c

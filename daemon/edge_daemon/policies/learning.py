@@ -9,7 +9,7 @@ from edge_daemon.policies import calibration, offload, price, thermal
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Second, Setting, TaskSeen
 from edge_daemon.policies.price import Price
-from edge_daemon.policies.remembered import State, TaskState, with_
+from edge_daemon.policies.remembered import State, TaskState
 from edge_daemon.policies.table import Table, Weighed
 from edge_daemon.policies.tuning import Tuning
 
@@ -45,8 +45,18 @@ class Learner:
         self._setting, self._tables, self._tuning = setting, tables, tuning
         self._observer = thermal.Observer(setting.board, tuning.horizon_s, tuning.far_s)
 
-    def seen(self, table: Table, task: TaskState, seen: TaskSeen, event: Second, *, began: bool) -> TaskState:
-        """A task after what was seen of it, its latencies aside."""
+    def seen(  # noqa: PLR0917 - by position, called each second
+        self,
+        table: Table,
+        task: TaskState,
+        seen: TaskSeen,
+        event: Second,
+        known: Calibration,
+        log_clock: float,
+        began: bool,
+    ) -> tuple[TaskState, Calibration]:
+        """A task and the moment after a second, or at the first."""
+        bias, counts, known = self._calibrated(table, task, seen, known, log_clock)
         rate, spread, least = task.rate, task.rate_spread, task.least_rate
         if not began:
             off = seen.requests - rate
@@ -67,40 +77,39 @@ class Learner:
                     for link, at in zip(links, table.ways, strict=True)
                 ]
             )
-        return TaskState(
+        told = TaskState(
             task.action,
             task.local,
             task.changed_s,
             task.toggled_s,
             task.left,
-            task.bias,
-            task.seen,
+            bias,
+            counts,
             rate,
             spread,
             least,
             task.watts,
-            False,
+            0,
             links,
         )
+        return told, known
 
-    def calibrated(
+    def _calibrated(
         self, table: Table, task: TaskState, seen: TaskSeen, known: Calibration, log_clock: float
-    ) -> tuple[TaskState, Calibration]:
-        """A task and the moment after the latencies of a second."""
+    ) -> tuple[tuple[float, ...], tuple[int, ...], Calibration]:
+        """Each action's own factor, how often it was seen, and the moment, after the latencies of a second."""
         found = table.index.get(seen.action)
         bias, counts = task.bias, task.seen
         if found is not None:
             at = table.computes[found]
-            own, count = bias[at], counts[at]
-            others = sum(counts) - count
-            latencies, each = _telling(seen.latencies_ms)
-            for latency_ms in latencies:
-                if 0 < latency_ms < _NONE:
-                    surprise = math.log(latency_ms) + log_clock - table.promised[at] - own - known.slow
-                    known, own, _ = calibration.learn(self._tuning, known, surprise, own, count, others, each)
-                    count += 1
-            if count != counts[at]:
-                bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], count, *counts[at + 1 :])
+            told, each = _telling(seen.latencies_ms)
+            off = log_clock - table.promised[at]
+            took = [math.log(latency_ms) + off for latency_ms in told if 0 < latency_ms < _NONE]
+            if took:
+                count = counts[at]
+                known, own, _ = calibration.learn(self._tuning, known, took, bias[at], count, sum(counts) - count, each)
+                bias = (*bias[:at], own, *bias[at + 1 :])
+                counts = (*counts[:at], count + len(took), *counts[at + 1 :])
         probed = seen.probed
         if probed is not None and 0 < probed.latency_ms < _NONE and probed.action in table.index:
             at = table.index[probed.action]
@@ -108,14 +117,14 @@ class Learner:
             own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * min(max(surprise, -1.5), 1.5)
             own = min(max(own, -calibration.BIAS_MAX), calibration.BIAS_MAX)
             bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], counts[at] + 1, *counts[at + 1 :])
-        if counts is task.seen:
-            return task, known
-        return with_(task, bias=bias, seen=counts), known
+        return bias, counts, known
 
     def powered(self, state: State, event: Second) -> tuple[float, float, tuple[float, float, float]]:
         """Base power, scale of the promised watts, and heat, a second later."""
         tuning, idle_w = self._tuning, self._setting.board.idle_w
-        watts = sum(task.watts for task in state.tasks)
+        watts = 0.0
+        for task in state.tasks:
+            watts += task.watts
         base_w, scale = state.base_w, state.power_scale
         power_w = event.power_w if event.power_w is not None and 0 <= event.power_w <= _MOST_W else None
         temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) <= _MOST_C else None
@@ -130,7 +139,7 @@ class Learner:
             scale += tuning.scale_gain * error * watts / (1 + watts * watts)
             scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
         die_c, board_c, air_c = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
-        if not -_MOST_C <= min(die_c, board_c, air_c) <= max(die_c, board_c, air_c) <= _MOST_C:
+        if not (abs(die_c) <= _MOST_C and abs(board_c) <= _MOST_C and abs(air_c) <= _MOST_C):
             return base_w, scale, self._observer.start(temp_c)  # what was told was no board
         return base_w, scale, (die_c, board_c, air_c)
 
@@ -148,7 +157,7 @@ class Learner:
         """What the cheapest that computes here draws, of all tasks together."""
         total = 0.0
         for table, (_, watts) in zip(self._tables, weighed, strict=True):
-            total += min([watts[at] for at in table.local])
+            total += min(map(watts.__getitem__, table.local))
         return total
 
     def cap(

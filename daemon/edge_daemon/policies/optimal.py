@@ -98,8 +98,8 @@ class Optimal:
         log_clock, known = math.log(clock), state.known
         tasks = []
         for table, task, seen in zip(self._tables, state.tasks, event.tasks, strict=True):
-            told, known = learner.calibrated(table, task, seen, known, log_clock)
-            tasks.append(learner.seen(table, told, seen, event, began=began))
+            told, known = learner.seen(table, task, seen, event, known, log_clock, began)
+            tasks.append(told)
         base_w, scale, heat = learner.powered(state, event)
         weighed = chooser.weighed(tasks, known, clock, scale)
         least_w = learner.least_w(weighed)
@@ -135,19 +135,17 @@ class Optimal:
         at = table.index.get(event.action)
         if at is None or not 0 < event.latency_ms < _NONE or task.action < 0:
             return state, ()
-        surprise = (
-            math.log(event.latency_ms) + math.log(state.clock) - table.promised[at] - task.bias[at] - state.known.slow
-        )
+        took = math.log(event.latency_ms) + math.log(state.clock) - table.promised[at]
         seen = task.seen[at]
         others = sum(task.seen) - seen
-        known, bias, again = calibration.learn(self._tuning, state.known, surprise, task.bias[at], seen, others)
+        known, bias, again = calibration.learn(self._tuning, state.known, (took,), task.bias[at], seen, others)
         asked = table.is_remote[task.action]  # then a hedge computed: the server was not in time
-        again = again or (asked and not task.failing)
+        again = again or (asked and task.failing < task.rate / self._tuning.failing)
         task = with_(
             task,
             bias=(*task.bias[:at], bias, *task.bias[at + 1 :]),
             seen=(*task.seen[:at], seen + 1, *task.seen[at + 1 :]),
-            failing=asked or task.failing,
+            failing=task.failing + asked,
         )
         state = with_(state, known=known, tasks=(*state.tasks[: event.task], task, *state.tasks[event.task + 1 :]))
         if not again:
@@ -176,6 +174,6 @@ class Optimal:
             rate_spread=0.3,
             least_rate=_NONE,
             watts=0.0,
-            failing=False,
+            failing=0,
             links=(offload.first(self._tuning),) * len(table.ways),
         )

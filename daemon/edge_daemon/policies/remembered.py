@@ -31,7 +31,7 @@ class TaskState(msgspec.Struct, frozen=True):
         rate, rate_spread: Requests a second, and their standard deviation.
         least_rate: The least that was seen.
         watts: What the action in force is taken to draw.
-        failing: A request of this second was not answered by the server in time.
+        failing: So many requests of this second were not answered by the server in time.
         links: The ways to its servers.
     """
 
@@ -46,7 +46,7 @@ class TaskState(msgspec.Struct, frozen=True):
     rate_spread: float
     least_rate: float
     watts: float
-    failing: bool
+    failing: int
     links: tuple[Link, ...]
 
 

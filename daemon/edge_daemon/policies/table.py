@@ -17,7 +17,9 @@ _ALLOWED_CHANCE: Final = 0.5
 _ALONE_CHANCE: Final = 0.9
 LOW_POINTS: Final = 10.0  # what it costs to fall below the quality asked for: more than any variant is better
 _SOME_LOAD: Final = 0.2  # utilisation below which nobody waits for anybody
+_ANY_LOAD: Final = 0.01  # the same of requests at random times, of which two may come at once
 _AMPLE: Final = 4.0  # limit over latency at which no spike makes others late
+_SURE: Final = 4.0  # standard deviations, beyond which an answer is in time
 _OVERLOAD_POWER: Final = 1.3  # measured: docs/explanation/optimal.md
 _SERVICE_SCALE: Final = 1.9
 _REGULAR: Final = 0.15  # variance over mean of the requests a second, below which they come like frames
@@ -79,6 +81,10 @@ class Table:
         self.computes = tuple(self.index[action.hedge] if action.hedge else at for at, action in enumerate(actions))
         self.limit = math.log(task.limit_ms)
         self._watts = tuple(action.power_w for action in actions)
+        self._here = tuple((at, self.promised[at], self.quality[at], self._watts[at]) for at in self.local)
+        self._there = tuple(
+            (at, self.link_of[at], self.computes[at], self.quality[at], self._watts[at]) for at in self.remote
+        )
         self._points = _POINTS_PER_HALVING[task.mode] / _LN2
         best = max(self.quality)
         slow = [task.mode is Mode.SPEED and quality < best - SPEED_FLOOR_POINTS for quality in self.quality]
@@ -110,72 +116,78 @@ class Table:
             full_w: What a promised watt draws now: the clock's power and the learned scale.
         """
         tuning, rate = self._tuning, state.rate
-        erf, exp, log, bias = math.erf, math.exp, math.log, state.bias
+        erf, exp, bias = math.erf, math.exp, state.bias
         irregular = min(state.rate_spread * state.rate_spread / rate, 1.0) if rate > 0 else 0.0
-        irregular = irregular if irregular > _REGULAR else 0.0
-        slow, spread, tail, size = known.slow - log_clock, known.spread, known.tail_rate, known.tail_size
-        scale, tail_scale = 1 / (spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
+        some_load = _SOME_LOAD if irregular <= _REGULAR else _ANY_LOAD
+        tail, size = known.tail_rate, known.tail_size
+        scale, tail_scale = 1 / (known.spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
+        sure = max(_SURE * known.spread, size + _SURE * tuning.tail_spread)
         suspect = known.suspect
         doubt = known.confirmed / known.suspects if suspect else 0.0
-        limit_ms = self.task.limit_ms
         late, overload, points = tuning.late_points, tuning.overload, self._points
         fastest = self.promised[self.smallest] + bias[self.smallest]
         worth, watts = [0.0] * len(self.ids), [0.0] * len(self.ids)
-        for at in self.local:
-            own = self.promised[at] + bias[at]
-            room = self.limit - own - slow
-            usual = 0.5 + 0.5 * erf(room * scale)
-            chance = usual + tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
-            median_ms = exp(own + slow)
-            busy = rate * median_ms / 1000
-            ratio = limit_ms / median_ms
+        limit, slow_ms = self.limit - known.slow + log_clock, rate / 1000 * exp(known.slow - log_clock)
+        for at, promised, quality, power_w in self._here:
+            own = promised + bias[at]
+            room = limit - own
+            chance = 1.0
+            if room < sure:
+                usual = 0.5 + 0.5 * erf(room * scale)
+                chance = usual + tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
+            busy = slow_ms * exp(own)
             if doubt:
                 room -= suspect
                 usual = 0.5 + 0.5 * erf(room * scale)
                 usual += tail * (0.5 + 0.5 * erf((room - size) * tail_scale) - usual)
                 chance += doubt * (usual - chance)
                 busy *= 1 + doubt * (exp(suspect) - 1)
-                ratio = exp(room)
-            if busy > _SOME_LOAD:
-                # A spike makes those that follow wait, too: how many of them no longer come in time.
-                if ratio < _AMPLE:
-                    gap = 1 / busy
-                    late_after = ratio - 1 + gap
-                    if late_after > 0:
-                        follow = 1 - erf((log(late_after) - size) * tail_scale)
-                        late_after += gap
-                        follow += 1 - erf((log(late_after) - size) * tail_scale)
-                        chance -= 0.5 * tail * follow
-                if irregular:
-                    chance *= 1 - irregular * blocked(busy, ratio)
+            if busy > some_load:
+                chance = max(self._queued(chance, busy, room, irregular, known), 0.0)
                 if busy > overload:
                     chance *= (overload / busy) ** _OVERLOAD_POWER
                     busy = min(busy, 1.0)
-                chance = max(chance, 0.0)
-            worth[at] = (self.quality[at] - points * (own - fastest)) * chance - late * (1 - chance)
-            watts[at] = self._watts[at] * busy * full_w
+            value = quality - points * (own - fastest) if points else quality
+            worth[at] = (value + late) * chance - late
+            watts[at] = power_w * busy * full_w
         if self.remote:
             self._weigh_remote(state, worth, watts)
         if self.has_low:
             self._lower(worth)
         return worth, watts
 
+    def _queued(self, chance: float, busy: float, room: float, irregular: float, known: Calibration) -> float:
+        """The chance of an answer in time where some wait for others.
+
+        A spike makes those that follow wait, too; where requests come at random, so do some that follow nothing.
+        """
+        ratio = math.exp(room)
+        if ratio < _AMPLE:
+            scale = 1 / (self._tuning.tail_spread * _SQRT2)
+            gap = 1 / busy
+            late_after = ratio - 1 + gap
+            if late_after > 0:
+                follow = 1 - math.erf((math.log(late_after) - known.tail_size) * scale)
+                follow += 1 - math.erf((math.log(late_after + gap) - known.tail_size) * scale)
+                chance -= 0.5 * known.tail_rate * follow
+        return chance * (1 - irregular * blocked(busy, ratio)) if irregular > _REGULAR else chance
+
     def _weigh_remote(self, state: TaskState, worth: list[float], watts: list[float]) -> None:
-        tuning = self._tuning
-        for at in self.remote:
-            action, link = self.task.actions[at], state.links[self.link_of[at]]
-            chance = link.chance() * (tuning.failed if state.failing else 1.0)
-            sending_s = min(link.sending_s, self.task.limit_ms / 1000)
-            sent_w = self._watts[at] * min(sending_s * state.rate, 1.0)
-            other = self.computes[at]
+        late, most_s = self._tuning.late_points, self.task.limit_ms / 1000
+        trust = 1.0
+        if state.failing:  # one of a few says much, one of a hundred little
+            trust -= (1 - self._tuning.failed) * min(state.failing * self._tuning.failing / max(state.rate, 1e-9), 1.0)
+        ways = [(link.chance() * trust, min(min(link.sending_s, most_s) * state.rate, 1.0)) for link in state.links]
+        for at, link, other, quality, power_w in self._there:
+            chance, sending = ways[link]
             if other == at:
                 # Nobody stands by: a saving is no reason to bet answers on a network that loses every tenth.
                 chance = chance if chance >= _ALONE_CHANCE else 0.0
-                worth[at] = action.quality * chance - tuning.late_points * (1 - chance)
-                watts[at] = sent_w
+                worth[at] = (quality + late) * chance - late
+                watts[at] = power_w * sending
             else:
-                worth[at] = action.quality * chance + worth[other] * (1 - chance)
-                watts[at] = sent_w + watts[other] * (1 - chance)
+                worth[at] = quality * chance + worth[other] * (1 - chance)
+                watts[at] = power_w * sending + watts[other] * (1 - chance)
 
     def _lower(self, worth: list[float]) -> None:
         """What is not good enough costs, if anything that is comes in time: it yields to a battery that has to last."""

@@ -70,7 +70,8 @@ class Tuning:
         link_weight: Observations' worth of it.
         link_gain: The least weight of a new observation.
         link_jitter: The log spread of a round trip within a second.
-        failed: What a chance is worth once a hedge of the same second had to compute.
+        failed: What a chance is worth once hedges of the same second had to compute,
+        failing: the share of its requests that have to, to count in full: one over this.
         dead_band: Points a voluntary change must gain.
         dwell_s: Between voluntary changes, and before a variant that was left comes back.
         toggle_s: Between changes to and from a server.
@@ -140,6 +141,7 @@ class Tuning:
     link_gain: float = 0.01
     link_jitter: float = 0.16
     failed: float = 0.3
+    failing: float = 3.0
     dead_band: float = 0.15
     dwell_s: float = 2.0
     toggle_s: float = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import msgspec
 
 from edge_daemon.policies.contract import Action, Setting, Why
 from edge_daemon.policies.explain import sentence
@@ -33,7 +33,7 @@ def because(
     setting: Setting | None = None if state.plugged is None else state.plugged.setting
     old = model.current
     text = sentence(
-        replace(why, code=code),
+        msgspec.structs.replace(why, code=code),
         setting,
         None if old is None else action(old),
         action(new),

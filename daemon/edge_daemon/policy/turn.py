@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edge_daemon.policies.contract import Event, Probed, Second, Setting, TaskSeen, Verdict, Why
 from edge_daemon.policy import tables
 from edge_daemon.policy.because import because, failed
@@ -196,7 +198,7 @@ class Turn:
         pool = allowed(bound, model, usable(state, model))
         forced = bound is not None and (wanted not in pool or (current is not None and current not in pool))
         if bound is not None and forced:
-            why, cause = replace(why, code=bound.code), bound.cause
+            why, cause = msgspec.structs.replace(why, code=bound.code), bound.cause
             if wanted not in pool:
                 why = Why(code=bound.code, runner_up=wanted.id)
                 wanted = best(state, model, pool)

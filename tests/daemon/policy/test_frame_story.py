@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from climbing import Climber
+from msgspec import structs
 
 import edge_daemon.policies
 import edge_daemon.policy
@@ -152,7 +153,7 @@ class Listener:
                 (listener.seconds if isinstance(event, Second) else listener.replies).append(event)  # type: ignore[arg-type]
                 after, verdicts = super().step(state, event)
                 more = {"probe": listener.probe, "most_per_s": listener.most_per_s}
-                return after, tuple(replace(verdict, **more) for verdict in verdicts)
+                return after, tuple(structs.replace(verdict, **more) for verdict in verdicts)
 
         return Listening(setting)
 
@@ -491,7 +492,9 @@ def test_numbers_that_are_none_do_not_leave_the_device() -> None:
         def _verdict(self, index: int, state: Any, second: Second | None) -> Verdict:
             found = super()._verdict(index, state, second)
             numbers = (("cap_w", math.nan), ("a b", 1.0), ("price_per_j", 2.0), ("huge", math.inf))
-            return replace(found, why=Why(code="gain", runner_up=found.action, margin=math.nan, numbers=numbers))
+            return structs.replace(
+                found, why=Why(code="gain", runner_up=found.action, margin=math.nan, numbers=numbers)
+            )
 
     because = Device(factory=Odd).decision.because
     assert (because.margin, because.runner_up, because.numbers) == (None, None, {"price_per_j": 2.0})
