@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ _sample = msgspec.json.Decoder(Sample)
 _event = msgspec.json.Decoder(Event)
 _command: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _reply = msgspec.json.Decoder(Reply)
+_labels: msgspec.json.Decoder[Mapping[str, str]] = msgspec.json.Decoder(dict[str, str])
 _desired = msgspec.json.Decoder(Desired)
 
 
@@ -49,6 +51,8 @@ def device_record(row: sqlite3.Row) -> DeviceRecord:
         messages=row["messages"],
         duplicates=row["duplicates"],
         desired_version=row["desired_version"],
+        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        skew_s=row["skew_s"],
     )
 
 
@@ -70,6 +74,8 @@ def command_record(row: sqlite3.Row, device: DeviceId) -> CommandRecord:
         finished=row["finished"],
         reply=_maybe(_reply, row["reply"]),
         late=bool(row["late"]),
+        by=row["by"],
+        batch=row["batch"],
     )
 
 

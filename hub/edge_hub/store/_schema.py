@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, format 1.
+"""The tables of the SQLite store, format 2, and what leads there from format 1.
 
 Log and events only grow at their end; what is known now is in `devices`. A boot is a number so that the unique key of
 the log stays small and grows at its end too.
@@ -6,7 +6,7 @@ the log stays small and grows at its end too.
 
 from __future__ import annotations
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x45444745  # "EDGE", so that `file` and we recognise the database
 
 PRAGMAS = (
@@ -45,6 +45,8 @@ CREATE TABLE devices (
     desired_sent REAL,
     desired_message TEXT,
     desired BLOB,
+    labels BLOB,                         -- JSON object; NULL where there are none
+    skew_s REAL,                         -- how far its clock is ahead
     UNIQUE (tenant, name)
 );
 CREATE TABLE boots (
@@ -88,7 +90,9 @@ CREATE TABLE commands (
     published INTEGER NOT NULL DEFAULT 0,
     finished REAL,
     reply BLOB,
-    late INTEGER NOT NULL DEFAULT 0
+    late INTEGER NOT NULL DEFAULT 0,
+    by TEXT NOT NULL DEFAULT '',
+    batch TEXT
 ) WITHOUT ROWID;
 CREATE INDEX commands_by_device ON commands (device, sent);
 CREATE INDEX commands_pending ON commands (state, expires) WHERE state = 'pending';
@@ -101,4 +105,62 @@ CREATE TABLE quarantine (
     payload BLOB NOT NULL
 );
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+ADDED_IN_2 = """
+CREATE INDEX commands_by_batch ON commands (batch) WHERE batch IS NOT NULL;
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    who TEXT NOT NULL,
+    role TEXT NOT NULL,
+    what TEXT NOT NULL,
+    target TEXT NOT NULL,
+    detail BLOB NOT NULL
+);
+CREATE TABLE tokens (
+    name TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL,
+    expires REAL,
+    last_used REAL
+) WITHOUT ROWID;
+CREATE TABLE rules (name TEXT PRIMARY KEY, body BLOB NOT NULL, changed REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE alerts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    rule TEXT NOT NULL,
+    device INTEGER NOT NULL REFERENCES devices (id),
+    severity TEXT NOT NULL,
+    began REAL NOT NULL,
+    ended REAL,
+    text TEXT NOT NULL,
+    value REAL,
+    acknowledged TEXT,
+    acknowledged_at REAL
+);
+CREATE UNIQUE INDEX alerts_open ON alerts (rule, device) WHERE ended IS NULL;
+CREATE INDEX alerts_by_device ON alerts (device, id);
+CREATE TABLE condensed (                 -- telemetry per minute (step 60) and hour (step 3600)
+    device INTEGER NOT NULL REFERENCES devices (id),
+    step INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (device, step, at)
+) WITHOUT ROWID;
+CREATE INDEX condensed_by_age ON condensed (step, at);
+CREATE TABLE leases (
+    kind TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (kind, slot)
+) WITHOUT ROWID;
+"""
+
+FROM_1 = """
+ALTER TABLE devices ADD COLUMN labels BLOB;
+ALTER TABLE devices ADD COLUMN skew_s REAL;
+ALTER TABLE commands ADD COLUMN by TEXT NOT NULL DEFAULT '';
+ALTER TABLE commands ADD COLUMN batch TEXT;
 """

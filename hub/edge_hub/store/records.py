@@ -53,6 +53,7 @@ class CommandState(enum.Enum):
     DONE = "done"
     REFUSED = "refused"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,10 @@ class CommandRecord:
         expires: After this the device does not act on it.
         published: How often it was sent.
         reply: The device's, or None where the hub gave up waiting.
-        late: The reply came after the hub had called the command expired; that stands, the reply is kept beside it.
+        late: The reply came after the hub had called the command expired or cancelled; that stands, the reply is kept
+            beside it.
+        by: Who ordered it: the name of a token; empty where that is not known.
+        batch: What was ordered at once, for several devices, has this id in common.
     """
 
     id: str
@@ -77,6 +81,8 @@ class CommandRecord:
     finished: float | None = None
     reply: Reply | None = None
     late: bool = False
+    by: str = ""
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,8 @@ class DeviceRecord:
         duplicates: Messages that came again.
         sample: Its newest telemetry record.
         desired_version: Of the desired document, 0 without one.
+        labels: The operator's words for it, by key.
+        skew_s: By how much its clock is ahead of the hub's, estimated from live messages; None before any.
     """
 
     device: DeviceId
@@ -115,6 +123,8 @@ class DeviceRecord:
     messages: int
     duplicates: int
     desired_version: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    skew_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,3 +194,102 @@ class Retention:
 
     max_age_s: float = 30 * 86_400.0
     max_bytes: int = 2 * 1024**3
+
+
+# ------------------------------------------------------------------------------------------------------ control
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """Who did what, when, to whom. `id` counts up; 0 before it is stored.
+
+    Attributes:
+        who: The name of a token, or `local` for what the command line did in the data directory.
+        role: What it was allowed.
+        what: `command`, `cancel`, `desired`, `labels`, `enrol`, `token`, `rule`, `alert`, ...
+        target: A device, a query, a name.
+        detail: What was asked, as JSON; no secrets.
+    """
+
+    id: int = 0
+    at: float
+    who: str
+    role: str
+    what: str
+    target: str
+    detail: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """A token for the API; `digest` is of the token, which is kept nowhere."""
+
+    name: str
+    role: str
+    digest: str
+    created: float
+    expires: float | None = None
+    last_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleRecord:
+    """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`)."""
+
+    name: str
+    body: bytes
+    changed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRecord:
+    """A rule holds for a device, from `began` to `ended`. `id` counts up; 0 before it is stored.
+
+    Attributes:
+        text: One sentence, with the number and its unit.
+        acknowledged: Who has seen it, and when.
+    """
+
+    id: int = 0
+    rule: str
+    device: DeviceId
+    severity: str
+    began: float
+    ended: float | None = None
+    text: str
+    value: float | None = None
+    acknowledged: str | None = None
+    acknowledged_at: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------------ history
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A device over one step of time: what its samples said, summed up. None where no sample said it.
+
+    Attributes:
+        at: Begin of the step, seconds since 1970.
+        samples: How many it stands for.
+        temp_c, power_w, rtt_ms, load_pct: Least, mean and most.
+        battery_pct: The last.
+        calls, late, failed: Of all models together.
+        p50_ms, p95_ms: Of the model with the most calls; over several samples the mean of the former weighed by calls,
+            and the most of the latter.
+        variants: Seconds for which each `model/variant` ran.
+    """
+
+    at: float
+    samples: int
+    temp_c: tuple[float, float, float] | None = None
+    power_w: tuple[float, float, float] | None = None
+    rtt_ms: tuple[float, float, float] | None = None
+    load_pct: tuple[float, float, float] | None = None
+    battery_pct: float | None = None
+    calls: int = 0
+    late: int = 0
+    failed: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    variants: Mapping[str, float] = field(default_factory=dict)

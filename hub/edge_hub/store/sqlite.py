@@ -26,7 +26,7 @@ from edge_hub.store._rows import (
     event_record,
     quarantined_record,
 )
-from edge_hub.store._schema import APPLICATION_ID, FORMAT, PRAGMAS, TABLES
+from edge_hub.store._schema import ADDED_IN_2, APPLICATION_ID, FORMAT, FROM_1, PRAGMAS, TABLES
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -162,8 +162,17 @@ class SqliteStore:
             for command in commands:
                 row = _must_device_row(connection, command.device)
                 connection.execute(
-                    "INSERT INTO commands (id, device, sent, expires, body, state) VALUES (?, ?, ?, ?, ?, 'pending')",
-                    (command.id, row["id"], command.sent, command.expires, encode(command.command)),
+                    "INSERT INTO commands (id, device, sent, expires, body, state, by, batch)"
+                    " VALUES (?, ?, ?, ?, ?, 'pending', ?, ?)",
+                    (
+                        command.id,
+                        row["id"],
+                        command.sent,
+                        command.expires,
+                        encode(command.command),
+                        command.by,
+                        command.batch,
+                    ),
                 )
 
         await self._write(write)
@@ -336,10 +345,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
     if found == 0 and owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         connection.executescript(
-            f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+            f"BEGIN; {TABLES} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {FORMAT}; COMMIT;"
         )
     elif owner != APPLICATION_ID:
         raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
+    elif found == 1:
+        connection.executescript(f"BEGIN IMMEDIATE; {FROM_1} {ADDED_IN_2} PRAGMA user_version = {FORMAT}; COMMIT;")
     elif found != FORMAT:
         raise StoreError(
             f"a database of format {found}, this version reads {FORMAT}",
