@@ -1,17 +1,19 @@
-"""Storing a batch of messages within one SQLite transaction: what is new, what changes, what is to be acknowledged."""
+"""Storing a batch of messages within one transaction: what is new, what changes, what is to be acknowledged.
+
+Decides for every store; what it reads and writes goes through `Books`.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.ranges import to_ranges
-from edge_hub.store._rows import command_record
+from edge_hub.store._books import REFUSED, Books, Logged
 from edge_hub.store.records import Arrival, CommandRecord, Committed, EventRecord, Malformed
 from edge_sdk.mqtt import DeviceId, Reply, Up
 from edge_sdk.wire import encode
@@ -21,10 +23,6 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import assert_never
 
-_KEPT_QUARANTINED = 1000
-_KEPT_PAYLOAD_BYTES = 4096
-_KEPT_TOPIC_CHARS = 300
-
 
 @dataclass(slots=True)
 class _Device:
@@ -32,7 +30,7 @@ class _Device:
 
     row: int
     device: DeviceId
-    columns: dict[str, Any]
+    columns: Mapping[str, Any]
     boots: dict[str, tuple[int, bool]] = field(default_factory=dict)
     changed: dict[str, Any] = field(default_factory=dict)
     born: bool = False
@@ -45,11 +43,11 @@ class Intake:
     """One batch. Made within a transaction, used once.
 
     Args:
-        connection: In a transaction, with `sqlite3.Row` rows.
+        books: Of the transaction.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, books: Books) -> None:
+        self._books = books
         self._devices: dict[DeviceId, _Device] = {}
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
         self._events: list[EventRecord] = []
@@ -66,8 +64,9 @@ class Intake:
             else:
                 self._take(message)
         for device in self._devices.values():
-            self._write_back(device)
-        self._trim_quarantine()
+            if device.changed:
+                self._books.change(device.row, device.changed)
+        self._books.close(self._malformed)
         return Committed(
             acks={key: to_ranges(numbers) for key, numbers in self._acks.items()},
             stored=self._stored,
@@ -115,13 +114,8 @@ class Intake:
                     sample_boot=envelope.boot, sample_seq=envelope.seq, sample_at=sample.at, sample=encode(sample)
                 )
         elif kind is Up.EVENT:
-            cursor = self._connection.execute(
-                "INSERT INTO events (device, received, body) VALUES (?, ?, ?)",
-                (device.row, arrival.received, encode(body)),
-            )
-            self._events.append(
-                EventRecord(id=cursor.lastrowid or 0, device=arrival.device, received=arrival.received, event=body)
-            )
+            number = self._books.event(device.row, arrival.received, encode(body))
+            self._events.append(EventRecord(id=number, device=arrival.device, received=arrival.received, event=body))
         elif kind is Up.REPLY:
             self._reply(device, arrival, body)
         else:
@@ -141,48 +135,28 @@ class Intake:
             device.born = True
             row, _ = device.boots[envelope.boot]
             device.boots[envelope.boot] = (row, True)
-            self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (row,))
+            self._books.born(row)
 
     def _reply(self, device: _Device, arrival: Arrival, reply: Reply) -> None:
         """The first reply to a pending command is final; one that comes after the hub gave up is kept as late."""
-        updated = self._connection.execute(
-            "UPDATE commands SET late = state <> 'pending', reply = ?, finished = coalesce(finished, ?),"
-            " state = CASE state WHEN 'pending' THEN ? ELSE state END"
-            " WHERE id = ? AND device = ? AND reply IS NULL RETURNING *",
-            (encode(reply), arrival.received, reply.status.value, arrival.envelope.reply_to, device.row),
-        ).fetchone()
-        if updated is not None:
-            self._finished.append(command_record(updated, arrival.device))
+        ended = self._books.reply(arrival.envelope.reply_to, arrival.device, device.row, reply, arrival.received)
+        if ended is not None:
+            self._finished.append(ended)
 
     def _log(self, device: _Device, boot: int, arrival: Arrival) -> bool:
         """Put it into the log; false where its number is there already."""
         envelope = arrival.envelope
-        key = (boot, envelope.seq)
         self._acks[arrival.device, envelope.boot].append(envelope.seq)
-        inserted = self._connection.execute(
-            "INSERT INTO log (boot, seq, kind, message, sent, received, payload) SELECT ?, ?, ?, ?, ?, ?, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
-            " ON CONFLICT (boot, seq) DO NOTHING",
-            (
-                *key,
-                arrival.kind.value,
-                envelope.id,
-                envelope.sent,
-                arrival.received,
-                arrival.payload,
-                boot,
-                envelope.seq,
-                envelope.seq,
-            ),
-        ).rowcount
-        if inserted:
+        entry = Logged(
+            boot, envelope.seq, arrival.kind.value, envelope.id, envelope.sent, arrival.received, arrival.payload
+        )
+        if self._books.log(entry):
             self._stored += 1
             device.changed["messages"] = device.get("messages") + 1
             return True
         self._duplicates += 1
         device.changed["duplicates"] = device.get("duplicates") + 1
-        other = self._connection.execute("SELECT message FROM log WHERE boot = ? AND seq = ?", key).fetchone()
-        if other is not None and other["message"] != envelope.id:
+        if self._books.message(boot, envelope.seq) not in {None, envelope.id}:
             self._quarantine(
                 Malformed(
                     topic=f"{arrival.device}/{arrival.kind.value}",
@@ -199,14 +173,8 @@ class Intake:
             device = self._device(message.device)
             boot, _ = self._boot(device, message.boot)
             self._acks[message.device, message.boot].append(message.seq)
-            known = self._connection.execute(
-                "INSERT INTO log (boot, seq, kind, message, sent, received, payload)"
-                " SELECT ?, ?, 'malformed', '', ?, ?, x''"
-                " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
-                " ON CONFLICT (boot, seq) DO NOTHING",
-                (boot, message.seq, message.received, message.received, boot, message.seq, message.seq),
-            ).rowcount
-            if not known:
+            number = Logged(boot, message.seq, REFUSED, "", message.received, message.received, b"")
+            if not self._books.log(number):
                 device.changed["duplicates"] = device.get("duplicates") + 1
                 self._duplicates += 1
                 return
@@ -214,28 +182,7 @@ class Intake:
 
     def _quarantine(self, message: Malformed) -> None:
         self._malformed += 1
-        self._connection.execute(
-            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            (
-                message.received,
-                message.topic[:_KEPT_TOPIC_CHARS],
-                message.problem,
-                len(message.payload),
-                message.payload[:_KEPT_PAYLOAD_BYTES],
-            ),
-        )
-
-    def _trim_quarantine(self) -> None:
-        if not self._malformed:
-            return
-        self._connection.execute(
-            "INSERT INTO counters VALUES ('malformed', ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            (self._malformed,),
-        )
-        self._connection.execute(
-            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (_KEPT_QUARANTINED,)
-        )
+        self._books.quarantine(message)
 
     def _seen(self, device: _Device, arrival: Arrival) -> None:
         """A will and a retained message say nothing about the device being there now."""
@@ -249,26 +196,12 @@ class Intake:
     def _device(self, device: DeviceId) -> _Device:
         known = self._devices.get(device)
         if known is None:
-            names = (device.tenant, device.device)
-            self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?) ON CONFLICT DO NOTHING", names)
-            row = self._connection.execute("SELECT * FROM devices WHERE tenant = ? AND name = ?", names).fetchone()
-            known = self._devices[device] = _Device(row=row["id"], device=device, columns=dict(row))
+            columns = self._books.device(device)
+            known = self._devices[device] = _Device(row=columns["id"], device=device, columns=columns)
         return known
 
     def _boot(self, device: _Device, boot: str) -> tuple[int, bool]:
         known = device.boots.get(boot)
         if known is None:
-            key = (device.row, boot)
-            self._connection.execute("INSERT INTO boots (device, boot) VALUES (?, ?) ON CONFLICT DO NOTHING", key)
-            row = self._connection.execute("SELECT id, born FROM boots WHERE device = ? AND boot = ?", key).fetchone()
-            known = device.boots[boot] = (row["id"], bool(row["born"]))
+            known = device.boots[boot] = self._books.boot(device.row, boot)
         return known
-
-    def _write_back(self, device: _Device) -> None:
-        if device.changed:
-            # The names are this module's own words, never a message's.
-            assignments = ", ".join(f"{column} = ?" for column in device.changed)
-            self._connection.execute(
-                f"UPDATE devices SET {assignments} WHERE id = ?",  # noqa: S608
-                (*device.changed.values(), device.row),
-            )

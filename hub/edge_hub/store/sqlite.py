@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._books import SqliteBooks
 from edge_hub.store._intake import Intake
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
@@ -87,7 +88,7 @@ class SqliteStore:
 
     async def commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store messages in the order given, each (device, boot, seq) once."""
-        return await self._write(lambda connection: Intake(connection).store(batch))
+        return await self._write(lambda connection: Intake(SqliteBooks(connection)).store(batch))
 
     async def events(
         self, *, device: DeviceId | None = None, after: int | None = None, before: int | None = None, limit: int = 100
