@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from store_stage import Place
 
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.store.records import Arrival, DeviceRecord
-from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
 from edge_sdk.mqtt import Birth, Conditions, DeviceId, Sample, State, Tele, Up, UpEnvelope
 from edge_sdk.wire import new_token
@@ -19,11 +18,11 @@ CAM = DeviceId(tenant="acme", device="cam1")
 OLD, NEW = "a" * 32, "b" * 32
 
 
-def after(tmp_path: Path, *arrivals: Arrival, batched: bool = False) -> DeviceRecord:
+def after(place: Place, *arrivals: Arrival, batched: bool = False) -> DeviceRecord:
     """The device once these have come, each in a batch of its own or all in one."""
 
     async def play() -> DeviceRecord:
-        store = SqliteStore(tmp_path / f"{new_token()}.db")
+        store = await place.another().open()
         try:
             for batch in [arrivals] if batched else [[one] for one in arrivals]:
                 await store.commit(batch)
@@ -70,57 +69,57 @@ def tele(at: float, *, boot: str = NEW, seq: int) -> Arrival:
     return came(Up.TELE, Tele(samples=(sample,)), boot=boot, seq=seq, sent=at)
 
 
-def test_a_will_of_the_current_boot_ends_its_presence(tmp_path: Path) -> None:
-    assert after(tmp_path, born()).online
-    gone = after(tmp_path, born(), will())
+def test_a_will_of_the_current_boot_ends_its_presence(place: Place) -> None:
+    assert after(place, born()).online
+    gone = after(place, born(), will())
     assert not gone.online
     assert gone.birth is not None
     assert gone.birth.online  # what it said of itself is still of interest
 
 
-def test_a_will_of_an_old_boot_changes_nothing_in_one_batch_or_several(tmp_path: Path) -> None:
+def test_a_will_of_an_old_boot_changes_nothing_in_one_batch_or_several(place: Place) -> None:
     for batched in (False, True):
-        found = after(tmp_path, born(boot=OLD), born(sent=20.0), will(boot=OLD), batched=batched)
+        found = after(place, born(boot=OLD), born(sent=20.0), will(boot=OLD), batched=batched)
         assert (found.online, found.boot) == (True, NEW)
 
 
-def test_a_boot_that_is_over_does_not_come_back(tmp_path: Path) -> None:
-    found = after(tmp_path, born(boot=OLD), born(sent=20.0), born(boot=OLD))
+def test_a_boot_that_is_over_does_not_come_back(place: Place) -> None:
+    found = after(place, born(boot=OLD), born(sent=20.0), born(boot=OLD))
     assert found.boot == NEW
     assert found.birth is not None
     assert found.birth.board == NEW[0]
 
 
-def test_a_device_whose_clock_was_set_back_is_believed(tmp_path: Path) -> None:
-    found = after(tmp_path, born(boot=OLD, sent=1e9), born(sent=1.0), state(1, sent=1e9), state(2, sent=5.0))
+def test_a_device_whose_clock_was_set_back_is_believed(place: Place) -> None:
+    found = after(place, born(boot=OLD, sent=1e9), born(sent=1.0), state(1, sent=1e9), state(2, sent=5.0))
     assert found.boot == NEW
     assert found.state is not None
     assert found.state.spooled == 2
 
 
-def test_a_state_that_was_overtaken_changes_nothing(tmp_path: Path) -> None:
-    found = after(tmp_path, born(), state(2, sent=12.0), state(1, sent=11.0))
+def test_a_state_that_was_overtaken_changes_nothing(place: Place) -> None:
+    found = after(place, born(), state(2, sent=12.0), state(1, sent=11.0))
     assert found.state is not None
     assert found.state.spooled == 2
 
 
-def test_a_state_of_a_boot_that_is_over_changes_nothing(tmp_path: Path) -> None:
-    found = after(tmp_path, born(boot=OLD), born(sent=20.0), state(2, sent=21.0), state(1, boot=OLD, sent=30.0))
+def test_a_state_of_a_boot_that_is_over_changes_nothing(place: Place) -> None:
+    found = after(place, born(boot=OLD), born(sent=20.0), state(2, sent=21.0), state(1, boot=OLD, sent=30.0))
     assert found.state is not None
     assert found.state.spooled == 2
 
 
-def test_a_replayed_spool_does_not_become_the_newest_sample(tmp_path: Path) -> None:
-    found = after(tmp_path, born(), tele(100.0, seq=5), tele(40.0, seq=2), tele(30.0, boot=OLD, seq=9))
+def test_a_replayed_spool_does_not_become_the_newest_sample(place: Place) -> None:
+    found = after(place, born(), tele(100.0, seq=5), tele(40.0, seq=2), tele(30.0, boot=OLD, seq=9))
     assert found.sample is not None
     assert found.sample.at == 100.0
     assert found.messages == 3
 
 
-def test_what_the_broker_kept_says_nothing_of_being_seen(tmp_path: Path) -> None:
+def test_what_the_broker_kept_says_nothing_of_being_seen(place: Place) -> None:
     kept = came(Up.STATE, State(at=5.0, conditions=Conditions()), sent=5.0, at=1000.0, retained=True)
-    assert after(tmp_path, kept).last_seen == 5.0
-    assert after(tmp_path, born(), will(sent=9.0, at=1000.0)).last_seen == 10.0
+    assert after(place, kept).last_seen == 5.0
+    assert after(place, born(), will(sent=9.0, at=1000.0)).last_seen == 10.0
 
 
 BOOTS = st.sampled_from([OLD, NEW])

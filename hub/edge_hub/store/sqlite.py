@@ -18,6 +18,7 @@ from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
 from edge_hub.store._books import SqliteBooks
 from edge_hub.store._intake import Intake
+from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
     command_record,
@@ -50,7 +51,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore:
+class SqliteStore(SqliteLeases):
     """A `Store`.
 
     Args:
