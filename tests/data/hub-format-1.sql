@@ -88,5 +88,5 @@ INSERT INTO trimmed VALUES (1, 1, 1);
 INSERT INTO events VALUES (1, 1, 12.0, '{"at":12.0,"kind":"sensor","text":"two"}');
 INSERT INTO commands VALUES ('cccccccccccccccccccccccccccccccc', 1, 11.0, 71.0, '{"name":"report"}', 'pending', 1, NULL, NULL, 0);
 INSERT INTO counters VALUES ('malformed', 3);
-PRAGMA application_id = 1162103621;
+PRAGMA application_id = 1162102597;
 PRAGMA user_version = 1;
