@@ -42,6 +42,8 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import decode
 
 _BROKER_VARIABLE = "EDGE_HUB_BROKER"
+_STORE_VARIABLE = "EDGE_HUB_STORE"
+_MAX_WORKERS = 64
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
 _RECONNECT_S = 2.0
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     broker = args.broker or os.environ.get(_BROKER_VARIABLE)
     if not (args.keep_days > 0 and args.keep_mb > 0):
         raise UsageError("--keep-days and --keep-mb must be more than 0")
+    if not 0 <= args.workers <= _MAX_WORKERS:
+        raise UsageError(f"--workers is from 0 to {_MAX_WORKERS}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
         data=Path(args.data),
@@ -70,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
         broker=None if broker is None else Endpoint.parse(broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
+        store=args.store or os.environ.get(_STORE_VARIABLE) or None,
+        workers=args.workers,
+        log=args.log,
         retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
     )
     return asyncio.run(_serve(config))

@@ -41,6 +41,9 @@ class Commander:
         publish: `Link.publish`.
         feed: Told of each command that ends.
         clock: Seconds since 1970.
+
+    Attributes:
+        told: Called with commands that this process ended, for the others to know.
     """
 
     def __init__(self, *, store: Store, publish: Publish, feed: Feed, clock: Callable[[], float] = time.time) -> None:
@@ -48,6 +51,7 @@ class Commander:
         self._publish = publish
         self._feed = feed
         self._clock = clock
+        self.told: Callable[[Sequence[CommandRecord]], None] = lambda _: None
         self._born: asyncio.Queue[DeviceId] = asyncio.Queue()
         self._ended = asyncio.Event()
 
@@ -136,15 +140,23 @@ class Commander:
         while True:
             device = await self._born.get()
             try:
-                desired = await self._store.desired(device)
-                if desired is not None:
-                    await self._publish_desired(desired)
-                for command in await self._store.pending(device=device):
-                    await self._publish_command(command)
+                await self.resend(device)
             except StoreError as error:
                 _log.warning("orders for %s wait: %s", device, error)
                 await asyncio.sleep(_RETRY_S)
                 self._born.put_nowait(device)
+
+    async def resend(self, device: DeviceId) -> None:
+        """Send a device its desired document and what it has not answered.
+
+        Raises:
+            StoreError: The store does not say what that is.
+        """
+        desired = await self._store.desired(device)
+        if desired is not None:
+            await self._publish_desired(desired)
+        for command in await self._store.pending(device=device):
+            await self._publish_command(command)
 
     async def run_expiry(self) -> None:
         """End what got no reply, until cancelled."""
@@ -156,6 +168,7 @@ class Commander:
                 _log.debug("commands are not looked at: %s", error)
                 continue
             self.finished(over)
+            self.told(over)
 
     async def _publish_command(self, record: CommandRecord) -> None:
         left_s = record.expires - self._clock()

@@ -169,6 +169,15 @@ class Database:
             async with self._pool.acquire(timeout=_COMMAND_S) as connection:
                 yield connection
 
+    async def notify(self, channel: str, text: str) -> None:
+        """Tell all that listen.
+
+        Raises:
+            StoreError: The database refuses.
+        """
+        async with self.connection() as connection:
+            await connection.execute("SELECT pg_notify($1, $2)", channel, text)
+
     @contextlib.contextmanager
     def refusals(self) -> Iterator[None]:
         """Make the driver's errors ours."""

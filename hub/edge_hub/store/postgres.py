@@ -66,6 +66,11 @@ class PostgresStore(PostgresLeases):
         await database.open()
         return cls(database)
 
+    @property
+    def database(self) -> Database:
+        """For `Relay`."""
+        return self._database
+
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""
         await self._database.close()
