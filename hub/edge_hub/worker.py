@@ -141,6 +141,9 @@ class Worker:
 
         async def on_up() -> None:
             _log.info("worker %d takes its share", slot)
+            with contextlib.suppress(OSError):  # nobody listens any more
+                sys.stdout.write(f"{slot}\n")
+                sys.stdout.flush()
 
         link = Link(
             endpoint=self._config.endpoint(slot),

@@ -16,6 +16,7 @@ from edge_sdk.wire import encode
 
 _log = logging.getLogger(__name__)
 
+_READY_S = 20.0
 _TERM_S = 15.0
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 15.0
@@ -40,6 +41,8 @@ class Workers:
         self._configs = configs
         self._on_restart = on_restart
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._working: dict[int, bool] = {}
+        self._changed = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
 
     @property
@@ -49,14 +52,18 @@ class Workers:
 
     @property
     def running(self) -> int:
-        """How many there are."""
-        return sum(process.returncode is None for process in self._processes.values())
+        """How many take their share."""
+        return sum(self._working.values())
 
     async def start(self) -> None:
-        """Start all, and watch them."""
+        """Start all, and watch them; returns when all take their share, or have been waited for long enough."""
         self._watching = [
             asyncio.create_task(self._watch(number), name=f"hub-worker-{number}") for number in range(self.count)
         ]
+        try:
+            await asyncio.wait_for(self._all_running(), _READY_S)
+        except asyncio.TimeoutError:
+            _log.warning("%d of %d workers run; the others are waited for", self.running, self.count)
 
     async def stop(self) -> None:
         """End all: they store what they have, then."""
@@ -72,10 +79,12 @@ class Workers:
         while True:
             began = time.monotonic()
             process = self._processes[number] = await _start(self._configs[number])
-            status = await process.wait()
+            status = await self._follow(number, process)
             if time.monotonic() - began > _HEALTHY_S:
                 backoff_s = _FIRST_BACKOFF_S
-            _log.error("worker %d ended with status %s; starting it again in %.1f s", number, status, backoff_s)
+            _log.error(
+                "process %d of the workers ended with status %s; starting it again in %.1f s", number, status, backoff_s
+            )
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
             if process.stdin is not None:
@@ -83,12 +92,28 @@ class Workers:
             self.restarts += 1
             self._on_restart()
 
+    async def _follow(self, number: int, process: asyncio.subprocess.Process) -> int:
+        """Until it ends; its status. It writes a line once it takes its share."""
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        try:
+            if await process.stdout.readline():
+                self._working[number] = True
+                self._changed.set()
+            return await process.wait()
+        finally:
+            self._working[number] = False
+
+    async def _all_running(self) -> None:
+        while self.running < self.count:
+            self._changed.clear()
+            await self._changed.wait()
+
 
 async def _start(config: WorkerConfig) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _PROGRAM),
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         preexec_fn=die_with_parent(signal.SIGKILL),  # nothing that matters is in its memory
         start_new_session=True,  # Ctrl-C in the terminal is the hub's to hear; it ends us in order
     )

@@ -116,7 +116,7 @@ class Database:
                 await first.close(timeout=_CLOSE_S)
             self._pool = await asyncpg.create_pool(
                 self.url.url,
-                min_size=1,
+                min_size=0,  # else it tries by itself to keep so many, and fails loudly while the server is away
                 max_size=_CONNECTIONS,
                 timeout=_CONNECT_S,
                 command_timeout=_COMMAND_S,
