@@ -41,9 +41,9 @@ from edge_sdk.mqtt import DeviceId, Sample, Up
 T = TypeVar("T")
 
 MAX_POINTS = 2000
-# A step ends at whichever comes first. Decoding happens outside of the transaction; 2,000 rows are some 30 ms in it.
-_STEP_MESSAGES = 500
-_STEP_BYTES = 256 * 1024
+# A step ends at whichever comes first.
+_STEP_MESSAGES = 250
+_STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
 _LOG_STEP_S = 1.0
 _MARK = "condensed"
@@ -53,19 +53,19 @@ Key = tuple[int, int, int]  # device, step, at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step of the roll-up adds.
+    """What one step of the roll-up changes.
 
     Attributes:
         after: The last message rolled up before it.
         last: The last one of it; `after` where there is nothing to do.
         messages: How many it takes.
-        spans: By device, step and begin.
+        rows: The sums as they are with them, by device, step and begin.
     """
 
     after: int
     last: int
     messages: int
-    spans: dict[Key, Span]
+    rows: tuple[tuple[int, int, int, bytes], ...]
 
 
 def mark(connection: sqlite3.Connection) -> int:
@@ -82,7 +82,7 @@ def set_mark(connection: sqlite3.Connection, last: int) -> None:
 
 
 def next_step(connection: sqlite3.Connection) -> Step:
-    """Sum up the next messages of the log; only reads."""
+    """Sum up the next messages of the log; only reads. All of the work is here, so that writers hardly wait."""
     after = last = mark(connection)
     spans: dict[Key, Span] = {}
     messages = size_bytes = 0
@@ -91,32 +91,46 @@ def next_step(connection: sqlite3.Connection) -> Step:
         " FROM log JOIN boots ON boots.id = log.boot WHERE log.id > ? ORDER BY log.id LIMIT ?",
         (after, _STEP_MESSAGES),
     )
-    for row in rows:
-        last = row["id"]
-        messages += 1
-        if row["payload"] is not None:
-            size_bytes += len(row["payload"])
-            for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
-                gather(spans, (row["device"], MINUTE_S, int(at)), span)
-                gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
-        if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
-            break
-    rows.close()
-    return Step(after=after, last=last, messages=messages, spans=spans)
+    with contextlib.closing(rows):
+        for row in rows:
+            last = row["id"]
+            messages += 1
+            if row["payload"] is not None:
+                size_bytes += len(row["payload"])
+                for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
+                    gather(spans, (row["device"], MINUTE_S, int(at)), span)
+                    gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
+            if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
+                break
+    return Step(
+        after=after,
+        last=last,
+        messages=messages,
+        rows=tuple((*key, encode_span(_with_present(connection, key, spans[key]))) for key in sorted(spans)),
+    )
+
+
+def _with_present(connection: sqlite3.Connection, key: Key, span: Span) -> Span:
+    row = connection.execute("SELECT body FROM condensed WHERE device = ? AND step = ? AND at = ?", key).fetchone()
+    return span if row is None else merged(decode_span(row["body"]), span)
 
 
 def apply(connection: sqlite3.Connection, step: Step) -> bool:
-    """Add a step to the sums, within a transaction; false, and nothing done, where another was added before it."""
+    """Write what a step changes, within a transaction; false, and nothing done, where another came before it."""
     if mark(connection) != step.after:
         return False
-    for key in sorted(step.spans):
-        span = step.spans[key]
-        row = connection.execute("SELECT body FROM condensed WHERE device = ? AND step = ? AND at = ?", key).fetchone()
-        if row is not None:
-            span = merged(decode_span(row["body"]), span)
-        connection.execute("INSERT OR REPLACE INTO condensed VALUES (?, ?, ?, ?)", (*key, encode_span(span)))
+    connection.executemany("INSERT OR REPLACE INTO condensed VALUES (?, ?, ?, ?)", step.rows)
     set_mark(connection, step.last)
     return True
+
+
+def in_snapshot(connection: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
+    """Look at one moment of the database, whatever is written meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        return look(connection)
+    finally:
+        connection.execute("COMMIT")
 
 
 def read_history(
@@ -239,7 +253,7 @@ class SqliteHistory:
 
     async def roll_up(self: _Doors, *, now: float) -> int:  # noqa: ARG002 - one writer: nothing is still on its way
         """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""
-        step = await self._read(next_step)
+        step = await self._read(lambda c: in_snapshot(c, next_step))
         if step.messages:
             await self._write(lambda c: apply(c, step))
         return step.messages
