@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_hub.store.parts import History
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -26,7 +27,7 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
 
 
-class Store(Protocol):
+class Store(History, Protocol):
     """Durable state of a hub. All methods raise `StoreError` where the database refuses."""
 
     async def close(self) -> None:
