@@ -46,6 +46,7 @@ _STORE_VARIABLE = "EDGE_HUB_STORE"
 _MAX_WORKERS = 64
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
+_MAX_REQUESTS_PER_S = 1e6
 _RECONNECT_S = 2.0
 _STREAM = "the hub's stream"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--keep-days and --keep-mb must be more than 0")
     if not 0 <= args.workers <= _MAX_WORKERS:
         raise UsageError(f"--workers is from 0 to {_MAX_WORKERS}")
+    if not 0 <= args.requests_per_s <= _MAX_REQUESTS_PER_S:
+        raise UsageError(f"--requests-per-s is from 0 to {_MAX_REQUESTS_PER_S:.0f}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
         data=Path(args.data),
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         store=args.store or os.environ.get(_STORE_VARIABLE) or None,
         workers=args.workers,
         log=args.log,
+        requests_per_s=args.requests_per_s,
         retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
     )
     return asyncio.run(_serve(config))

@@ -97,8 +97,8 @@ def test_a_day_goes_whole_and_its_numbers_never_count_again(database: PostgresPl
         await store.commit([event(1, received=0.5 * DAY_S), event(2, received=1.5 * DAY_S)])
         assert partitions(database) >= {"log_19700101", "log_19700102", "events_19700101"}
         keep = Retention(max_age_s=DAY_S, max_bytes=10**12)
-        assert await store.trim(keep, now=2.1 * DAY_S) > 0
-        assert await store.trim(keep, now=2.1 * DAY_S) == 0
+        while await store.trim(keep, now=2.1 * DAY_S):
+            pass
         assert "log_19700101" not in partitions(database)
         assert [one.event.text for one in await store.events()] == ["2"]
         # The same store, which thinks that the day is there, takes a message of it all the same.
@@ -144,6 +144,29 @@ def test_text_that_postgresql_cannot_keep_is_kept_readable(database: PostgresPla
         assert (found.topic, found.problem, found.payload) == ("a\\0b", "odd \\ud800", b"\0")
 
     within(database, play)
+
+
+def test_what_is_rolled_up_stays_so_on_another_server(database: PostgresPlace) -> None:
+    """A dump carries numbers of transactions that the server it is restored on has not come to."""
+    from history_stage import CAM, NOON, rolled_up, sample, telemetry
+
+    async def points(store: PostgresStore) -> int:
+        return sum(point.samples for point in await store.history(CAM, since=NOON, until=NOON + 7200, step_s=3600))
+
+    async def before(store: PostgresStore) -> None:
+        await store.commit([telemetry(1, [sample(NOON + 60)])])
+        assert await rolled_up(store) == 1
+        await store.commit([telemetry(2, [sample(NOON + 120)])])
+
+    async def after(store: PostgresStore) -> None:
+        await store.commit([telemetry(3, [sample(NOON + 180)])])
+        assert await rolled_up(store) == 2
+        assert await points(store) == 3
+
+    within(database, before)
+    database.sql("UPDATE edge_hub.log SET tx = (tx::text::bigint + 1000000)::text::xid8")
+    database.sql("UPDATE edge_hub.counters SET value = value + 1000000 WHERE name = 'condensed-tx'")
+    within(database, after)
 
 
 @pytest.fixture

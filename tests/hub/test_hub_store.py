@@ -116,8 +116,10 @@ def test_each_number_counts_once_in_postgresql_too(postgres: PostgresServer, ste
 def test_what_is_too_old_goes_and_the_latest_state_stays(place: Place) -> None:
     async def play(store: AnyStore) -> None:
         await store.commit([event(1, received=1 * DAY_S, text="old"), event(2, received=8.5 * DAY_S, text="new")])
-        assert await store.trim(Retention(max_age_s=5 * DAY_S, max_bytes=10**9), now=9 * DAY_S) > 0
-        assert await store.trim(Retention(max_age_s=5 * DAY_S, max_bytes=10**9), now=9 * DAY_S) == 0
+        steps = 0
+        while await store.trim(Retention(max_age_s=5 * DAY_S, max_bytes=10**9), now=9 * DAY_S):
+            steps += 1
+        assert steps
         assert [one.event.text for one in await store.events()] == ["new"]
         record = await store.device(CAM)
         assert record is not None
@@ -130,6 +132,7 @@ def test_what_is_too_old_goes_and_the_latest_state_stays(place: Place) -> None:
 
 def test_what_is_too_much_goes_until_it_fits(place: Place) -> None:
     async def play(store: AnyStore) -> None:
+        await store.commit([event(1)])
         empty = (await store.totals()).size_bytes  # PostgreSQL's tables take some room before anything is in them
         bound = Retention(max_age_s=1e9, max_bytes=empty + 300_000)
         for start in range(0, 2000, 500):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import calendar
+import math
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from edge_hub.store._postgres_history import all_rolled_up
 from edge_hub.store._postgres_pool import rows_changed
 from edge_hub.store._postgres_schema import DAILY, LOCK, SCHEMA
+from edge_hub.store.condense import HOUR_S, MINUTE_S
 from edge_hub.store.records import Retention
 
 if TYPE_CHECKING:
@@ -67,26 +70,65 @@ async def used_bytes(connection: Connection) -> int:
 
 
 async def trim(connection: Connection, retention: Retention, *, now: float, kept_boots: int) -> int:
-    """Delete one step's worth, within a transaction; returns how many partitions and rows."""
+    """Delete about one step's worth, within a transaction; returns how many partitions and rows.
+
+    Raises:
+        NotRolledUpError: What is to be dropped is not in the minutes yet.
+    """
     await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
-    too_old = now - retention.max_age_s
+    deleted = await _drop_old_days(connection, now - retention.max_age_s)
+    for table, where, order, age_s in (
+        ("commands", "finished", "finished", retention.max_age_s),
+        ("audit", "at", "id", retention.audit_age_s),
+        ("alerts", "ended", "ended", retention.alerts_age_s),
+    ):
+        deleted += await _trim_rows(connection, table, where, order, now - age_s)
+    for step, age_s in ((MINUTE_S, retention.minutes_age_s), (HOUR_S, retention.hours_age_s)):
+        deleted += await _trim_condensed(connection, step, now - age_s)
+    deleted += await _trim_boots(connection, kept_boots)
+    return deleted or await _trim_by_size(connection, retention.max_bytes)
+
+
+class NotRolledUpError(Exception):
+    """A day is to go of which the minutes do not know all; a roll-up comes first."""
+
+
+async def _drop_old_days(connection: Connection, too_old: float) -> int:
     dropped = 0
     for table in DAILY:
         for day, name in await kept_days(connection, table):
             if (day + 1) * DAY_S <= too_old:
-                await connection.execute(f"DROP TABLE {name}")
+                await _drop(connection, table, name)
                 dropped += 1
-    if not dropped:
-        dropped = await _trim_by_size(connection, retention.max_bytes)
-    deleted = rows_changed(
+    return dropped
+
+
+async def _drop(connection: Connection, table: str, name: str) -> None:
+    if table == "log" and not await all_rolled_up(connection, name):
+        raise NotRolledUpError
+    await connection.execute(f"DROP TABLE {name}")
+
+
+async def _trim_rows(connection: Connection, table: str, column: str, order: str, too_old: float) -> int:
+    """Of a table whose oldest rows are found by an index; the names are our own."""
+    return rows_changed(
         await connection.execute(
-            "DELETE FROM commands WHERE id IN"
-            " (SELECT id FROM commands WHERE state <> 'pending' AND finished < $1 ORDER BY sent LIMIT $2)",
-            too_old,
-            _STEP_ROWS,
+            f"WITH oldest AS (SELECT id, {column} AS at FROM {table} WHERE {column} IS NOT NULL"  # noqa: S608
+            f" ORDER BY {order} LIMIT $2)"
+            f" DELETE FROM {table} WHERE id IN (SELECT id FROM oldest WHERE at < $1)",
+            *(too_old, _STEP_ROWS),
         )
     )
-    return dropped + deleted + await _trim_boots(connection, kept_boots)
+
+
+async def _trim_condensed(connection: Connection, step: int, too_old: float) -> int:
+    return rows_changed(
+        await connection.execute(
+            "DELETE FROM condensed WHERE (device, step, at) IN"
+            " (SELECT device, step, at FROM condensed WHERE step = $1 AND at < $2 ORDER BY at LIMIT $3)",
+            *(step, math.ceil(too_old), _STEP_ROWS),
+        )
+    )
 
 
 async def _trim_by_size(connection: Connection, max_bytes: int) -> int:
@@ -100,7 +142,7 @@ async def _trim_by_size(connection: Connection, max_bytes: int) -> int:
     for table in DAILY:
         for _, name in await kept_days(connection, table):
             if await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {name})"):  # noqa: S608 - our own name
-                await connection.execute(f"DROP TABLE {name}")
+                await _drop(connection, table, name)
                 return 1
     return 0
 

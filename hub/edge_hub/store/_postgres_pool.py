@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -54,6 +54,9 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *values: object) -> Any:
         """The first row's first value, None without a row."""
 
+    def cursor(self, query: str, *values: object) -> AsyncIterator[Record]:
+        """Rows as they are asked for, within a transaction."""
+
     async def execute(self, query: str, *values: object) -> str:
         """Nothing but its status, such as `DELETE 3`; several statements where there are no values."""
 
@@ -96,10 +99,12 @@ class Database:
 
     Args:
         url: Where it is.
+        mend: Awaited in the transaction that brings the tables to this version, once they are.
     """
 
-    def __init__(self, url: DatabaseUrl) -> None:
+    def __init__(self, url: DatabaseUrl, mend: Callable[[Connection], Awaitable[None]]) -> None:
         self.url = url
+        self._mend = mend
         self._pool: Any = None
 
     async def open(self) -> None:
@@ -111,7 +116,7 @@ class Database:
         with self.refusals():
             first = await self.connect()
             try:
-                settings = await _prepare(first, self.url)
+                settings = await _prepare(first, self.url, self._mend)
             finally:
                 await first.close(timeout=_CLOSE_S)
             self._pool = await asyncpg.create_pool(
@@ -199,7 +204,7 @@ _SETTINGS = {
 }
 
 
-async def _prepare(connection: Any, url: DatabaseUrl) -> dict[str, str]:
+async def _prepare(connection: Any, url: DatabaseUrl, mend: Callable[[Connection], Awaitable[None]]) -> dict[str, str]:
     """Bring the tables to this version; returns the settings that acknowledging after the commit takes."""
     server = int(await connection.fetchval("SHOW server_version_num"))
     if server < _OLDEST:
@@ -228,6 +233,7 @@ async def _prepare(connection: Any, url: DatabaseUrl) -> dict[str, str]:
         for number, statements in enumerate(MIGRATIONS[done:], done + 1):
             await connection.execute(statements)
             await connection.execute("INSERT INTO migrations VALUES ($1, now(), $2)", number, __version__)
+        await mend(connection)
     # Where commits return before they are durable, we ask for the least that is; anything stronger stays.
     weak = await connection.fetchval("SHOW synchronous_commit") == "off"
     return {"synchronous_commit": "on"} if weak else {}

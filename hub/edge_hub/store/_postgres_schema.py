@@ -68,6 +68,7 @@ CREATE TABLE log (
 ) PARTITION BY RANGE (received);
 CREATE INDEX log_number ON log (boot, seq);
 CREATE INDEX log_order ON log (tx, id);
+CREATE INDEX log_telemetry ON log (boot, sent) WHERE kind = 'tele';
 CREATE TABLE events (
     id bigint NOT NULL,                  -- counted under a lock: in the order in which they can be seen
     device bigint NOT NULL,              -- of devices; not checked, for the same reason
@@ -97,6 +98,7 @@ CREATE TABLE commands (
 CREATE INDEX commands_by_device ON commands (device, sent);
 CREATE INDEX commands_by_time ON commands (sent);
 CREATE INDEX commands_by_batch ON commands (batch) WHERE batch IS NOT NULL;
+CREATE INDEX commands_ended ON commands (finished) WHERE finished IS NOT NULL;
 CREATE INDEX commands_pending ON commands (expires) WHERE state = 'pending';
 CREATE TABLE quarantine (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -138,6 +140,7 @@ CREATE TABLE alerts (
     acknowledged_at double precision
 );
 CREATE UNIQUE INDEX alerts_open ON alerts (rule, device) WHERE ended IS NULL;
+CREATE INDEX alerts_ended ON alerts (ended) WHERE ended IS NOT NULL;
 CREATE INDEX alerts_by_device ON alerts (device, id);
 CREATE TABLE condensed (
     device bigint NOT NULL REFERENCES devices (id),

@@ -15,7 +15,9 @@ from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, Versi
 from edge_hub.store import _retention
 from edge_hub.store._intake import Intake
 from edge_hub.store._postgres_books import PostgresBooks
-from edge_hub.store._postgres_days import AHEAD_DAYS, day_of, make_days, trim, used_bytes
+from edge_hub.store._postgres_control import PostgresControl
+from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
+from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
 from edge_hub.store._rows import (
@@ -46,7 +48,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class PostgresStore(PostgresLeases):
+class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
     """A `Store`; `open` makes one."""
 
     def __init__(self, database: Database) -> None:
@@ -62,7 +64,7 @@ class PostgresStore(PostgresLeases):
             UsageError: It is no `postgresql://` URL.
             StoreError: The database cannot be reached, or is no database of this version.
         """
-        database = Database(DatabaseUrl.parse(url))
+        database = Database(DatabaseUrl.parse(url), mend_order)
         await database.open()
         return cls(database)
 
@@ -212,10 +214,12 @@ class PostgresStore(PostgresLeases):
             *(tenant, name, unsent),
         )
 
-    async def published(self, command_id: str) -> None:
-        """A command was sent once more."""
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
         async with self._database.connection() as connection:
-            await connection.execute("UPDATE commands SET published = published + 1 WHERE id = $1", command_id)
+            await connection.execute(
+                "UPDATE commands SET published = published + 1 WHERE id = ANY($1::text[])", command_ids
+            )
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
@@ -308,8 +312,11 @@ class PostgresStore(PostgresLeases):
 
     async def trim(self, retention: Retention, *, now: float) -> int:
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
-        async with self._database.transaction() as connection:
-            return await trim(connection, retention, now=now, kept_boots=_retention._KEPT_BOOTS)  # noqa: SLF001
+        try:
+            async with self._database.transaction() as connection:
+                return await trim(connection, retention, now=now, kept_boots=_retention._KEPT_BOOTS)  # noqa: SLF001
+        except NotRolledUpError:
+            return await self.roll_up(now=now)
 
 
 async def _device_row(connection: Connection, device: DeviceId, *, held: bool = False) -> Record | None:
