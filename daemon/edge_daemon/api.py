@@ -244,7 +244,7 @@ class Api:
     async def _report(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
         app = self._apps.find(app_id, self._clock.monotonic())
         report = _body(request, AppReport)
-        first, was_hot = app.active is None, app.hot
+        first, was_hot, was_on = app.active is None, app.hot, app.computes_on
         confirmed = self._apps.reported(app, report)
         self._recorder.saw(app.model, report)
         self._used(app.id, app.model, report)
@@ -295,7 +295,7 @@ class Api:
                 )
             )
             log.info("%s: %s runs %s instead of %s", app.model, _called(app), confirmed.new, confirmed.old)
-        if confirmed is not None or first:
+        if confirmed is not None or first or app.computes_on != was_on:
             self._switcher.changes += 1
         await self._switcher.feed(*events)
         await self._journal.tell(*told)
