@@ -23,11 +23,13 @@ from edge_hub.api import (
     Accepted,
     CommandRequest,
     CommandView,
+    CredentialsList,
     DesiredRequest,
     DesiredView,
     DeviceDetail,
     DeviceList,
     DeviceView,
+    EnrolAllRequest,
     EnrolRequest,
     EventPage,
     EventView,
@@ -163,6 +165,12 @@ class _Api:
         credentials = await self.hub.enrol(DeviceId.parse(body.device), again=body.again)
         return _json(credentials, status=http.HTTPStatus.CREATED)
 
+    async def enrol_all(self, request: Request) -> Response:
+        body = await _body(request, EnrolAllRequest)
+        devices = [DeviceId.parse(device) for device in body.devices]
+        credentials = await self.hub.enrol_all(devices, again=body.again)
+        return _json(CredentialsList(devices=credentials), status=http.HTTPStatus.CREATED)
+
     async def quarantine(self, _request: Request) -> Response:
         found = await self.hub.store.quarantined()
         return _json(
@@ -206,6 +214,7 @@ ROUTES: tuple[tuple[str, str, _Handler], ...] = (
     ("GET", "/api/v1/health", _Api.health),
     ("GET", "/api/v1/devices", _Api.devices),
     ("POST", "/api/v1/devices", _Api.enrol),
+    ("POST", "/api/v1/enrolments", _Api.enrol_all),
     ("GET", "/api/v1/devices/{tenant}/{device}", _Api.device),
     ("GET", "/api/v1/devices/{tenant}/{device}/desired", _Api.desired),
     ("PUT", "/api/v1/devices/{tenant}/{device}/desired", _Api.set_desired),
