@@ -33,8 +33,8 @@ _STAND_IN_MIN_MS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A model that is served.
+class Offered:
+    """A model as policy and hub know it, wherever it lies.
 
     Attributes:
         name: The daemon's name for it, from the configuration.
@@ -44,10 +44,16 @@ class Served:
     """
 
     name: str
-    bundle: Bundle
     facts: ModelFacts
     shown: ServedModel
     preference: Preference | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served(Offered):
+    """A model that is served from a bundle on this machine."""
+
+    bundle: Bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
