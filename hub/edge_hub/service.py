@@ -30,7 +30,7 @@ from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest
+from edge_hub.ingest import Ingest, Release
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
@@ -296,10 +296,12 @@ class Hub:
                 log=self.config.log,
             )
 
-    async def _take(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
         """A message came. What workers store, they are sent as well; but not what the broker had kept."""
         if retained or not self.config.workers:
-            await self.ingest.take(topic, payload, retained)
+            self.ingest.take(topic, payload, retained, number, release)
+        else:
+            release((number,))
 
     async def _after(self, committed: Committed) -> None:
         """Spread what a batch changed, here and to the other processes."""

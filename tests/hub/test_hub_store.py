@@ -290,6 +290,7 @@ def columns(path: Path) -> dict[str, set[tuple[str, str]]]:
     """Name and type of the columns of each table."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        tables = [table for table in tables if not table.startswith("sqlite_")]
         return {
             table: {(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})")} for table in tables
         }

@@ -6,125 +6,120 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from edge_hub.store._rows import command_record
-from edge_hub.store.records import CommandRecord, Malformed
-from edge_sdk.mqtt import DeviceId, Reply
+import msgspec
+
+from edge_hub.store._numbers import Boot, find_boot, other_message, put
+from edge_hub.store._rows import Row, command_record
+from edge_hub.store.records import Arrival, CommandRecord, EventRecord, Malformed
+from edge_sdk.mqtt import DeviceId, Event, Reply
 from edge_sdk.wire import encode
 
 KEPT_QUARANTINED = 1000
 KEPT_PAYLOAD_BYTES = 4096
 KEPT_TOPIC_CHARS = 300
-# The kind under which the number of a refused message is logged.
-REFUSED = "malformed"
+# What of a device a batch looks at. Not the documents: they are long, and are only ever replaced.
+LOOKED_AT = (
+    "id, first_seen, last_seen, online, boot, birth_sent, state_boot, state_sent, sample_boot, sample_seq,"
+    " sample_at, messages, duplicates, skew_s, skew_next_s, skew_until"
+)
+_DEVICE = f"SELECT {LOOKED_AT} FROM devices WHERE tenant = ? AND name = ?"  # noqa: S608 - our own words
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A row of the log."""
+class Happened(NamedTuple):
+    """An event, with its device's row."""
 
-    boot: int
-    seq: int
-    kind: str
-    message: str
-    sent: float
+    row: int
+    device: DeviceId
     received: float
-    payload: bytes
+    event: Event
 
 
 class Books(Protocol):
-    """One transaction's view of the tables. Rows are named by their numbers."""
+    """One transaction's view of the tables. Rows are named by their numbers; what is once read is nobody else's."""
 
-    def device(self, device: DeviceId) -> Mapping[str, Any]:
-        """Its row of `devices`, made where it is new, and held until the end: nobody else changes it meanwhile."""
+    def device(self, device: DeviceId) -> Row:
+        """Its row of `devices` (`LOOKED_AT`), made where there is none."""
 
-    def boot(self, device: int, boot: str) -> tuple[int, bool]:
-        """The row of a boot, made where it is new, and whether a birth of it was seen."""
+    def boot(self, device: int, boot: str) -> Boot:
+        """A boot's row, made where there is none."""
 
-    def born(self, boot: int) -> None:
+    def put(self, numbered: Iterable[tuple[int, Boot, Arrival | Malformed]]) -> set[int]:
+        """Write to the log what is new.
+
+        Args:
+            numbered: Position in the batch, boot, message; ascending positions.
+
+        Returns:
+            The positions of what was new.
+        """
+
+    def other_message(self, boot: Boot, seq: int, message: str) -> bool:
+        """Whether the log has another message of this number than the one of this id."""
+
+    def born(self, boot: Boot) -> None:
         """A birth of it was seen."""
 
-    def log(self, entry: Logged) -> bool:
-        """Append it; false where its number was stored at any time before."""
-
-    def message(self, boot: int, seq: int) -> str | None:
-        """The id of the message that has this number, if it is still in the log."""
-
-    def event(self, device: int, received: float, body: bytes) -> int:
-        """Keep an event; its id."""
+    def happened(self, events: Sequence[Happened]) -> tuple[EventRecord, ...]:
+        """Keep events, in this order."""
 
     def reply(self, command: str | None, device: DeviceId, row: int, reply: Reply, at: float) -> CommandRecord | None:
         """End a command of this device with the first reply to it; None where there is nothing to end."""
 
-    def quarantine(self, refused: Malformed) -> None:
-        """Keep a refused message, cut to a bearable size."""
+    def change(self, devices: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        """Write columns of rows of `devices`; a struct is a document."""
 
-    def change(self, device: int, columns: Mapping[str, Any]) -> None:
-        """Change a row of `devices`."""
-
-    def close(self, malformed: int) -> None:
-        """The batch is through; so many of it were put into quarantine."""
+    def refused(self, messages: Sequence[Malformed], counts: Mapping[str, int]) -> None:
+        """Keep the last refused messages, cut to a bearable size, and raise counters."""
 
 
 class SqliteBooks:
-    """`Books` on a connection with `sqlite3.Row` rows, in a transaction."""
+    """`Books` on a connection with `sqlite3.Row` rows, in a transaction. Nobody else writes within it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def device(self, device: DeviceId) -> Mapping[str, Any]:
+    def device(self, device: DeviceId) -> Row:
         """See `Books`."""
         names = (device.tenant, device.device)
-        self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?) ON CONFLICT DO NOTHING", names)
-        row = self._connection.execute("SELECT * FROM devices WHERE tenant = ? AND name = ?", names).fetchone()
-        return dict(row)
+        row: Row | None = self._connection.execute(_DEVICE, names).fetchone()
+        if row is None:
+            self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?)", names)
+            row = self._connection.execute(_DEVICE, names).fetchone()
+        assert row is not None  # noqa: S101 - it was just made
+        return row
 
-    def boot(self, device: int, boot: str) -> tuple[int, bool]:
+    def boot(self, device: int, boot: str) -> Boot:
         """See `Books`."""
-        key = (device, boot)
-        self._connection.execute("INSERT INTO boots (device, boot) VALUES (?, ?) ON CONFLICT DO NOTHING", key)
-        row = self._connection.execute("SELECT id, born FROM boots WHERE device = ? AND boot = ?", key).fetchone()
-        return row["id"], bool(row["born"])
+        return find_boot(self._connection, device, boot)
 
-    def born(self, boot: int) -> None:
+    def put(self, numbered: Iterable[tuple[int, Boot, Arrival | Malformed]]) -> set[int]:
         """See `Books`."""
-        self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (boot,))
+        return put(self._connection, numbered)
 
-    def log(self, entry: Logged) -> bool:
+    def other_message(self, boot: Boot, seq: int, message: str) -> bool:
         """See `Books`."""
-        inserted = self._connection.execute(
-            "INSERT INTO log (boot, seq, kind, message, sent, received, payload) SELECT ?, ?, ?, ?, ?, ?, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
-            " ON CONFLICT (boot, seq) DO NOTHING",
-            (
-                entry.boot,
-                entry.seq,
-                entry.kind,
-                entry.message,
-                entry.sent,
-                entry.received,
-                entry.payload,
-                entry.boot,
-                entry.seq,
-                entry.seq,
-            ),
-        ).rowcount
-        return bool(inserted)
+        return other_message(self._connection, boot, seq, message)
 
-    def message(self, boot: int, seq: int) -> str | None:
+    def born(self, boot: Boot) -> None:
         """See `Books`."""
-        row = self._connection.execute("SELECT message FROM log WHERE boot = ? AND seq = ?", (boot, seq)).fetchone()
-        return None if row is None else row["message"]
+        self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (boot.row,))
 
-    def event(self, device: int, received: float, body: bytes) -> int:
-        """See `Books`."""
-        cursor = self._connection.execute(
-            "INSERT INTO events (device, received, body) VALUES (?, ?, ?)", (device, received, body)
+    def happened(self, events: Sequence[Happened]) -> tuple[EventRecord, ...]:
+        """See `Books`; their ids can be told before they are there."""
+        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        first = 1 + (0 if last is None else last[0])
+        self._connection.executemany(
+            "INSERT INTO events (id, device, received, body) VALUES (?, ?, ?, ?)",
+            [(number, one.row, one.received, encode(one.event)) for number, one in enumerate(events, first)],
         )
-        return cursor.lastrowid or 0
+        return tuple(
+            EventRecord(id=number, device=one.device, received=one.received, event=one.event)
+            for number, one in enumerate(events, first)
+        )
 
     def reply(self, command: str | None, device: DeviceId, row: int, reply: Reply, at: float) -> CommandRecord | None:
         """See `Books`."""
@@ -136,37 +131,42 @@ class SqliteBooks:
         ).fetchone()
         return None if updated is None else command_record(updated, device)
 
-    def quarantine(self, refused: Malformed) -> None:
+    def change(self, devices: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
         """See `Books`."""
-        self._connection.execute(
-            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            (
-                refused.received,
-                refused.topic[:KEPT_TOPIC_CHARS],
-                refused.problem,
-                len(refused.payload),
-                refused.payload[:KEPT_PAYLOAD_BYTES],
-            ),
-        )
+        alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
+        for row, columns in devices:
+            alike[tuple(columns)].append((*map(storable_value, columns.values()), row))
+        for names, rows in alike.items():
+            # The names are our own words, never a message's.
+            assignments = ", ".join(f"{name} = ?" for name in names)
+            self._connection.executemany(f"UPDATE devices SET {assignments} WHERE id = ?", rows)  # noqa: S608
 
-    def change(self, device: int, columns: Mapping[str, Any]) -> None:
+    def refused(self, messages: Sequence[Malformed], counts: Mapping[str, int]) -> None:
         """See `Books`."""
-        # The names are our own words, never a message's.
-        assignments = ", ".join(f"{column} = ?" for column in columns)
-        self._connection.execute(
-            f"UPDATE devices SET {assignments} WHERE id = ?",  # noqa: S608
-            (*columns.values(), device),
+        self._connection.executemany(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            list(counts.items()),
         )
-
-    def close(self, malformed: int) -> None:
-        """See `Books`."""
-        if not malformed:
+        if not messages:
             return
-        self._connection.execute(
-            "INSERT INTO counters VALUES ('malformed', ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            (malformed,),
+        self._connection.executemany(
+            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    message.received,
+                    message.topic[:KEPT_TOPIC_CHARS],
+                    message.problem,
+                    len(message.payload),
+                    message.payload[:KEPT_PAYLOAD_BYTES],
+                )
+                for message in messages[-KEPT_QUARANTINED:]
+            ],
         )
         self._connection.execute(
             "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (KEPT_QUARANTINED,)
         )
+
+
+def storable_value(value: Any) -> Any:
+    """A document as its bytes, anything else as it is."""
+    return encode(value) if isinstance(value, msgspec.Struct) else value

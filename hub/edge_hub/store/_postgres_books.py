@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge_hub.ranges import join_ranges, to_ranges
-from edge_hub.store._books import KEPT_PAYLOAD_BYTES, KEPT_QUARANTINED, KEPT_TOPIC_CHARS, Logged
-from edge_hub.store._rows import command_record
+from edge_hub.store._books import (
+    KEPT_PAYLOAD_BYTES,
+    KEPT_QUARANTINED,
+    KEPT_TOPIC_CHARS,
+    LOOKED_AT,
+    Happened,
+    storable_value,
+)
+from edge_hub.store._numbers import Boot, log_row
+from edge_hub.store._rows import Row, command_record
 from edge_hub.store.records import Arrival, CommandRecord, CommandState, Committed, EventRecord, Malformed
 from edge_sdk.mqtt import DeviceId, Reply
 from edge_sdk.wire import encode
@@ -23,12 +31,9 @@ from edge_sdk.wire import encode
 if TYPE_CHECKING:
     from edge_hub.store._postgres_pool import Connection
 
-# What a batch looks at, of a row of `devices`: no document.
-_LOOKED_AT = (
-    "id, tenant, name, first_seen, last_seen, online, boot, birth_sent, state_boot, state_sent, sample_boot, "
-    "sample_seq, sample_at, messages, duplicates, skew_s"
-)
-# What a batch changes there.
+# Columns that name a boot.
+_BOOTS = ("boot", "state_boot", "sample_boot")
+# What a batch changes of a device.
 _TYPES = {
     "first_seen": "double precision",
     "last_seen": "double precision",
@@ -46,10 +51,12 @@ _TYPES = {
     "messages": "bigint",
     "duplicates": "bigint",
     "skew_s": "double precision",
+    "skew_next_s": "double precision",
+    "skew_until": "double precision",
 }
 
 
-class _Boot:
+class _Numbers:
     """The numbers of a boot: what of them is stored, where it touches what comes, and what is new."""
 
     __slots__ = ("_firsts", "held", "new")
@@ -70,17 +77,17 @@ class PostgresBooks:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._devices: dict[DeviceId, Mapping[str, Any]] = {}
-        self._boots: dict[tuple[int, str], tuple[int, bool]] = {}
-        self._numbers: dict[int, _Boot] = defaultdict(lambda: _Boot([]))
+        self._boots: dict[tuple[int, str], Boot] = {}
+        self._numbers: dict[int, _Numbers] = defaultdict(lambda: _Numbers([]))
         self._messages: dict[tuple[int, int], str] = {}
         self._commands: dict[str, dict[str, Any]] = {}
         self._born: set[int] = set()
-        self._log: list[Logged] = []
-        self._events: list[tuple[int, float, bytes]] = []
+        self._log: list[tuple[int, int, str, str, float, float, bytes]] = []
+        self._events: Sequence[Happened] = ()
         self._replied: set[str] = set()
-        self._refused: list[Malformed] = []
-        self._changes: dict[int, Mapping[str, Any]] = {}
-        self._malformed = 0
+        self._refused: Sequence[Malformed] = ()
+        self._counts: Mapping[str, int] = {}
+        self._changes: Sequence[tuple[int, Mapping[str, Any]]] = ()
 
     async def load(self, batch: Sequence[Arrival | Malformed]) -> None:
         """Read, and hold, all that the batch may touch."""
@@ -90,12 +97,15 @@ class PostgresBooks:
             if isinstance(message, Arrival):
                 numbers[message.device, message.envelope.boot].add(message.envelope.seq)
                 commands.add(message.envelope.reply_to)
-            elif message.device is not None and message.boot is not None and message.seq:
+            elif message.device is not None and message.boot is not None:
                 numbers[message.device, message.boot].add(message.seq)
         await self._load_devices(sorted({device for device, _ in numbers}, key=str))
-        await self._load_boots(sorted((self._devices[device]["id"], boot) for device, boot in numbers))
+        boots = {(self._devices[device]["id"], boot) for device, boot in numbers}
+        # What is known came from some boot, too, and that one may have been the last or not.
+        boots |= {(row["id"], row[name]) for row in self._devices.values() for name in _BOOTS if row[name] is not None}
+        await self._load_boots(sorted(boots))
         await self._load_numbers(
-            {self._boots[self._devices[d]["id"], b][0]: found for (d, b), found in numbers.items()}
+            {self._boots[self._devices[d]["id"], b].row: found for (d, b), found in numbers.items()}
         )
         ordered = sorted(command for command in commands if command is not None)
         if ordered:
@@ -113,7 +123,7 @@ class PostgresBooks:
             *names,
         )
         rows = await self._connection.fetch(
-            f"SELECT {_LOOKED_AT} FROM devices WHERE (tenant, name) IN"  # noqa: S608
+            f"SELECT tenant, name, {LOOKED_AT} FROM devices WHERE (tenant, name) IN"  # noqa: S608
             " (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id FOR NO KEY UPDATE",
             *names,
         )
@@ -131,7 +141,7 @@ class PostgresBooks:
             " JOIN unnest($1::bigint[], $2::text[]) n (device, boot) USING (device, boot)",
             *keys,
         )
-        self._boots = {(row["device"], row["boot"]): (row["id"], row["born"]) for row in rows}
+        self._boots = {(row["device"], row["boot"]): Boot(row=row["id"], born=row["born"], last=0) for row in rows}
 
     async def _load_numbers(self, numbers: Mapping[int, set[int]]) -> None:
         """Of each boot, the ranges that hold or touch what comes: few, however many there are."""
@@ -149,7 +159,7 @@ class PostgresBooks:
         held: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for row in rows:
             held[row["boot"]].append((row["first"], row["last"]))
-        self._numbers.update({boot: _Boot(ranges) for boot, ranges in held.items()})
+        self._numbers.update({boot: _Numbers(ranges) for boot, ranges in held.items()})
         again = [(boot, n) for boot, found in numbers.items() for n in found if n and self._numbers[boot].has(n)]
         if again:
             rows = await self._connection.fetch(
@@ -161,36 +171,42 @@ class PostgresBooks:
 
     # ------------------------------------------------------------------------------------------------ for Intake
 
-    def device(self, device: DeviceId) -> Mapping[str, Any]:
+    def device(self, device: DeviceId) -> Row:
         """See `Books`."""
         return self._devices[device]
 
-    def boot(self, device: int, boot: str) -> tuple[int, bool]:
+    def boot(self, device: int, boot: str) -> Boot:
         """See `Books`."""
         return self._boots[device, boot]
 
-    def born(self, boot: int) -> None:
+    def put(self, numbered: Iterable[tuple[int, Boot, Arrival | Malformed]]) -> set[int]:
         """See `Books`."""
-        self._born.add(boot)
+        new = set()
+        for position, boot, message in numbered:
+            row = log_row(boot, message)
+            numbers = self._numbers[boot.row]
+            if not numbers.has(row[1]):
+                numbers.new.add(row[1])
+                self._messages[row[:2]] = row[3]
+                self._log.append(row)
+                new.add(position)
+        return new
 
-    def log(self, entry: Logged) -> bool:
+    def other_message(self, boot: Boot, seq: int, message: str) -> bool:
         """See `Books`."""
-        numbers = self._numbers[entry.boot]
-        if numbers.has(entry.seq):
-            return False
-        numbers.new.add(entry.seq)
-        self._messages[entry.boot, entry.seq] = entry.message
-        self._log.append(entry)
-        return True
+        return self._messages.get((boot.row, seq), message) != message
 
-    def message(self, boot: int, seq: int) -> str | None:
+    def born(self, boot: Boot) -> None:
         """See `Books`."""
-        return self._messages.get((boot, seq))
+        self._born.add(boot.row)
 
-    def event(self, device: int, received: float, body: bytes) -> int:
-        """See `Books`; the number within the batch, until `write` knows the one it gets."""
-        self._events.append((device, received, body))
-        return len(self._events)
+    def happened(self, events: Sequence[Happened]) -> tuple[EventRecord, ...]:
+        """See `Books`; numbered within the batch, until `write` knows the numbers they get."""
+        self._events = events
+        return tuple(
+            EventRecord(id=number, device=one.device, received=one.received, event=one.event)
+            for number, one in enumerate(events, 1)
+        )
 
     def reply(self, command: str | None, device: DeviceId, row: int, reply: Reply, at: float) -> CommandRecord | None:
         """See `Books`."""
@@ -207,17 +223,14 @@ class PostgresBooks:
         self._replied.add(found["id"])
         return command_record(found, device)
 
-    def quarantine(self, refused: Malformed) -> None:
+    def change(self, devices: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
         """See `Books`."""
-        self._refused.append(refused)
+        self._changes = devices
 
-    def change(self, device: int, columns: Mapping[str, Any]) -> None:
+    def refused(self, messages: Sequence[Malformed], counts: Mapping[str, int]) -> None:
         """See `Books`."""
-        self._changes[device] = columns
-
-    def close(self, malformed: int) -> None:
-        """See `Books`."""
-        self._malformed = malformed
+        self._refused = messages[-KEPT_QUARANTINED:]
+        self._counts = counts
 
     # --------------------------------------------------------------------------------------------------- writing
 
@@ -245,11 +258,13 @@ class PostgresBooks:
         if not events:
             return ()
         before = await self._count("events", len(events)) - len(events)
-        devices, received, bodies = zip(*self._events, strict=True)
         await self._connection.execute(
             "INSERT INTO events (id, device, received, body)"
             " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::double precision[], $4::bytea[])",
-            *(range(before + 1, before + 1 + len(events)), devices, received, bodies),
+            range(before + 1, before + 1 + len(events)),
+            [one.row for one in self._events],
+            [one.received for one in self._events],
+            [encode(one.event) for one in self._events],
         )
         return tuple(replace(one, id=before + one.id) for one in events)
 
@@ -259,13 +274,7 @@ class PostgresBooks:
         await self._connection.execute(
             "INSERT INTO log (boot, seq, kind, message, sent, received, payload) SELECT * FROM unnest($1::bigint[],"
             " $2::bigint[], $3::text[], $4::text[], $5::double precision[], $6::double precision[], $7::bytea[])",
-            [one.boot for one in self._log],
-            [one.seq for one in self._log],
-            [one.kind for one in self._log],
-            [one.message for one in self._log],
-            [one.sent for one in self._log],
-            [one.received for one in self._log],
-            [one.payload for one in self._log],
+            *(list(column) for column in zip(*self._log, strict=True)),
         )
         kept, gone = [], []
         for boot, numbers in self._numbers.items():
@@ -286,17 +295,17 @@ class PostgresBooks:
         )
 
     async def _write_devices(self) -> None:
-        alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for device, columns in self._changes.items():
-            alike[tuple(sorted(columns))].append(device)
+        alike: dict[tuple[str, ...], list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+        for device, columns in self._changes:
+            alike[tuple(sorted(columns))].append((device, columns))
         for names, devices in alike.items():
             # The names are our own words, never a message's.
             arrays = ", ".join(f"${number}::{_TYPES[name]}[]" for number, name in enumerate(names, 2))
             await self._connection.execute(
                 f"UPDATE devices d SET {', '.join(f'{name} = n.{name}' for name in names)}"  # noqa: S608
                 f" FROM unnest($1::bigint[], {arrays}) n (id, {', '.join(names)}) WHERE d.id = n.id",
-                devices,
-                *([self._changes[device][name] for device in devices] for name in names),
+                [device for device, _ in devices],
+                *([storable_value(columns[name]) for _, columns in devices] for name in names),
             )
 
     async def _write_replies(self) -> None:
@@ -311,7 +320,9 @@ class PostgresBooks:
         )
 
     async def _write_refused(self) -> None:
-        if not self._malformed:
+        for name in sorted(self._counts):
+            await self._count(name, self._counts[name])
+        if not self._refused:
             return
         await self._connection.execute(
             "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) SELECT * FROM"
@@ -326,7 +337,6 @@ class PostgresBooks:
             "DELETE FROM quarantine WHERE id <= (SELECT id FROM quarantine ORDER BY id DESC OFFSET $1 LIMIT 1)",
             KEPT_QUARANTINED,
         )
-        await self._count("malformed", self._malformed)
 
     async def _count(self, name: str, by: int) -> int:
         """Raise a counter; its new value."""

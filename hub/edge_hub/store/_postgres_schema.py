@@ -39,6 +39,8 @@ CREATE TABLE devices (
     desired bytea,
     labels bytea,
     skew_s double precision,
+    skew_next_s double precision,
+    skew_until double precision,
     UNIQUE (tenant, name)
 ) WITH (fillfactor = 70);                -- room beside each row: what changes with every batch is no index's business
 CREATE TABLE boots (

@@ -37,6 +37,7 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
+    Refusal,
     Retention,
     Totals,
 )
@@ -308,6 +309,10 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             events=counters.get("events", 0),
             commands={row["state"]: row["commands"] for row in states},
             size_bytes=size_bytes,
+            refused={
+                why.value: counters[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counters
+            },
+            newer=counters.get("newer", 0),
         )
 
     async def trim(self, retention: Retention, *, now: float) -> int:
