@@ -155,7 +155,12 @@ class Hub:
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
 
-        self.broker: BrokerBackend = _broker(config, data)
+        workers = config.workers
+        if shared is not None:
+            from edge_hub.cluster import known_workers
+
+            workers = max(workers, await known_workers(shared, _client_id(data)))
+        self.broker: BrokerBackend = _broker(config, data, workers)
         await self.broker.set_accounts(await self.store.accounts())
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
@@ -267,9 +272,15 @@ class Hub:
             for name, duty in duties.items():
                 self._tasks.spawn(name, duty())
             return
-        from edge_hub.cluster import Cluster, Neighbours, workers
+        from edge_hub.cluster import Cluster, Neighbours, Shares
 
         holder = _client_id(data)
+        shares = Shares(
+            store=self.config.store or "",
+            endpoint=self.broker.endpoint,
+            own=self.config.broker is None,
+            holder=holder,
+        )
         cluster = self.cluster = Cluster(
             store=shared,
             holder=holder,
@@ -280,21 +291,14 @@ class Hub:
                 wanted=lambda: self.feed.listeners > 0,
                 missed=self.feed.miss,
             ),
-            duties=duties,
+            duties={**duties, "sweep": shares.sweep(shared, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
         self._tasks.spawn("listening", cluster.relay.run_listening())
         self._tasks.spawn("scheduler", cluster.scheduler.run())
         if self.config.workers:
-            self.workers = workers(
-                self.config.workers,
-                store=self.config.store or "",
-                endpoint=self.broker.endpoint,
-                own_users=self.config.broker is None,
-                holder=holder,
-                log=self.config.log,
-            )
+            self.workers = shares.workers(self.config.workers, log=self.config.log)
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
         """A message came. What workers store, they are sent as well; but not what the broker had kept."""
@@ -372,7 +376,7 @@ def _check_workers(config: HubConfig) -> None:
         )
 
 
-def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
+def _broker(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
     if config.broker is not None:
         return ExternalBroker(config.broker)
     if config.embedded or find_mosquitto() is None:
@@ -380,7 +384,7 @@ def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
             _log.warning("mosquitto is not installed: the embedded broker serves this machine, without access control")
         return IotCore(address=config.mqtt, directory=data.broker)
     return Mosquitto(
-        address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"), workers=config.workers
+        address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"), workers=workers
     )
 
 
