@@ -188,4 +188,5 @@ def _shown(variant: Variant, latency: Latency | None) -> ServedVariant:
         size_bytes=variant.size_bytes,
         latency_ms=None if latency is None else latency.median_ms,
         origin=None if latency is None else latency.origin,
+        delegate=variant.target.delegate.value,
     )

@@ -41,7 +41,7 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
         now_s: Monotonic clock.
         now: Wall clock.
     """
-    first, was_hot = app.active is None, app.hot
+    first, was_hot, was_on = app.active is None, app.hot, app.computes_on
     confirmed = apps.reported(app, report)
     events: list[Event] = []
     told: list[mqtt.Event] = []
@@ -89,7 +89,8 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
             )
         )
         log.info("%s: %s runs %s instead of %s", app.model, _called(app), confirmed.new, confirmed.old)
-    return Heard(events=tuple(events), told=tuple(told), changed=confirmed is not None or first)
+    changed = confirmed is not None or first or app.computes_on != was_on
+    return Heard(events=tuple(events), told=tuple(told), changed=changed)
 
 
 def _called(app: App) -> str:

@@ -237,9 +237,11 @@ class Switcher:
     def models(self) -> dict[str, ModelState]:
         """Every model as it is now."""
         scene = self._scene()
+        spoken = {record.name: self._apps.spoke_last(record.name) for record in self._state.models}
         return {
             record.name: ModelState(
-                active=self._apps.active(record.name),
+                active=None if (app := spoken[record.name]) is None else app.active,
+                on=None if app is None else app.computes_on,
                 decision=record.decision,
                 pinned=record.pin,
                 pinned_by=None if record.pinned_by is None else record.pinned_by.value,
