@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         level=args.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
     broker = args.broker or os.environ.get(_BROKER_VARIABLE)
-    if not (args.keep_days > 0 and args.keep_mb > 0):
-        raise UsageError("--keep-days and --keep-mb must be more than 0")
+    if not (args.keep_days > 0 and args.keep_mb > 0 and args.keep_minutes_days > 0 and args.keep_hours_days > 0):
+        raise UsageError("--keep-days, --keep-minutes-days, --keep-hours-days and --keep-mb must be more than 0")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
         data=Path(args.data),
@@ -70,7 +70,14 @@ def run(args: argparse.Namespace) -> int:
         broker=None if broker is None else Endpoint.parse(broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
-        retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
+        retention=Retention(
+            max_age_s=args.keep_days * _DAY_S,
+            max_bytes=int(args.keep_mb * _BYTES_PER_MB),
+            minutes_age_s=args.keep_minutes_days * _DAY_S,
+            hours_age_s=args.keep_hours_days * _DAY_S,
+            audit_age_s=args.keep_hours_days * _DAY_S,
+            alerts_age_s=args.keep_hours_days * _DAY_S,
+        ),
     )
     return asyncio.run(_serve(config))
 
