@@ -36,6 +36,13 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
     )
     parser.add_argument(
+        "--requests-per-s",
+        type=float,
+        default=200.0,
+        metavar="N",
+        help="to the API, of one token from one address; 0 is as many as come (default 200)",
+    )
+    parser.add_argument(
         "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
@@ -132,6 +139,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
     parser.add_argument("--until", metavar="WHEN", help="and before that")
     parser.add_argument("--device", action="append", default=[], metavar="TENANT/DEVICE", help="may be repeated")
+    parser.add_argument("--query", metavar="QUERY", help="of the devices for which it holds now")
     parser.add_argument(
         "--times", choices=("iso", "unix"), default="iso", help="how they are written (default iso, UTC)"
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import sqlite3
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.export.choice import matching
 from edge_hub.export.files import WRITERS
 from edge_hub.export.tables import TABLES, Wanted
 from edge_hub.store._backup import copy
@@ -45,23 +48,31 @@ def export(args: argparse.Namespace) -> int:
     """Write what is kept of one kind; the file is there whole or not at all."""
     table = TABLES[args.what]
     target = Path(args.output)
-    wanted = Wanted(
-        since=0.0 if args.since is None else moment(args.since),
-        until=math.inf if args.until is None else moment(args.until),
-        devices=tuple(DeviceId.parse(name) for name in args.device) or None,
-    )
-    if not wanted.since < wanted.until:
+    since = 0.0 if args.since is None else moment(args.since)
+    until = math.inf if args.until is None else moment(args.until)
+    if not since < until:
         raise UsageError("--since is not before --until")
+    named = tuple(DeviceId.parse(name) for name in args.device) or None
     source = Path(args.data) / _DATABASE
-    with (
-        contextlib.closing(read_only(source)) as connection,
-        atomic.file(target, mode=PRIVATE_FILE) as stream,
-        as_store_errors(source),
-    ):
-        rows = WRITERS[args.format](stream, table.columns, table.read(connection, wanted), unix=args.times == "unix")
+    with contextlib.closing(read_only(source)) as connection, as_store_errors(source):
+        devices = _devices(connection, named, args.query)
+        wanted = Wanted(since=since, until=until, devices=devices)
+        with atomic.file(target, mode=PRIVATE_FILE) as stream:
+            unix = args.times == "unix"
+            rows = WRITERS[args.format](stream, table.columns, table.read(connection, wanted), unix=unix)
     result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=target.stat().st_size)
     emit(args, result, lambda: f"{rows} rows of {args.what} are in {target}")
     return 0
+
+
+def _devices(
+    connection: sqlite3.Connection, named: tuple[DeviceId, ...] | None, query: str | None
+) -> tuple[DeviceId, ...] | None:
+    """Those that are named and that the query means; None is all."""
+    if query is None:
+        return named
+    found = matching(connection, query, now=time.time())
+    return found if named is None else tuple(device for device in found if device in set(named))
 
 
 def backup(args: argparse.Namespace) -> int:

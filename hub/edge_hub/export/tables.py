@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edge_hub.store._history import log_of, samples_of
+from edge_hub.store._history import LONGEST_BATCH_S, log_of, samples_of
 from edge_hub.store._rows import command_record, device_id, event_record
 from edge_sdk.mqtt import DeviceId, ModelStats, Sample
 from edge_sdk.wire import encode
@@ -123,9 +123,10 @@ def _messages(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[
         sql = (
             "SELECT log.id, log.seq, log.received, log.payload, boots.boot, d.tenant, d.name"
             " FROM log JOIN boots ON boots.id = log.boot JOIN devices d ON d.id = boots.device"
-            " WHERE log.id > ? AND log.id <= ? AND log.kind = 'tele' AND log.sent >= ? ORDER BY log.id LIMIT ?"
+            " WHERE log.id > ? AND log.id <= ? AND log.kind = 'tele' AND log.sent >= ? AND log.sent <= ?"
+            " ORDER BY log.id LIMIT ?"
         )
-        for row in _pages(connection, "log", sql, (wanted.since,)):
+        for row in _pages(connection, "log", sql, (wanted.since, wanted.until + LONGEST_BATCH_S)):
             yield row, str(device_id(row))
         return
     for device, number in _numbers(connection, wanted.devices):
@@ -137,12 +138,11 @@ def _messages(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[
 
 
 def _events(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
-    where, values = _of_devices(connection, wanted, "e.device")
     sql = (
         "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-        f" WHERE e.id > ? AND e.id <= ? AND {where} ORDER BY e.id LIMIT ?"
+        " WHERE e.id > ? AND e.id <= ? AND (? OR e.device IN (SELECT value FROM json_each(?))) ORDER BY e.id LIMIT ?"
     )
-    for row in _pages(connection, "events", sql, values):
+    for row in _pages(connection, "events", sql, _of_devices(connection, wanted)):
         record = event_record(row)
         event, because = record.event, record.event.because
         if wanted.since <= event.at < wanted.until:
@@ -170,12 +170,13 @@ def _commands(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
 
 
 def _alerts(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
-    where, values = _of_devices(connection, wanted, "a.device")
     sql = (
-        "SELECT a.*, d.tenant, d.name AS name FROM alerts a JOIN devices d ON d.id = a.device"
-        f" WHERE a.id > ? AND a.id <= ? AND {where} AND a.began >= ? AND a.began < ? ORDER BY a.id LIMIT ?"
+        "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device WHERE a.id > ? AND a.id <= ?"
+        " AND (? OR a.device IN (SELECT value FROM json_each(?))) AND a.began >= ? AND a.began < ?"
+        " ORDER BY a.id LIMIT ?"
     )
-    for row in _pages(connection, "alerts", sql, (*values, wanted.since, wanted.until)):
+    values = (*_of_devices(connection, wanted), wanted.since, wanted.until)
+    for row in _pages(connection, "alerts", sql, values):
         yield (
             *(row["id"], row["rule"], str(device_id(row)), row["severity"], row["began"], row["ended"], row["text"]),
             *(row["value"], row["acknowledged"], row["acknowledged_at"]),
@@ -211,12 +212,10 @@ def _numbers(connection: sqlite3.Connection, devices: tuple[DeviceId, ...] | Non
     return ((device_id(row), row["id"]) for row in rows if wanted is None or device_id(row) in wanted)
 
 
-def _of_devices(connection: sqlite3.Connection, wanted: Wanted, column: str) -> tuple[str, Row]:
-    """The part of a WHERE, and its values."""
-    if wanted.devices is None:
-        return "TRUE", ()
+def _of_devices(connection: sqlite3.Connection, wanted: Wanted) -> Row:
+    """Whether it is all of them, and else their numbers as JSON: any number of them is one variable."""
     numbers = [number for _, number in _numbers(connection, wanted.devices)]
-    return f"{column} IN (SELECT value FROM json_each(?))", (encode(numbers).decode(),)
+    return wanted.devices is None, encode(numbers).decode()
 
 
 TABLES: dict[str, Table] = {

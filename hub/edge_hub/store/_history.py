@@ -47,7 +47,7 @@ _STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
 _LOG_STEP_S = 1.0
 _PAGE_ROWS = 200
-_LONGEST_BATCH_S = 86_400.0  # `mqtt.Configure.telemetry_every_s`
+LONGEST_BATCH_S = 86_400.0  # the most that `mqtt.Configure.telemetry_every_s` can be
 _MARK = "condensed"
 
 Key = tuple[int, int, int]  # device, step, at
@@ -188,12 +188,13 @@ def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: 
         seq = _first_since(connection, boot["id"], since)
         while seq is not None:
             page = connection.execute(
-                "SELECT seq, kind, sent, received, payload FROM log WHERE boot = ? AND seq >= ? ORDER BY seq LIMIT ?",
-                (boot["id"], seq, _PAGE_ROWS),
+                "SELECT ? AS boot, seq, kind, sent, received, payload FROM log WHERE boot = ? AND seq >= ?"
+                " ORDER BY seq LIMIT ?",
+                (boot["boot"], boot["id"], seq, _PAGE_ROWS),
             ).fetchall()
             yield from (row for row in page if row["kind"] == "tele")
             # What was composed a day after holds nothing of the time before: no batch gathers for longer.
-            over = len(page) < _PAGE_ROWS or page[-1]["sent"] > until + _LONGEST_BATCH_S
+            over = len(page) < _PAGE_ROWS or page[-1]["sent"] > until + LONGEST_BATCH_S
             seq = None if over else page[-1]["seq"] + 1
 
 

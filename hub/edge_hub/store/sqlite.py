@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._control import ControlMixin
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake
 from edge_hub.store._opening import as_store_errors
@@ -51,7 +52,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore(SqliteHistory):
+class SqliteStore(ControlMixin, SqliteHistory):
     """A `Store`.
 
     Args:
@@ -199,11 +200,10 @@ class SqliteStore(SqliteHistory):
             (tenant, tenant, name, unsent),
         )
 
-    async def published(self, command_id: str) -> None:
-        """A command was sent once more."""
-        await self._write(
-            lambda c: c.execute("UPDATE commands SET published = published + 1 WHERE id = ?", (command_id,))
-        )
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
+        sql = "UPDATE commands SET published = published + 1 WHERE id = ?"
+        await self._write(lambda c: c.executemany(sql, [(each,) for each in command_ids]))
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
