@@ -6,6 +6,7 @@ import argparse
 
 from edge_sdk.cli.command import Command
 
+_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
 
@@ -45,6 +46,16 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
+    parser.add_argument(
+        "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
+    )
+    parser.add_argument(
+        "--keep-hours-days",
+        type=float,
+        default=730.0,
+        metavar="D",
+        help="of telemetry by hour, alerts that ended and the audit log (default 730)",
+    )
     parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info", help="how much is said")
 
 
@@ -120,6 +131,29 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
+    parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
+    parser.add_argument("--until", metavar="WHEN", help="and before that")
+    parser.add_argument("--device", action="append", default=[], metavar="TENANT/DEVICE", help="may be repeated")
+    parser.add_argument("--query", metavar="QUERY", help="of the devices for which it holds now")
+    parser.add_argument(
+        "--times", choices=("iso", "unix"), default="iso", help="how they are written (default iso, UTC)"
+    )
+
+
+def _configure_backup(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+
+
+def _kept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
+
+
 def _run(args: argparse.Namespace) -> int:
     from edge_hub import cli
 
@@ -156,6 +190,18 @@ def _watch(args: argparse.Namespace) -> int:
     return cli.watch(args)
 
 
+def _export(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.export(args)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.backup(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("hub", "run"),
@@ -184,5 +230,17 @@ COMMANDS: tuple[Command, ...] = (
         summary="events and replies as they come, until interrupted",
         configure=_configure_watch,
         run=_watch,
+    ),
+    Command(
+        path=("hub", "export"),
+        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        configure=_configure_export,
+        run=_export,
+    ),
+    Command(
+        path=("hub", "backup"),
+        summary="copy the database, whether the hub runs or not",
+        configure=_configure_backup,
+        run=_backup,
     ),
 )
