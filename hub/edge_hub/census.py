@@ -99,6 +99,10 @@ class Census:
             self._alerts_at = now
         return self._alerts
 
+    def forget_alerts(self) -> None:
+        """Alerts began or ended."""
+        self._alerts_at = float("-inf")
+
     async def fleet_of(self, records: Sequence[DeviceRecord], *, switches: bool) -> Fleet:
         """What these devices, which are all, have in common."""
         now = self._clock()

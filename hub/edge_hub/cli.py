@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
         requests_per_s=args.requests_per_s,
+        alert_webhooks=tuple(dict.fromkeys(args.alert_webhooks)),
         retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
     )
     return asyncio.run(_serve(config))

@@ -35,6 +35,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
     )
     parser.add_argument(
+        "--alert-webhook",
+        action="append",
+        default=[],
+        dest="alert_webhooks",
+        metavar="URL",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
+    )
+    parser.add_argument(
         "--requests-per-s",
         type=float,
         default=200.0,

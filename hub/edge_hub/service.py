@@ -12,12 +12,16 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.alerts.alerting import Alerting, Hands
+from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.ways import Topic as AlertTopic
+from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
@@ -49,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _STOP_STEP_S = 8.0
+_TELLING = "telling-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,7 @@ class HubConfig:
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
         requests_per_s: Of one token from one address, to the API; 0 is as many as come.
+        alert_webhooks: URLs that are told of alerts, beside the topic.
     """
 
     data: Path
@@ -73,6 +79,7 @@ class HubConfig:
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
     requests_per_s: float = 200.0
+    alert_webhooks: tuple[str, ...] = ()
 
 
 class Hub:
@@ -132,6 +139,7 @@ class Hub:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
         os.umask(0o077)
         data = DataDir(config.data)
+        webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
         self.store: Store = SqliteStore(data.database)
@@ -162,6 +170,7 @@ class Hub:
         self._tasks.spawn("births", self.commander.run_births())
         self._tasks.spawn("expiry", self.commander.run_expiry())
         self._tasks.spawn("rows", self.rowfeed.run())
+        self._start_alerts(webhooks)
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -240,6 +249,24 @@ class Hub:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
 
+    def _start_alerts(self, webhooks: Sequence[Webhook]) -> None:
+        ways: list[Way] = [AlertTopic(self.link.publish), *webhooks]
+        self.deliveries = [Delivery(way, store=self.store, census=self.census) for way in ways]
+
+        def tell() -> None:
+            for delivery in self.deliveries:
+                delivery.tell()
+
+        hands = Hands(touch=self.rowfeed.touch, tell=tell)
+        self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
+        self._tasks.spawn("alerts", self.alerting.run(self._is_scheduler))
+        for number, delivery in enumerate(self.deliveries):
+            self._tasks.spawn(f"{_TELLING}{number}", delivery.run(self._is_scheduler))
+
+    async def _is_scheduler(self) -> bool:
+        """Whether this process does what only one may do."""
+        return True
+
     async def _retention(self) -> None:
         while True:
             try:
@@ -255,7 +282,8 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "rows", "expiry", "births"):
+        telling = [f"{_TELLING}{number}" for number in range(len(self.deliveries))]
+        for name in ("retention", *telling, "alerts", "rows", "expiry", "births"):
             await self._tasks.stop(name)
 
 
