@@ -12,10 +12,10 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_hub.address import Endpoint, as_others_reach
 from edge_hub.alerts.alerting import Alerting, Hands
@@ -52,8 +52,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
+_ROLL_UP_EVERY_S = 5.0
+_UPKEEP_PAUSE_S = 0.01  # let messages through in between
 _STOP_STEP_S = 8.0
-_TELLING = "telling-"
+
+Duty = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,8 @@ class Hub:
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._lock = contextlib.ExitStack()
-        self._trouble: str | None = None
+        # Of upkeep, by what it is.
+        self._troubles: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -169,8 +173,11 @@ class Hub:
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("births", self.commander.run_births())
         self._tasks.spawn("expiry", self.commander.run_expiry())
+        self._tasks.spawn("roll-up", self._roll_up())
         self._tasks.spawn("rows", self.rowfeed.run())
-        self._start_alerts(webhooks)
+        self._alert_duties = self._alerts(webhooks)
+        for name, duty in self._alert_duties.items():
+            self._tasks.spawn(name, duty())
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -194,10 +201,14 @@ class Hub:
         )
 
     async def enrol(self, device: DeviceId, *, again: bool) -> Credentials:
-        """Give a device an account at the broker.
+        """Give a device an account at the broker; raises as `enrol_all`."""
+        return (await self.enrol_all((device,), again=again))[0]
+
+    async def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
+        """Give devices accounts at the broker, which then reads all of them once.
 
         Raises:
-            EnrolledError: It has one, and `again` is false.
+            EnrolledError: One has one, and `again` is false; those before it have theirs now.
             UsageError: The broker is not ours.
         """
         if not self.broker.enrols:
@@ -206,15 +217,21 @@ class Hub:
                 hint="create the user there and write the device's configuration by hand",
             )
         where = as_others_reach(self.broker.for_devices)
-        credentials = await enrol(
-            self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
-        )
-        await self.broker.set_accounts(await self.store.accounts())
-        return credentials
+        try:
+            return tuple(
+                [
+                    await enrol(
+                        self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
+                    )
+                    for device in devices
+                ]
+            )
+        finally:
+            await self.broker.set_accounts(await self.store.accounts())
 
     async def health(self) -> Health:
         """How it is now."""
-        trouble = self.ingest.trouble or self._trouble
+        trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
         counts = {}
@@ -249,7 +266,8 @@ class Hub:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
 
-    def _start_alerts(self, webhooks: Sequence[Webhook]) -> None:
+    def _alerts(self, webhooks: Sequence[Webhook]) -> dict[str, Duty]:
+        """What one process at a time does about alerts, by name."""
         ways: list[Way] = [AlertTopic(self.link.publish), *webhooks]
         self.deliveries = [Delivery(way, store=self.store, census=self.census) for way in ways]
 
@@ -259,31 +277,33 @@ class Hub:
 
         hands = Hands(touch=self.rowfeed.touch, tell=tell)
         self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
-        self._tasks.spawn("alerts", self.alerting.run(self._is_scheduler))
-        for number, delivery in enumerate(self.deliveries):
-            self._tasks.spawn(f"{_TELLING}{number}", delivery.run(self._is_scheduler))
-
-    async def _is_scheduler(self) -> bool:
-        """Whether this process does what only one may do."""
-        return True
+        telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
+        return {"alerts": self.alerting.run, **telling}
 
     async def _retention(self) -> None:
+        retention = self.config.retention
+        await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
+
+    async def _roll_up(self) -> None:
+        await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
+
+    async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
+        """Repeat a step of the store's until there is nothing to do, then wait."""
         while True:
             try:
-                while await self.store.trim(self.config.retention, now=time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(0.01)  # let messages through in between
-                self._trouble = None
+                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
+                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                self._troubles.pop(name, None)
             except StoreError as error:
-                self._trouble = str(error)
-            await asyncio.sleep(_TRIM_EVERY_S)
+                self._troubles[name] = str(error)
+            await asyncio.sleep(every_s)
 
     async def _stop_ingest(self) -> None:
         await self._tasks.stop("ingest")
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        telling = [f"{_TELLING}{number}" for number in range(len(self.deliveries))]
-        for name in ("retention", *telling, "alerts", "rows", "expiry", "births"):
+        for name in ("retention", *self._alert_duties, "rows", "roll-up", "expiry", "births"):
             await self._tasks.stop(name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_hub.alerts import silences
@@ -78,12 +78,11 @@ class Alerting:
         self._clock = clock
         self._said: dict[str, str] = {}
 
-    async def run(self, may: Callable[[], Awaitable[bool]]) -> None:
-        """Evaluate for ever, in the one process that may."""
+    async def run(self) -> None:
+        """Evaluate until cancelled; of one process at a time."""
         while True:
             try:
-                if await may():
-                    await self.step()
+                await self.step()
             except StoreError as error:
                 _log.debug("the rules are not looked at: %s", error)
             await asyncio.sleep(EVERY_S)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from edge_hub.alerts.silences import silences_in_force
@@ -102,13 +102,12 @@ class Delivery:
         """There may be something to tell."""
         self._some.set()
 
-    async def run(self, may: Callable[[], Awaitable[bool]]) -> None:
-        """Tell, for ever, in the one process that may."""
+    async def run(self) -> None:
+        """Tell until cancelled; of one process at a time."""
         while True:
             wait_s = _LOOK_EVERY_S
             try:
-                if await may():
-                    await self.step()
+                await self.step()
                 if self._failures:
                     backoff_s = min(_FIRST_BACKOFF_S * 2 ** (self._failures - 1), _LAST_BACKOFF_S)
                     wait_s = backoff_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads hubs apart
