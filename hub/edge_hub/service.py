@@ -25,6 +25,7 @@ from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
+from edge_hub.broker.accounts import ALERTS_USER, hash_password
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
 from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
@@ -151,8 +152,9 @@ class Hub:
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
 
+        self._alerts_password = data.secret("alerts-password")
         self.broker: BrokerBackend = _broker(config, data)
-        await self.broker.set_accounts(await self.store.accounts())
+        await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
 
@@ -227,7 +229,12 @@ class Hub:
                 ]
             )
         finally:
-            await self.broker.set_accounts(await self.store.accounts())
+            await self._tell_accounts()
+
+    async def _tell_accounts(self) -> None:
+        """Let devices into the broker, and who is to hear of alerts."""
+        alerts = {ALERTS_USER: hash_password(self._alerts_password)}
+        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
 
     async def health(self) -> Health:
         """How it is now."""

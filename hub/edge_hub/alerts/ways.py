@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from edge_hub.alerts.delivery import Notice
+from edge_hub.broker.accounts import ALERT_TOPIC
 from edge_sdk.errors import UsageError
-from edge_sdk.mqtt import ROOT
 from edge_sdk.wire import encode
 
-ALERT_TOPIC = f"{ROOT}/hub/alerts"
 SIGNATURE = "X-Edge-Signature"
 TIMESTAMP = "X-Edge-Timestamp"
 DELIVERY = "X-Edge-Delivery"
