@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from edge_hub import dashboard
 from edge_hub.api import (
     MAX_BODY_BYTES,
     MAX_PAGE,
@@ -72,18 +73,6 @@ _STATUS: tuple[tuple[type[EdgeError], int], ...] = (
     (WireError, http.HTTPStatus.BAD_REQUEST),
     (UsageError, http.HTTPStatus.BAD_REQUEST),
 )
-_PAGE = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>edge hub</title>
-<style>
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}
-</style>
-<h1>edge hub</h1>
-<p>It runs. Look at the fleet with <code>edge hub devices</code> and <code>edge hub watch</code>, or ask the API under
-<code>/api/v1/</code> with the token from the data directory. Metrics are at <code>/metrics</code>.</p>
-</html>
-"""
-
 T = TypeVar("T")
 _Handler = Callable[["_Api", Request], Awaitable[Response]]
 
@@ -91,7 +80,7 @@ _Handler = Callable[["_Api", Request], Awaitable[Response]]
 def build_app(hub: Hub, stopping: asyncio.Event) -> Starlette:
     """The application; `stopping` ends its streams."""
     api = _Api(hub, stopping)
-    routes = [Route("/", _page, methods=["GET"])]
+    routes = dashboard.routes()
     routes += [Route(path, _door(api, handler, method), methods=[method]) for method, path, handler in ROUTES]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
@@ -250,10 +239,6 @@ def _check(request: Request, token: str, *, reads: bool) -> None:
         raise TokenRefusedError(
             "no token, or a wrong one", hint="send 'Authorization: Bearer TOKEN'; it lies in the data directory"
         )
-
-
-async def _page(_request: Request) -> Response:
-    return Response(_PAGE, media_type="text/html; charset=utf-8")
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
