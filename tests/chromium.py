@@ -1,4 +1,4 @@
-"""The browser of the dashboard's tests and benchmark: Debian's chromium, driven by Playwright; nothing is downloaded."""
+"""The browser of the dashboard's tests and benchmark: Debian's chromium, driven by Playwright, never downloaded."""
 
 from __future__ import annotations
 

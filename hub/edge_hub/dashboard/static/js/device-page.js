@@ -126,7 +126,7 @@ function WhyModel({ name, model, stats, window_s, on }) {
     <p class="soft">${because?.runner_up && html`Next best: <bdi>${plain(because.runner_up, 64)}</bdi>${because.margin !== null && because.margin !== undefined ? `, worth ${because.margin.toFixed(2)} points less` : ""}. `}
       Wanted: ${wanted(model.preference)}${model.wished_by ? html` (<${Words} text=${model.wished_by} />)` : ""}.</p>
     <dl class="stats"><div><dt>p95</dt><dd>${millis(stats?.p95_ms)}</dd></div><div><dt>p50</dt><dd>${millis(stats?.p50_ms)}</dd></div><div><dt>calls</dt><dd>${stats?.calls ?? 0}</dd></div>
-      <div><dt>late</dt><dd>${stats?.calls ? percent((100 * (stats.late ?? 0)) / stats.calls, 1) : percent(null)}</dd></div><div><dt>failed</dt><dd>${stats?.failed ?? 0}</dd></div><div class="over soft">${over}</div></dl>
+      <div><dt>late</dt><dd>${stats?.calls ? percent((100 * (stats.late ?? 0)) / stats.calls, 1) : percent(null)}</dd></div><div><dt>failed</dt><dd>${stats?.failed ?? 0}</dd></div>${over && html`<div class="over"><dt>window</dt><dd>${over}</dd></div>`}</dl>
   </article>`;
 }
 
