@@ -257,6 +257,7 @@ class ModelState(Wire, frozen=True, kw_only=True):
     Attributes:
         preference: What is in force: somebody's word, with what schedules and apps make of it.
         wished_by: The schedules and apps that had a part in it, in words.
+        on: Who computes it, as the app that spoke last said: `cpu`, or an accelerator.
     """
 
     active: Name | None
@@ -267,6 +268,7 @@ class ModelState(Wire, frozen=True, kw_only=True):
     wished_by: Text | None = None
     apps: Count = 0
     paused: bool = False
+    on: Text | None = None
 
 
 class State(Wire, frozen=True, kw_only=True):

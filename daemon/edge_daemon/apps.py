@@ -196,8 +196,13 @@ class Apps:
 
     def active(self, model: str) -> str | None:
         """What the apps of a model confirmed: the word of the one that spoke last."""
-        spoken = [app for app in self if app.model == model and app.active is not None]
-        return max(spoken, key=lambda app: app.seen_s).active if spoken else None
+        newest = self._newest(model)
+        return None if newest is None else newest.active
+
+    def computes_on(self, model: str) -> str | None:
+        """Who computes it: the word of the same app."""
+        newest = self._newest(model)
+        return None if newest is None else newest.computes_on
 
     def count(self, model: str) -> int:
         """How many run this model."""
@@ -221,6 +226,11 @@ class Apps:
             )
             for app in self
         )
+
+    def _newest(self, model: str) -> App | None:
+        """The app of a model that spoke last, of those that said what they run."""
+        spoken = [app for app in self if app.model == model and app.active is not None]
+        return max(spoken, key=lambda app: app.seen_s, default=None)
 
     def release(self) -> None:
         """Let every waiting request return; the daemon ends."""

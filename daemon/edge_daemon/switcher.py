@@ -247,6 +247,7 @@ class Switcher:
                 wished_by=wishing.in_force(self._wishes, record.name, scene).why or None,
                 apps=self._apps.count(record.name),
                 paused=self._state.paused,
+                on=self._apps.computes_on(record.name),
             )
             for record in self._state.models
         }

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint, as_others_reach
-from edge_hub.api import Credentials, DeviceView, EventView, Health
+from edge_hub.api import Credentials, EventView, Health
+from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
 from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
+from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol
@@ -30,9 +32,11 @@ from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest
 from edge_hub.link import Link
+from edge_hub.rowfeed import RowFeed
 from edge_hub.store.records import Committed, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_hub.tasks import Tasks
+from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
 from edge_sdk.address import Address, bind, refuse_unsafe
 from edge_sdk.errors import UsageError
@@ -58,6 +62,7 @@ class HubConfig:
         broker: A broker that runs already, instead.
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
+        requests_per_s: Of one token from one address, to the API; 0 is as many as come.
     """
 
     data: Path
@@ -67,6 +72,7 @@ class HubConfig:
     embedded: bool = False
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
+    requests_per_s: float = 200.0
 
 
 class Hub:
@@ -145,12 +151,17 @@ class Hub:
             on_message=lambda *message: self.ingest.take(*message),  # noqa: PLW0108
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
         )
+        self.gate = Gate(self.token, self.store)
+        self.audit = Audit(self.store)
+        self.census = Census(self.store)
+        self.rowfeed = RowFeed(census=self.census, feed=self.feed)
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("births", self.commander.run_births())
         self._tasks.spawn("expiry", self.commander.run_expiry())
+        self._tasks.spawn("rows", self.rowfeed.run())
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -227,11 +238,7 @@ class Hub:
             return
         for event in committed.events:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
-        for device in committed.touched:
-            with contextlib.suppress(StoreError):
-                record = await self.store.device(device)
-                if record is not None:
-                    self.feed.spread(News(topic=Topic.DEVICE, body=DeviceView.of(record)))
+        self.rowfeed.touch(committed.touched)
 
     async def _retention(self) -> None:
         while True:
@@ -248,7 +255,7 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "expiry", "births"):
+        for name in ("retention", "rows", "expiry", "births"):
             await self._tasks.stop(name)
 
 

@@ -2,8 +2,9 @@
 
 The page at `/` is asked for each time and names the other files below a digest of all of them (`/assets/DIGEST/...`),
 so that those may be kept for ever and a new version of the hub is seen at once. Nothing comes from elsewhere, nothing
-is run that is not one of these files: the policy below says so to the browser, and forbids the ways by which text
-could become markup (`innerHTML` and its kin, by Trusted Types), so that a device's words stay words.
+is run that is not one of these files: the policy below says so to the browser (it is `edge_hub.web.app`'s with the
+import map let in), and forbids the ways by which text could become markup (`innerHTML` and its kin, by Trusted Types),
+so that a device's words stay words. The other headers of an answer come from `edge_hub.web.app`.
 """
 
 from __future__ import annotations
@@ -103,13 +104,7 @@ def routes() -> list[Route]:
 
 
 async def _page(request: Request) -> Response:
-    headers = {
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": site().policy,
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-        "X-Frame-Options": "DENY",
-    }
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": site().policy}
     return _answer(request, site().page, headers)
 
 
@@ -123,12 +118,7 @@ async def _file(request: Request) -> Response:
 
 
 def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response:
-    headers |= {
-        "ETag": asset.etag,
-        "Referrer-Policy": "no-referrer",
-        "Vary": "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
-    }
+    headers |= {"ETag": asset.etag, "Vary": "Accept-Encoding"}
     known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
     if asset.etag in known:
         return Response(status_code=http.HTTPStatus.NOT_MODIFIED, headers=headers)

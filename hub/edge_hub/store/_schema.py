@@ -108,6 +108,7 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT RO
 """
 
 ADDED_IN_2 = """
+CREATE INDEX commands_by_time ON commands (sent);
 CREATE INDEX commands_by_batch ON commands (batch) WHERE batch IS NOT NULL;
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

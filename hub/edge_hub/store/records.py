@@ -234,7 +234,11 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleRecord:
-    """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`)."""
+    """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`).
+
+    What is kept like one has a name with a colon, which no rule has: `group:NAME`, `silence:NAME`, and `state:alerts`,
+    how far the evaluation of the rules has come.
+    """
 
     name: str
     body: bytes

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._control import ControlMixin
 from edge_hub.store._intake import Intake
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
@@ -49,7 +50,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore:
+class SqliteStore(ControlMixin):
     """A `Store`.
 
     Args:
@@ -197,11 +198,10 @@ class SqliteStore:
             (tenant, tenant, name, unsent),
         )
 
-    async def published(self, command_id: str) -> None:
-        """A command was sent once more."""
-        await self._write(
-            lambda c: c.execute("UPDATE commands SET published = published + 1 WHERE id = ?", (command_id,))
-        )
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
+        sql = "UPDATE commands SET published = published + 1 WHERE id = ?"
+        await self._write(lambda c: c.executemany(sql, [(each,) for each in command_ids]))
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
