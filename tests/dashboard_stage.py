@@ -1,4 +1,4 @@
-"""What the dashboard's tests are played on: a hub that knows a made fleet already, and a real browser that looks at it."""
+"""What the dashboard's tests are played on: a hub that knows a made fleet already, and a browser that looks at it."""
 
 from __future__ import annotations
 

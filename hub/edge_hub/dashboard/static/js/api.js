@@ -24,15 +24,17 @@ export async function ask(method, path, body, { signal: stop } = {}) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const limit = AbortSignal.timeout(PATIENCE_MS);
   let answer;
+  const early = method === "GET" && window.edgeHubFirst?.[path];
+  if (early) delete window.edgeHubFirst[path];
   try {
-    answer = await fetch(PATH + path, {
+    answer = await (early || fetch(PATH + path, {
       method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
       signal: stop ? AbortSignal.any([stop, limit]) : limit,
-    });
+    }));
   } catch (cause) {
     if (stop?.aborted) throw cause;
     throw new ApiError(0, "unreachable", limit.aborted
