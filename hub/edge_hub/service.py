@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
+_ROLL_UP_EVERY_S = 5.0
+_UPKEEP_PAUSE_S = 0.01  # let messages through in between
 _STOP_STEP_S = 8.0
 
 
@@ -91,7 +93,8 @@ class Hub:
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._lock = contextlib.ExitStack()
-        self._trouble: str | None = None
+        # Of upkeep, by what it is.
+        self._troubles: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -161,6 +164,7 @@ class Hub:
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("births", self.commander.run_births())
         self._tasks.spawn("expiry", self.commander.run_expiry())
+        self._tasks.spawn("roll-up", self._roll_up())
         self._tasks.spawn("rows", self.rowfeed.run())
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
@@ -205,7 +209,7 @@ class Hub:
 
     async def health(self) -> Health:
         """How it is now."""
-        trouble = self.ingest.trouble or self._trouble
+        trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
         counts = {}
@@ -241,21 +245,29 @@ class Hub:
         self.rowfeed.touch(committed.touched)
 
     async def _retention(self) -> None:
+        retention = self.config.retention
+        await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
+
+    async def _roll_up(self) -> None:
+        await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
+
+    async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
+        """Repeat a step of the store's until there is nothing to do, then wait."""
         while True:
             try:
-                while await self.store.trim(self.config.retention, now=time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(0.01)  # let messages through in between
-                self._trouble = None
+                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
+                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                self._troubles.pop(name, None)
             except StoreError as error:
-                self._trouble = str(error)
-            await asyncio.sleep(_TRIM_EVERY_S)
+                self._troubles[name] = str(error)
+            await asyncio.sleep(every_s)
 
     async def _stop_ingest(self) -> None:
         await self._tasks.stop("ingest")
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "rows", "expiry", "births"):
+        for name in ("retention", "rows", "roll-up", "expiry", "births"):
             await self._tasks.stop(name)
 
 
