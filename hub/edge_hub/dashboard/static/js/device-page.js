@@ -88,7 +88,7 @@ function Facts({ view, detail, read }) {
     <div><dt>Profile</dt><dd><${Words} text=${birth?.profile} most=${64} /></dd></div>
     <div><dt>Board</dt><dd><${Words} text=${birth?.board} most=${64} /></dd></div>
     <div><dt>Software</dt><dd><${Words} text=${birth?.software} most=${64} /></dd></div>
-    <div><dt>Started</dt><dd><${Ago} at=${birth?.started} /></dd></div>
+    <div><dt>Started</dt><dd>${birth?.started ? html`<${Ago} at=${birth.started} />` : html`<span class="soft">not said</span>`}</dd></div>
     <div><dt>Messages</dt><dd>${count(view.messages ?? 0, "message")}${view.duplicates ? `, ${view.duplicates} came twice` : ""}</dd></div>
     <div class="wide"><dt>Labels</dt><dd><${Labels} device=${view.device} labels=${detail.labels ?? {}} read=${read} /></dd></div>
   </dl>`;

@@ -25,11 +25,7 @@ export function plain(value, most = MAX_SHOWN) {
   if (value === null || value === undefined) return NOTHING;
   let text = typeof value === "string" ? value : JSON.stringify(value);
   if (text.length > most) text = `${text.slice(0, most)}…`;
-  return text.replace(UNSEEN, (char) => {
-    const code = char.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    return `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
-  });
+  return text.replace(UNSEEN, (char) => `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 }
 
 const numbers = new Map();
