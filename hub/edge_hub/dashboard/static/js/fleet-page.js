@@ -130,7 +130,7 @@ export const EXAMPLES = [
 ];
 export const FIELDS = [
   ["device, tenant, profile, board, model, variant, on, throttle, software", "text: = != ~ (with *)"],
-  ["temp_c, battery_pct, power_w, rtt_ms, p95_ms, late_pct, quality_drop, alerts, switches_h, age_s, clock_skew_s", "numbers: = != < <= > >="],
+  ["temp_c, headroom_c, battery_pct, power_w, rtt_ms, p95_ms, late_pct, quality_drop, alerts, switches_h, age_s, clock_skew_s", "numbers: = != < <= > >="],
   ["online, charging, pinned, in_step, version_skew", "true or false; alone means true"],
   ["label.KEY", "an operator's label"],
 ];
