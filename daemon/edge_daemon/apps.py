@@ -194,15 +194,10 @@ class Apps:
             took_ms=report.switched_ms,
         )
 
-    def active(self, model: str) -> str | None:
-        """What the apps of a model confirmed: the word of the one that spoke last."""
-        newest = self._newest(model)
-        return None if newest is None else newest.active
-
-    def computes_on(self, model: str) -> str | None:
-        """Who computes it: the word of the same app."""
-        newest = self._newest(model)
-        return None if newest is None else newest.computes_on
+    def spoke_last(self, model: str) -> App | None:
+        """Of the apps of a model that said what they run, the one that spoke last: its word is the model's."""
+        spoken = [app for app in self if app.model == model and app.active is not None]
+        return max(spoken, key=lambda app: app.seen_s) if spoken else None
 
     def count(self, model: str) -> int:
         """How many run this model."""
@@ -226,11 +221,6 @@ class Apps:
             )
             for app in self
         )
-
-    def _newest(self, model: str) -> App | None:
-        """The app of a model that spoke last, of those that said what they run."""
-        spoken = [app for app in self if app.model == model and app.active is not None]
-        return max(spoken, key=lambda app: app.seen_s, default=None)
 
     def release(self) -> None:
         """Let every waiting request return; the daemon ends."""

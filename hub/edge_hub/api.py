@@ -278,6 +278,19 @@ class Credentials(Wire, frozen=True, kw_only=True):
     password: Text
 
 
+class EnrolAllRequest(Wire, frozen=True, kw_only=True):
+    """Give each of these devices credentials, or none of them; `again` replaces those they have."""
+
+    devices: Annotated[tuple[Device, ...], Meta(min_length=1, max_length=MAX_DEVICES)]
+    again: bool = False
+
+
+class CredentialsList(Wire, frozen=True, kw_only=True):
+    """In the order of the request."""
+
+    devices: tuple[Credentials, ...]
+
+
 class Health(Wire, frozen=True, kw_only=True):
     """How the hub itself is.
 

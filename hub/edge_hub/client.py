@@ -28,11 +28,13 @@ from edge_hub.api import (
     CommandRequest,
     CommandView,
     Credentials,
+    CredentialsList,
     DesiredRequest,
     DesiredView,
     DeviceDetail,
     DeviceList,
     DeviceView,
+    EnrolAllRequest,
     EnrolRequest,
     EventPage,
     EventView,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _ANSWER_S = 15.0
+_ENROL_S = 60.0  # of a thousand devices, each a commit
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_LINE_CHARS = 4 * 1024 * 1024
@@ -325,6 +328,11 @@ class HubClient:
     def enrol(self, device: DeviceId, *, again: bool) -> Credentials:
         """Give a device credentials; the password is in this answer and nowhere else."""
         return self._ask("POST", "/api/v1/devices", Credentials, EnrolRequest(device=str(device), again=again))
+
+    def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
+        """Give devices credentials, at most 1000 at once."""
+        request = EnrolAllRequest(devices=tuple(map(str, devices)), again=again)
+        return self._ask("POST", "/api/v1/enrolments", CredentialsList, request, timeout_s=_ENROL_S).devices
 
     def news(self, *, after: int | None = None) -> Iterator[tuple[str, bytes]]:
         """What happens from now on (and the events after `after`): topic and JSON, until the hub ends."""

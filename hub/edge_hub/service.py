@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,10 +189,14 @@ class Hub:
         )
 
     async def enrol(self, device: DeviceId, *, again: bool) -> Credentials:
-        """Give a device an account at the broker.
+        """Give a device an account at the broker; raises as `enrol_all`."""
+        return (await self.enrol_all((device,), again=again))[0]
+
+    async def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
+        """Give devices accounts at the broker, which then reads all of them once.
 
         Raises:
-            EnrolledError: It has one, and `again` is false.
+            EnrolledError: One has one, and `again` is false; those before it have theirs now.
             UsageError: The broker is not ours.
         """
         if not self.broker.enrols:
@@ -201,11 +205,17 @@ class Hub:
                 hint="create the user there and write the device's configuration by hand",
             )
         where = as_others_reach(self.broker.for_devices)
-        credentials = await enrol(
-            self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
-        )
-        await self.broker.set_accounts(await self.store.accounts())
-        return credentials
+        try:
+            return tuple(
+                [
+                    await enrol(
+                        self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
+                    )
+                    for device in devices
+                ]
+            )
+        finally:
+            await self.broker.set_accounts(await self.store.accounts())
 
     async def health(self) -> Health:
         """How it is now."""

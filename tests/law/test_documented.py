@@ -83,7 +83,7 @@ def test_every_code_that_is_answered_without_an_error_is_documented() -> None:
     assert {(name, code) for name, code in found if f"`{code}`" not in text} == set()
 
 
-@pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py"])
+@pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py", "mqtt_schema.py"])
 def test_generated_pages_are_up_to_date(tool: str) -> None:
     told = subprocess.run(
         [sys.executable, str(ROOT / "tools" / tool), "--check"],

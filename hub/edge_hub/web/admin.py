@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from edge_hub.api import CredentialsList
 from edge_hub.api_admin import (
     AuditPage,
     AuditView,
@@ -39,6 +40,15 @@ async def enrol(ask: Ask) -> Response:
     credentials = await ask.hub.enrol(DeviceId.parse(ask.body.device), again=ask.body.again)
     await ask.hub.audit.note(ask.caller, "enrol", credentials.device, {"again": ask.body.again})
     return json_answer(credentials, status=http.HTTPStatus.CREATED)
+
+
+async def enrol_all(ask: Ask) -> Response:
+    """Give many devices credentials, all or none."""
+    devices = [DeviceId.parse(device) for device in ask.body.devices]
+    credentials = await ask.hub.enrol_all(devices, again=ask.body.again)
+    for each in credentials:
+        await ask.hub.audit.note(ask.caller, "enrol", each.device, {"again": ask.body.again})
+    return json_answer(CredentialsList(devices=credentials), status=http.HTTPStatus.CREATED)
 
 
 async def session(ask: Ask) -> Response:

@@ -72,6 +72,16 @@ ROUTES: tuple[Operation, ...] = (
         body=api.EnrolRequest,
         status=201,
     ),
+    _route(
+        "POST",
+        "/api/v1/enrolments",
+        _A,
+        admin.enrol_all,
+        "enrols up to 1,000 devices",
+        api.CredentialsList,
+        body=api.EnrolAllRequest,
+        status=201,
+    ),
     _route("GET", _DEVICE, _V, reads.device, "one device, and what happened to it last", api.DeviceDetail),
     _route(
         "GET",
