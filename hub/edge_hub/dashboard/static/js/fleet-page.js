@@ -86,7 +86,7 @@ function Totals() {
   const ways = { offline: "online = false", warning: "alerts > 0", critical: "alerts > 0", ok: "online = true and alerts = 0" };
   return html`<section class="totals" aria-label="Totals of what is shown">
     <div class="card"><h2>Health</h2>
-      <div class="stack" aria-hidden="true">${Object.entries(health).map(([key, n]) => html`<i key=${key} class=${key} style=${{ flexGrow: n }}></i>`)}</div>
+      <div class="stack" aria-hidden="true">${Object.entries(health).filter(([, n]) => n > 0).map(([key, n]) => html`<i key=${key} class=${key} style=${{ flexGrow: n }}></i>`)}</div>
       <ul class="healths">${Object.entries(health).map(([key, n]) => html`<li key=${key}><button type="button" class=${`line ${key}`} onClick=${() => ask(ways[key])}
         ><i aria-hidden="true"></i>${HEALTH[key]}<b>${number(n)}</b></button></li>`)}</ul></div>
     <${Shares} title="Active variants" list=${variants} of=${all} query=${(name) => `variant = ${name.split("/")[1]}`} />
