@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import chromium
 import postgres_stage
 import pytest
 import swiftshader
@@ -87,6 +88,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("asyncpg is not installed")
         if postgres_stage.binaries() is None:
             pytest.skip("postgresql is not installed")
+    if item.get_closest_marker("browser") and chromium.program() is None:
+        pytest.skip("chromium is not installed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,6 +103,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     needs = (
         item.get_closest_marker("broker")
         or item.get_closest_marker("postgres")
+        or item.get_closest_marker("browser")
         or (has_litert and item.get_closest_marker("accelerator"))
     )
     if report.skipped and needs and os.environ.get("CI") == "true":

@@ -74,6 +74,16 @@ if [ "$what" = test ] && ! command -v openssl >/dev/null 2>&1; then
     apt_get openssl || say "bootstrap: openssl is missing and cannot be installed from here: those tests will be skipped"
 fi
 
+# The dashboard's tests drive it; Playwright's own download of a browser is not used.
+if [ "$what" = test ] && ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+    say "bootstrap: installing chromium, for the tests of the dashboard"
+    if ! apt_get chromium; then
+        if [ -n "${CI:-}" ]; then die "chromium could not be installed, and under CI no test may be skipped for it"; fi
+        say "bootstrap: chromium is missing and cannot be installed from here: tests marked 'browser' will be skipped."
+        say "           To run them: sudo apt-get install chromium"
+    fi
+fi
+
 # A GPU in software, for the tests of the GPU path.
 if [ "$what" = test ] && ! tools/swiftshader.sh; then
     if [ -n "${CI:-}" ]; then die "SwiftShader could not be fetched, and under CI no test may be skipped for it"; fi

@@ -12,15 +12,20 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.alerts.alerting import Alerting, Hands
+from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.ways import Topic as AlertTopic
+from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
+from edge_hub.broker.accounts import ALERTS_USER, hash_password
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
 from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
@@ -55,6 +60,8 @@ _ROLL_UP_EVERY_S = 5.0
 _UPKEEP_PAUSE_S = 0.01  # let messages through in between
 _STOP_STEP_S = 8.0
 
+Duty = Callable[[], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
@@ -71,6 +78,7 @@ class HubConfig:
         workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
         log: Level of the workers' logs.
         requests_per_s: Of one token from one address, to the API; 0 is as many as come.
+        alert_webhooks: URLs that are told of alerts, beside the topic.
     """
 
     data: Path
@@ -84,6 +92,7 @@ class HubConfig:
     workers: int = 0
     log: str = "info"
     requests_per_s: float = 200.0
+    alert_webhooks: tuple[str, ...] = ()
 
 
 class Hub:
@@ -147,6 +156,7 @@ class Hub:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
         os.umask(0o077)
         data = DataDir(config.data)
+        webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
         shared = None if config.store is None else await open_postgres(config.store)
@@ -155,13 +165,14 @@ class Hub:
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
 
+        self._alerts_password = data.secret("alerts-password")
         workers = config.workers
         if shared is not None:
             from edge_hub.cluster import known_workers
 
             workers = max(workers, await known_workers(shared, _client_id(data)))
         self.broker: BrokerBackend = _broker(config, data, workers)
-        await self.broker.set_accounts(await self.store.accounts())
+        await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
 
@@ -182,6 +193,7 @@ class Hub:
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("rows", self.rowfeed.run())
+        self._alert_duties = self._alerts(webhooks)
         self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -234,7 +246,12 @@ class Hub:
                 ]
             )
         finally:
-            await self.broker.set_accounts(await self.store.accounts())
+            await self._tell_accounts()
+
+    async def _tell_accounts(self) -> None:
+        """Let devices into the broker, and who is to hear of alerts."""
+        alerts = {ALERTS_USER: hash_password(self._alerts_password)}
+        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
 
     async def health(self) -> Health:
         """How it is now."""
@@ -266,7 +283,12 @@ class Hub:
         )
 
     def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
-        duties = {"expiry": self.commander.run_expiry, "roll-up": self._roll_up, "retention": self._retention}
+        duties = {
+            "expiry": self.commander.run_expiry,
+            "roll-up": self._roll_up,
+            "retention": self._retention,
+            **self._alert_duties,
+        }
         if shared is None:
             self._tasks.spawn("births", self.commander.run_births())
             for name, duty in duties.items():
@@ -324,6 +346,27 @@ class Hub:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
 
+    def _alerts(self, webhooks: Sequence[Webhook]) -> dict[str, Duty]:
+        """What one process at a time does about alerts, by name."""
+        ways: list[Way] = [AlertTopic(self.link.publish), *webhooks]
+        self.deliveries = [Delivery(way, store=self.store, census=self.census) for way in ways]
+
+        def tell() -> None:
+            for delivery in self.deliveries:
+                delivery.tell()
+
+        hands = Hands(touch=self.touch, tell=tell)
+        self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
+        telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
+        return {"alerts": self.alerting.run, **telling}
+
+    def touch(self, devices: Iterable[DeviceId]) -> None:
+        """These changed otherwise than by what they sent: who looks at them is to see it, here and elsewhere."""
+        touched = tuple(devices)
+        self.rowfeed.touch(touched)
+        if self.cluster is not None:
+            self.cluster.stored(Committed(touched=touched))
+
     def _tell(self, ended: Sequence[CommandRecord]) -> None:
         """Tell the other processes of commands that ended here."""
         if self.cluster is not None:
@@ -352,7 +395,8 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("scheduler", "listening", "relay", "retention", "roll-up", "expiry", "births", "rows"):
+        alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
+        for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
 
 

@@ -128,6 +128,40 @@ def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
             happening.join()
 
 
+def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
+    crowd: HubProcess, crowded: PostgresPlace, tmp_path: Path
+) -> None:
+    """Two hubs, each with a broker of its own, and one store: as on two machines."""
+    other = HubProcess(tmp_path, "--store", crowded.url)
+    other.start()
+    over = threading.Event()
+    try:
+        with enrolled(crowd, "far-away") as cam, other.client() as client:
+
+            def happens() -> None:
+                while not over.wait(0.1):
+                    cam.happens("on another machine")
+
+            happening = threading.Thread(target=happens)
+            happening.start()
+            try:
+                heard = (
+                    decode(body, EventView, where="test", max_bytes=len(body))
+                    for topic, body in client.news()
+                    if topic == "event"
+                )
+                assert (
+                    next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
+                )
+            finally:
+                over.set()
+                happening.join()
+    finally:
+        other.stop()
+    holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")
+    assert holders[0][0] == 1
+
+
 def test_a_command_is_answered_once_whoever_takes_the_reply(crowd: HubProcess) -> None:
     with enrolled(crowd, "answering") as cam, crowd.client() as client:
         cam.born()

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from edge_sdk.mqtt import ROOT, Down, Up
 
 HUB_USER = "hub"
+# Of a program that is to hear of alerts, and of nothing else.
+ALERTS_USER = "alerts"
+ALERT_TOPIC = f"{ROOT}/hub/alerts"
 # What mosquitto_passwd 2.0 uses; the broker computes it once per connection, in its only thread.
 _ITERATIONS = 101
 _SALT_BYTES = 12
@@ -47,7 +50,7 @@ def access_file(workers: int = 0) -> bytes:
     The kinds are spelled out so that a device cannot fill the broker with retained messages on topics of its own
     invention.
     """
-    lines = []
+    lines = [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
     for user in (HUB_USER, *map(worker_user, range(workers))):
         lines += [f"user {user}", f"topic readwrite {ROOT}/#", ""]
     lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]
