@@ -82,10 +82,14 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
             username=worker_user(slot) if self.own_users else self.username,
             password=self.password,
             tls=self.tls,
-            ca=self.ca and Path(self.ca),
-            certificate=self.certificate and Path(self.certificate),
-            key=self.key and Path(self.key),
+            ca=_path(self.ca),
+            certificate=_path(self.certificate),
+            key=_path(self.key),
         )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def lease_kind(broker: Address) -> str:
