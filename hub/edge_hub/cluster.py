@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint
@@ -127,6 +128,9 @@ def workers(count: int, *, store: str, endpoint: Endpoint, own_users: bool, hold
                 username=endpoint.username,
                 password=endpoint.password,
                 tls=endpoint.tls,
+                ca=_text(endpoint.ca),
+                certificate=_text(endpoint.certificate),
+                key=_text(endpoint.key),
                 own_users=own_users,
                 holder=f"{holder}:{number}",
                 slots=count if own_users else MAX_WORKERS,
@@ -135,3 +139,7 @@ def workers(count: int, *, store: str, endpoint: Endpoint, own_users: bool, hold
             for number in range(count)
         )
     )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
@@ -48,6 +49,7 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
 
     Attributes:
         store: URL of the database.
+        ca, certificate, key: As in `Endpoint`.
         own_users: The broker is the hub's own, which knows each worker by a user name of its own.
         holder: Who it is, for the lease.
         slots: How many workers there may be.
@@ -60,6 +62,9 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
     username: Text | None = None
     password: Text | None = None
     tls: bool = False
+    ca: Text | None = None
+    certificate: Text | None = None
+    key: Text | None = None
     own_users: bool = False
     holder: Text
     slots: Count
@@ -77,7 +82,14 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
             username=worker_user(slot) if self.own_users else self.username,
             password=self.password,
             tls=self.tls,
+            ca=_path(self.ca),
+            certificate=_path(self.certificate),
+            key=_path(self.key),
         )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def lease_kind(broker: Address) -> str:
