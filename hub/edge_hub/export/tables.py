@@ -11,11 +11,12 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from edge_hub.store._history import LONGEST_BATCH_S, log_of, samples_of
+from edge_hub.store._history import LONGEST_BATCH_S, Logged, log_of, samples_of
 from edge_hub.store._rows import command_record, device_id, event_record
-from edge_sdk.mqtt import DeviceId, ModelStats, Sample
+from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
 
 _PAGE_ROWS = 1000
@@ -90,48 +91,44 @@ _STATS: dict[str, Kind] = {
     "p95_ms": Kind.REAL,
 }
 _NO_MODEL = (None,) * (1 + len(_STATS))
+_stats = attrgetter(*_STATS)
+_conditions = attrgetter(*list(_CONDITIONS)[2:])  # after those that are spelled out below
 
 
 def _telemetry(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
     """A row for each sample and model; one for a sample without any."""
-    for row, device in _messages(connection, wanted):
-        for sample in samples_of(row["payload"]):
+    for message, device in _messages(connection, wanted):
+        for sample in message.samples:
             if wanted.since <= sample.at < wanted.until:
-                yield from _sample_rows((sample.at, device, row["boot"], row["seq"], row["received"]), sample)
+                yield from _sample_rows((sample.at, device, message.boot, message.seq, message.received), sample)
 
 
 def _sample_rows(head: Row, sample: Sample) -> Iterator[Row]:
     seen = sample.conditions
-    told = (*head, sample.window_s, *(_plain(getattr(seen, name)) for name in _CONDITIONS))
+    told = (*head, sample.window_s, seen.temp_c, seen.throttle.value, *_conditions(seen))
     if not sample.models:
         yield (*told, *_NO_MODEL)
     for name, stats in sample.models.items():
         yield (*told, name, *_stats(stats))
 
 
-def _stats(stats: ModelStats) -> Row:
-    return tuple(getattr(stats, name) for name in _STATS)
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _messages(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[sqlite3.Row, str]]:
+def _messages(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[Logged, str]]:
     """Telemetry messages of the log, with the device's name."""
-    if wanted.devices is None:
-        sql = (
-            "SELECT log.id, log.seq, log.received, log.payload, boots.boot, d.tenant, d.name"
-            " FROM log JOIN boots ON boots.id = log.boot JOIN devices d ON d.id = boots.device"
-            " WHERE log.id > ? AND log.id <= ? AND log.kind = 'tele' AND log.sent >= ? AND log.sent <= ?"
-            " ORDER BY log.id LIMIT ?"
-        )
-        for row in _pages(connection, "log", sql, (wanted.since, wanted.until + LONGEST_BATCH_S)):
-            yield row, str(device_id(row))
+    if wanted.devices is not None:
+        for device, number in _numbers(connection, wanted.devices):
+            for message in log_of(connection, number, since=wanted.since, until=wanted.until):
+                yield message, str(device)
         return
-    for device, number in _numbers(connection, wanted.devices):
-        for row in log_of(connection, number, since=wanted.since, until=wanted.until):
-            yield row, str(device)
+    sql = (
+        "SELECT log.id, log.seq, log.received, log.payload, boots.boot, d.tenant, d.name"
+        " FROM log JOIN boots ON boots.id = log.boot JOIN devices d ON d.id = boots.device"
+        " WHERE log.id > ? AND log.id <= ? AND log.kind = 'tele' AND log.sent >= ? AND log.sent <= ?"
+        " ORDER BY log.id LIMIT ?"
+    )
+    for row in _pages(connection, "log", sql, (wanted.since, wanted.until + LONGEST_BATCH_S)):
+        samples = samples_of(row["payload"])
+        message = Logged(boot=row["boot"], seq=row["seq"], received=row["received"], samples=samples, when=())
+        yield message, str(device_id(row))
 
 
 # -------------------------------------------------------------------------------------- events, commands and others

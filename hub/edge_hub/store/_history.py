@@ -46,7 +46,7 @@ _STEP_MESSAGES = 250
 _STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
 _LOG_STEP_S = 1.0
-_PAGE_ROWS = 200
+_PAGE_ROWS = 100
 LONGEST_BATCH_S = 86_400.0  # the most that `mqtt.Configure.telemetry_every_s` can be
 _MARK = "condensed"
 
@@ -168,16 +168,30 @@ def _check(since: float, until: float, step_s: float) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """A telemetry message of the log.
+
+    Attributes:
+        when: The moment at which each sample counts.
+    """
+
+    boot: str
+    seq: int
+    received: float
+    samples: tuple[Sample, ...]
+    when: tuple[float, ...]
+
+
 def _from_log(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
     """Each sample by itself."""
-    for row in log_of(connection, device, since=since, until=until):
-        told = samples_of(row["payload"])
-        for moment, sample in zip(moments(told, received=row["received"]), told, strict=True):
+    for message in log_of(connection, device, since=since, until=until):
+        for moment, sample in zip(message.when, message.samples, strict=True):
             if since <= moment < until:
                 yield moment, of_sample(sample, moment=moment)
 
 
-def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: float) -> Iterator[sqlite3.Row]:
+def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: float) -> Iterator[Logged]:
     """A device's telemetry messages that may hold samples of this time, boot by boot as they were composed.
 
     There is no index by time, which would cost every message that comes in: within a boot numbers and times both go up,
@@ -185,17 +199,26 @@ def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: 
     minutes and hours know of it.)
     """
     for boot in connection.execute("SELECT id, boot FROM boots WHERE device = ?", (device,)).fetchall():
-        seq = _first_since(connection, boot["id"], since)
-        while seq is not None:
-            page = connection.execute(
-                "SELECT ? AS boot, seq, kind, sent, received, payload FROM log WHERE boot = ? AND seq >= ?"
-                " ORDER BY seq LIMIT ?",
-                (boot["boot"], boot["id"], seq, _PAGE_ROWS),
-            ).fetchall()
-            yield from (row for row in page if row["kind"] == "tele")
-            # What was composed a day after holds nothing of the time before: no batch gathers for longer.
-            over = len(page) < _PAGE_ROWS or page[-1]["sent"] > until + LONGEST_BATCH_S
-            seq = None if over else page[-1]["seq"] + 1
+        for row in _since(connection, boot["id"], since):
+            if row["kind"] != Up.TELE.value:
+                continue
+            samples = samples_of(row["payload"])
+            when = tuple(moments(samples, received=row["received"]))
+            if min(when, default=until - 1) >= until:
+                break
+            yield Logged(boot=boot["boot"], seq=row["seq"], received=row["received"], samples=samples, when=when)
+
+
+def _since(connection: sqlite3.Connection, boot: int, since: float) -> Iterator[sqlite3.Row]:
+    """The messages of a boot that were sent then or later, by number, a page at a time."""
+    seq = _first_since(connection, boot, since)
+    while seq is not None:
+        page = connection.execute(
+            "SELECT seq, kind, received, payload FROM log WHERE boot = ? AND seq >= ? ORDER BY seq LIMIT ?",
+            (boot, seq, _PAGE_ROWS),
+        ).fetchall()
+        yield from page
+        seq = page[-1]["seq"] + 1 if len(page) == _PAGE_ROWS else None
 
 
 def _first_since(connection: sqlite3.Connection, boot: int, since: float) -> int | None:
