@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, clean_environment
+from daemon_stage import EDGE, clean_environment, until
 from history_stage import CAM, NOON, OTHER, boot, sample, telemetry
+from hub_stage import FakeDevice, HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,6 +250,29 @@ def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypat
         return rows
 
     assert asyncio.run(play()) >= 301
+
+
+@pytest.mark.broker
+def test_a_hub_that_runs_is_read_and_copied_beside_it(
+    hub: HubProcess, device: Callable[..., FakeDevice], tmp_path: Path
+) -> None:
+    camera = device()
+    now = time.time()
+    camera.confirmed(camera.send(Up.TELE, mqtt.Tele(samples=(sample(now - 3600), sample(now - 3590)))))
+    assert len(read(export(hub.data, "telemetry"))) == 2
+    assert main(["hub", "backup", "--data", str(hub.data), "-o", str(tmp_path / "copy.db")]) == 0
+    camera.confirmed(camera.send(Up.TELE, mqtt.Tele(samples=(sample(now - 3580),))))
+
+    def summed() -> bool:  # by the hub's own upkeep
+        with contextlib.closing(sqlite3.connect(hub.data / "hub.db")) as connection:
+            return connection.execute("SELECT count(*) FROM condensed").fetchone()[0] >= 2
+
+    until(summed, "the roll-up")
+    restored = tmp_path / "again"
+    restored.mkdir()
+    (tmp_path / "copy.db").rename(restored / "hub.db")
+    assert len(read(export(restored, "telemetry"))) == 2
+    assert len(read(export(hub.data, "telemetry"))) == 3
 
 
 def test_a_back_up_is_made_by_command_while_nothing_runs(data: Path, tmp_path: Path) -> None:
