@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
+from edge_hub.commands_control import CONTROL
+from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command
 
 _KINDS = ("telemetry", "events", "commands", "alerts", "audit")
+BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
-
-
-def _client(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
-    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +28,28 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
     parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
+    )
+    parser.add_argument(
         "--embedded", action="store_true", help="start the embedded broker: this machine only, no access control"
     )
     parser.add_argument(
         "--insecure-listen",
         action="store_true",
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
+    )
+    parser.add_argument(
+        "--alert-webhook",
+        action="append",
+        default=[],
+        dest="alert_webhooks",
+        metavar="URL",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
     )
     parser.add_argument(
         "--requests-per-s",
@@ -77,13 +93,26 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--query", default="", metavar="QUERY", help="these alone, such as 'temp_c > 70 and online'")
+    _client(parser)
+
+
 def _configure_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="TENANT/DEVICE", help="which one")
     _client(parser)
 
 
 def _configure_send(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas")
+    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas; or --query alone")
+    parser.add_argument("--query", metavar="QUERY", help="each that this means now, such as 'profile = rpi4'")
+    parse = parser.parse_known_args
+
+    def fill_in(words: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """With a query there are no names, for which argparse would take the command."""
+        return parse(_filled(list(words or [])), namespace)
+
+    setattr(parser, "parse_known_args", fill_in)  # noqa: B010 - a method of this one parser
     verbs = parser.add_subparsers(metavar="COMMAND", dest="order", required=True)
 
     def verb(name: str, summary: str) -> argparse.ArgumentParser:
@@ -124,6 +153,15 @@ def _configure_send(parser: argparse.ArgumentParser) -> None:
     configure = verb("configure", "change settings while the daemon runs")
     configure.add_argument("--telemetry-every-s", type=float, metavar="S")
     configure.add_argument("--sample-every-s", type=float, metavar="S")
+
+
+def _filled(words: list[str]) -> list[str]:
+    for number, word in enumerate(words):
+        if word == "--query":
+            return [*words[: number + 2], BY_QUERY, *words[number + 2 :]]
+        if word.startswith("--query="):
+            return [*words[: number + 1], BY_QUERY, *words[number + 1 :]]
+    return words
 
 
 def _configure_watch(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +254,7 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_enroll,
         run=_enroll,
     ),
-    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_client, run=_devices),
+    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_configure_devices, run=_devices),
     Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),
     Command(
         path=("hub", "send"),
@@ -243,4 +281,5 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_backup,
         run=_backup,
     ),
+    *CONTROL,
 )

@@ -46,7 +46,9 @@ CREATE TABLE devices (
     desired_message TEXT,
     desired BLOB,
     labels BLOB,                         -- JSON object; NULL where there are none
-    skew_s REAL,                         -- how far its clock is ahead
+    skew_s REAL,                         -- how far its clock is ahead; the rest of `edge_hub.skew.Skew` follows
+    skew_next_s REAL,
+    skew_until REAL,
     UNIQUE (tenant, name)
 );
 CREATE TABLE boots (
@@ -164,6 +166,8 @@ CREATE TABLE leases (
 FROM_1 = """
 ALTER TABLE devices ADD COLUMN labels BLOB;
 ALTER TABLE devices ADD COLUMN skew_s REAL;
+ALTER TABLE devices ADD COLUMN skew_next_s REAL;
+ALTER TABLE devices ADD COLUMN skew_until REAL;
 ALTER TABLE commands ADD COLUMN by TEXT NOT NULL DEFAULT '';
 ALTER TABLE commands ADD COLUMN batch TEXT;
 """
