@@ -90,7 +90,7 @@ STEPS = st.lists(
 MADE = [telemetry(n + 1, [sample(NOON + 45 * n, temp_c=n)], of=n % 2) for n in range(40)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_each_sample_counts_once_whatever_is_cut_or_trimmed_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, object]]

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from edge_hub.errors import UnknownDeviceError
 from edge_hub.store._backup import copy
+from edge_hub.store._rows import Row
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
@@ -207,11 +208,17 @@ def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: 
         for row in _since(connection, boot["id"], since):
             if row["kind"] != Up.TELE.value:
                 continue
-            samples = samples_of(row["payload"])
-            when = tuple(moments(samples, received=row["received"]))
-            if min(when, default=until - 1) >= until:
+            message = logged(row, boot["boot"])
+            if min(message.when, default=until - 1) >= until:
                 break
-            yield Logged(boot=boot["boot"], seq=row["seq"], received=row["received"], samples=samples, when=when)
+            yield message
+
+
+def logged(row: Row, boot: str) -> Logged:
+    """A message from its row in the log."""
+    samples, received = samples_of(row["payload"]), row["received"]
+    when = tuple(moments(samples, received=received))
+    return Logged(boot=boot, seq=row["seq"], received=received, samples=samples, when=when)
 
 
 def _since(connection: sqlite3.Connection, boot: int, since: float) -> Iterator[sqlite3.Row]:
