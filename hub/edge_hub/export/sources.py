@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_hub.store._history import LONGEST_BATCH_S, Logged, log_of, logged
+from edge_hub.store._logged import LONGEST_BATCH_S, Logged, log_of, logged
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
 

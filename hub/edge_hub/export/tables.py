@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from edge_hub.export.sources import Source
-from edge_hub.store._history import LONGEST_BATCH_S, Logged, logged
+from edge_hub.store._logged import LONGEST_BATCH_S, Logged, logged
 from edge_hub.store._rows import command_record, device_id, event_record
 from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
