@@ -57,7 +57,9 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
-_UPKEEP_PAUSE_S = 0.01  # let messages through in between
+_UPKEEP_PAUSE_S = 0.01
+_UPKEEP_LITTLE = 100  # rows or messages
+_UPKEEP_LONG_S = 0.1
 _STOP_STEP_S = 8.0
 _TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
 
@@ -404,11 +406,16 @@ class Hub:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
     async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
-        """Repeat a step of the store's until there is nothing to do, then wait."""
+        """Repeat a step of the store's until there is little to do, then wait."""
         while True:
             try:
-                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                while True:
+                    began = time.monotonic()
+                    done = await step(time.time())
+                    took_s = time.monotonic() - began
+                    if done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S:
+                        break  # under load there is always a little: with what comes until the next time it is cheaper
+                    await asyncio.sleep(max(_UPKEEP_PAUSE_S, took_s))  # half of the store's time is the messages'
                 self._troubles.pop(name, None)
             except StoreError as error:
                 self._troubles[name] = str(error)
