@@ -154,7 +154,6 @@ CREATE TABLE condensed (                 -- telemetry per minute (step 60) and h
 CREATE INDEX condensed_by_age ON condensed (step, at);
 CREATE INDEX commands_ended ON commands (finished) WHERE finished IS NOT NULL;
 CREATE INDEX alerts_ended ON alerts (ended) WHERE ended IS NOT NULL;
-CREATE INDEX log_telemetry ON log (boot, sent) WHERE kind = 'tele';
 CREATE TABLE leases (
     kind TEXT NOT NULL,
     slot INTEGER NOT NULL,
