@@ -1,10 +1,10 @@
-"""What a hub bears: one row for each figure. `python benchmarks/hub.py [--json] [--rows fleet,kill]`.
+"""What a hub bears: one row for each figure. `python benchmarks/hub.py [--json]`.
 
 `ingest`: the processor time of a message against a bare subscriber's (`hub_ingest.py`). `fleet`: 5,000 played devices
 (`edge hub simulate`), one batched report each 10 s: what is lost or doubled, the time from publishing a report to its
 row in the API's stream, the hub's memory. `workers`: two workers on PostgreSQL, one killed (`hub_workers.py`).
 `command`: one to 500 devices. `page`: the fleet page in a browser (`hub_page.py`). `offline`: a day without a hub
-(`hub_offline.py`). `kill` (only when it is asked for): 1,000 devices while hub, broker and workers are killed at random.
+(`hub_offline.py`). `kill` (only when it is asked for): 1,000 devices while hub and broker are killed at random.
 
 Hub, broker, fleet and probes share the machine. What other processes took of it is told as `others`, in cores: with
 much of that the times say more of the neighbours than of the hub.
@@ -207,27 +207,67 @@ def kill(options: Options) -> list[Figure]:
     ]
 
 
-def other(script: str) -> Callable[[Options], list[Figure]]:
-    """Rows that another benchmark makes, told as it tells them."""
+def workers(_options: Options) -> list[Figure]:
+    """Two workers on PostgreSQL, one killed in the middle."""
+    found = called("hub_workers.py")
+    sent, rows, distinct = found["confirmed_by_the_broker"], found["rows"], found["rows_distinct"]
+    what = f"{found['workers']} workers on PostgreSQL, one killed, {sent} messages"
+    detail = f"killed after {found['rows_when_one_was_killed']}; all stored in {found['all_stored_s']} s"
+    return [
+        Figure(what=f"{what}: lost", value=max(0, sent - distinct), target=0, samples=sent, detail=detail),
+        Figure(what=f"{what}: rows more than once", value=rows - distinct, target=0, samples=rows),
+        Figure(what=f"{what}: counted twice", value=max(0, found["messages_counted"] - sent), target=0, samples=sent),
+    ]
 
-    def rows(_options: Options) -> list[Figure]:
-        found = called(script)
-        told = found.get("figures", found.get("rows"))
-        if told is None:
-            return [Figure(what=script.removesuffix(".py"), value=0.0, detail=json.dumps(found)[:2000])]
-        known = set(Figure.__dataclass_fields__)
-        return [Figure(**{name: value for name, value in each.items() if name in known}) for each in told]
 
-    return rows
+def page(options: Options) -> list[Figure]:
+    """The fleet page with 5,000 devices in a real browser."""
+    found = called("hub_page.py", "--minutes", f"{min(10.0, options.seconds / 30):g}")
+    heap = found["heap_mb"]
+    paint, update = found["first_paint_ms"], found["update_ms"]
+    return [
+        Figure(
+            what=f"fleet page, {found['devices']} devices: first paint",
+            value=paint["p50"],
+            high=paint["most"],
+            low=paint["p50"],
+            unit="ms",
+            samples=paint["n"],
+            target=1000.0,
+            detail=f"its rows after {found['first_rows_ms']['p50']} ms",
+        ),
+        Figure(
+            what="fleet page: update, p95",
+            value=update["p95"],
+            low=update["p50"],
+            high=update["most"],
+            unit="ms",
+            samples=update["n"],
+            target=200.0,
+        ),
+        Figure(
+            what="fleet page: growth of the browser's heap",
+            value=heap["growth_mb"],
+            unit="MB",
+            samples=len(heap["values"]),
+            detail=f"of {heap['values'][-1] if heap['values'] else 0} MB, each {heap['every_s']} s",
+        ),
+    ]
+
+
+def offline(_options: Options) -> list[Figure]:
+    """A day without a hub at 1 Hz, then back; as `hub_offline.py` tells it."""
+    found = called("hub_offline.py")
+    return [Figure(what="24 h offline", value=0.0, detail=json.dumps(found)[:2000])]
 
 
 ROWS: dict[str, Callable[[Options], list[Figure]]] = {
     "ingest": ingest,
     "fleet": fleet,
-    "workers": other("hub_workers.py"),
+    "workers": workers,
     "command": command,
-    "page": other("hub_page.py"),
-    "offline": other("hub_offline.py"),
+    "page": page,
+    "offline": offline,
     "kill": kill,
 }
 USUAL = tuple(name for name in ROWS if name != "kill")
@@ -249,16 +289,20 @@ def until_stored(hub: HubAtWork, count: int) -> Any:
         time.sleep(0.5)
 
 
-def called(script: str) -> dict[str, Any]:
+def called(script: str, *words: str) -> dict[str, Any]:
     """What another benchmark prints with `--json`."""
     done = subprocess.run(
-        [sys.executable, str(HERE / script), "--json"], capture_output=True, text=True, check=False, timeout=SLOWEST_S
+        [sys.executable, str(HERE / script), "--json", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SLOWEST_S,
     )
     try:
         found = json.loads(done.stdout)
     except json.JSONDecodeError:
         sys.exit(f"{script} ended with {done.returncode}: {done.stderr[-1000:]}")
-    return found if isinstance(found, dict) else {"figures": found}
+    return dict(found)
 
 
 def main() -> None:
