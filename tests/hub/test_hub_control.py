@@ -135,7 +135,7 @@ def test_labels_stay_with_a_device(tmp_path: Path) -> None:
     async def play(store: SqliteStore) -> None:
         await store.enrol(CAM, "hash", now=1.0, again=False)
         await store.set_labels(CAM, {"site": "roof"})
-        (found,) = await store.some_devices([CAM, DeviceId(tenant="acme", device="nobody")])
+        (found,) = await store.outlines([CAM, DeviceId(tenant="acme", device="nobody")])
         assert found.labels == {"site": "roof"}
         await store.set_labels(CAM, {})
         (found,) = await store.devices()
@@ -151,9 +151,9 @@ def test_many_devices_are_read_by_name(tmp_path: Path) -> None:
         names = [DeviceId(tenant="acme", device=f"d{number:04}") for number in range(901)]
         for name in names[::3]:
             await store.enrol(name, "hash", now=1.0, again=False)
-        found = await store.some_devices(names)
+        found = await store.outlines(names)
         assert [one.device for one in found] == names[::3]
-        assert await store.some_devices([]) == ()
+        assert await store.outlines([]) == ()
 
     within(tmp_path / "hub.db", play)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from edge_hub.errors import StoreError
+from edge_hub.store.outline import BirthOutline, Outline, SampleOutline, StateOutline
 from edge_hub.store.records import (
     CommandRecord,
     CommandState,
@@ -21,6 +22,9 @@ from edge_sdk.mqtt import Birth, Command, Desired, DeviceId, Event, Reply, Sampl
 
 T = TypeVar("T")
 
+_birth_outline = msgspec.json.Decoder(BirthOutline)
+_state_outline = msgspec.json.Decoder(StateOutline)
+_sample_outline = msgspec.json.Decoder(SampleOutline)
 _birth = msgspec.json.Decoder(Birth)
 _state = msgspec.json.Decoder(State)
 _sample = msgspec.json.Decoder(Sample)
@@ -50,6 +54,22 @@ def device_record(row: sqlite3.Row) -> DeviceRecord:
         sample=_maybe(_sample, row["sample"]),
         messages=row["messages"],
         duplicates=row["duplicates"],
+        desired_version=row["desired_version"],
+        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        skew_s=row["skew_s"],
+    )
+
+
+def outline(row: Any) -> Outline:
+    """Of a row with `outline.COLUMNS`."""
+    return Outline(
+        # As it came from a name that was checked.
+        device=DeviceId(tenant=row["tenant"], device=row["name"]),
+        online=bool(row["online"]),
+        last_seen=row["last_seen"],
+        birth=_maybe(_birth_outline, row["birth"]),
+        state=_maybe(_state_outline, row["state"]),
+        sample=_maybe(_sample_outline, row["sample"]),
         desired_version=row["desired_version"],
         labels={} if row["labels"] is None else _must(_labels, row["labels"]),
         skew_s=row["skew_s"],
