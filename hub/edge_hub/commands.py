@@ -10,6 +10,7 @@ from edge_hub.commands_control import CONTROL
 from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command
 
+_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
 BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
@@ -26,6 +27,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         help="of the broker it starts, as devices reach it (default 127.0.0.1:1883)",
     )
     parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
+    )
     parser.add_argument(
         "--embedded", action="store_true", help="start the embedded broker: this machine only, no access control"
     )
@@ -53,6 +62,16 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
+    parser.add_argument(
+        "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
+    )
+    parser.add_argument(
+        "--keep-hours-days",
+        type=float,
+        default=730.0,
+        metavar="D",
+        help="of telemetry by hour, alerts that ended and the audit log (default 730)",
+    )
     parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info", help="how much is said")
 
 
@@ -150,6 +169,29 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
+    parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
+    parser.add_argument("--until", metavar="WHEN", help="and before that")
+    parser.add_argument("--device", action="append", default=[], metavar="TENANT/DEVICE", help="may be repeated")
+    parser.add_argument("--query", metavar="QUERY", help="of the devices for which it holds now")
+    parser.add_argument(
+        "--times", choices=("iso", "unix"), default="iso", help="how they are written (default iso, UTC)"
+    )
+
+
+def _configure_backup(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+
+
+def _kept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
+
+
 def _run(args: argparse.Namespace) -> int:
     from edge_hub import cli
 
@@ -186,6 +228,18 @@ def _watch(args: argparse.Namespace) -> int:
     return cli.watch(args)
 
 
+def _export(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.export(args)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.backup(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("hub", "run"),
@@ -214,6 +268,18 @@ COMMANDS: tuple[Command, ...] = (
         summary="events and replies as they come, until interrupted",
         configure=_configure_watch,
         run=_watch,
+    ),
+    Command(
+        path=("hub", "export"),
+        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        configure=_configure_export,
+        run=_export,
+    ),
+    Command(
+        path=("hub", "backup"),
+        summary="copy the database, whether the hub runs or not",
+        configure=_configure_backup,
+        run=_backup,
     ),
     *CONTROL,
 )

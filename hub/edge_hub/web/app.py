@@ -10,12 +10,11 @@ from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_hub import api, api_admin
+from edge_hub import api, api_admin, dashboard
 from edge_hub.alerts import views
 from edge_hub.alerts.rules import Rule
 from edge_hub.overview import FleetView, ModelList
@@ -53,14 +52,6 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-_PAGE = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>edge hub</title>
-<h1>edge hub</h1>
-<p>It runs. Look at the fleet with <code>edge hub devices</code> and <code>edge hub watch</code>, or ask the API under
-<code>/api/v1/</code> with the token from the data directory. Metrics are at <code>/metrics</code>.</p>
-</html>
-"""
-
 _V, _O, _A = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 _DEVICE = "/api/v1/devices/{tenant}/{device}"
 _OF_DEVICE = Param(name="device", kind=Annotated[str, Meta(max_length=129)], text="of this TENANT/DEVICE alone")
@@ -244,7 +235,7 @@ ROUTES: tuple[Operation, ...] = (
 def build_app(hub: Hub, stopping: asyncio.Event) -> ASGIApp:
     """The application; `stopping` ends its streams."""
     door = Door(hub, per_s=hub.config.requests_per_s)
-    routes = [Route("/", _page, methods=["GET"])]
+    routes = dashboard.routes()
     routes += [Route(one.path, door.of(one), methods=[one.method]) for one in ROUTES]
     app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
     app.state.stopping = stopping
@@ -268,7 +259,3 @@ class _Secure:
             await send(message)
 
         await self._app(scope, receive, told)
-
-
-async def _page(_request: Request) -> Response:
-    return Response(_PAGE, media_type="text/html; charset=utf-8")
