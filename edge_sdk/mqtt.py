@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import zlib
 from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -91,6 +92,7 @@ def down_topic(device: DeviceId, kind: Down) -> str:
     return f"{ROOT}/{device}/down/{kind.value}"
 
 
+@lru_cache(maxsize=16_384)  # a fleet's topics come again and again
 def parse_up_topic(topic: str) -> tuple[DeviceId, Up]:
     """Which device published what.
 
@@ -425,6 +427,11 @@ def envelope_type(kind: Up | Down) -> Any:
     return _UP[kind] if isinstance(kind, Up) else _DOWN[kind]
 
 
+@cache  # a closed set
+def _decoder(kind: Up) -> msgspec.json.Decoder[UpEnvelope[Any]]:
+    return msgspec.json.Decoder(_UP[kind])
+
+
 def pack(envelope: UpEnvelope[Any] | DownEnvelope[Any], *, squeeze: bool = False) -> bytes:
     """The payload of an envelope; `squeeze` compresses it (telemetry batches shrink about sevenfold)."""
     plain = encode(envelope)
@@ -463,12 +470,12 @@ def read_up(kind: Up, payload: bytes, *, where: str = "up") -> tuple[UpEnvelope[
     """
     limit = MAX_INFLATED_BYTES if kind is Up.TELE else MAX_UP_BYTES
     try:
-        envelope: UpEnvelope[Any] = decode(payload, _UP[kind], where=where, max_bytes=limit)
+        envelope: UpEnvelope[Any] = decode(payload, _decoder(kind), where=where, max_bytes=limit)
     except WireError:
         ignored = unknown_fields(payload, _UP[kind]) if len(payload) <= limit else None
         if not ignored:
             raise
-        return decode(ignored.rest, _UP[kind], where=where, max_bytes=limit), ignored.names
+        return decode(ignored.rest, _decoder(kind), where=where, max_bytes=limit), ignored.names
     return envelope, ()
 
 

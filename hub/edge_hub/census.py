@@ -81,9 +81,10 @@ class Census:
         """The rows of these devices."""
         return rows_of(await self._store.some_devices(devices), (await self.open_alerts()).counts)
 
-    async def overview(self) -> FleetView:
-        """The totals."""
-        rows = await self._all_rows(await self._store.devices())
+    async def overview(self, rows: Sequence[Row] | None = None) -> FleetView:
+        """The totals; of rows that were just read, where those are at hand."""
+        if rows is None:
+            rows = await self._all_rows(await self._store.devices())
         alerts = await self.open_alerts()
         return await asyncio.to_thread(fleet_view, rows, alerts, now=self._clock())
 
@@ -98,6 +99,10 @@ class Census:
             self._alerts = OpenAlerts.of(await self._store.alerts(open_only=True, limit=_MAX_ALERTS))
             self._alerts_at = now
         return self._alerts
+
+    def forget_alerts(self) -> None:
+        """Alerts began or ended."""
+        self._alerts_at = float("-inf")
 
     async def fleet_of(self, records: Sequence[DeviceRecord], *, switches: bool) -> Fleet:
         """What these devices, which are all, have in common."""

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _ANSWER_S = 15.0
+_ORDER_S = 60.0  # to thousands of devices
 _ENROL_S = 60.0  # of a thousand devices, each a commit
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -197,12 +198,15 @@ class HubClient:
     def send(self, devices: Sequence[DeviceId], command: Command, *, expires_s: float) -> dict[str, str]:
         """Send a command to each device; returns the ids by device."""
         request = CommandRequest(devices=tuple(map(str, devices)), command=command, expires_s=expires_s)
-        return self._ask("POST", "/api/v1/commands", Accepted, request).ids
+        return self.order(request).ids
 
     def send_to(self, query: str, command: Command, *, expires_s: float) -> Accepted:
         """Send a command to each device that a query means now."""
-        request = CommandRequest(query=query, command=command, expires_s=expires_s)
-        return self._ask("POST", "/api/v1/commands", Accepted, request)
+        return self.order(CommandRequest(query=query, command=command, expires_s=expires_s))
+
+    def order(self, request: CommandRequest) -> Accepted:
+        """Send a command; the answer names the batch and each command."""
+        return self._ask("POST", "/api/v1/commands", Accepted, request, timeout_s=_ORDER_S)
 
     def commands(self, *, before: float | None = None, limit: int = 100) -> tuple[CommandView, ...]:
         """The last commands of the fleet, the newest first."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
+from edge_hub.commands_control import CONTROL
+from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command
 
+_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
+BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
-
-
-def _client(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
-    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
     )
     parser.add_argument(
+        "--alert-webhook",
+        action="append",
+        default=[],
+        dest="alert_webhooks",
+        metavar="URL",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
+    )
+    parser.add_argument(
         "--requests-per-s",
         type=float,
         default=200.0,
@@ -45,6 +54,16 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
+    parser.add_argument(
+        "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
+    )
+    parser.add_argument(
+        "--keep-hours-days",
+        type=float,
+        default=730.0,
+        metavar="D",
+        help="of telemetry by hour, alerts that ended and the audit log (default 730)",
+    )
     parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info", help="how much is said")
 
 
@@ -66,13 +85,26 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--query", default="", metavar="QUERY", help="these alone, such as 'temp_c > 70 and online'")
+    _client(parser)
+
+
 def _configure_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="TENANT/DEVICE", help="which one")
     _client(parser)
 
 
 def _configure_send(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas")
+    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas; or --query alone")
+    parser.add_argument("--query", metavar="QUERY", help="each that this means now, such as 'profile = rpi4'")
+    parse = parser.parse_known_args
+
+    def fill_in(words: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """With a query there are no names, for which argparse would take the command."""
+        return parse(_filled(list(words or [])), namespace)
+
+    setattr(parser, "parse_known_args", fill_in)  # noqa: B010 - a method of this one parser
     verbs = parser.add_subparsers(metavar="COMMAND", dest="order", required=True)
 
     def verb(name: str, summary: str) -> argparse.ArgumentParser:
@@ -115,9 +147,41 @@ def _configure_send(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--sample-every-s", type=float, metavar="S")
 
 
+def _filled(words: list[str]) -> list[str]:
+    for number, word in enumerate(words):
+        if word == "--query":
+            return [*words[: number + 2], BY_QUERY, *words[number + 2 :]]
+        if word.startswith("--query="):
+            return [*words[: number + 1], BY_QUERY, *words[number + 1 :]]
+    return words
+
+
 def _configure_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=int, metavar="ID", help="begin with the events after this one")
     _client(parser)
+
+
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
+    parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
+    parser.add_argument("--until", metavar="WHEN", help="and before that")
+    parser.add_argument("--device", action="append", default=[], metavar="TENANT/DEVICE", help="may be repeated")
+    parser.add_argument("--query", metavar="QUERY", help="of the devices for which it holds now")
+    parser.add_argument(
+        "--times", choices=("iso", "unix"), default="iso", help="how they are written (default iso, UTC)"
+    )
+
+
+def _configure_backup(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+
+
+def _kept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -156,6 +220,18 @@ def _watch(args: argparse.Namespace) -> int:
     return cli.watch(args)
 
 
+def _export(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.export(args)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.backup(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("hub", "run"),
@@ -170,7 +246,7 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_enroll,
         run=_enroll,
     ),
-    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_client, run=_devices),
+    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_configure_devices, run=_devices),
     Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),
     Command(
         path=("hub", "send"),
@@ -185,4 +261,17 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_watch,
         run=_watch,
     ),
+    Command(
+        path=("hub", "export"),
+        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        configure=_configure_export,
+        run=_export,
+    ),
+    Command(
+        path=("hub", "backup"),
+        summary="copy the database, whether the hub runs or not",
+        configure=_configure_backup,
+        run=_backup,
+    ),
+    *CONTROL,
 )

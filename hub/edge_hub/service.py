@@ -12,15 +12,20 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.alerts.alerting import Alerting, Hands
+from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.ways import Topic as AlertTopic
+from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
+from edge_hub.broker.accounts import ALERTS_USER, hash_password
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
 from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
@@ -52,6 +57,8 @@ _ROLL_UP_EVERY_S = 5.0
 _UPKEEP_PAUSE_S = 0.01  # let messages through in between
 _STOP_STEP_S = 8.0
 
+Duty = Callable[[], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
@@ -65,6 +72,7 @@ class HubConfig:
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
         requests_per_s: Of one token from one address, to the API; 0 is as many as come.
+        alert_webhooks: URLs that are told of alerts, beside the topic.
     """
 
     data: Path
@@ -75,6 +83,7 @@ class HubConfig:
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
     requests_per_s: float = 200.0
+    alert_webhooks: tuple[str, ...] = ()
 
 
 class Hub:
@@ -135,6 +144,7 @@ class Hub:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
         os.umask(0o077)
         data = DataDir(config.data)
+        webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
         self.store: Store = SqliteStore(data.database)
@@ -142,8 +152,9 @@ class Hub:
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
 
+        self._alerts_password = data.secret("alerts-password")
         self.broker: BrokerBackend = _broker(config, data)
-        await self.broker.set_accounts(await self.store.accounts())
+        await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
 
@@ -166,6 +177,9 @@ class Hub:
         self._tasks.spawn("expiry", self.commander.run_expiry())
         self._tasks.spawn("roll-up", self._roll_up())
         self._tasks.spawn("rows", self.rowfeed.run())
+        self._alert_duties = self._alerts(webhooks)
+        for name, duty in self._alert_duties.items():
+            self._tasks.spawn(name, duty())
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -215,7 +229,12 @@ class Hub:
                 ]
             )
         finally:
-            await self.broker.set_accounts(await self.store.accounts())
+            await self._tell_accounts()
+
+    async def _tell_accounts(self) -> None:
+        """Let devices into the broker, and who is to hear of alerts."""
+        alerts = {ALERTS_USER: hash_password(self._alerts_password)}
+        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
 
     async def health(self) -> Health:
         """How it is now."""
@@ -254,6 +273,20 @@ class Hub:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
 
+    def _alerts(self, webhooks: Sequence[Webhook]) -> dict[str, Duty]:
+        """What one process at a time does about alerts, by name."""
+        ways: list[Way] = [AlertTopic(self.link.publish), *webhooks]
+        self.deliveries = [Delivery(way, store=self.store, census=self.census) for way in ways]
+
+        def tell() -> None:
+            for delivery in self.deliveries:
+                delivery.tell()
+
+        hands = Hands(touch=self.rowfeed.touch, tell=tell)
+        self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
+        telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
+        return {"alerts": self.alerting.run, **telling}
+
     async def _retention(self) -> None:
         retention = self.config.retention
         await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
@@ -277,7 +310,7 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "rows", "roll-up", "expiry", "births"):
+        for name in ("retention", *self._alert_duties, "rows", "roll-up", "expiry", "births"):
             await self._tasks.stop(name)
 
 

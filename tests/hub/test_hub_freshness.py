@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from hypothesis import given
+from hub_messages import CAM, NEW, OLD, born, came, state, tele, will
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.store.records import Arrival, DeviceRecord
 from edge_hub.store.sqlite import SqliteStore
-from edge_sdk import mqtt
-from edge_sdk.mqtt import Birth, Conditions, DeviceId, Sample, State, Tele, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, Conditions, Event, Sample, State, Tele, Up
 from edge_sdk.wire import new_token
-
-CAM = DeviceId(tenant="acme", device="cam1")
-OLD, NEW = "a" * 32, "b" * 32
 
 
 def after(tmp_path: Path, *arrivals: Arrival, batched: bool = False) -> DeviceRecord:
@@ -34,40 +31,6 @@ def after(tmp_path: Path, *arrivals: Arrival, batched: bool = False) -> DeviceRe
             await store.close()
 
     return asyncio.run(play())
-
-
-def came(
-    kind: Up,
-    body: object,
-    *,
-    boot: str = NEW,
-    seq: int = 0,
-    sent: float = 10.0,
-    at: float | None = None,
-    retained: bool = False,
-) -> Arrival:
-    envelope = UpEnvelope(id=new_token(), boot=boot, seq=seq, sent=sent, body=body)
-    received = sent if at is None else at
-    return Arrival(
-        device=CAM, kind=kind, envelope=envelope, payload=mqtt.pack(envelope), received=received, retained=retained
-    )
-
-
-def born(*, boot: str = NEW, sent: float = 10.0) -> Arrival:
-    return came(Up.BIRTH, Birth(online=True, board=boot[0]), boot=boot, sent=sent)
-
-
-def will(*, boot: str = NEW, sent: float = 9.9, at: float = 50.0) -> Arrival:
-    return came(Up.BIRTH, Birth(online=False), boot=boot, sent=sent, at=at)
-
-
-def state(spooled: int, *, boot: str = NEW, sent: float = 10.0) -> Arrival:
-    return came(Up.STATE, State(at=sent, conditions=Conditions(), spooled=spooled), boot=boot, sent=sent)
-
-
-def tele(at: float, *, boot: str = NEW, seq: int) -> Arrival:
-    sample = Sample(at=at, window_s=1.0, conditions=Conditions())
-    return came(Up.TELE, Tele(samples=(sample,)), boot=boot, seq=seq, sent=at)
 
 
 def test_a_will_of_the_current_boot_ends_its_presence(tmp_path: Path) -> None:
@@ -139,8 +102,83 @@ def test_nothing_of_a_boot_that_was_followed_is_news(boot: str, sent: float, kno
     assert not birth_applies(boot=boot, online=True, sent=sent, known=Known(boot=other, sent=known), born_before=True)
     assert not state_applies(boot=boot, sent=sent, known=Known(boot=other, sent=known), current=other, born_before=True)
     assert not sample_applies(
-        boot=boot, seq=1, at=sent, known=Known(boot=other, sent=known), known_seq=1, current=other
+        boot=boot, seq=1, at=sent, known=Known(boot=other, sent=known), known_seq=1, current=other, born_before=True
     )
+
+
+CENTURY = 4_102_444_000.0
+
+
+def test_a_device_that_once_believed_in_the_year_2100_is_heard_again(tmp_path: Path) -> None:
+    """Of a kind that is never born, so that only times tell; its wrong samples are of the boot before."""
+    wrong = came(
+        Up.TELE,
+        Tele(samples=(Sample(at=CENTURY, window_s=1.0, conditions=Conditions()),)),
+        boot=OLD,
+        seq=1,
+        sent=CENTURY,
+        at=100.0,
+    )
+    found = after(tmp_path, wrong, tele(160.0, seq=1))
+    assert found.sample is not None
+    assert found.sample.at == 160.0
+    late = came(Up.STATE, State(at=CENTURY, conditions=Conditions(), spooled=1), sent=CENTURY, at=100.0)
+    found = after(tmp_path, born(), late, state(2, sent=101.0))
+    assert found.state is not None
+    assert found.state.spooled == 2
+    found = after(tmp_path, came(Up.BIRTH, Birth(online=True), boot=OLD, sent=CENTURY, at=100.0), born(sent=150.0))
+    assert found.boot == NEW
+
+
+def life(boot: str, began: float) -> list[Arrival]:
+    """What a device sends within one boot of half a minute: it connects twice, and reports all the while."""
+    messages = [born(boot=boot, sent=began), born(boot=boot, sent=began + 15)]
+    for step in range(1, 4):
+        at = began + 8 * step
+        messages += [
+            state(step, boot=boot, sent=at),
+            tele(at, boot=boot, seq=2 * step),
+            came(Up.EVENT, Event(at=at, kind="sensor", text=f"{boot[0]}{step}"), boot=boot, seq=2 * step + 1, sent=at),
+        ]
+    return messages
+
+
+LIVES = [*life(OLD, 1000.0), will(boot=OLD, sent=999.0), *life(NEW, 1040.0)]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.permutations(range(len(LIVES))),
+    again=st.lists(st.integers(0, len(LIVES) - 1), max_size=8),
+    cut=st.integers(1, 9),
+)
+def test_whatever_comes_first_and_twice_the_same_is_known_in_the_end(
+    tmp_path: Path, order: list[int], again: list[int], cut: int
+) -> None:
+    arrivals = [LIVES[index] for index in (*order, *again)]
+
+    async def play() -> tuple[DeviceRecord | None, list[str | None]]:
+        store = SqliteStore(tmp_path / f"{new_token()}.db")
+        try:
+            for first in range(0, len(arrivals), cut):
+                await store.commit(arrivals[first : first + cut])
+            return await store.device(CAM), sorted(one.event.text or "" for one in await store.events(device=CAM))
+        finally:
+            await store.close()
+
+    found, events = asyncio.run(play())
+    assert found is not None
+    assert (found.boot, found.online) == (NEW, True)
+    assert found.birth is not None
+    assert found.birth.board == NEW[0]
+    assert found.state is not None
+    assert (found.state.spooled, found.state.at) == (3, 1064.0)
+    assert found.sample is not None
+    assert found.sample.at == 1064.0
+    assert (found.messages, len(events)) == (12, 6)
+    numbered = sum(LIVES[index].envelope.seq > 0 for index in again)
+    assert found.duplicates == numbered
+    assert events == sorted({*events})
 
 
 @given(sent=st.lists(st.floats(0, 59.0, allow_nan=False), min_size=1, max_size=20))

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from edge_sdk.mqtt import ROOT, Down, Up
 
 HUB_USER = "hub"
+# Of a program that is to hear of alerts, and of nothing else.
+ALERTS_USER = "alerts"
+ALERT_TOPIC = f"{ROOT}/hub/alerts"
 # What mosquitto_passwd 2.0 uses; the broker computes it once per connection, in its only thread.
 _ITERATIONS = 101
 _SALT_BYTES = 12
@@ -43,6 +46,7 @@ def access_file() -> bytes:
     invention.
     """
     lines = [f"user {HUB_USER}", f"topic readwrite {ROOT}/#", ""]
+    lines += [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
     lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]
     lines += [f"pattern read {ROOT}/%u/down/{kind.value}" for kind in Down]
     return ("\n".join(lines) + "\n").encode()

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_hub.datadir import PRIVATE_FILE
-from edge_hub.errors import StoreError
 from edge_hub.store._opening import as_store_errors, read_only
-from edge_hub.store._schema import APPLICATION_ID
 from edge_sdk import atomic
 
 _STEP_PAGES = 256
@@ -61,7 +59,5 @@ def copy(source: Path, target: Path, *, stopped: Callable[[], bool] = lambda: Fa
                 raise StoppedError
 
         reading.execute("BEGIN")
-        if reading.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise StoreError("no database of a hub", where=str(source), hint="name its data directory with --data")
         reading.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # here the snapshot begins
         reading.backup(writing, pages=_STEP_PAGES, progress=progress)

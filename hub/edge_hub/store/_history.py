@@ -46,6 +46,8 @@ _STEP_MESSAGES = 250
 _STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
 _LOG_STEP_S = 1.0
+_PAGE_ROWS = 200
+LONGEST_BATCH_S = 86_400.0  # the most that `mqtt.Configure.telemetry_every_s` can be
 _MARK = "condensed"
 
 Key = tuple[int, int, int]  # device, step, at
@@ -168,24 +170,50 @@ def _check(since: float, until: float, step_s: float) -> None:
 
 def _from_log(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
     """Each sample by itself."""
-    boots = connection.execute("SELECT id FROM boots WHERE device = ?", (device,)).fetchall()
-    for boot in boots:
-        # A message is sent after its last sample was taken, so none that was sent before `since` matters.
-        rows = connection.execute(
-            "SELECT received, payload FROM log WHERE boot = ? AND kind = 'tele' AND sent >= ? ORDER BY sent",
-            (boot["id"], since),
-        )
-        with contextlib.closing(rows):
-            for row in rows:
-                told = samples_of(row["payload"])
-                when = moments(told, received=row["received"])
-                yield from (
-                    (moment, of_sample(sample, moment=moment))
-                    for moment, sample in zip(when, told, strict=True)
-                    if since <= moment < until
-                )
-                if min(when, default=since) >= until:
-                    break
+    for row in log_of(connection, device, since=since, until=until):
+        told = samples_of(row["payload"])
+        for moment, sample in zip(moments(told, received=row["received"]), told, strict=True):
+            if since <= moment < until:
+                yield moment, of_sample(sample, moment=moment)
+
+
+def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: float) -> Iterator[sqlite3.Row]:
+    """A device's telemetry messages that may hold samples of this time, boot by boot as they were composed.
+
+    There is no index by time, which would cost every message that comes in: within a boot numbers and times both go up,
+    so where to begin is found by halving. (Where a clock was set back within a boot, something may be overlooked here;
+    minutes and hours know of it.)
+    """
+    for boot in connection.execute("SELECT id, boot FROM boots WHERE device = ?", (device,)).fetchall():
+        seq = _first_since(connection, boot["id"], since)
+        while seq is not None:
+            page = connection.execute(
+                "SELECT ? AS boot, seq, kind, sent, received, payload FROM log WHERE boot = ? AND seq >= ?"
+                " ORDER BY seq LIMIT ?",
+                (boot["boot"], boot["id"], seq, _PAGE_ROWS),
+            ).fetchall()
+            yield from (row for row in page if row["kind"] == "tele")
+            # What was composed a day after holds nothing of the time before: no batch gathers for longer.
+            over = len(page) < _PAGE_ROWS or page[-1]["sent"] > until + LONGEST_BATCH_S
+            seq = None if over else page[-1]["seq"] + 1
+
+
+def _first_since(connection: sqlite3.Connection, boot: int, since: float) -> int | None:
+    """The number of the first message of a boot that was sent then or later; None where there is none."""
+    last = connection.execute("SELECT seq, sent FROM log WHERE boot = ? ORDER BY seq DESC LIMIT 1", (boot,)).fetchone()
+    if last is None or last["sent"] < since:
+        return None
+    low, high = 0, int(last["seq"])
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            "SELECT seq, sent FROM log WHERE boot = ? AND seq >= ? ORDER BY seq LIMIT 1", (boot, middle)
+        ).fetchone()
+        if row["sent"] >= since:
+            high = middle
+        else:
+            low = int(row["seq"]) + 1
+    return low
 
 
 def _minutes(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:

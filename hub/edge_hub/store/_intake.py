@@ -1,19 +1,27 @@
-"""Storing a batch of messages within one SQLite transaction: what is new, what changes, what is to be acknowledged."""
+"""Storing a batch of messages within one SQLite transaction: what is new, what changes, what is to be acknowledged.
+
+Statements are few, for they are most of what a message costs: a device's row is read and written once a batch, and what
+can be written together is.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.ranges import to_ranges
+from edge_hub.skew import Skew, heard
+from edge_hub.store._numbers import Boot, find_boot, other_message, put
 from edge_hub.store._rows import command_record
-from edge_hub.store.records import Arrival, CommandRecord, Committed, EventRecord, Malformed
-from edge_sdk.mqtt import DeviceId, Reply, Up
+from edge_hub.store.records import Arrival, CommandRecord, Committed, EventRecord, Malformed, Refusal
+from edge_sdk.mqtt import DeviceId, Event, Reply, Up
 from edge_sdk.wire import encode
 
 if sys.version_info >= (3, 11):
@@ -24,21 +32,29 @@ else:
 _KEPT_QUARANTINED = 1000
 _KEPT_PAYLOAD_BYTES = 4096
 _KEPT_TOPIC_CHARS = 300
+# Not the documents: they are long, and are only ever replaced.
+_DEVICE = (
+    "SELECT id, first_seen, last_seen, online, boot, birth_sent, state_boot, state_sent, sample_boot, sample_seq,"
+    " sample_at, messages, duplicates, skew_s, skew_next_s, skew_until FROM devices WHERE tenant = ? AND name = ?"
+)
 
 
 @dataclass(slots=True)
 class _Device:
-    """A device's row while a batch is being stored; written back once."""
+    """A device's row while a batch is being stored; written back once. A document in it is encoded only then."""
 
     row: int
     device: DeviceId
-    columns: dict[str, Any]
-    boots: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    columns: sqlite3.Row
+    boots: dict[str, Boot] = field(default_factory=dict)
     changed: dict[str, Any] = field(default_factory=dict)
     born: bool = False
 
     def get(self, column: str) -> Any:
-        return self.changed.get(column, self.columns[column])
+        return self.changed[column] if column in self.changed else self.columns[column]
+
+    def count(self, column: str) -> None:
+        self.changed[column] = self.get(column) + 1
 
 
 class Intake:
@@ -52,96 +68,149 @@ class Intake:
         self._connection = connection
         self._devices: dict[DeviceId, _Device] = {}
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
-        self._events: list[EventRecord] = []
+        self._events: list[tuple[_Device, float, Event]] = []
         self._finished: list[CommandRecord] = []
+        self._quarantined: list[Malformed] = []
         self._stored = 0
         self._duplicates = 0
-        self._malformed = 0
+        self._newer = 0
 
     def store(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store all of it."""
-        for message in batch:
+        new = put(self._connection, self._numbered(batch))
+        for position, message in enumerate(batch):
             if isinstance(message, Malformed):
-                self._refuse(message)
+                self._refuse(message, is_new=position in new)
             else:
-                self._take(message)
-        for device in self._devices.values():
-            self._write_back(device)
-        self._trim_quarantine()
+                self._take(message, is_new=position in new)
+        events = self._write_events()
+        self._write_devices()
+        self._write_quarantine()
         return Committed(
             acks={key: to_ranges(numbers) for key, numbers in self._acks.items()},
             stored=self._stored,
             duplicates=self._duplicates,
-            malformed=self._malformed,
-            events=tuple(self._events),
+            malformed=len(self._quarantined),
+            events=events,
             finished=tuple(self._finished),
             born=tuple(d.device for d in self._devices.values() if d.born),
             touched=tuple(d.device for d in self._devices.values() if d.changed),
         )
 
-    def _take(self, arrival: Arrival) -> None:
-        device = self._device(arrival.device)
+    # ------------------------------------------------------------------------------------------------- numbers
+
+    def _numbered(self, batch: Sequence[Arrival | Malformed]) -> Iterator[tuple[int, Boot, Arrival | Malformed]]:
+        """What has a number, each of which is to be acknowledged; makes all devices and boots known on the way."""
+        for position, message in enumerate(batch):
+            if isinstance(message, Malformed):
+                device_id, boot, seq = message.device, message.boot, message.seq
+                if device_id is None or boot is None:
+                    continue
+            else:
+                device_id, boot, seq = message.device, message.envelope.boot, message.envelope.seq
+            device = self._device(device_id)
+            known = device.boots.get(boot)
+            if known is None:
+                known = device.boots[boot] = find_boot(self._connection, device.row, boot)
+            if seq:
+                self._acks[device_id, boot].append(seq)
+                yield position, known, message
+
+    def _device(self, device: DeviceId) -> _Device:
+        known = self._devices.get(device)
+        if known is None:
+            names = (device.tenant, device.device)
+            row = self._connection.execute(_DEVICE, names).fetchone()
+            if row is None:
+                self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?)", names)
+                row = self._connection.execute(_DEVICE, names).fetchone()
+            known = self._devices[device] = _Device(row=row["id"], device=device, columns=row)
+        return known
+
+    def _repeated(self, device: _Device) -> None:
+        self._duplicates += 1
+        device.count("duplicates")
+
+    # ------------------------------------------------------------------------------------------------- messages
+
+    def _take(self, arrival: Arrival, *, is_new: bool) -> None:
+        device = self._devices[arrival.device]
         envelope = arrival.envelope
-        boot, born_before = self._boot(device, envelope.boot)
+        boot = device.boots[envelope.boot]
         self._seen(device, arrival)
-        if envelope.seq and not self._log(device, boot, arrival):
-            return
-        body = envelope.body
-        kind = arrival.kind
+        self._newer += bool(arrival.ignored)
+        if envelope.seq:
+            if not is_new:
+                self._repeated(device)
+                if other_message(self._connection, boot, envelope.seq, envelope.id):
+                    problem = f"another message has number {envelope.seq} of boot {envelope.boot} already"
+                    self._quarantined.append(_contradiction(arrival, problem))
+                return
+            self._stored += 1
+            device.count("messages")
+        kind, body = arrival.kind, envelope.body
         if kind is Up.BIRTH:
-            self._birth(device, arrival, born_before=born_before)
+            self._birth(device, arrival, boot)
         elif kind is Up.STATE:
-            known = Known(boot=device.get("state_boot"), sent=device.get("state_sent"))
-            if state_applies(
-                boot=envelope.boot,
-                sent=envelope.sent,
-                known=known,
-                current=device.get("boot"),
-                born_before=born_before,
-            ):
-                device.changed.update(state_boot=envelope.boot, state_sent=envelope.sent, state=encode(body))
+            self._state(device, arrival, boot)
         elif kind is Up.TELE:
-            sample = body.samples[-1]
-            known = Known(boot=device.get("sample_boot"), sent=device.get("sample_at"))
-            if sample_applies(
-                boot=envelope.boot,
-                seq=envelope.seq,
-                at=sample.at,
-                known=known,
-                known_seq=device.get("sample_seq"),
-                current=device.get("boot"),
-            ):
-                device.changed.update(
-                    sample_boot=envelope.boot, sample_seq=envelope.seq, sample_at=sample.at, sample=encode(sample)
-                )
+            self._sample(device, arrival, boot)
         elif kind is Up.EVENT:
-            cursor = self._connection.execute(
-                "INSERT INTO events (device, received, body) VALUES (?, ?, ?)",
-                (device.row, arrival.received, encode(body)),
-            )
-            self._events.append(
-                EventRecord(id=cursor.lastrowid or 0, device=arrival.device, received=arrival.received, event=body)
-            )
+            self._events.append((device, arrival.received, body))
         elif kind is Up.REPLY:
             self._reply(device, arrival, body)
         else:
             assert_never(kind)
 
-    def _birth(self, device: _Device, arrival: Arrival, *, born_before: bool) -> None:
+    def _birth(self, device: _Device, arrival: Arrival, boot: Boot) -> None:
         envelope = arrival.envelope
         online = envelope.body.online
         known = Known(boot=device.get("boot"), sent=device.get("birth_sent"))
-        if not birth_applies(
-            boot=envelope.boot, online=online, sent=envelope.sent, known=known, born_before=born_before
-        ):
+        if not birth_applies(boot=envelope.boot, online=online, sent=envelope.sent, known=known, born_before=boot.born):
             return
         device.changed.update(boot=envelope.boot, online=int(online))
         if online:
-            device.changed.update(birth_sent=envelope.sent, birth=encode(envelope.body))
+            self._clock(device, arrival, known)
+            device.changed.update(birth_sent=envelope.sent, birth=envelope.body)
             device.born = True
-            row, _ = device.boots[envelope.boot]
-            device.boots[envelope.boot] = (row, True)
-            self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (row,))
+            if not boot.born:
+                boot.born = True
+                self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (boot.row,))
+
+    def _state(self, device: _Device, arrival: Arrival, boot: Boot) -> None:
+        envelope = arrival.envelope
+        known = self._known(device, device.get("state_boot"), device.get("state_sent"))
+        if state_applies(
+            boot=envelope.boot, sent=envelope.sent, known=known, current=device.get("boot"), born_before=boot.born
+        ):
+            self._clock(device, arrival, known)
+            device.changed.update(state_boot=envelope.boot, state_sent=envelope.sent, state=envelope.body)
+
+    def _sample(self, device: _Device, arrival: Arrival, boot: Boot) -> None:
+        envelope = arrival.envelope
+        sample = envelope.body.samples[-1]
+        # Of times from the future the one thing known is that they are not true.
+        at = min(sample.at, arrival.received)
+        known = self._known(device, device.get("sample_boot"), device.get("sample_at"))
+        if sample_applies(
+            boot=envelope.boot,
+            seq=envelope.seq,
+            at=at,
+            known=known,
+            known_seq=device.get("sample_seq"),
+            current=device.get("boot"),
+            born_before=boot.born,
+        ):
+            device.changed.update(sample_boot=envelope.boot, sample_seq=envelope.seq, sample_at=at, sample=sample)
+
+    def _known(self, device: _Device, boot: str | None, sent: float) -> Known:
+        """What counts now; whether its boot was born is asked only where it may be another one than the message's."""
+        if boot is None or boot == device.get("boot"):
+            return Known(boot=boot, sent=sent)
+        found = device.boots.get(boot)
+        if found is None:
+            found = device.boots[boot] = find_boot(self._connection, device.row, boot)
+        return Known(boot=boot, sent=sent, born=found.born)
 
     def _reply(self, device: _Device, arrival: Arrival, reply: Reply) -> None:
         """The first reply to a pending command is final; one that comes after the hub gave up is kept as late."""
@@ -154,89 +223,6 @@ class Intake:
         if updated is not None:
             self._finished.append(command_record(updated, arrival.device))
 
-    def _log(self, device: _Device, boot: int, arrival: Arrival) -> bool:
-        """Put it into the log; false where its number is there already."""
-        envelope = arrival.envelope
-        key = (boot, envelope.seq)
-        self._acks[arrival.device, envelope.boot].append(envelope.seq)
-        inserted = self._connection.execute(
-            "INSERT INTO log (boot, seq, kind, message, sent, received, payload) SELECT ?, ?, ?, ?, ?, ?, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
-            " ON CONFLICT (boot, seq) DO NOTHING",
-            (
-                *key,
-                arrival.kind.value,
-                envelope.id,
-                envelope.sent,
-                arrival.received,
-                arrival.payload,
-                boot,
-                envelope.seq,
-                envelope.seq,
-            ),
-        ).rowcount
-        if inserted:
-            self._stored += 1
-            device.changed["messages"] = device.get("messages") + 1
-            return True
-        self._duplicates += 1
-        device.changed["duplicates"] = device.get("duplicates") + 1
-        other = self._connection.execute("SELECT message FROM log WHERE boot = ? AND seq = ?", key).fetchone()
-        if other is not None and other["message"] != envelope.id:
-            self._quarantine(
-                Malformed(
-                    topic=f"{arrival.device}/{arrival.kind.value}",
-                    payload=arrival.payload,
-                    problem=f"another message has number {envelope.seq} of boot {envelope.boot} already",
-                    received=arrival.received,
-                )
-            )
-        return False
-
-    def _refuse(self, message: Malformed) -> None:
-        """Quarantine it, and remember its number so that its device can be told to forget it."""
-        if message.device is not None and message.boot is not None and message.seq:
-            device = self._device(message.device)
-            boot, _ = self._boot(device, message.boot)
-            self._acks[message.device, message.boot].append(message.seq)
-            known = self._connection.execute(
-                "INSERT INTO log (boot, seq, kind, message, sent, received, payload)"
-                " SELECT ?, ?, 'malformed', '', ?, ?, x''"
-                " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
-                " ON CONFLICT (boot, seq) DO NOTHING",
-                (boot, message.seq, message.received, message.received, boot, message.seq, message.seq),
-            ).rowcount
-            if not known:
-                device.changed["duplicates"] = device.get("duplicates") + 1
-                self._duplicates += 1
-                return
-        self._quarantine(message)
-
-    def _quarantine(self, message: Malformed) -> None:
-        self._malformed += 1
-        self._connection.execute(
-            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            (
-                message.received,
-                message.topic[:_KEPT_TOPIC_CHARS],
-                message.problem,
-                len(message.payload),
-                message.payload[:_KEPT_PAYLOAD_BYTES],
-            ),
-        )
-
-    def _trim_quarantine(self) -> None:
-        if not self._malformed:
-            return
-        self._connection.execute(
-            "INSERT INTO counters VALUES ('malformed', ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            (self._malformed,),
-        )
-        self._connection.execute(
-            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (_KEPT_QUARANTINED,)
-        )
-
     def _seen(self, device: _Device, arrival: Arrival) -> None:
         """A will and a retained message say nothing about the device being there now."""
         alive = not (arrival.retained or (arrival.kind is Up.BIRTH and not arrival.envelope.body.online))
@@ -246,29 +232,91 @@ class Intake:
         if when > (device.get("last_seen") or 0.0):
             device.changed["last_seen"] = when
 
-    def _device(self, device: DeviceId) -> _Device:
-        known = self._devices.get(device)
-        if known is None:
-            names = (device.tenant, device.device)
-            self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?) ON CONFLICT DO NOTHING", names)
-            row = self._connection.execute("SELECT * FROM devices WHERE tenant = ? AND name = ?", names).fetchone()
-            known = self._devices[device] = _Device(row=row["id"], device=device, columns=dict(row))
-        return known
+    def _clock(self, device: _Device, arrival: Arrival, known: Known) -> None:
+        """Births and states are composed when they are sent, so they show how the device's clock goes."""
+        if arrival.retained:
+            return
+        envelope = arrival.envelope
+        before = Skew(
+            s=device.get("skew_s"), next_s=device.get("skew_next_s") or 0.0, until=device.get("skew_until") or 0.0
+        )
+        set_back = known.boot == envelope.boot and envelope.sent < known.sent
+        found = heard(before, sent=envelope.sent, received=arrival.received, set_back=set_back)
+        device.changed.update(skew_s=found.s, skew_next_s=found.next_s, skew_until=found.until)
 
-    def _boot(self, device: _Device, boot: str) -> tuple[int, bool]:
-        known = device.boots.get(boot)
-        if known is None:
-            key = (device.row, boot)
-            self._connection.execute("INSERT INTO boots (device, boot) VALUES (?, ?) ON CONFLICT DO NOTHING", key)
-            row = self._connection.execute("SELECT id, born FROM boots WHERE device = ? AND boot = ?", key).fetchone()
-            known = device.boots[boot] = (row["id"], bool(row["born"]))
-        return known
+    # ------------------------------------------------------------------------------------------------- refusals
 
-    def _write_back(self, device: _Device) -> None:
-        if device.changed:
+    def _refuse(self, message: Malformed, *, is_new: bool) -> None:
+        """Quarantine it, once; its number is remembered so that its device can be told to forget it."""
+        if message.seq and message.device is not None and message.boot is not None and not is_new:
+            self._repeated(self._devices[message.device])
+            return
+        self._quarantined.append(message)
+
+    def _write_quarantine(self) -> None:
+        counts = Counter(f"refused:{message.reason.value}" for message in self._quarantined)
+        counts["malformed"] = len(self._quarantined)
+        counts["newer"] = self._newer
+        self._connection.executemany(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            [(name, count) for name, count in counts.items() if count],
+        )
+        if not self._quarantined:
+            return
+        self._connection.executemany(
+            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    message.received,
+                    message.topic[:_KEPT_TOPIC_CHARS],
+                    message.problem,
+                    len(message.payload),
+                    message.payload[:_KEPT_PAYLOAD_BYTES],
+                )
+                for message in self._quarantined[-_KEPT_QUARANTINED:]
+            ],
+        )
+        self._connection.execute(
+            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (_KEPT_QUARANTINED,)
+        )
+
+    # ------------------------------------------------------------------------------------------------- write back
+
+    def _write_events(self) -> tuple[EventRecord, ...]:
+        """Nobody else writes within this transaction, so their ids can be told before they are there."""
+        if not self._events:
+            return ()
+        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        first = 1 + (0 if last is None else last[0])
+        self._connection.executemany(
+            "INSERT INTO events (id, device, received, body) VALUES (?, ?, ?, ?)",
+            [
+                (number, device.row, received, encode(event))
+                for number, (device, received, event) in enumerate(self._events, first)
+            ],
+        )
+        return tuple(
+            EventRecord(id=number, device=device.device, received=received, event=event)
+            for number, (device, received, event) in enumerate(self._events, first)
+        )
+
+    def _write_devices(self) -> None:
+        alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
+        for device in self._devices.values():
+            if device.changed:
+                values = (encode(v) if isinstance(v, msgspec.Struct) else v for v in device.changed.values())
+                alike[tuple(device.changed)].append((*values, device.row))
+        for columns, rows in alike.items():
             # The names are this module's own words, never a message's.
-            assignments = ", ".join(f"{column} = ?" for column in device.changed)
-            self._connection.execute(
-                f"UPDATE devices SET {assignments} WHERE id = ?",  # noqa: S608
-                (*device.changed.values(), device.row),
-            )
+            assignments = ", ".join(f"{column} = ?" for column in columns)
+            self._connection.executemany(f"UPDATE devices SET {assignments} WHERE id = ?", rows)  # noqa: S608
+
+
+def _contradiction(arrival: Arrival, problem: str) -> Malformed:
+    return Malformed(
+        topic=f"{arrival.device}/{arrival.kind.value}",
+        payload=arrival.payload,
+        problem=problem,
+        received=arrival.received,
+        reason=Refusal.NUMBER,
+    )

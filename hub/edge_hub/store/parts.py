@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from edge_hub.store.records import (
     AlertRecord,
@@ -85,7 +85,6 @@ class Control(Protocol):
         """The newest first."""
 
 
-@runtime_checkable
 class History(Protocol):
     """Telemetry over time, condensed; back-up."""
 

@@ -39,6 +39,7 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
+    Refusal,
     Retention,
     Totals,
 )
@@ -287,17 +288,21 @@ class SqliteStore(ControlMixin, SqliteHistory):
             sums = connection.execute(
                 "SELECT count(*), total(online), total(messages), total(duplicates) FROM devices"
             ).fetchone()
-            malformed = connection.execute("SELECT value FROM counters WHERE name = 'malformed'").fetchone()
+            counts: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters").fetchall())
             events = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
             return Totals(
                 devices=sums[0],
                 online=int(sums[1]),
                 messages=int(sums[2]),
                 duplicates=int(sums[3]),
-                malformed=malformed[0] if malformed else 0,
+                malformed=counts.get("malformed", 0),
                 events=events[0] if events else 0,
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
                 size_bytes=used_bytes(connection),
+                refused={
+                    why.value: counts[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counts
+                },
+                newer=counts.get("newer", 0),
             )
 
         return await self._read(read)

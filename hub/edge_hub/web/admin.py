@@ -46,8 +46,8 @@ async def enrol_all(ask: Ask) -> Response:
     """Give many devices credentials, all or none."""
     devices = [DeviceId.parse(device) for device in ask.body.devices]
     credentials = await ask.hub.enrol_all(devices, again=ask.body.again)
-    for each in credentials:
-        await ask.hub.audit.note(ask.caller, "enrol", each.device, {"again": ask.body.again})
+    named = {"again": ask.body.again, "devices": [str(device) for device in devices]}
+    await ask.hub.audit.note(ask.caller, "enrol", f"{len(devices)} devices", named)
     return json_answer(CredentialsList(devices=credentials), status=http.HTTPStatus.CREATED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
@@ -17,10 +18,22 @@ from edge_hub.alerts import views
 from edge_hub.alerts.rules import Rule
 from edge_hub.overview import FleetView, ModelList
 from edge_hub.rows import RowList
-from edge_hub.web import admin, alarms, metrics, orders, reads
+from edge_hub.web import admin, alarms, metrics, openapi, orders, reads
 from edge_hub.web.auth import Role
 from edge_hub.web.door import Door, refused
-from edge_hub.web.operation import BEFORE, BEFORE_TIME, LIMIT, QUERY, Flag, Handler, Operation, Param, Seconds
+from edge_hub.web.operation import (
+    BEFORE,
+    BEFORE_TIME,
+    JSON,
+    LIMIT,
+    QUERY,
+    Ask,
+    Flag,
+    Handler,
+    Operation,
+    Param,
+    Seconds,
+)
 from edge_sdk.wire import Count, Unix
 
 if TYPE_CHECKING:
@@ -55,9 +68,19 @@ def _route(  # noqa: PLR0917 - the columns of a table
     return Operation(method=method, path=path, role=role, handler=handler, text=text, answer=answer, **more)
 
 
+async def _described(_ask: Ask) -> Response:
+    """The OpenAPI document."""
+    return Response(_document(), media_type=JSON)
+
+
+@functools.cache
+def _document() -> bytes:
+    return api.to_json(openapi.document(ROUTES))
+
+
 # docs/reference/hub-api.md describes each of these, and the OpenAPI document is made of them; tests hold both to that.
 ROUTES: tuple[Operation, ...] = (
-    _route("GET", "/api/v1/health", _V, reads.health, "how the hub is", api.Health),
+    _route("GET", "/api/v1/health", _V, reads.health, "how the hub is", api.Health, unwell=503),
     _route("GET", "/api/v1/fleet", _V, reads.fleet, "totals", FleetView),
     _route("GET", "/api/v1/rows", _V, reads.rows, "devices in short", RowList, query=(QUERY,)),
     _route("GET", "/api/v1/models", _V, reads.models, "models and where they run", ModelList),
@@ -203,6 +226,7 @@ ROUTES: tuple[Operation, ...] = (
         media="text/event-stream",
         query=(_AFTER,),
     ),
+    _route("GET", "/api/v1/openapi.json", None, _described, "this API for programs", dict[str, Any]),
     _route("GET", "/metrics", _V, reads.prometheus, "Prometheus text format", media=metrics.CONTENT_TYPE),
 )
 
