@@ -44,6 +44,8 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import decode
 
 _BROKER_VARIABLE = "EDGE_HUB_BROKER"
+_STORE_VARIABLE = "EDGE_HUB_STORE"
+_MAX_WORKERS = 64
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
 _MAX_REQUESTS_PER_S = 1e6
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     broker = args.broker or os.environ.get(_BROKER_VARIABLE)
     if not (args.keep_days > 0 and args.keep_mb > 0 and args.keep_minutes_days > 0 and args.keep_hours_days > 0):
         raise UsageError("--keep-days, --keep-minutes-days, --keep-hours-days and --keep-mb must be more than 0")
+    if not 0 <= args.workers <= _MAX_WORKERS:
+        raise UsageError(f"--workers is from 0 to {_MAX_WORKERS}")
     if not 0 <= args.requests_per_s <= _MAX_REQUESTS_PER_S:
         raise UsageError(f"--requests-per-s is from 0 to {_MAX_REQUESTS_PER_S:.0f}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -76,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
         broker=None if broker is None else Endpoint.parse(broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
+        store=args.store or os.environ.get(_STORE_VARIABLE) or None,
+        workers=args.workers,
+        log=args.log,
         requests_per_s=args.requests_per_s,
         retention=Retention(
             max_age_s=args.keep_days * _DAY_S,

@@ -28,6 +28,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
     parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
+    )
+    parser.add_argument(
         "--embedded", action="store_true", help="start the embedded broker: this machine only, no access control"
     )
     parser.add_argument(

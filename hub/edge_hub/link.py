@@ -28,6 +28,8 @@ _library_log.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
+# What a broker keeps; who shares a subscription is not given it (MQTT 5, section 4.8.2).
+RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 _CONNECT_S = 10.0
 _DISCONNECT_S = 3.0
 _PUBLISH_S = 10.0
@@ -57,16 +59,24 @@ class Link:
         client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
         on_message: Called for each message; the broker is told that it was taken when this says so.
         on_up: Awaited in a task of its own after each connection.
+        subscriptions: Topics with wildcards.
     """
 
     def __init__(
-        self, *, endpoint: Endpoint, client_id: str, on_message: Handler, on_up: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        *,
+        endpoint: Endpoint,
+        client_id: str,
+        on_message: Handler,
+        on_up: Callable[[], Coroutine[Any, Any, None]],
+        subscriptions: Sequence[str] = SUBSCRIPTIONS,
     ) -> None:
         self.connections = 0
         self._endpoint = endpoint
         self._client_id = client_id
         self._on_message = on_message
         self._on_up = on_up
+        self._subscriptions = subscriptions
         self._session: _Session | None = None
         self._version = MQTTv50
         self._first: asyncio.Future[None] | None = None
@@ -137,7 +147,7 @@ class Link:
     async def _connect(self) -> _Session:
         session = _Session(self._client_id, self._on_message)
         try:
-            await session.connect(self._endpoint, self._version)
+            await session.connect(self._endpoint, self._version, self._subscriptions)
         except BrokerError as error:
             await session.close()
             if not isinstance(error, BrokerRefusedError):
@@ -172,7 +182,7 @@ class _Session:
         self._client.on_disconnect = lambda *_: self.lost.set()
         self._client.on_subscribe = self._on_subscribe
 
-    async def connect(self, endpoint: Endpoint, version: int) -> None:
+    async def connect(self, endpoint: Endpoint, version: int, subscriptions: Sequence[str]) -> None:
         """Connect and subscribe.
 
         Raises:
@@ -190,7 +200,11 @@ class _Session:
         try:
             await self._unless_lost(connecting)
             self._outbox.limit = max(self._client.inflight_limit, 1)
-            self._client.subscribe([Subscription(topic, qos=1) for topic in SUBSCRIPTIONS])
+            # An earlier run under this name may have asked for more, and the broker remembers.
+            stale = [topic for topic in SUBSCRIPTIONS if topic not in subscriptions]
+            if stale:
+                self._client.unsubscribe(stale)
+            self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])
             await self._unless_lost(asyncio.ensure_future(self._subscribed.wait()))
         except MQTTConnectError as cause:
             refused = getattr(cause, "_code", 0) in _REFUSALS

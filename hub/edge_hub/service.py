@@ -35,11 +35,11 @@ from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest
-from edge_hub.link import Link
+from edge_hub.ingest import Ingest, Release
+from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
-from edge_hub.store.records import Committed, Retention
-from edge_hub.store.sqlite import SqliteStore
+from edge_hub.store.choose import open_postgres, open_sqlite
+from edge_hub.store.records import CommandRecord, Committed, Retention
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -48,7 +48,10 @@ from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
 if TYPE_CHECKING:
+    from edge_hub.cluster import Cluster
     from edge_hub.store import Store
+    from edge_hub.store.postgres import PostgresStore
+    from edge_hub.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,9 @@ class HubConfig:
         broker: A broker that runs already, instead.
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
+        store: URL of a PostgreSQL database, instead of a file in the data directory.
+        workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
+        log: Level of the workers' logs.
         requests_per_s: Of one token from one address, to the API; 0 is as many as come.
         alert_webhooks: URLs that are told of alerts, beside the topic.
     """
@@ -82,6 +88,9 @@ class HubConfig:
     embedded: bool = False
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
+    store: str | None = None
+    workers: int = 0
+    log: str = "info"
     requests_per_s: float = 200.0
     alert_webhooks: tuple[str, ...] = ()
 
@@ -98,6 +107,8 @@ class Hub:
         self.feed = Feed()
         self.started = time.time()
         self.token = ""
+        self.cluster: Cluster | None = None
+        self.workers: Workers | None = None
         self._tasks = Tasks()
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -139,6 +150,7 @@ class Hub:
 
     async def _start(self) -> None:
         config = self.config
+        _check_workers(config)
         refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen)
         if config.broker is None:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
@@ -147,7 +159,8 @@ class Hub:
         webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
-        self.store: Store = SqliteStore(data.database)
+        shared = None if config.store is None else await open_postgres(config.store)
+        self.store: Store = open_sqlite(data.database) if shared is None else shared
         self._closing.append(("store", self.store.close))
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
@@ -162,8 +175,9 @@ class Hub:
             endpoint=self.broker.endpoint,
             client_id=_client_id(data),
             # Both are made below: they publish through this link.
-            on_message=lambda *message: self.ingest.take(*message),  # noqa: PLW0108
+            on_message=self._take,
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
+            subscriptions=RETAINED if config.workers else SUBSCRIPTIONS,
         )
         self.gate = Gate(self.token, self.store)
         self.audit = Audit(self.store)
@@ -173,18 +187,16 @@ class Hub:
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
-        self._tasks.spawn("births", self.commander.run_births())
-        self._tasks.spawn("expiry", self.commander.run_expiry())
-        self._tasks.spawn("roll-up", self._roll_up())
         self._tasks.spawn("rows", self.rowfeed.run())
         self._alert_duties = self._alerts(webhooks)
-        for name, duty in self._alert_duties.items():
-            self._tasks.spawn(name, duty())
-        self._tasks.spawn("retention", self._retention())
+        self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
         self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
         await self.link.connected_once()
+        if self.workers is not None:
+            await self.workers.start()
+            self._closing.append(("workers", self.workers.stop))
 
         from edge_hub.web.server import Server
 
@@ -241,6 +253,8 @@ class Hub:
         trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
+        if self.workers is not None and self.workers.running < self.workers.count:
+            trouble = trouble or f"{self.workers.running} of {self.workers.count} workers run"
         counts = {}
         try:
             totals = await self.store.totals()
@@ -263,9 +277,64 @@ class Hub:
             **counts,
         )
 
+    def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
+        duties = {
+            "expiry": self.commander.run_expiry,
+            "roll-up": self._roll_up,
+            "retention": self._retention,
+            **self._alert_duties,
+        }
+        if shared is None:
+            self._tasks.spawn("births", self.commander.run_births())
+            for name, duty in duties.items():
+                self._tasks.spawn(name, duty())
+            return
+        from edge_hub.cluster import Cluster, Neighbours, workers
+
+        holder = _client_id(data)
+        cluster = self.cluster = Cluster(
+            store=shared,
+            holder=holder,
+            neighbours=Neighbours(
+                resend=self.commander.resend,
+                connected=lambda: self.link.up,
+                spread=self._spread,
+                wanted=lambda: self.feed.listeners > 0,
+                missed=self.feed.miss,
+            ),
+            duties=duties,
+        )
+        self.commander.told = self._tell
+        self._tasks.spawn("relay", cluster.relay.run())
+        self._tasks.spawn("listening", cluster.relay.run_listening())
+        self._tasks.spawn("scheduler", cluster.scheduler.run())
+        if self.config.workers:
+            self.workers = workers(
+                self.config.workers,
+                store=self.config.store or "",
+                endpoint=self.broker.endpoint,
+                own_users=self.config.broker is None,
+                holder=holder,
+                log=self.config.log,
+            )
+
+    def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
+        """A message came. What workers store, they are sent as well; but not what the broker had kept."""
+        if retained or not self.config.workers:
+            self.ingest.take(topic, payload, retained, number, release)
+        else:
+            release((number,))
+
     async def _after(self, committed: Committed) -> None:
-        """Spread what a batch changed."""
-        self.commander.born(committed.born)
+        """Spread what a batch changed, here and to the other processes."""
+        if self.cluster is not None:
+            self.cluster.stored(committed)
+        else:
+            self.commander.born(committed.born)
+        await self._spread(committed)
+
+    async def _spread(self, committed: Committed) -> None:
+        """Tell who listens here."""
         self.commander.finished(committed.finished)
         if not self.feed.listeners:
             return
@@ -286,6 +355,11 @@ class Hub:
         self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
         telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
         return {"alerts": self.alerting.run, **telling}
+
+    def _tell(self, ended: Sequence[CommandRecord]) -> None:
+        """Tell the other processes of commands that ended here."""
+        if self.cluster is not None:
+            self.cluster.stored(Committed(finished=tuple(ended)))
 
     async def _retention(self) -> None:
         retention = self.config.retention
@@ -310,8 +384,29 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", *self._alert_duties, "rows", "roll-up", "expiry", "births"):
+        alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
+        for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
+
+
+def _check_workers(config: HubConfig) -> None:
+    """Refuse what would be no hub of several processes.
+
+    Raises:
+        UsageError: Says why.
+    """
+    if not config.workers:
+        return
+    if config.store is None:
+        raise UsageError(
+            "workers share a store, and an SQLite file has one writer",
+            hint="name a database: --store postgresql://user:password@host/database",
+        )
+    if config.broker is None and (config.embedded or find_mosquitto() is None):
+        raise UsageError(
+            "the embedded broker keeps nothing for a worker that is away",
+            hint="apt install mosquitto, or name a broker with --broker",
+        )
 
 
 def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
@@ -321,7 +416,9 @@ def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
         if not config.embedded:
             _log.warning("mosquitto is not installed: the embedded broker serves this machine, without access control")
         return IotCore(address=config.mqtt, directory=data.broker)
-    return Mosquitto(address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"))
+    return Mosquitto(
+        address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"), workers=config.workers
+    )
 
 
 def _client_id(data: DataDir) -> str:

@@ -34,19 +34,25 @@ def hash_password(password: str) -> str:
     return f"$7${_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
+def worker_user(number: int) -> str:
+    """A worker's name: the broker makes client ids of names, and each worker needs one of its own. No device has it."""
+    return f"{HUB_USER}-{number}"
+
+
 def password_file(accounts: Mapping[str, str]) -> bytes:
     """One `user:hash` a line."""
     return "".join(f"{user}:{digest}\n" for user, digest in sorted(accounts.items())).encode()
 
 
-def access_file() -> bytes:
-    """The hub may touch every topic of the protocol; a device what is below its own name, kind by kind.
+def access_file(workers: int = 0) -> bytes:
+    """The hub and its workers may touch every topic of the protocol; a device what is below its own name, kind by kind.
 
     The kinds are spelled out so that a device cannot fill the broker with retained messages on topics of its own
     invention.
     """
-    lines = [f"user {HUB_USER}", f"topic readwrite {ROOT}/#", ""]
-    lines += [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
+    lines = [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
+    for user in (HUB_USER, *map(worker_user, range(workers))):
+        lines += [f"user {user}", f"topic readwrite {ROOT}/#", ""]
     lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]
     lines += [f"pattern read {ROOT}/%u/down/{kind.value}" for kind in Down]
     return ("\n".join(lines) + "\n").encode()

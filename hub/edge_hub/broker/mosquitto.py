@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_hub.address import Endpoint
-from edge_hub.broker.accounts import HUB_USER, access_file, hash_password, password_file
+from edge_hub.broker.accounts import HUB_USER, access_file, hash_password, password_file, worker_user
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE
 from edge_hub.errors import BrokerError, BrokerMissingError
@@ -50,7 +50,8 @@ class Mosquitto:
     Args:
         address: Where it listens.
         directory: For its configuration, accounts and database; made 0700.
-        hub_password: What the hub itself logs in with.
+        hub_password: What the hub itself and its workers log in with.
+        workers: How many of these may connect, each under a name of its own.
 
     Raises:
         BrokerMissingError: mosquitto is not installed, or too old.
@@ -60,10 +61,11 @@ class Mosquitto:
     kind = "mosquitto"
     enrols = True
 
-    def __init__(self, *, address: Address, directory: Path, hub_password: str) -> None:
+    def __init__(self, *, address: Address, directory: Path, hub_password: str, workers: int = 0) -> None:
         self._program = _require_mosquitto()
         self._directory = directory
         self._hub_password = hub_password
+        self._workers = workers
         self._address = address
         if "\n" in str(directory):
             raise UsageError("a line break in the path of the data directory", where=repr(str(directory)))
@@ -103,7 +105,8 @@ class Mosquitto:
 
     async def set_accounts(self, accounts: Mapping[str, str]) -> None:
         """Write the password file anew and have the broker read it; connections stay."""
-        everyone = {**accounts, HUB_USER: hash_password(self._hub_password)}
+        ours = (HUB_USER, *map(worker_user, range(self._workers)))
+        everyone = {**accounts, **{user: hash_password(self._hub_password) for user in ours}}
         atomic.write_bytes(self._directory / "passwords", password_file(everyone), mode=PRIVATE_FILE)
         self._child.send_signal(signal.SIGHUP)
 
@@ -115,7 +118,7 @@ class Mosquitto:
             BrokerError: It does not start.
             StorageError: Its files cannot be written.
         """
-        atomic.write_bytes(self._directory / "access", access_file(), mode=PRIVATE_FILE)
+        atomic.write_bytes(self._directory / "access", access_file(self._workers), mode=PRIVATE_FILE)
         atomic.write_bytes(self._directory / "mosquitto.conf", self._configuration(), mode=PRIVATE_FILE)
         if os.geteuid() == 0:
             _log.warning("running as root, and so does the broker; an ordinary user suffices")

@@ -45,9 +45,9 @@ MAX_POINTS = 2000
 _STEP_MESSAGES = 250
 _STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
-_LOG_STEP_S = 1.0
 _PAGE_ROWS = 200
 LONGEST_BATCH_S = 86_400.0  # the most that `mqtt.Configure.telemetry_every_s` can be
+LOG_STEP_S = 1.0
 _MARK = "condensed"
 
 Key = tuple[int, int, int]  # device, step, at
@@ -139,7 +139,7 @@ def read_history(
     connection: sqlite3.Connection, device: DeviceId, *, since: float, until: float, step_s: float
 ) -> tuple[Point, ...]:
     """Points of a device; `History.history` says which."""
-    _check(since, until, step_s)
+    check_asked(since, until, step_s)
     row = connection.execute(
         "SELECT id FROM devices WHERE tenant = ? AND name = ?", (device.tenant, device.device)
     ).fetchone()
@@ -159,8 +159,13 @@ def read_history(
     return points(found)
 
 
-def _check(since: float, until: float, step_s: float) -> None:
-    if not (0 <= since < until < math.inf and _LOG_STEP_S <= step_s < math.inf):
+def check_asked(since: float, until: float, step_s: float) -> None:
+    """Refuse what is no span of time, or too many points.
+
+    Raises:
+        UsageError: Says why.
+    """
+    if not (0 <= since < until < math.inf and LOG_STEP_S <= step_s < math.inf):
         raise UsageError("a history needs since < until and a step of 1 s or more")
     if math.ceil((until - begin(since, step_s)) / step_s) > MAX_POINTS:
         raise UsageError(
@@ -243,7 +248,7 @@ class _Level:
 
 
 _LEVELS = (
-    _Level(width_s=_LOG_STEP_S, read=_from_log),
+    _Level(width_s=LOG_STEP_S, read=_from_log),
     _Level(width_s=MINUTE_S, read=_minutes),
     _Level(width_s=HOUR_S, read=_hours),
 )

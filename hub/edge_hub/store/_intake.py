@@ -1,42 +1,30 @@
-"""Storing a batch of messages within one SQLite transaction: what is new, what changes, what is to be acknowledged.
+"""Storing a batch of messages within one transaction: what is new, what changes, what is to be acknowledged.
 
-Statements are few, for they are most of what a message costs: a device's row is read and written once a batch, and what
-can be written together is.
+Decides for every store; what is read and written goes through `Books`. A device's row is read and written once a batch,
+and what can be written together is: statements are most of what a message costs.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.ranges import to_ranges
 from edge_hub.skew import Skew, heard
-from edge_hub.store._numbers import Boot, find_boot, other_message, put
-from edge_hub.store._rows import command_record
-from edge_hub.store.records import Arrival, CommandRecord, Committed, EventRecord, Malformed, Refusal
-from edge_sdk.mqtt import DeviceId, Event, Reply, Up
-from edge_sdk.wire import encode
+from edge_hub.store._books import Books, Happened
+from edge_hub.store._numbers import Boot
+from edge_hub.store._rows import Row
+from edge_hub.store.records import Arrival, CommandRecord, Committed, Malformed, Refusal
+from edge_sdk.mqtt import DeviceId, Reply, Up
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
 else:
     from typing_extensions import assert_never
-
-_KEPT_QUARANTINED = 1000
-_KEPT_PAYLOAD_BYTES = 4096
-_KEPT_TOPIC_CHARS = 300
-# Not the documents: they are long, and are only ever replaced.
-_DEVICE = (
-    "SELECT id, first_seen, last_seen, online, boot, birth_sent, state_boot, state_sent, sample_boot, sample_seq,"
-    " sample_at, messages, duplicates, skew_s, skew_next_s, skew_until FROM devices WHERE tenant = ? AND name = ?"
-)
 
 
 @dataclass(slots=True)
@@ -45,7 +33,7 @@ class _Device:
 
     row: int
     device: DeviceId
-    columns: sqlite3.Row
+    columns: Row
     boots: dict[str, Boot] = field(default_factory=dict)
     changed: dict[str, Any] = field(default_factory=dict)
     born: bool = False
@@ -61,14 +49,14 @@ class Intake:
     """One batch. Made within a transaction, used once.
 
     Args:
-        connection: In a transaction, with `sqlite3.Row` rows.
+        books: Of the transaction.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, books: Books) -> None:
+        self._books = books
         self._devices: dict[DeviceId, _Device] = {}
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
-        self._events: list[tuple[_Device, float, Event]] = []
+        self._events: list[Happened] = []
         self._finished: list[CommandRecord] = []
         self._quarantined: list[Malformed] = []
         self._stored = 0
@@ -77,15 +65,15 @@ class Intake:
 
     def store(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store all of it."""
-        new = put(self._connection, self._numbered(batch))
+        new = self._books.put(self._numbered(batch))
         for position, message in enumerate(batch):
             if isinstance(message, Malformed):
                 self._refuse(message, is_new=position in new)
             else:
                 self._take(message, is_new=position in new)
-        events = self._write_events()
-        self._write_devices()
-        self._write_quarantine()
+        events = self._books.happened(self._events) if self._events else ()
+        self._books.change([(device.row, device.changed) for device in self._devices.values() if device.changed])
+        self._refuse_all()
         return Committed(
             acks={key: to_ranges(numbers) for key, numbers in self._acks.items()},
             stored=self._stored,
@@ -111,7 +99,7 @@ class Intake:
             device = self._device(device_id)
             known = device.boots.get(boot)
             if known is None:
-                known = device.boots[boot] = find_boot(self._connection, device.row, boot)
+                known = device.boots[boot] = self._books.boot(device.row, boot)
             if seq:
                 self._acks[device_id, boot].append(seq)
                 yield position, known, message
@@ -119,12 +107,8 @@ class Intake:
     def _device(self, device: DeviceId) -> _Device:
         known = self._devices.get(device)
         if known is None:
-            names = (device.tenant, device.device)
-            row = self._connection.execute(_DEVICE, names).fetchone()
-            if row is None:
-                self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?)", names)
-                row = self._connection.execute(_DEVICE, names).fetchone()
-            known = self._devices[device] = _Device(row=row["id"], device=device, columns=row)
+            columns = self._books.device(device)
+            known = self._devices[device] = _Device(row=columns["id"], device=device, columns=columns)
         return known
 
     def _repeated(self, device: _Device) -> None:
@@ -142,7 +126,7 @@ class Intake:
         if envelope.seq:
             if not is_new:
                 self._repeated(device)
-                if other_message(self._connection, boot, envelope.seq, envelope.id):
+                if self._books.other_message(boot, envelope.seq, envelope.id):
                     problem = f"another message has number {envelope.seq} of boot {envelope.boot} already"
                     self._quarantined.append(_contradiction(arrival, problem))
                 return
@@ -156,7 +140,7 @@ class Intake:
         elif kind is Up.TELE:
             self._sample(device, arrival, boot)
         elif kind is Up.EVENT:
-            self._events.append((device, arrival.received, body))
+            self._events.append(Happened(device.row, arrival.device, arrival.received, body))
         elif kind is Up.REPLY:
             self._reply(device, arrival, body)
         else:
@@ -175,7 +159,7 @@ class Intake:
             device.born = True
             if not boot.born:
                 boot.born = True
-                self._connection.execute("UPDATE boots SET born = 1 WHERE id = ?", (boot.row,))
+                self._books.born(boot)
 
     def _state(self, device: _Device, arrival: Arrival, boot: Boot) -> None:
         envelope = arrival.envelope
@@ -209,19 +193,14 @@ class Intake:
             return Known(boot=boot, sent=sent)
         found = device.boots.get(boot)
         if found is None:
-            found = device.boots[boot] = find_boot(self._connection, device.row, boot)
+            found = device.boots[boot] = self._books.boot(device.row, boot)
         return Known(boot=boot, sent=sent, born=found.born)
 
     def _reply(self, device: _Device, arrival: Arrival, reply: Reply) -> None:
         """The first reply to a pending command is final; one that comes after the hub gave up is kept as late."""
-        updated = self._connection.execute(
-            "UPDATE commands SET late = state <> 'pending', reply = ?, finished = coalesce(finished, ?),"
-            " state = CASE state WHEN 'pending' THEN ? ELSE state END"
-            " WHERE id = ? AND device = ? AND reply IS NULL RETURNING *",
-            (encode(reply), arrival.received, reply.status.value, arrival.envelope.reply_to, device.row),
-        ).fetchone()
-        if updated is not None:
-            self._finished.append(command_record(updated, arrival.device))
+        ended = self._books.reply(arrival.envelope.reply_to, arrival.device, device.row, reply, arrival.received)
+        if ended is not None:
+            self._finished.append(ended)
 
     def _seen(self, device: _Device, arrival: Arrival) -> None:
         """A will and a retained message say nothing about the device being there now."""
@@ -253,63 +232,11 @@ class Intake:
             return
         self._quarantined.append(message)
 
-    def _write_quarantine(self) -> None:
+    def _refuse_all(self) -> None:
         counts = Counter(f"refused:{message.reason.value}" for message in self._quarantined)
         counts["malformed"] = len(self._quarantined)
         counts["newer"] = self._newer
-        self._connection.executemany(
-            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            [(name, count) for name, count in counts.items() if count],
-        )
-        if not self._quarantined:
-            return
-        self._connection.executemany(
-            "INSERT INTO quarantine (received, topic, problem, size_bytes, payload) VALUES (?, ?, ?, ?, ?)",
-            [
-                (
-                    message.received,
-                    message.topic[:_KEPT_TOPIC_CHARS],
-                    message.problem,
-                    len(message.payload),
-                    message.payload[:_KEPT_PAYLOAD_BYTES],
-                )
-                for message in self._quarantined[-_KEPT_QUARANTINED:]
-            ],
-        )
-        self._connection.execute(
-            "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (_KEPT_QUARANTINED,)
-        )
-
-    # ------------------------------------------------------------------------------------------------- write back
-
-    def _write_events(self) -> tuple[EventRecord, ...]:
-        """Nobody else writes within this transaction, so their ids can be told before they are there."""
-        if not self._events:
-            return ()
-        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        first = 1 + (0 if last is None else last[0])
-        self._connection.executemany(
-            "INSERT INTO events (id, device, received, body) VALUES (?, ?, ?, ?)",
-            [
-                (number, device.row, received, encode(event))
-                for number, (device, received, event) in enumerate(self._events, first)
-            ],
-        )
-        return tuple(
-            EventRecord(id=number, device=device.device, received=received, event=event)
-            for number, (device, received, event) in enumerate(self._events, first)
-        )
-
-    def _write_devices(self) -> None:
-        alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
-        for device in self._devices.values():
-            if device.changed:
-                values = (encode(v) if isinstance(v, msgspec.Struct) else v for v in device.changed.values())
-                alike[tuple(device.changed)].append((*values, device.row))
-        for columns, rows in alike.items():
-            # The names are this module's own words, never a message's.
-            assignments = ", ".join(f"{column} = ?" for column in columns)
-            self._connection.executemany(f"UPDATE devices SET {assignments} WHERE id = ?", rows)  # noqa: S608
+        self._books.refused(self._quarantined, {name: count for name, count in counts.items() if count})
 
 
 def _contradiction(arrival: Arrival, problem: str) -> Malformed:

@@ -61,7 +61,7 @@ def put(connection: sqlite3.Connection, numbered: Iterable[tuple[int, Boot, Arri
     new: set[int] = set()
     surely, perhaps = [], []
     for position, boot, message in numbered:
-        row = _row(boot, message)
+        row = log_row(boot, message)
         if row[1] > boot.last:
             boot.last = row[1]
             surely.append(row)
@@ -82,7 +82,8 @@ def other_message(connection: sqlite3.Connection, boot: Boot, seq: int, message:
     return found is not None and found["message"] != message
 
 
-def _row(boot: Boot, message: Arrival | Malformed) -> tuple[int, int, str, str, float, float, bytes]:
+def log_row(boot: Boot, message: Arrival | Malformed) -> tuple[int, int, str, str, float, float, bytes]:
+    """A row of the log, but for what the store adds itself."""
     if isinstance(message, Malformed):  # its bytes are in quarantine
         return boot.row, message.seq, "malformed", "", message.received, message.received, b""
     envelope = message.envelope

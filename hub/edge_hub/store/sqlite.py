@@ -16,9 +16,11 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._books import SqliteBooks
 from edge_hub.store._control import ControlMixin
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake
+from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
@@ -53,7 +55,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore(ControlMixin, SqliteHistory):
+class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     """A `Store`.
 
     Args:
@@ -91,7 +93,7 @@ class SqliteStore(ControlMixin, SqliteHistory):
 
     async def commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store messages in the order given, each (device, boot, seq) once."""
-        return await self._write(lambda connection: Intake(connection).store(batch))
+        return await self._write(lambda connection: Intake(SqliteBooks(connection)).store(batch))
 
     async def events(
         self, *, device: DeviceId | None = None, after: int | None = None, before: int | None = None, limit: int = 100
