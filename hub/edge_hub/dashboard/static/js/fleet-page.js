@@ -21,6 +21,11 @@ export function FleetPage() {
   const [again, sortAgain] = useState(0);
   const devices = useMemo(() => inOrder(shown(), sort), [members.value, sort, again]);
   useEffect(() => {
+    // What is no longer shown is no longer meant: a command must not reach what nobody sees.
+    const there = new Set(devices);
+    setSelected((old) => ([...old].every((one) => there.has(one)) ? old : new Set([...old].filter((one) => there.has(one)))));
+  }, [devices]);
+  useEffect(() => {
     // Not under somebody's hand: a row that moves while it is pointed at is the wrong row.
     const timer = setInterval(() => {
       if (!document.hidden && !area.current?.matches(":hover, :focus-within")) sortAgain((n) => n + 1);
