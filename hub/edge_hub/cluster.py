@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint
@@ -142,6 +143,9 @@ class Shares:
                     username=endpoint.username,
                     password=endpoint.password,
                     tls=endpoint.tls,
+                    ca=_text(endpoint.ca),
+                    certificate=_text(endpoint.certificate),
+                    key=_text(endpoint.key),
                     own_users=self.own,
                     kind=self.kind,
                     holder=f"{self.holder}:{number}",
@@ -170,3 +174,7 @@ def lease_kind(where: str) -> str:
 async def known_workers(store: PostgresStore, holder: str) -> int:
     """How many workers this hub's own broker may know: those of earlier runs, too."""
     return 1 + max(await store.slots(lease_kind(holder)), default=-1)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -196,10 +195,13 @@ class _Session:
         where = str(endpoint.address)
         if endpoint.username is not None:
             self._client.set_auth_credentials(endpoint.username, endpoint.password)
-        secure = ssl.create_default_context() if endpoint.tls else False
         connecting = asyncio.ensure_future(
             self._client.connect(
-                endpoint.address.host, endpoint.address.port, ssl=secure, keepalive=_KEEPALIVE_S, version=version
+                endpoint.address.host,
+                endpoint.address.port,
+                ssl=endpoint.context() or False,
+                keepalive=_KEEPALIVE_S,
+                version=version,
             )
         )
         try:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
@@ -49,6 +50,7 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
 
     Attributes:
         store: URL of the database.
+        ca, certificate, key: As in `Endpoint`.
         own_users: The broker is the hub's own, which knows each worker by a user name of its own.
         kind: Of the lease: numbers are of one broker.
         holder: Who it is, for the lease.
@@ -62,6 +64,9 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
     username: Text | None = None
     password: Text | None = None
     tls: bool = False
+    ca: Text | None = None
+    certificate: Text | None = None
+    key: Text | None = None
     own_users: bool = False
     kind: Text
     holder: Text
@@ -75,8 +80,15 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
             username=self.username,
             password=self.password,
             tls=self.tls,
+            ca=_path(self.ca),
+            certificate=_path(self.certificate),
+            key=_path(self.key),
         )
         return worker_endpoint(endpoint, slot, own_users=self.own_users)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def worker_endpoint(endpoint: Endpoint, slot: int, *, own_users: bool) -> Endpoint:
