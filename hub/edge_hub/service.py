@@ -339,7 +339,7 @@ class Hub:
                 wanted=lambda: self.feed.listeners > 0,
                 missed=self.feed.miss,
             ),
-            duties={**duties, "sweep": shares.sweep(shared, self._after)},
+            duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
