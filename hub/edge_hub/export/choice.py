@@ -8,7 +8,8 @@ from edge_hub.census import GROUP
 from edge_hub.export.sources import Source
 from edge_hub.query import parse
 from edge_hub.rows import Fleet, facts_of
-from edge_hub.store._rows import device_id, device_record, event_record
+from edge_hub.store._rows import device_id, event_record, outline
+from edge_hub.store.outline import COLUMNS
 from edge_sdk.mqtt import DeviceId
 
 _SWITCHES = "switches_h"
@@ -26,7 +27,8 @@ def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
         row["name"].removeprefix(GROUP): bytes(row["body"]).decode() for row in kept if row["name"].startswith(GROUP)
     }
     query = parse(text, groups)
-    records = [device_record(row) for row in source.fetch("SELECT * FROM devices ORDER BY tenant, name")]
+    found = source.fetch(f"SELECT {COLUMNS} FROM devices ORDER BY tenant, name")  # noqa: S608 - columns of ours
+    records = [outline(row) for row in found]
     fleet = Fleet.of(
         records,
         now=now,
