@@ -104,6 +104,7 @@ class Uplink:
         self._on_look = on_look
         self._kinds = {down_topic(device, kind): kind for kind in Down}
         self._outbox = Outbox()
+        self._mark: int | None = None
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
         self._work = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -192,6 +193,7 @@ class Uplink:
         link = Link(address, mqtt5=mqtt5, tell=tell)
         self._link = link
         self._outbox.forget()
+        self._mark = None
         running = asyncio.ensure_future(self._lane.run(link.run))
         try:
             while not running.done():
@@ -316,8 +318,11 @@ class Uplink:
         if self._state_wanted and now_s - self._state_sent_s >= STATE_EVERY_S:
             self._state_wanted, self._state_sent_s = False, now_s
             link.publish(*self._retained(Up.STATE, self._state()), retain=True)
-        head = await self._store_lane.run(lambda: self._store.waiting(self._outbox.window))
-        due = self._outbox.due(head, now_s)
+        mark = self._mark
+        if mark is None:
+            mark = self._mark = await self._store_lane.run(self._store.last_row)
+        live, backlog = await self._store_lane.run(lambda: self._store.split(self._outbox.window, mark))
+        due = self._outbox.due(live, now_s, backlog=backlog)
         if not due:
             return
         for one in await self._store_lane.run(lambda: self._store.payloads(due)):
