@@ -105,6 +105,7 @@ class Uplink:
         self._kinds = {down_topic(device, kind): kind for kind in Down}
         self._outbox = Outbox()
         self._mark: int | None = None
+        self._composed = 0.0
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
         self._work = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -246,7 +247,7 @@ class Uplink:
         where = f"{self._section.host}:{self._section.effective_port}"
         self.status, self.text, self._said = "connected", f"to {where} as {self._device}", ""
         log.info("connected %s", self.text)
-        link.publish(*self._retained(Up.BIRTH, self._birth(True)), retain=True)
+        link.publish(*self._retained(Up.BIRTH, self._birth(True), self._composed), retain=True)
         self.state_changed()
 
     def _note(self, end: End, attempt: int) -> None:
@@ -284,7 +285,9 @@ class Uplink:
     def _address(self) -> Address:
         """Where to connect to; files are read anew each time, so that a renewed password or key is taken up."""
         section = self._section
-        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=self._birth(False))
+        # The birth says the same time: a will that is older than the last birth is of a connection before it.
+        self._composed = self._clock.wall()
+        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._composed, body=self._birth(False))
         return Address(
             host=section.host,
             port=section.effective_port,
@@ -329,8 +332,9 @@ class Uplink:
             link.publish(up_topic(self._device, one.kind), one.payload)
         self._outbox.sent(due, now_s)
 
-    def _retained(self, kind: Up, body: Birth | State) -> tuple[str, bytes]:
-        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=body)
+    def _retained(self, kind: Up, body: Birth | State, composed: float | None = None) -> tuple[str, bytes]:
+        sent = self._clock.wall() if composed is None else composed
+        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=sent, body=body)
         return up_topic(self._device, kind), pack(envelope)
 
     # ---------------------------------------------------------------------------------- receiving
