@@ -108,9 +108,6 @@ def parse_up_topic(topic: str) -> tuple[DeviceId, Up]:
     raise WireError("not a topic of a device", where=topic[:200])
 
 
-# ---------------------------------------------------------------------------------------------------- envelopes
-
-
 class UpEnvelope(Wire, Generic[B], frozen=True, kw_only=True):
     """Around everything a device sends.
 
@@ -143,9 +140,6 @@ class DownEnvelope(Wire, Generic[B], frozen=True, kw_only=True):
     sent: Unix
     expires: Unix | None = None
     body: B
-
-
-# ------------------------------------------------------------------------------------------------------- bodies
 
 
 class ModelStats(Wire, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,9 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
-_UPKEEP_PAUSE_S = 0.01  # let messages through in between
+_UPKEEP_PAUSE_S = 0.01
+_UPKEEP_LITTLE = 100  # rows or messages
+_UPKEEP_LONG_S = 0.1
 _STOP_STEP_S = 8.0
 _TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
 
@@ -169,7 +171,12 @@ class Hub:
         self._closing.append(("listener", _closer(listener.close)))
 
         self._alerts_password = data.secret("alerts-password")
-        self.broker: BrokerBackend = _broker(config, data)
+        workers = config.workers
+        if shared is not None:
+            from edge_hub.cluster import known_workers
+
+            workers = max(workers, await known_workers(shared, _client_id(data)))
+        self.broker: BrokerBackend = _broker(config, data, workers)
         await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
@@ -313,9 +320,15 @@ class Hub:
             for name, duty in duties.items():
                 self._tasks.spawn(name, duty())
             return
-        from edge_hub.cluster import Cluster, Neighbours, workers
+        from edge_hub.cluster import Cluster, Neighbours, Shares
 
         holder = _client_id(data)
+        shares = Shares(
+            store=self.config.store or "",
+            endpoint=self.broker.endpoint,
+            own=self.config.broker is None,
+            holder=holder,
+        )
         cluster = self.cluster = Cluster(
             store=shared,
             holder=holder,
@@ -326,21 +339,14 @@ class Hub:
                 wanted=lambda: self.feed.listeners > 0,
                 missed=self.feed.miss,
             ),
-            duties=duties,
+            duties={**duties, "sweep": shares.sweep(shared, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
         self._tasks.spawn("listening", cluster.relay.run_listening())
         self._tasks.spawn("scheduler", cluster.scheduler.run())
         if self.config.workers:
-            self.workers = workers(
-                self.config.workers,
-                store=self.config.store or "",
-                endpoint=self.broker.endpoint,
-                own_users=self.config.broker is None,
-                holder=holder,
-                log=self.config.log,
-            )
+            self.workers = shares.workers(self.config.workers, log=self.config.log)
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
         """A message came. What workers store, they are sent as well; but not what the broker had kept."""
@@ -375,10 +381,17 @@ class Hub:
             for delivery in self.deliveries:
                 delivery.tell()
 
-        hands = Hands(touch=self.rowfeed.touch, tell=tell)
+        hands = Hands(touch=self.touch, tell=tell)
         self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
         telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
         return {"alerts": self.alerting.run, **telling}
+
+    def touch(self, devices: Iterable[DeviceId]) -> None:
+        """These changed otherwise than by what they sent: who looks at them is to see it, here and elsewhere."""
+        touched = tuple(devices)
+        self.rowfeed.touch(touched)
+        if self.cluster is not None:
+            self.cluster.stored(Committed(touched=touched))
 
     def _tell(self, ended: Sequence[CommandRecord]) -> None:
         """Tell the other processes of commands that ended here."""
@@ -393,11 +406,16 @@ class Hub:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
     async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
-        """Repeat a step of the store's until there is nothing to do, then wait."""
+        """Repeat a step of the store's until there is little to do, then wait."""
         while True:
             try:
-                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                while True:
+                    began = time.monotonic()
+                    done = await step(time.time())
+                    took_s = time.monotonic() - began
+                    if done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S:
+                        break  # under load there is always a little: with what comes until the next time it is cheaper
+                    await asyncio.sleep(max(_UPKEEP_PAUSE_S, took_s))  # half of the store's time is the messages'
                 self._troubles.pop(name, None)
             except StoreError as error:
                 self._troubles[name] = str(error)
@@ -433,7 +451,7 @@ def _check_workers(config: HubConfig) -> None:
         )
 
 
-def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
+def _broker(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
     if config.broker is not None:
         return ExternalBroker(config.broker)
     if config.encryption is not None and config.embedded:
@@ -446,7 +464,7 @@ def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
         address=config.mqtt,
         directory=data.broker,
         hub_password=data.secret("broker-password"),
-        workers=config.workers,
+        workers=workers,
         encryption=config.encryption,
     )
 
