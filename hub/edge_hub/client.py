@@ -322,6 +322,10 @@ class HubClient:
         """Give a device credentials; the password is in this answer and nowhere else."""
         return self._ask("POST", "/api/v1/devices", Credentials, EnrolRequest(device=str(device), again=again))
 
+    def revoke(self, device: DeviceId) -> None:
+        """Let a device in no more, until it is enrolled again."""
+        self._raw("DELETE", f"/api/v1/devices/{device}/credentials")
+
     def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
         """Give devices credentials, at most 1000 at once."""
         request = EnrolAllRequest(devices=tuple(map(str, devices)), again=again)
