@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
 from edge_hub.errors import StoreError
 from edge_hub.ingest import Ingest
-from edge_hub.link import SUBSCRIPTIONS, Link
+from edge_hub.link import SHARED, Link
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
@@ -33,8 +35,6 @@ from edge_sdk.wire import Count, Text, Wire, decode
 
 _log = logging.getLogger(__name__)
 
-# A broker gives each message to one of those who subscribe under the same name (MQTT 5, section 4.8.2).
-SHARED = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
 MAX_WORKERS = 64
 TTL_S = 15.0
 RENEW_S = 4.0
@@ -48,7 +48,9 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
 
     Attributes:
         store: URL of the database.
+        ca, certificate, key: As in `Endpoint`.
         own_users: The broker is the hub's own, which knows each worker by a user name of its own.
+        kind: Of the lease: numbers are of one broker.
         holder: Who it is, for the lease.
         slots: How many workers there may be.
         log: Level of its log.
@@ -60,29 +62,36 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
     username: Text | None = None
     password: Text | None = None
     tls: bool = False
+    ca: Text | None = None
+    certificate: Text | None = None
+    key: Text | None = None
     own_users: bool = False
+    kind: Text
     holder: Text
     slots: Count
     log: Text = "info"
 
-    @property
-    def kind(self) -> str:
-        """Of the lease: numbers are of one broker."""
-        return lease_kind(Address(host=self.host, port=self.port))
-
     def endpoint(self, slot: int) -> Endpoint:
         """How the worker with this number connects."""
-        return Endpoint(
+        endpoint = Endpoint(
             address=Address(host=self.host, port=self.port),
-            username=worker_user(slot) if self.own_users else self.username,
+            username=self.username,
             password=self.password,
             tls=self.tls,
+            ca=_path(self.ca),
+            certificate=_path(self.certificate),
+            key=_path(self.key),
         )
+        return worker_endpoint(endpoint, slot, own_users=self.own_users)
 
 
-def lease_kind(broker: Address) -> str:
-    """Of the leases of the workers at this broker."""
-    return f"worker:{broker}"
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def worker_endpoint(endpoint: Endpoint, slot: int, *, own_users: bool) -> Endpoint:
+    """How the worker with this number connects, where the hub itself connects like that."""
+    return replace(endpoint, username=worker_user(slot)) if own_users else endpoint
 
 
 def client_id(identity: str, kind: str, slot: int) -> str:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_hub.errors import UnknownDeviceError
-from edge_hub.store._history import LOG_STEP_S, Key, check_asked, samples_of
+from edge_hub.store._history import LOG_STEP_S, check_asked
+from edge_hub.store._logged import samples_of
 from edge_hub.store._postgres_pool import Connection, Database
+from edge_hub.store._roll_up import Key
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
@@ -49,7 +51,7 @@ _Spans = AsyncIterator[tuple[float, Span]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """What one step of the roll-up adds: see `_history.Step`."""
+    """What one step of the roll-up adds: see `_roll_up.Step`."""
 
     after: Position
     last: Position

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 
@@ -77,6 +78,10 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""
         await self._database.close()
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
+        """A transaction that sees the database as it is at its beginning, for who reads much of it."""
+        return self._database.transaction(readonly=True)
 
     # -------------------------------------------------------------------------------------------------- messages
 
