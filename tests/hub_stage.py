@@ -135,6 +135,7 @@ class FakeDevice:
         device: Who it is.
         topics: What it subscribes to; None takes what is its own.
         client_id: What it says it is called.
+        connect_as: A user name and password that is not its own: at a broker of somebody else's.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class FakeDevice:
         *,
         topics: tuple[str, ...] | None = None,
         client_id: str | None = None,
+        connect_as: tuple[str, str] | None = None,
     ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -168,6 +170,8 @@ class FakeDevice:
         )
         if password is not None:
             client.username_pw_set(str(device), password)
+        elif connect_as is not None:
+            client.username_pw_set(*connect_as)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--keep-days and --keep-mb must be more than 0")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
+        interop=_interop(args),
         data=Path(args.data),
         listen=Address.parse(args.listen),
         mqtt=Address.parse(args.mqtt),
@@ -73,6 +74,24 @@ def run(args: argparse.Namespace) -> int:
         retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
     )
     return asyncio.run(_serve(config))
+
+
+def _interop(args: argparse.Namespace) -> Any:
+    from edge_hub.interop import discovery, exporters, metrics, sparkplug
+
+    settings = None
+    if args.sparkplug is not None:
+        if args.sparkplug_max < 1:
+            raise UsageError("--sparkplug-max must be at least 1")
+        settings = sparkplug.Settings(
+            group=metrics.check_id(args.sparkplug, "group id"),
+            host=None if args.sparkplug_host is None else metrics.check_id(args.sparkplug_host, "host id"),
+            most=args.sparkplug_max,
+        )
+    elif args.sparkplug_host is not None:
+        raise UsageError("--sparkplug-host means nothing without --sparkplug GROUP")
+    prefix = None if args.home_assistant is None else discovery.check_prefix(args.home_assistant)
+    return exporters.Interop(home_assistant=prefix, sparkplug=settings)
 
 
 async def _serve(config: Any) -> int:

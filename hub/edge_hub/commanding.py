@@ -52,16 +52,22 @@ class Commander:
         self._ended = asyncio.Event()
 
     async def send(
-        self, devices: Sequence[DeviceId], command: Command, *, expires_s: float
+        self, devices: Sequence[DeviceId], command: Command, *, expires_s: float, by: str = ""
     ) -> tuple[CommandRecord, ...]:
         """Store and send a command to each device.
+
+        Args:
+            devices: Who is to do it.
+            command: What.
+            expires_s: Until when, from now.
+            by: Who orders it.
 
         Raises:
             UnknownDeviceError: One of them is not known; none was sent anything.
         """
         now = self._clock()
         records = tuple(
-            CommandRecord(id=new_token(), device=device, command=command, sent=now, expires=now + expires_s)
+            CommandRecord(id=new_token(), device=device, command=command, sent=now, expires=now + expires_s, by=by)
             for device in devices
         )
         await self._store.add_commands(records)

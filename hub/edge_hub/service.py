@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from edge_hub.enrolment import enrol
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest
+from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import Link
 from edge_hub.store.records import Committed, Retention
 from edge_hub.store.sqlite import SqliteStore
@@ -58,6 +60,7 @@ class HubConfig:
         broker: A broker that runs already, instead.
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
+        interop: To whom else the fleet is shown.
     """
 
     data: Path
@@ -67,6 +70,7 @@ class HubConfig:
     embedded: bool = False
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
+    interop: Interop = field(default=Interop())
 
 
 class Hub:
@@ -147,6 +151,15 @@ class Hub:
         )
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
+        self.exporters = Exporters(
+            config.interop,
+            data=data,
+            broker=self.broker,
+            store=self.store,
+            commander=self.commander,
+            hub=_client_id(data).removeprefix("edge-hub-"),
+        )
+        await self.exporters.admit()
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("births", self.commander.run_births())
@@ -156,6 +169,9 @@ class Hub:
         self._tasks.spawn("link", self.link.run())
         self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
         await self.link.connected_once()
+        for name, work in self.exporters.parts():
+            self._tasks.spawn(name, work)
+            self._closing.append((name, partial(self._tasks.stop, name, patience_s=_STOP_STEP_S)))
 
         from edge_hub.web.server import Server
 
@@ -223,6 +239,7 @@ class Hub:
         """Spread what a batch changed."""
         self.commander.born(committed.born)
         self.commander.finished(committed.finished)
+        self.exporters.took(committed)
         if not self.feed.listeners:
             return
         for event in committed.events:

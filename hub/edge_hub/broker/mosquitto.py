@@ -17,10 +17,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_hub.address import Endpoint
-from edge_hub.broker.accounts import HUB_USER, access_file, hash_password, password_file
+from edge_hub.broker.accounts import HUB_USER, Guest, access_file, hash_password, password_file
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE
 from edge_hub.errors import BrokerError, BrokerMissingError
@@ -65,6 +66,8 @@ class Mosquitto:
         self._directory = directory
         self._hub_password = hub_password
         self._address = address
+        self._accounts: Mapping[str, str] = {}
+        self._guests: dict[str, tuple[Guest, ...]] = {}
         if "\n" in str(directory):
             raise UsageError("a line break in the path of the data directory", where=repr(str(directory)))
         with atomic.storage_errors(directory):
@@ -103,9 +106,21 @@ class Mosquitto:
 
     async def set_accounts(self, accounts: Mapping[str, str]) -> None:
         """Write the password file anew and have the broker read it; connections stay."""
-        everyone = {**accounts, HUB_USER: hash_password(self._hub_password)}
+        self._accounts = dict(accounts)
+        everyone = {guest.user: hash_password(guest.password) for guest in self._everyone_else()}
+        everyone.update({**accounts, HUB_USER: hash_password(self._hub_password)})
         atomic.write_bytes(self._directory / "passwords", password_file(everyone), mode=PRIVATE_FILE)
         self._child.send_signal(signal.SIGHUP)
+
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Write the accounts and the access rules anew and have the broker read them; connections stay."""
+        self._guests[whose] = tuple(guests)
+        atomic.write_bytes(self._directory / "access", access_file(self._everyone_else()), mode=PRIVATE_FILE)
+        await self.set_accounts(self._accounts)
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:
+        """As the guest, from this machine."""
+        return replace(self.endpoint, username=guest.user, password=guest.password)
 
     async def start(self) -> None:
         """Write the configuration and start.
@@ -115,7 +130,7 @@ class Mosquitto:
             BrokerError: It does not start.
             StorageError: Its files cannot be written.
         """
-        atomic.write_bytes(self._directory / "access", access_file(), mode=PRIVATE_FILE)
+        atomic.write_bytes(self._directory / "access", access_file(self._everyone_else()), mode=PRIVATE_FILE)
         atomic.write_bytes(self._directory / "mosquitto.conf", self._configuration(), mode=PRIVATE_FILE)
         if os.geteuid() == 0:
             _log.warning("running as root, and so does the broker; an ordinary user suffices")
@@ -124,6 +139,9 @@ class Mosquitto:
     async def stop(self) -> None:
         """End it; it saves its database."""
         await self._child.stop()
+
+    def _everyone_else(self) -> tuple[Guest, ...]:
+        return tuple(guest for guests in self._guests.values() for guest in guests)
 
     def _configuration(self) -> bytes:
         lines = [

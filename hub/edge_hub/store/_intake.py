@@ -13,7 +13,7 @@ from edge_hub.freshness import Known, birth_applies, sample_applies, state_appli
 from edge_hub.ranges import to_ranges
 from edge_hub.store._rows import command_record
 from edge_hub.store.records import Arrival, CommandRecord, Committed, EventRecord, Malformed
-from edge_sdk.mqtt import DeviceId, Reply, Up
+from edge_sdk.mqtt import DeviceId, Reply, Sample, Up
 from edge_sdk.wire import encode
 
 if sys.version_info >= (3, 11):
@@ -54,6 +54,7 @@ class Intake:
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
         self._events: list[EventRecord] = []
         self._finished: list[CommandRecord] = []
+        self._late: list[tuple[DeviceId, tuple[Sample, ...]]] = []
         self._stored = 0
         self._duplicates = 0
         self._malformed = 0
@@ -77,6 +78,7 @@ class Intake:
             finished=tuple(self._finished),
             born=tuple(d.device for d in self._devices.values() if d.born),
             touched=tuple(d.device for d in self._devices.values() if d.changed),
+            late=tuple(self._late),
         )
 
     def _take(self, arrival: Arrival) -> None:
@@ -114,6 +116,10 @@ class Intake:
                 device.changed.update(
                     sample_boot=envelope.boot, sample_seq=envelope.seq, sample_at=sample.at, sample=encode(sample)
                 )
+                if body.samples[:-1]:
+                    self._late.append((arrival.device, body.samples[:-1]))
+            else:
+                self._late.append((arrival.device, body.samples))
         elif kind is Up.EVENT:
             cursor = self._connection.execute(
                 "INSERT INTO events (device, received, body) VALUES (?, ?, ?)",
