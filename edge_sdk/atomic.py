@@ -73,26 +73,43 @@ def file(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[BinaryI
     Raises:
         StorageError: It could not be written; the old content stands.
     """
+    with _fresh(Path(path), mode) as (descriptor, _), os.fdopen(descriptor, "wb", closefd=False) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str], *, mode: int = 0o644) -> Iterator[Path]:
+    """As `file`, for who writes to a name and not to a stream: yields that of an empty file.
+
+    Raises:
+        StorageError: It could not be written; the old content stands.
+    """
+    with _fresh(Path(path), mode) as (_, temporary):
+        yield temporary
+
+
+@contextlib.contextmanager
+def _fresh(target: Path, mode: int) -> Iterator[tuple[int, Path]]:
+    """An empty file beside `target`, by descriptor and name, which takes its place in the end."""
     import tempfile  # half a megabyte that who only reads does without; so below
 
-    target = Path(path)
     check(target)
     with storage_errors(target):
         _sweep(target.parent)
         descriptor, name = tempfile.mkstemp(prefix=PREFIX, dir=target.parent)
         temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                _lock(descriptor)
-                yield stream
-                stream.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-                temporary.replace(target)
+            _lock(descriptor)
+            yield descriptor, temporary
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        finally:
+            os.close(descriptor)
         sync_directory(target.parent)
 
 

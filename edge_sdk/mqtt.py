@@ -19,6 +19,7 @@ from msgspec import Meta
 from edge_sdk import conditions
 from edge_sdk.errors import WireError
 from edge_sdk.manifest import Origin
+from edge_sdk.newer import unknown_fields
 from edge_sdk.preference import Preference
 from edge_sdk.wire import Count, Millis, Name, Text, Token, Unix, Wire, decode, encode
 
@@ -222,7 +223,12 @@ class Event(Wire, frozen=True, kw_only=True):
 
 
 class ServedVariant(Wire, frozen=True, kw_only=True):
-    """A variant a device could run, as the hub may show it."""
+    """A variant a device could run, as the hub may show it.
+
+    Attributes:
+        delegate: Who it is made for: `cpu`, or an accelerator. Who computes in fact is in `ModelState.on`. None: the
+            device is from before it was told.
+    """
 
     id: Name
     precision: Name
@@ -230,6 +236,7 @@ class ServedVariant(Wire, frozen=True, kw_only=True):
     size_bytes: Count
     latency_ms: Millis | None = None
     origin: Origin | None = None
+    delegate: Name | None = None
 
 
 class ServedModel(Wire, frozen=True, kw_only=True):
@@ -257,6 +264,8 @@ class ModelState(Wire, frozen=True, kw_only=True):
     Attributes:
         preference: What is in force: somebody's word, with what schedules and apps make of it.
         wished_by: The schedules and apps that had a part in it, in words.
+        on: Who computes now, as the app said that spoke last: `cpu`, or the delegate, such as `edgetpu:usb:0`. None
+            without apps, or where they do not say.
     """
 
     active: Name | None
@@ -267,6 +276,7 @@ class ModelState(Wire, frozen=True, kw_only=True):
     wished_by: Text | None = None
     apps: Count = 0
     paused: bool = False
+    on: Annotated[str, Meta(max_length=200)] | None = None
 
 
 class State(Wire, frozen=True, kw_only=True):
@@ -410,6 +420,11 @@ _DOWN: dict[Down, Any] = {
 }
 
 
+def envelope_type(kind: Up | Down) -> Any:
+    """The type of what is published as `kind`."""
+    return _UP[kind] if isinstance(kind, Up) else _DOWN[kind]
+
+
 def pack(envelope: UpEnvelope[Any] | DownEnvelope[Any], *, squeeze: bool = False) -> bytes:
     """The payload of an envelope; `squeeze` compresses it (telemetry batches shrink about sevenfold)."""
     plain = encode(envelope)
@@ -426,15 +441,35 @@ def plain(payload: bytes, *, where: str = "up") -> bytes:
 
 
 def unpack_up(kind: Up, payload: bytes, *, where: str = "up") -> UpEnvelope[Any]:
-    """Decode what a device sent.
+    """Decode what a device sent; fields that a newer device may have added are ignored.
 
     Raises:
         WireError: Too large, a decompression bomb, malformed, or out of bounds.
     """
-    payload = plain(payload, where=where)
+    return read_up(kind, plain(payload, where=where), where=where)[0]
+
+
+def read_up(kind: Up, payload: bytes, *, where: str = "up") -> tuple[UpEnvelope[Any], tuple[str, ...]]:
+    """Decode the JSON of what a device sent, see `plain`.
+
+    A device reports what it knows, and may be newer than its hub: what the hub does not know it ignores. What a hub
+    orders is another thing, see `unpack_down`: half an order is none.
+
+    Returns:
+        The envelope, and which fields were ignored, as `State.lux`.
+
+    Raises:
+        WireError: Too large, malformed, or out of bounds.
+    """
     limit = MAX_INFLATED_BYTES if kind is Up.TELE else MAX_UP_BYTES
-    envelope: UpEnvelope[Any] = decode(payload, _UP[kind], where=where, max_bytes=limit)
-    return envelope
+    try:
+        envelope: UpEnvelope[Any] = decode(payload, _UP[kind], where=where, max_bytes=limit)
+    except WireError:
+        ignored = unknown_fields(payload, _UP[kind]) if len(payload) <= limit else None
+        if not ignored:
+            raise
+        return decode(ignored.rest, _UP[kind], where=where, max_bytes=limit), ignored.names
+    return envelope, ()
 
 
 def unpack_down(kind: Down, payload: bytes, *, where: str = "down") -> DownEnvelope[Any]:

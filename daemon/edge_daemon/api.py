@@ -13,15 +13,13 @@ from edge_daemon.apps import App, Apps
 from edge_daemon.catalogue import Catalogue, Served
 from edge_daemon.clock import Clock
 from edge_daemon.errors import NotAllowedError, RequestError, UnknownModelError
+from edge_daemon.hearing import heard_of
 from edge_daemon.journal import Journal
 from edge_daemon.listener import Request, Response
 from edge_daemon.policy.types import (
-    ActivationFailed,
-    AppCanRun,
     AppJoined,
     AppLeft,
     AppPinned,
-    AppReported,
     Event,
     Pinned,
     PinnedBy,
@@ -244,61 +242,13 @@ class Api:
     async def _report(self, request: Request, app_id: str, _query: dict[str, str]) -> Assignment:
         app = self._apps.find(app_id, self._clock.monotonic())
         report = _body(request, AppReport)
-        first, was_hot = app.active is None, app.hot
-        confirmed = self._apps.reported(app, report)
+        heard = heard_of(self._apps, app, report, now_s=self._clock.monotonic(), now=self._clock.wall())
         self._recorder.saw(app.model, report)
         self._used(app.id, app.model, report)
-        now = self._clock.wall()
-        events: list[Event] = []
-        told: list[mqtt.Event] = []
-        if report.failed_variant is not None:
-            reason = report.failure or "no reason given"
-            events.append(ActivationFailed(app=app.id, variant=report.failed_variant, reason=reason))
-            told.append(
-                mqtt.Event(
-                    at=now,
-                    kind="switch-failed",
-                    model=app.model,
-                    old=report.active,
-                    new=report.failed_variant,
-                    text=f"{_called(app)}: {reason}"[:1000],
-                )
-            )
-            log.warning("%s: %s could not load %s: %s", app.model, _called(app), report.failed_variant, reason[:300])
-        if report.runs is not None or app.hot != was_hot:
-            events.append(AppCanRun(app=app.id, runs=report.runs, hot=app.hot))
-        events.append(
-            AppReported(
-                app=app.id,
-                variant=report.active,
-                calls=report.calls,
-                late=report.late,
-                p50_ms=report.p50_ms,
-                p95_ms=report.p95_ms,
-                arrived=report.arrived,
-                latencies_ms=report.latencies_ms,
-                slow_ms=report.slow_ms,
-                now_s=self._clock.monotonic(),
-            )
-        )
-        if confirmed is not None:
-            told.append(
-                mqtt.Event(
-                    at=now,
-                    kind="switch",
-                    model=app.model,
-                    old=confirmed.old,
-                    new=confirmed.new,
-                    because=None if confirmed.decision is None else confirmed.decision.because,
-                    text=_called(app),
-                    took_ms=confirmed.took_ms,
-                )
-            )
-            log.info("%s: %s runs %s instead of %s", app.model, _called(app), confirmed.new, confirmed.old)
-        if confirmed is not None or first:
+        if heard.changed:
             self._switcher.changes += 1
-        await self._switcher.feed(*events)
-        await self._journal.tell(*told)
+        await self._switcher.feed(*heard.events)
+        await self._journal.tell(*heard.told)
         return self._assigned(app)
 
     async def _assignment(self, _request: Request, app_id: str, query: dict[str, str]) -> Assignment:
@@ -380,7 +330,3 @@ def _status_of(error: EdgeError) -> int:
 
 def _wish(app: App, preference: Preference | None) -> AppWish:
     return AppWish(app=app.id, model=app.model, name=app.name[:60], preference=preference)
-
-
-def _called(app: App) -> str:
-    return f"app {app.name[:100] or app.id[:8]}"

@@ -194,10 +194,10 @@ class Apps:
             took_ms=report.switched_ms,
         )
 
-    def active(self, model: str) -> str | None:
-        """What the apps of a model confirmed: the word of the one that spoke last."""
+    def spoke_last(self, model: str) -> App | None:
+        """Of the apps of a model that said what they run, the one that spoke last: its word is the model's."""
         spoken = [app for app in self if app.model == model and app.active is not None]
-        return max(spoken, key=lambda app: app.seen_s).active if spoken else None
+        return max(spoken, key=lambda app: app.seen_s) if spoken else None
 
     def count(self, model: str) -> int:
         """How many run this model."""

@@ -33,8 +33,8 @@ _STAND_IN_MIN_MS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A model that is served.
+class Offered:
+    """A model as policy and hub know it, wherever it lies.
 
     Attributes:
         name: The daemon's name for it, from the configuration.
@@ -44,10 +44,16 @@ class Served:
     """
 
     name: str
-    bundle: Bundle
     facts: ModelFacts
     shown: ServedModel
     preference: Preference | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served(Offered):
+    """A model that is served from a bundle on this machine."""
+
+    bundle: Bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,4 +188,5 @@ def _shown(variant: Variant, latency: Latency | None) -> ServedVariant:
         size_bytes=variant.size_bytes,
         latency_ms=None if latency is None else latency.median_ms,
         origin=None if latency is None else latency.origin,
+        delegate=variant.target.delegate.value,
     )

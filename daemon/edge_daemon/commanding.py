@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edge_daemon.clock import Clock
-from edge_daemon.lanes import Lane
+from edge_daemon.lanes import Door
 from edge_daemon.logs import Seldom
 from edge_daemon.policy.types import Event as PolicyEvent
 from edge_daemon.policy.types import Measured, Paused, Pinned, PinnedBy, Preferred, Unpinned
@@ -135,7 +135,7 @@ class Commanding:
         self,
         switcher: Switcher,
         store: Store,
-        lane: Lane,
+        lane: Door,
         clock: Clock,
         *,
         recorder: Recorder,

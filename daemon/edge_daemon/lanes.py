@@ -11,11 +11,27 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
 _Call = tuple["asyncio.Future[Any]", Callable[[], Any]]
+
+
+class Door(Protocol):
+    """Where something is done, one thing after the other."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Do it, and return what it returns."""
+        ...
+
+
+class Here:
+    """A door that leads nowhere: what cannot block, such as a store in memory, is done at once."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """See `Door`."""
+        return call()
 
 
 class Lane:

@@ -164,7 +164,7 @@ class Service:
         self._apps = Apps()
         self._journal = Journal(self._store, self._store_lane, self._clock)
         self._switcher = Switcher(
-            self._catalogue, self._apps, self._store, self._store_lane, self._clock,
+            self._catalogue.served, self._apps, self._store, self._store_lane, self._clock,
             frame=self._frame(), site=site(config),
         )  # fmt: skip
         self._switcher.on_failed = self._policy_failed

@@ -97,6 +97,11 @@ class Spool:
         self._dropped = self._number(_DROPPED)
         self._reported = self._number(_REPORTED)
 
+    @property
+    def seq(self) -> int:
+        """The number of the message that was added last within this boot; 0 before the first."""
+        return self._seq
+
     def totals(self) -> Totals:
         """How the spool stands."""
         return Totals(

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from edge_daemon.errors import StateInUseError
 from edge_daemon.memory import CommandMemory
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FILE = "state.db"
 LOCK = "lock"
+MEMORY: Final = ":memory:"
 SCHEMA = 1
 _SUFFIXES = ("", "-wal", "-shm")
 _TABLES = """
@@ -63,7 +64,7 @@ class Store:
     """The daemon's state on disk.
 
     Args:
-        directory: Made with mode 0700 if absent.
+        directory: Made with mode 0700 if absent; None keeps everything in memory, for devices that are only played.
         boot: This start of the daemon; what is spooled is numbered within it.
         limits: Of the spool.
 
@@ -75,16 +76,16 @@ class Store:
         StorageError: The directory cannot be made or written.
     """
 
-    def __init__(self, directory: Path, *, boot: str, limits: Limits) -> None:
-        self.path = directory / FILE
+    def __init__(self, directory: Path | None, *, boot: str, limits: Limits) -> None:
+        self.path = Path(MEMORY) if directory is None else directory / FILE
         self.quarantined: Path | None = None
         self.trouble: str | None = None
         self._in_memory: str | None = None
-        self._lock = _hold(directory)
+        self._lock = None if directory is None else _hold(directory)
         try:
-            self._connection = self._open()
+            self._connection = _connect(MEMORY) if directory is None else self._open()
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
         self.spool = Spool(self._connection, boot=boot, limits=limits)
         self.commands = CommandMemory(self._connection)
@@ -92,7 +93,11 @@ class Store:
     def close(self) -> None:
         """Give the file and the directory free."""
         self._connection.close()
-        os.close(self._lock)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
 
     def get(self, key: str) -> bytes | None:
         """The value kept under `key`."""
@@ -212,7 +217,7 @@ class Store:
                 return _connect(self.path)
             except sqlite3.OperationalError as error:  # no space: the file may be well
                 self.trouble = self._in_memory = f"{self.path}: state cannot be kept: {error}; memory has to do"
-                return _connect(":memory:")
+                return _connect(MEMORY)
             except sqlite3.DatabaseError as error:
                 self.quarantined = _move_aside(self.path)
                 log.warning("%s is damaged (%s): moved to %s, beginning anew", self.path, error, self.quarantined.name)

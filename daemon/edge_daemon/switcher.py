@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from edge_daemon.apps import App, Apps
-from edge_daemon.catalogue import Catalogue
+from edge_daemon.catalogue import Offered
 from edge_daemon.clock import Clock
 from edge_daemon.errors import UnknownModelError
 from edge_daemon.eventlog import EventLog
-from edge_daemon.lanes import Lane
+from edge_daemon.lanes import Door
 from edge_daemon.logs import Seldom
 from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.safety import is_calm
@@ -64,7 +64,7 @@ class Switcher:
     """The policy at work.
 
     Args:
-        catalogue: What is served.
+        models: What is served, by name.
         apps: Who runs it.
         store: Where the policy's state outlives a restart, to be used in `lane`.
         clock: Of decisions and commits.
@@ -81,23 +81,23 @@ class Switcher:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        models: Mapping[str, Offered],
         apps: Apps,
         store: Store,
-        lane: Lane,
+        lane: Door,
         clock: Clock,
         *,
         frame: Frame,
         site: Site = Site(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._catalogue = catalogue
+        self._models = models
         self._apps = apps
         self._store = store
         self._lane = lane
         self._clock = clock
         self._frame = frame
         self._turn = asyncio.Lock()
-        self._state = initial(_facts(catalogue))
+        self._state = initial(_facts(models))
         self._saved = b""
         self._slow = Seldom(_LOG_EVERY_S)
         self._site = site
@@ -114,14 +114,14 @@ class Switcher:
         before = None if kept is None else load(kept)
         if kept is not None and before is None:
             log.warning("the kept state of the policy can't be read: pins and what was learned are forgotten")
-        self._state = initial(_facts(self._catalogue), before, at=self._clock.wall())
+        self._state = initial(_facts(self._models), before, at=self._clock.wall())
         wishes = None if words is None else wishing.load(words)
         if words is not None and wishes is None:
             log.warning("the kept preferences can't be read and are forgotten")
         if self.events is not None:
             self.events.begin(self._frame, self._state)
         self._wishes = wishes or carried(before if words is None else None)
-        new = [m for m in self._catalogue.served.values() if before is None or before.model(m.name) is None]
+        new = [m for m in self._models.values() if before is None or before.model(m.name) is None]
         unsaid = [m for m in new if self._wishes.word(m.name) is None]
         await self.commit(
             [Preferred(model=m.name, preference=m.preference) for m in unsaid if m.preference is not None]
@@ -203,8 +203,8 @@ class Switcher:
         Raises:
             UnknownModelError: It is not.
         """
-        if model is not None and model not in self._catalogue.served:
-            raise UnknownModelError(f"no model {model!r} here", hint=f"there are: {_list(self._catalogue.served)}")
+        if model is not None and model not in self._models:
+            raise UnknownModelError(f"no model {model!r} here", hint=f"there are: {_list(self._models)}")
 
     def check_variant(self, model: str, variant: str) -> None:
         """Raise if this model has no such variant that can run here.
@@ -214,7 +214,7 @@ class Switcher:
             UnknownVariantError: It has no such variant, or this machine can't run it.
         """
         self.check_model(model)
-        ids = [v.id for v in self._catalogue.served[model].facts.variants]
+        ids = [v.id for v in self._models[model].facts.variants]
         if variant not in ids:
             raise UnknownVariantError(
                 f"no variant {variant!r} of {model} can run here", hint=f"there are: {', '.join(ids)}"
@@ -237,9 +237,11 @@ class Switcher:
     def models(self) -> dict[str, ModelState]:
         """Every model as it is now."""
         scene = self._scene()
+        spoken = {record.name: self._apps.spoke_last(record.name) for record in self._state.models}
         return {
             record.name: ModelState(
-                active=self._apps.active(record.name),
+                active=None if (app := spoken[record.name]) is None else app.active,
+                on=None if app is None else app.computes_on,
                 decision=record.decision,
                 pinned=record.pin,
                 pinned_by=None if record.pinned_by is None else record.pinned_by.value,
@@ -315,8 +317,8 @@ class Switcher:
                 app.advise(most_per_s)
 
 
-def _facts(catalogue: Catalogue) -> tuple[ModelFacts, ...]:
-    return tuple(model.facts for model in catalogue.served.values())
+def _facts(models: Mapping[str, Offered]) -> tuple[ModelFacts, ...]:
+    return tuple(model.facts for model in models.values())
 
 
 def _list(names: Mapping[str, object]) -> str:

@@ -166,7 +166,7 @@ class Uplink:
             except ConfigError as error:
                 attempt += 1
                 self._tell("refused", str(error))
-                await asyncio.sleep(_pause_s(Ended.REFUSED, attempt))
+                await asyncio.sleep(pause_s(Ended.REFUSED, attempt))
                 continue
             if end.how is Ended.CLOSED:  # as `close` wants it
                 return
@@ -178,7 +178,7 @@ class Uplink:
             held = end.connected and self._clock.monotonic() - began_s >= _STEADY_S
             attempt = 0 if held else attempt + 1
             self._note(end, attempt)
-            await asyncio.sleep(_pause_s(end.how, attempt))
+            await asyncio.sleep(pause_s(end.how, attempt))
 
     async def _connection(self, *, mqtt5: bool) -> End:
         """One connection from begin to end."""
@@ -371,7 +371,7 @@ def _tls(section: MqttSection) -> ssl.SSLContext | None:
     return context
 
 
-def _pause_s(how: Ended, attempt: int) -> float:
+def pause_s(how: Ended, attempt: int) -> float:
     """Doubling, with full jitter from a half to the whole: a fleet that lost its broker must not come back as one."""
     shortest, longest = _REFUSED_S if how in {Ended.REFUSED, Ended.TAKEN_OVER} else _BACKOFF_S
     whole = min(longest, shortest * 2.0 ** min(attempt, 16))

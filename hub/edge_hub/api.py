@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from edge_hub.store.records import CommandRecord, DesiredRecord, DeviceRecord, EventRecord
+from edge_hub.alerts.views import AlertView
+from edge_hub.differences import Difference, differences
+from edge_hub.rows import Labels
+from edge_hub.store.records import CommandRecord, DesiredRecord, DeviceRecord, EventRecord, Point
 from edge_sdk.mqtt import Birth, Command, Desired, Event, Reply, Sample, State
 from edge_sdk.preference import Preference
 from edge_sdk.wire import Count, Name, Text, Token, Unix, Wire
@@ -15,6 +20,7 @@ from edge_sdk.wire import Count, Name, Text, Token, Unix, Wire
 DEFAULT_EXPIRES_S = 60.0
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEVICES = 1000
+MAX_QUERIED = 20_000
 MAX_PAGE = 1000
 MAX_WAIT_S = 60.0
 
@@ -32,6 +38,8 @@ class DeviceView(Wire, frozen=True, kw_only=True):
         sample: Its newest telemetry record.
         reported_version: Of the desired document, the one it has applied.
         in_step: It has applied the desired document, or there is none.
+        labels: The operator's words for it.
+        skew_s: How far its clock is ahead of the hub's.
     """
 
     device: Device
@@ -47,6 +55,8 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     desired_version: Count = 0
     reported_version: Count = 0
     in_step: bool = True
+    labels: Labels = {}
+    skew_s: float | None = None
 
     @classmethod
     def of(cls, record: DeviceRecord) -> DeviceView:
@@ -66,6 +76,8 @@ class DeviceView(Wire, frozen=True, kw_only=True):
             desired_version=record.desired_version,
             reported_version=reported,
             in_step=reported >= record.desired_version,
+            labels=dict(record.labels),
+            skew_s=record.skew_s,
         )
 
 
@@ -99,9 +111,11 @@ class CommandView(Wire, frozen=True, kw_only=True):
     """A command and what became of it.
 
     Attributes:
-        state: `pending`, and at the end one of `done`, `refused`, `expired`.
+        state: `pending`, and at the end one of `done`, `refused`, `expired`, `cancelled`.
         published: How often it was sent.
-        late: The reply came after the hub had called the command expired.
+        late: The reply came after the hub had called the command expired or cancelled.
+        by: Who ordered it: the name of a token.
+        batch: What was ordered at once has this in common.
     """
 
     id: Token
@@ -114,6 +128,8 @@ class CommandView(Wire, frozen=True, kw_only=True):
     finished: Unix | None = None
     reply: Reply | None = None
     late: bool = False
+    by: Text = ""
+    batch: Token | None = None
 
     @classmethod
     def of(cls, record: CommandRecord) -> CommandView:
@@ -129,6 +145,36 @@ class CommandView(Wire, frozen=True, kw_only=True):
             finished=record.finished,
             reply=record.reply,
             late=record.late,
+            by=record.by,
+            batch=record.batch,
+        )
+
+
+class CommandPage(Wire, frozen=True, kw_only=True):
+    """Commands, the newest first. Older ones: `before` the last one's `sent`."""
+
+    commands: tuple[CommandView, ...]
+
+
+class BatchView(Wire, frozen=True, kw_only=True):
+    """What was ordered at once.
+
+    Attributes:
+        states: How many are in each state.
+        commands: All, by device.
+    """
+
+    batch: Token
+    states: dict[Name, Count]
+    commands: tuple[CommandView, ...]
+
+    @classmethod
+    def of(cls, batch: str, records: Sequence[CommandRecord]) -> BatchView:
+        """The view of stored commands."""
+        return cls(
+            batch=batch,
+            states=dict(Counter(record.state.value for record in records)),
+            commands=tuple(CommandView.of(record) for record in records),
         )
 
 
@@ -137,6 +183,8 @@ class DesiredView(Wire, frozen=True, kw_only=True):
 
     Attributes:
         refused: Why the device does not apply it.
+        since: Since when it has not applied it; None where it has.
+        differences: Where what it reports is another thing, also where it has applied it.
     """
 
     device: Device
@@ -145,6 +193,8 @@ class DesiredView(Wire, frozen=True, kw_only=True):
     reported_version: Count = 0
     in_step: bool = True
     refused: Text | None = None
+    since: Unix | None = None
+    differences: tuple[Difference, ...] = ()
 
     @classmethod
     def of(cls, record: DesiredRecord | None, device: DeviceRecord) -> DesiredView:
@@ -156,7 +206,9 @@ class DesiredView(Wire, frozen=True, kw_only=True):
             desired=None if record is None else record.desired,
             sent=None if record is None else record.sent,
             reported_version=reported,
-            in_step=record is None or reported >= record.desired.version,
+            in_step=(in_step := record is None or reported >= record.desired.version),
+            since=None if record is None or in_step else record.sent,
+            differences=() if record is None else differences(record.desired, device.state, sent=record.sent),
             refused=None if state is None else state.desired_refused,
         )
 
@@ -168,21 +220,31 @@ class DeviceDetail(Wire, frozen=True, kw_only=True):
     desired: DesiredView
     events: tuple[EventView, ...]
     commands: tuple[CommandView, ...]
+    alerts: tuple[AlertView, ...] = ()
+    labels: Labels = {}
+
+
+class LabelsRequest(Wire, frozen=True, kw_only=True):
+    """The operator's words for a device, instead of those it has."""
+
+    labels: Labels
 
 
 class CommandRequest(Wire, frozen=True, kw_only=True):
-    """Send a command to a device, or to each of a list."""
+    """Send a command to a device, to each of a list, or to each that a query means now."""
 
     device: Device | None = None
+    query: Annotated[str, Meta(max_length=2000)] | None = None
     devices: Annotated[tuple[Device, ...], Meta(max_length=MAX_DEVICES)] = ()
     command: Command
     expires_s: Expires = DEFAULT_EXPIRES_S
 
 
 class Accepted(Wire, frozen=True, kw_only=True):
-    """The commands are stored and on their way; `id` is there when it is one."""
+    """The commands are stored and on their way; `id` is there when it is one, `batch` names all of them."""
 
     id: Token | None = None
+    batch: Token | None = None
     ids: dict[Device, Token] = {}
 
 
@@ -216,6 +278,19 @@ class Credentials(Wire, frozen=True, kw_only=True):
     password: Text
 
 
+class EnrolAllRequest(Wire, frozen=True, kw_only=True):
+    """Give each of these devices credentials, or none of them; `again` replaces those they have."""
+
+    devices: Annotated[tuple[Device, ...], Meta(min_length=1, max_length=MAX_DEVICES)]
+    again: bool = False
+
+
+class CredentialsList(Wire, frozen=True, kw_only=True):
+    """In the order of the request."""
+
+    devices: tuple[Credentials, ...]
+
+
 class Health(Wire, frozen=True, kw_only=True):
     """How the hub itself is.
 
@@ -234,6 +309,36 @@ class Health(Wire, frozen=True, kw_only=True):
     messages: Count = 0
     duplicates: Count = 0
     malformed: Count = 0
+
+
+class PointView(Wire, frozen=True, kw_only=True):
+    """A device over one step of time, see `edge_hub.store.records.Point`: least, mean and most of each."""
+
+    at: Unix
+    samples: Count
+    temp_c: tuple[float, float, float] | None = None
+    power_w: tuple[float, float, float] | None = None
+    rtt_ms: tuple[float, float, float] | None = None
+    load_pct: tuple[float, float, float] | None = None
+    battery_pct: float | None = None
+    calls: Count = 0
+    late: Count = 0
+    failed: Count = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    variants: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, point: Point) -> PointView:
+        """The view of a stored point."""
+        return cls(**{name: getattr(point, name) for name in cls.__struct_fields__})
+
+
+class HistoryView(Wire, frozen=True, kw_only=True):
+    """A device over time, in ascending order; steps without a sample are left out."""
+
+    step_s: float
+    points: tuple[PointView, ...]
 
 
 class QuarantinedView(Wire, frozen=True, kw_only=True):

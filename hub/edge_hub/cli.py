@@ -44,6 +44,7 @@ from edge_sdk.wire import decode
 _BROKER_VARIABLE = "EDGE_HUB_BROKER"
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
+_MAX_REQUESTS_PER_S = 1e6
 _RECONNECT_S = 2.0
 _STREAM = "the hub's stream"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     broker = args.broker or os.environ.get(_BROKER_VARIABLE)
     if not (args.keep_days > 0 and args.keep_mb > 0):
         raise UsageError("--keep-days and --keep-mb must be more than 0")
+    if not 0 <= args.requests_per_s <= _MAX_REQUESTS_PER_S:
+        raise UsageError(f"--requests-per-s is from 0 to {_MAX_REQUESTS_PER_S:.0f}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
         interop=_interop(args),
@@ -71,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         broker=None if broker is None else Endpoint.parse(broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
+        requests_per_s=args.requests_per_s,
         retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
     )
     return asyncio.run(_serve(config))

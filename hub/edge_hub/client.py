@@ -1,29 +1,68 @@
-"""The hub's HTTP API as methods: what `edge hub devices`, `show`, `send`, `watch` and `enroll` speak through."""
+"""The hub's HTTP API as methods, one a route: what the `edge hub` commands speak through."""
 
 from __future__ import annotations
 
+import http
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 
+from edge_hub.alerts.rules import Rule
+from edge_hub.alerts.views import (
+    AlertPage,
+    AlertView,
+    RuleList,
+    RuleView,
+    Silence,
+    SilenceList,
+    SilenceRequest,
+)
 from edge_hub.api import (
     Accepted,
+    BatchView,
+    CommandPage,
     CommandRequest,
     CommandView,
     Credentials,
+    CredentialsList,
+    DesiredRequest,
+    DesiredView,
     DeviceDetail,
     DeviceList,
     DeviceView,
+    EnrolAllRequest,
     EnrolRequest,
     EventPage,
     EventView,
     Health,
+    HistoryView,
+    LabelsRequest,
+    Quarantine,
+    QuarantinedView,
     to_json,
+)
+from edge_hub.api_admin import (
+    AuditPage,
+    AuditView,
+    GroupList,
+    GroupRequest,
+    GroupView,
+    Login,
+    NewToken,
+    RoleName,
+    Session,
+    TokenList,
+    TokenRequest,
+    TokenView,
 )
 from edge_hub.datadir import DataDir
 from edge_hub.errors import AnswerError, HubUnreachableError, TokenRefusedError
+from edge_hub.overview import FleetView, ModelList, ModelUse
+from edge_hub.rows import Row, RowList
 from edge_sdk.errors import UsageError, WireError
 from edge_sdk.local import ErrorBody
 from edge_sdk.mqtt import Command, DeviceId
@@ -34,6 +73,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _ANSWER_S = 15.0
+_ENROL_S = 60.0  # of a thousand devices, each a commit
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_LINE_CHARS = 4 * 1024 * 1024
@@ -100,19 +140,185 @@ class HubClient:
         """All devices."""
         return self._ask("GET", "/api/v1/devices", DeviceList).devices
 
+    def rows(self, query: str = "") -> tuple[Row, ...]:
+        """The devices that a query means, in short."""
+        return self._ask("GET", _with("/api/v1/rows", query=query or None), RowList).rows
+
+    def fleet(self) -> FleetView:
+        """Totals."""
+        return self._ask("GET", "/api/v1/fleet", FleetView)
+
+    def models(self) -> tuple[ModelUse, ...]:
+        """Models, their variants, and where they run."""
+        return self._ask("GET", "/api/v1/models", ModelList).models
+
     def device(self, device: DeviceId) -> DeviceDetail:
         """One device, with what happened to it last."""
         return self._ask("GET", f"/api/v1/devices/{device}", DeviceDetail)
 
-    def events(self, *, after: int | None = None, limit: int = 100) -> tuple[EventView, ...]:
+    def history(
+        self,
+        device: DeviceId,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        step_s: float | None = None,
+    ) -> HistoryView:
+        """A device over time: the last day, unless told otherwise."""
+        path = _with(f"/api/v1/devices/{device}/history", since=since, until=until, step_s=step_s)
+        return self._ask("GET", path, HistoryView)
+
+    def events(
+        self,
+        *,
+        device: DeviceId | None = None,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> tuple[EventView, ...]:
         """The last events, or those after one, by ascending id."""
-        query = f"?limit={limit}" + ("" if after is None else f"&after={after}")
-        return self._ask("GET", f"/api/v1/events{query}", EventPage).events
+        path = _with("/api/v1/events", device=device, after=after, before=before, limit=limit)
+        return self._ask("GET", path, EventPage).events
+
+    def quarantine(self) -> tuple[QuarantinedView, ...]:
+        """The last refused messages, the newest first."""
+        return self._ask("GET", "/api/v1/quarantine", Quarantine).messages
+
+    def metrics(self) -> str:
+        """The page for Prometheus."""
+        return self._raw("GET", "/metrics").decode()
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of the API for programs."""
+        return self._ask("GET", "/api/v1/openapi.json", dict[str, Any])
+
+    # ------------------------------------------------------------------------------------------------- orders
 
     def send(self, devices: Sequence[DeviceId], command: Command, *, expires_s: float) -> dict[str, str]:
         """Send a command to each device; returns the ids by device."""
         request = CommandRequest(devices=tuple(map(str, devices)), command=command, expires_s=expires_s)
         return self._ask("POST", "/api/v1/commands", Accepted, request).ids
+
+    def send_to(self, query: str, command: Command, *, expires_s: float) -> Accepted:
+        """Send a command to each device that a query means now."""
+        request = CommandRequest(query=query, command=command, expires_s=expires_s)
+        return self._ask("POST", "/api/v1/commands", Accepted, request)
+
+    def commands(self, *, before: float | None = None, limit: int = 100) -> tuple[CommandView, ...]:
+        """The last commands of the fleet, the newest first."""
+        return self._ask("GET", _with("/api/v1/commands", before=before, limit=limit), CommandPage).commands
+
+    def batch(self, batch: str) -> BatchView:
+        """What became of commands that were ordered at once."""
+        return self._ask("GET", f"/api/v1/batches/{batch}", BatchView)
+
+    def cancel(self, id_: str) -> CommandView:
+        """Give up on a command; its state says whether that came in time."""
+        return self._ask("DELETE", f"/api/v1/commands/{id_}", CommandView)
+
+    def cancel_batch(self, batch: str) -> BatchView:
+        """Give up on all of a batch that wait."""
+        return self._ask("DELETE", f"/api/v1/batches/{batch}", BatchView)
+
+    def desired(self, device: DeviceId) -> DesiredView:
+        """A device's desired document, and how far the device is."""
+        return self._ask("GET", f"/api/v1/devices/{device}/desired", DesiredView)
+
+    def set_desired(self, device: DeviceId, request: DesiredRequest) -> DesiredView:
+        """Replace it."""
+        return self._ask("PUT", f"/api/v1/devices/{device}/desired", DesiredView, request)
+
+    def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
+        """Replace a device's labels."""
+        self._ask("PUT", f"/api/v1/devices/{device}/labels", LabelsRequest, LabelsRequest(labels=labels))
+
+    # ------------------------------------------------------------------------------------------ groups, alerts
+
+    def groups(self) -> tuple[GroupView, ...]:
+        """Named queries, by name."""
+        return self._ask("GET", "/api/v1/groups", GroupList).groups
+
+    def group(self, name: str) -> GroupView:
+        """One of them."""
+        return self._ask("GET", f"/api/v1/groups/{name}", GroupView)
+
+    def put_group(self, name: str, query: str) -> GroupView:
+        """Name a query."""
+        return self._ask("PUT", f"/api/v1/groups/{name}", GroupView, GroupRequest(query=query))
+
+    def delete_group(self, name: str) -> None:
+        """Forget the name."""
+        self._raw("DELETE", f"/api/v1/groups/{name}")
+
+    def alerts(
+        self, *, open_only: bool = False, device: DeviceId | None = None, before: int | None = None, limit: int = 100
+    ) -> tuple[AlertView, ...]:
+        """Alerts, the newest first."""
+        path = _with("/api/v1/alerts", open=1 if open_only else None, device=device, before=before, limit=limit)
+        return self._ask("GET", path, AlertPage).alerts
+
+    def acknowledge(self, alert: int) -> AlertView:
+        """Say that it was seen."""
+        return self._ask("POST", f"/api/v1/alerts/{alert}/acknowledge", AlertView)
+
+    def silences(self) -> tuple[Silence, ...]:
+        """What nobody is told of."""
+        return self._ask("GET", "/api/v1/silences", SilenceList).silences
+
+    def silence(self, request: SilenceRequest) -> Silence:
+        """Tell nobody for a while."""
+        return self._ask("POST", "/api/v1/silences", Silence, request)
+
+    def end_silence(self, name: str) -> None:
+        """Tell of them again."""
+        self._raw("DELETE", f"/api/v1/silences/{name}")
+
+    def rules(self) -> tuple[RuleView, ...]:
+        """Alert rules, by name."""
+        return self._ask("GET", "/api/v1/rules", RuleList).rules
+
+    def rule(self, name: str) -> RuleView:
+        """One of them."""
+        return self._ask("GET", f"/api/v1/rules/{name}", RuleView)
+
+    def put_rule(self, name: str, rule: Rule) -> RuleView:
+        """Make a rule, or replace it."""
+        return self._ask("PUT", f"/api/v1/rules/{name}", RuleView, rule)
+
+    def delete_rule(self, name: str) -> None:
+        """Remove a rule; a built-in one is again as it came."""
+        self._raw("DELETE", f"/api/v1/rules/{name}")
+
+    # ----------------------------------------------------------------------------------------------- the hub's
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> tuple[AuditView, ...]:
+        """Who did what, the newest first."""
+        return self._ask("GET", _with("/api/v1/audit", before=before, limit=limit), AuditPage).entries
+
+    def session(self) -> Session:
+        """Who asks, and what they may."""
+        return self._ask("GET", "/api/v1/session", Session)
+
+    def log_in(self) -> Session:
+        """Exchange the token for a cookie, as a browser does; what is asked after that still goes by the token."""
+        token = self._http.headers["Authorization"].partition(" ")[2]
+        return self._ask("POST", "/api/v1/session", Session, Login(token=token))
+
+    def log_out(self) -> None:
+        """Let go of the cookie."""
+        self._raw("DELETE", "/api/v1/session")
+
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Tokens, without themselves."""
+        return self._ask("GET", "/api/v1/tokens", TokenList).tokens
+
+    def make_token(self, name: str, role: RoleName, *, expires_s: float | None = None) -> NewToken:
+        """Make a token; it is in this answer and nowhere else."""
+        return self._ask("POST", "/api/v1/tokens", NewToken, TokenRequest(name=name, role=role, expires_s=expires_s))
+
+    def withdraw_token(self, name: str) -> None:
+        """End a token and its sessions."""
+        self._raw("DELETE", f"/api/v1/tokens/{name}")
 
     def command(self, id_: str, *, wait_s: float = 0.0) -> CommandView:
         """What became of a command, waited for at most so long."""
@@ -122,6 +328,11 @@ class HubClient:
     def enrol(self, device: DeviceId, *, again: bool) -> Credentials:
         """Give a device credentials; the password is in this answer and nowhere else."""
         return self._ask("POST", "/api/v1/devices", Credentials, EnrolRequest(device=str(device), again=again))
+
+    def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
+        """Give devices credentials, at most 1000 at once."""
+        request = EnrolAllRequest(devices=tuple(map(str, devices)), again=again)
+        return self._ask("POST", "/api/v1/enrolments", CredentialsList, request, timeout_s=_ENROL_S).devices
 
     def news(self, *, after: int | None = None) -> Iterator[tuple[str, bytes]]:
         """What happens from now on (and the events after `after`): topic and JSON, until the hub ends."""
@@ -153,20 +364,32 @@ class HubClient:
         timeout_s: float = _ANSWER_S,
         unwell: bool = False,
     ) -> T:
+        content = self._raw(method, path, body, timeout_s=timeout_s, unwell=unwell)
+        return decode(content, kind, where=f"{self.url}{path[:100]}", max_bytes=_MAX_ANSWER_BYTES)
+
+    def _raw(
+        self, method: str, path: str, body: Any = None, *, timeout_s: float = _ANSWER_S, unwell: bool = False
+    ) -> bytes:
         content = None if body is None else to_json(body)
-        try:
-            response = self._http.request(
-                method,
-                path,
-                content=content,
-                headers={"Content-Type": "application/json"} if content else None,
-                timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
-            )
-        except httpx.HTTPError as cause:
-            raise self._unreachable(cause) from cause
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                response = self._http.request(
+                    method,
+                    path,
+                    content=content,
+                    headers={"Content-Type": "application/json"} if content else None,
+                    timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
+                )
+            except httpx.HTTPError as cause:
+                raise self._unreachable(cause) from cause
+            wait_s = _wait_s(response)
+            if wait_s is None or time.monotonic() + wait_s > deadline:
+                break
+            time.sleep(wait_s)
         if response.is_error and not unwell:
             raise self._refusal(response.status_code, response.content, path)
-        return decode(response.content, kind, where=f"{self.url}{path}", max_bytes=_MAX_ANSWER_BYTES)
+        return response.content
 
     def _unreachable(self, cause: httpx.HTTPError) -> HubUnreachableError:
         return HubUnreachableError(
@@ -187,3 +410,17 @@ class HubClient:
         error = AnswerError(body.text, answer=body.code, status=status)
         error.code = body.code  # type: ignore[misc]  # the hub's own code is the one a script matches
         return error
+
+
+def _with(path: str, **query: Any) -> str:
+    """The path with those parameters that are given."""
+    given = {name: str(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _wait_s(response: httpx.Response) -> float | None:
+    """How long to wait before the same is asked again; None where it was answered."""
+    if response.status_code != http.HTTPStatus.TOO_MANY_REQUESTS:
+        return None
+    told = response.headers.get("Retry-After", "1")
+    return float(told) if told.isascii() and told.isdigit() and len(told) <= 4 else 1.0  # noqa: PLR2004 - hours

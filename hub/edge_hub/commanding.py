@@ -29,6 +29,8 @@ GRACE_S = 10.0
 _EXPIRE_EVERY_S = 1.0
 _POLL_S = 1.0
 _RETRY_S = 2.0
+# What is ordered at once is this far apart, so that a list by time has one order and can be read page by page.
+_APART_S = 1e-6
 
 Publish = Callable[..., Awaitable[bool]]
 
@@ -52,28 +54,53 @@ class Commander:
         self._ended = asyncio.Event()
 
     async def send(
-        self, devices: Sequence[DeviceId], command: Command, *, expires_s: float, by: str = ""
+        self, devices: Sequence[DeviceId], command: Command, *, expires_s: float, by: str
     ) -> tuple[CommandRecord, ...]:
-        """Store and send a command to each device.
+        """Store and send a command to each device: two transactions, however many they are.
 
         Args:
-            devices: Who is to do it.
-            command: What.
-            expires_s: Until when, from now.
+            devices: Each once.
+            command: The same for all.
+            expires_s: From now on.
             by: Who orders it.
 
         Raises:
             UnknownDeviceError: One of them is not known; none was sent anything.
         """
-        now = self._clock()
+        now, batch = self._clock(), new_token()
         records = tuple(
-            CommandRecord(id=new_token(), device=device, command=command, sent=now, expires=now + expires_s, by=by)
-            for device in devices
+            CommandRecord(
+                id=new_token(),
+                device=device,
+                command=command,
+                sent=now + number * _APART_S,
+                expires=now + expires_s,
+                by=by,
+                batch=batch,
+            )
+            for number, device in enumerate(devices)
         )
         await self._store.add_commands(records)
-        for record in records:
-            await self._publish_command(record)
+        await self._publish_commands(records)
         return records
+
+    async def cancel(self, command_id: str) -> tuple[CommandRecord, bool]:
+        """Give up on a command: it is not sent again. A device that has it already may still carry it out and answer.
+
+        Returns:
+            The command as it is now, and whether this call ended it: a reply or its time may have come before.
+
+        Raises:
+            UnknownCommandError: There is none with this id.
+        """
+        now = self._clock()
+        record = await self._store.cancel_command(command_id, now=now)
+        if record is None:
+            raise UnknownCommandError("no such command", where=command_id)
+        was_cancelled = record.state is CommandState.CANCELLED and record.finished == now
+        if was_cancelled:
+            self.finished((record,))
+        return record, was_cancelled
 
     async def wait(self, command_id: str, *, wait_s: float) -> CommandRecord:
         """The command, as soon as it has ended or the time is over.
@@ -132,8 +159,7 @@ class Commander:
         try:
             for record in await self._store.all_desired():
                 await self._publish_desired(record)
-            for command in await self._store.pending(unsent=True):
-                await self._publish_command(command)
+            await self._publish_commands(await self._store.pending(unsent=True))
         except StoreError as error:
             _log.warning("orders wait: %s", error)
 
@@ -145,8 +171,7 @@ class Commander:
                 desired = await self._store.desired(device)
                 if desired is not None:
                     await self._publish_desired(desired)
-                for command in await self._store.pending(device=device):
-                    await self._publish_command(command)
+                await self._publish_commands(await self._store.pending(device=device))
             except StoreError as error:
                 _log.warning("orders for %s wait: %s", device, error)
                 await asyncio.sleep(_RETRY_S)
@@ -163,18 +188,22 @@ class Commander:
                 continue
             self.finished(over)
 
-    async def _publish_command(self, record: CommandRecord) -> None:
-        left_s = record.expires - self._clock()
-        if left_s <= 0:
-            return
-        envelope = DownEnvelope(id=record.id, sent=record.sent, expires=record.expires, body=record.command)
-        topic = down_topic(record.device, Down.CMD)
-        if await self._publish(topic, pack(envelope), expires_in_s=left_s):
+    async def _publish_commands(self, records: Sequence[CommandRecord]) -> None:
+        """Send those whose time is not over, and count them as sent in one go."""
+        sent = []
+        for record in records:
+            left_s = record.expires - self._clock()
+            envelope = DownEnvelope(id=record.id, sent=record.sent, expires=record.expires, body=record.command)
+            topic = down_topic(record.device, Down.CMD)
+            if left_s > 0 and await self._publish(topic, pack(envelope), expires_in_s=left_s):
+                sent.append(record.id)
+        if sent:
             try:
-                await self._store.published(record.id)
+                await self._store.published(*sent)
             except StoreError as error:
-                # It is on its way all the same; at worst it is sent once more, which the device answers from memory.
-                _log.warning("a command was sent but not counted: %s", error)
+                # They are on their way all the same; at worst they are sent once more, which a device answers from
+                # memory.
+                _log.warning("%d commands were sent but not counted: %s", len(sent), error)
 
     async def _publish_desired(self, record: DesiredRecord) -> None:
         envelope = DownEnvelope(id=record.message, sent=record.sent, body=record.desired)

@@ -35,6 +35,13 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
     )
     parser.add_argument(
+        "--requests-per-s",
+        type=float,
+        default=200.0,
+        metavar="N",
+        help="to the API, of one token from one address; 0 is as many as come (default 200)",
+    )
+    parser.add_argument(
         "--keep-days", type=float, default=30.0, metavar="D", help="of messages and events (default 30)"
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_sdk.errors import CommandError, StorageError, TransportError
+from edge_sdk.errors import CommandError, StorageError, TransportError, UsageError
 
 
 class BrokerError(TransportError):
@@ -92,3 +92,71 @@ class CommandFailedError(CommandError):
     """A device refused a command, or did not answer in time."""
 
     code = "command-failed"
+
+
+class QueryError(UsageError):
+    """A query for devices cannot be read; `column` says where, from 1."""
+
+    code = "query"
+
+    def __init__(self, what: str, *, column: int = 1, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where or f"query, column {column}", hint=hint)
+        self.column = column
+
+
+class UnknownBatchError(CommandError):
+    """No commands were ordered at once under this id."""
+
+    code = "unknown-batch"
+
+
+class UnknownGroupError(CommandError):
+    """No group has this name."""
+
+    code = "unknown-group"
+
+
+class UnknownRuleError(CommandError):
+    """No alert rule has this name."""
+
+    code = "unknown-rule"
+
+
+class UnknownAlertError(CommandError):
+    """No alert has this number."""
+
+    code = "unknown-alert"
+
+
+class UnknownSilenceError(CommandError):
+    """No silence has this name, or its time is over."""
+
+    code = "unknown-silence"
+
+
+class UnknownTokenError(CommandError):
+    """No token has this name."""
+
+    code = "unknown-token"
+
+
+class ForbiddenError(TransportError):
+    """The token is good, but its role does not allow this."""
+
+    code = "forbidden"
+
+
+class CrossSiteError(TransportError):
+    """A browser's request does not carry the value of its `edge-hub-csrf` cookie: another site may have made it."""
+
+    code = "cross-site"
+
+
+class TooManyRequestsError(TransportError):
+    """More requests came from one token or address than are answered; `wait_s` until the next one is."""
+
+    code = "too-many-requests"
+
+    def __init__(self, what: str, *, wait_s: float = 1.0, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.wait_s = wait_s

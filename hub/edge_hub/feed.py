@@ -15,8 +15,9 @@ class Topic(enum.Enum):
     """What a piece of news is about."""
 
     EVENT = "event"
-    DEVICE = "device"
+    ROWS = "rows"
     COMMAND = "command"
+    ALERT = "alert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

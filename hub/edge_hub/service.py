@@ -12,18 +12,20 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint, as_others_reach
-from edge_hub.api import Credentials, DeviceView, EventView, Health
+from edge_hub.api import Credentials, EventView, Health
+from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
 from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
+from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol
@@ -32,9 +34,11 @@ from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest
 from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import Link
+from edge_hub.rowfeed import RowFeed
 from edge_hub.store.records import Committed, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_hub.tasks import Tasks
+from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
 from edge_sdk.address import Address, bind, refuse_unsafe
 from edge_sdk.errors import UsageError
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
+_ROLL_UP_EVERY_S = 5.0
+_UPKEEP_PAUSE_S = 0.01  # let messages through in between
 _STOP_STEP_S = 8.0
 
 
@@ -61,6 +67,7 @@ class HubConfig:
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
         interop: To whom else the fleet is shown.
+        requests_per_s: Of one token from one address, to the API; 0 is as many as come.
     """
 
     data: Path
@@ -71,6 +78,7 @@ class HubConfig:
     insecure_listen: bool = False
     retention: Retention = field(default=Retention())
     interop: Interop = field(default=Interop())
+    requests_per_s: float = 200.0
 
 
 class Hub:
@@ -89,7 +97,8 @@ class Hub:
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._lock = contextlib.ExitStack()
-        self._trouble: str | None = None
+        # Of upkeep, by what it is.
+        self._troubles: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -149,6 +158,10 @@ class Hub:
             on_message=lambda *message: self.ingest.take(*message),  # noqa: PLW0108
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
         )
+        self.gate = Gate(self.token, self.store)
+        self.audit = Audit(self.store)
+        self.census = Census(self.store)
+        self.rowfeed = RowFeed(census=self.census, feed=self.feed)
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
         self.exporters = Exporters(
@@ -157,6 +170,7 @@ class Hub:
             broker=self.broker,
             store=self.store,
             commander=self.commander,
+            audit=self.audit,
             hub=_client_id(data).removeprefix("edge-hub-"),
         )
         await self.exporters.admit()
@@ -164,6 +178,8 @@ class Hub:
         self._closing.append(("ingest", self._stop_ingest))
         self._tasks.spawn("births", self.commander.run_births())
         self._tasks.spawn("expiry", self.commander.run_expiry())
+        self._tasks.spawn("roll-up", self._roll_up())
+        self._tasks.spawn("rows", self.rowfeed.run())
         self._tasks.spawn("retention", self._retention())
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
@@ -190,10 +206,14 @@ class Hub:
         )
 
     async def enrol(self, device: DeviceId, *, again: bool) -> Credentials:
-        """Give a device an account at the broker.
+        """Give a device an account at the broker; raises as `enrol_all`."""
+        return (await self.enrol_all((device,), again=again))[0]
+
+    async def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
+        """Give devices accounts at the broker, which then reads all of them once.
 
         Raises:
-            EnrolledError: It has one, and `again` is false.
+            EnrolledError: One has one, and `again` is false; those before it have theirs now.
             UsageError: The broker is not ours.
         """
         if not self.broker.enrols:
@@ -202,15 +222,21 @@ class Hub:
                 hint="create the user there and write the device's configuration by hand",
             )
         where = as_others_reach(self.broker.for_devices)
-        credentials = await enrol(
-            self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
-        )
-        await self.broker.set_accounts(await self.store.accounts())
-        return credentials
+        try:
+            return tuple(
+                [
+                    await enrol(
+                        self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
+                    )
+                    for device in devices
+                ]
+            )
+        finally:
+            await self.broker.set_accounts(await self.store.accounts())
 
     async def health(self) -> Health:
         """How it is now."""
-        trouble = self.ingest.trouble or self._trouble
+        trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
         counts = {}
@@ -244,28 +270,32 @@ class Hub:
             return
         for event in committed.events:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
-        for device in committed.touched:
-            with contextlib.suppress(StoreError):
-                record = await self.store.device(device)
-                if record is not None:
-                    self.feed.spread(News(topic=Topic.DEVICE, body=DeviceView.of(record)))
+        self.rowfeed.touch(committed.touched)
 
     async def _retention(self) -> None:
+        retention = self.config.retention
+        await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
+
+    async def _roll_up(self) -> None:
+        await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
+
+    async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
+        """Repeat a step of the store's until there is nothing to do, then wait."""
         while True:
             try:
-                while await self.store.trim(self.config.retention, now=time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(0.01)  # let messages through in between
-                self._trouble = None
+                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
+                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                self._troubles.pop(name, None)
             except StoreError as error:
-                self._trouble = str(error)
-            await asyncio.sleep(_TRIM_EVERY_S)
+                self._troubles[name] = str(error)
+            await asyncio.sleep(every_s)
 
     async def _stop_ingest(self) -> None:
         await self._tasks.stop("ingest")
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "expiry", "births"):
+        for name in ("retention", "rows", "roll-up", "expiry", "births"):
             await self._tasks.stop(name)
 
 

@@ -1,7 +1,7 @@
 """The play: what happens to the board, and what is said to it, act by act.
 
 Written against what a device shows (its variants, its limits, how long answers take) and not against the policy's
-thresholds: the battery is drained until it is nearly empty, the board is heated until it is at its limit. What the
+thresholds: the battery is drained until it is nearly empty, the board is heated beyond its limit. What the
 policy makes of it is for the audience to see.
 """
 
@@ -19,7 +19,7 @@ MIN_LENGTH_S = 20.0
 FIRST_WISH = Preference(mode=Mode.ACCURACY)
 
 _COOL_C = 30.0  # below the limit
-_BEYOND_C = 1.0
+_BEYOND_C = 3.0  # clearly: what a policy rides on, and a few tenths of noise, are left to it
 _SLOW_RTT_MS = 80.0
 _DEADLINE_SHARE = 0.5
 
@@ -81,7 +81,7 @@ def play(limit_c: float) -> tuple[PlayedConditions, tuple[Act, ...]]:
         Act(title="On mains and cool", short="mains", lasts_s=6, becomes=calm),
         Act(title="The battery drains to 6 %", short="battery", lasts_s=10, becomes=drained, ramp=0.8),
         Act(title="The charger is back", short="charger", lasts_s=10, becomes=charged),
-        Act(title="The sun heats the board to its limit", short="heat", lasts_s=9, becomes=hot, ramp=0.7),
+        Act(title="The sun heats the board beyond its limit", short="heat", lasts_s=9, becomes=hot, ramp=0.7),
         Act(title="It cools down", short="cooling", lasts_s=10, becomes=cooled, ramp=0.2),
         Act(
             title="Answers must be at the hub in time, and the network gets slow",

@@ -81,6 +81,56 @@ def _simulate(args: argparse.Namespace) -> int:
     return command.run(args)
 
 
+def _configure_fleet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--devices", type=_devices, default=200, metavar="N", help="how many to play, at most 20000 (default 200)"
+    )
+    parser.add_argument("--hub", metavar="URL", help="of the hub's HTTP API; else what its data directory says")
+    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
+    parser.add_argument(
+        "--duration", type=_amount, metavar="S", help="play for so long, once all are started (default until Ctrl-C)"
+    )
+    parser.add_argument(
+        "--every", type=_amount, default=10.0, metavar="S", help="between two reports of a device (default 10)"
+    )
+    parser.add_argument(
+        "--churn", type=_share, default=0.0, metavar="SHARE", help="of the devices drop and return each minute"
+    )
+    parser.add_argument(
+        "--slow", type=_share, default=0.0, metavar="SHARE", help="of the devices have a slow link, 0.2 to 2 s"
+    )
+    parser.add_argument("--tenant", default="sim", metavar="NAME", help="whose devices they are (default sim)")
+    parser.add_argument("--seed", type=_seed, default=1, metavar="N", help="of everything random (default 1)")
+
+
+def _fleet(args: argparse.Namespace) -> int:
+    from edge_lab.fleet import command
+
+    return command.run(args)
+
+
+def _devices(text: str) -> int:
+    return _whole(text, 1, 20_000)
+
+
+def _share(text: str) -> float:
+    return _number(text, 0.0, 1.0)
+
+
+def _amount(text: str) -> float:
+    return _number(text, 1.0, 30 * 86_400.0)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:  # NaN fails too
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number from {least:g} to {most:g}")
+    return value
+
+
 def _count(text: str) -> int:
     return _whole(text, 1, 10_000)
 
@@ -100,13 +150,7 @@ def _whole(text: str, least: int, most: int) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not _SHORTEST_S <= value <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number from {_SHORTEST_S:g} to {_LONGEST_S:g}")
-    return value
+    return _number(text, _SHORTEST_S, _LONGEST_S)
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -121,5 +165,11 @@ COMMANDS: tuple[Command, ...] = (
         summary="policies on a simulated board, against a clairvoyant",
         configure=_configure_simulate,
         run=_simulate,
+    ),
+    Command(
+        path=("hub", "simulate"),
+        summary="a fleet of played devices that reports to a hub, for demonstrations and load tests",
+        configure=_configure_fleet,
+        run=_fleet,
     ),
 )

@@ -39,6 +39,12 @@ class PolicyFailedError(LabError):
     code = "lab-policy-failed"
 
 
+class FleetError(LabError):
+    """A played fleet does not get through to its hub, or not everything it sent was confirmed."""
+
+    code = "lab-fleet"
+
+
 class InterruptedRunError(LabError):
     """The user or the system asked the run to end; everything is taken down before this reaches anyone.
 

@@ -336,6 +336,16 @@ def test_an_app_says_what_it_can_run_and_how_its_accelerator_fares(board: Daemon
     assert (shown.computes_on, shown.usage) == ("edgetpu:usb:0", usage)
 
 
+def test_the_state_of_a_model_says_who_computes_in_fact(board: DaemonProcess, client: LocalClient) -> None:
+    assert board.status().models["digits"].on is None
+    app = register(client, speaks=SPEAKS)
+    for delegate in ("edgetpu:usb:0", "cpu"):  # the accelerator falls out, and the CPU stands in
+        report(client, app, "exact", computes_on=delegate)
+        assert board.status().models["digits"].on == delegate
+    client.call("DELETE", f"/v1/apps/{app.app}", Done)
+    assert board.status().models["digits"].on is None
+
+
 def test_an_app_that_can_run_one_variant_is_told_to_run_that(client: LocalClient) -> None:
     other = "quick" if register(client).assignment.variant != "quick" else "exact"
     app = register(client, speaks=SPEAKS, runs=(other,))

@@ -112,7 +112,7 @@ def test_what_it_shows_follows_the_device(stage: Stage) -> None:
 def test_what_somebody_chooses_is_a_command_of_home_assistants(stage: Stage) -> None:
     with stage.listener() as ear:
         born(stage.cam)
-        ear.when(lambda: config_of(ear), "the device")
+        ear.when(lambda: state_of(ear).get("models"), "the device")
         ear.say(CHOICE, b"quick")
         assert stage.cam.command(1).body == Pin(model="digits", variant="quick")
         assert state_of(ear)["models"]["digits"]["chosen"] == "(automatic)"  # not done yet
@@ -125,6 +125,8 @@ def test_what_somebody_chooses_is_a_command_of_home_assistants(stage: Stage) -> 
         assert stage.cam.command(2).body == Unpin(model="digits")
     with closing(sqlite3.connect(stage.hub.data / "hub.db")) as base:
         assert base.execute("SELECT DISTINCT by FROM commands").fetchall() == [("home-assistant",)]
+        noted = base.execute("SELECT DISTINCT who, what, target FROM audit").fetchall()
+        assert ("home-assistant", "command", str(CAM)) in noted
 
 
 def test_when_home_assistant_starts_it_is_told_everything_again(stage: Stage) -> None:

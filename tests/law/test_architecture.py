@@ -16,7 +16,7 @@ MOST_LINES = 500
 # What a machine or a workplace is called has no place in a project, nor where its packages came from.
 PRIVATE = re.compile(r"(?<![\w.~}])/(?:work|root|home/\w+)(?![\w-])|files\.pythonhosted|/simple/")
 ALLOWED = {"tests/law/test_architecture.py"}
-BINARY = {".npz", ".tflite", ".keras", ".h5", ".png"}
+BINARY = {".zlib", ".npz", ".tflite", ".keras", ".h5", ".png"}
 
 
 def child(code: str) -> str:

@@ -83,7 +83,7 @@ def test_every_code_that_is_answered_without_an_error_is_documented() -> None:
     assert {(name, code) for name, code in found if f"`{code}`" not in text} == set()
 
 
-@pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py"])
+@pytest.mark.parametrize("tool", ["cli_reference.py", "device_table.py", "mqtt_schema.py"])
 def test_generated_pages_are_up_to_date(tool: str) -> None:
     told = subprocess.run(
         [sys.executable, str(ROOT / "tools" / tool), "--check"],
@@ -99,8 +99,8 @@ def test_generated_pages_are_up_to_date(tool: str) -> None:
 def test_every_request_of_the_hub_is_documented() -> None:
     app = pytest.importorskip("edge_hub.web.app", reason="the hub extra is not installed")
     text = (REFERENCE / "hub-api.md").read_text("utf-8")
-    for method, path, _ in app.ROUTES:
-        assert f"`{method} {path}`" in text, f"{method} {path}"
+    for route in app.ROUTES:
+        assert f"`{route.method} {route.path}`" in text, f"{route.method} {route.path}"
 
 
 # The words of the page for the types that more than one field has.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_hub.auditing import Audit
 from edge_hub.broker.accounts import Guest, new_password
 from edge_hub.broker.backend import BrokerBackend
 from edge_hub.commanding import Commander
@@ -49,6 +50,7 @@ class Exporters:
         broker: Where they connect.
         store: What they show.
         commander: Takes what somebody chose.
+        audit: Notes it.
         hub: The hub's id.
 
     Raises:
@@ -56,8 +58,17 @@ class Exporters:
     """
 
     def __init__(
-        self, interop: Interop, *, data: DataDir, broker: BrokerBackend, store: Store, commander: Commander, hub: str
+        self,
+        interop: Interop,
+        *,
+        data: DataDir,
+        broker: BrokerBackend,
+        store: Store,
+        commander: Commander,
+        audit: Audit,
+        hub: str,
     ) -> None:
+        self._audit = audit
         self._data = data
         self._broker = broker
         self._hub = hub
@@ -124,7 +135,7 @@ class Exporters:
             prefix=prefix,
             memory=memory,
             connect=self._connector(ours, f"edge-hub-{self._hub}-home-assistant"),
-            choose=chooser(commander, by="home-assistant"),
+            choose=chooser(commander, self._audit, by="home-assistant"),
             again=self._watcher.everything,
         )
 
@@ -166,7 +177,7 @@ class Exporters:
             numbers=BirthNumbers(self._data.path / "sparkplug.json"),
             connect=connect,
             admit=admit,
-            choose=chooser(commander, by="sparkplug"),
+            choose=chooser(commander, self._audit, by="sparkplug"),
         )
 
     def _connector(self, guest: Guest, client_id: str) -> Connect:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge_hub.rows import row_of
 from edge_hub.store.records import DeviceRecord
 from edge_sdk.conditions import Conditions
 from edge_sdk.mqtt import DeviceId, ModelState, ModelStats, Sample, ServedModel, State
-
-# The board's draw as the policy's model has it, by the name a decision gives it (`edge_daemon.policies.choosing`).
-_ESTIMATED_WATTS = "watts"
-_MOST_WATTS = 10_000.0  # the bound of `edge_sdk.wire.Watts`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +67,8 @@ class View:
 
 def view_of(record: DeviceRecord) -> View:
     """The look at a stored device."""
-    birth, state, sample = record.birth, record.state, record.sample
+    row, birth, state, sample = row_of(record), record.birth, record.state, record.sample
     newest = _newest(state, sample)
-    seen = None if newest is None else newest.conditions
-    measured_w = None if seen is None else seen.power_w
-    estimated_w = _estimated_w(state) if measured_w is None and state is not None else None
     served = {} if birth is None else {model.name: model for model in birth.models}
     states = {} if state is None else state.models
     stats = {} if sample is None else sample.models
@@ -82,22 +76,22 @@ def view_of(record: DeviceRecord) -> View:
         device=record.device,
         online=record.online,
         boot=record.boot,
-        board=None if birth is None else birth.board,
-        profile=None if birth is None else birth.profile,
+        board=row.board,
+        profile=row.profile,
         software=None if birth is None else birth.software,
         at=None if newest is None else newest.at,
         sampled=None if sample is None else sample.at,
-        temp_c=None if seen is None else seen.temp_c,
-        battery_pct=None if seen is None else seen.battery_pct,
-        charging=None if seen is None else seen.charging,
-        power_w=measured_w if measured_w is not None else estimated_w,
-        power_estimated=estimated_w is not None,
-        load_pct=None if seen is None else seen.load_pct,
-        rtt_ms=None if seen is None else seen.rtt_ms,
-        throttle=None if seen is None else seen.throttle.value,
+        temp_c=row.temp_c,
+        battery_pct=row.battery_pct,
+        charging=row.charging,
+        power_w=row.power_w,
+        power_estimated=row.power_estimated,
+        load_pct=None if newest is None else newest.conditions.load_pct,
+        rtt_ms=row.rtt_ms,
+        throttle=row.throttle,
         models={
-            name: _model(name, served.get(name), states.get(name), stats.get(name))
-            for name in dict.fromkeys((*served, *states))
+            model.name: _model(model.name, served.get(model.name), states.get(model.name), stats.get(model.name))
+            for model in row.models
         },
     )
 
@@ -141,15 +135,3 @@ def _model(name: str, served: ServedModel | None, state: ModelState | None, stat
         late_pct=100.0 * min(stats.late / stats.calls, 1.0) if stats is not None and stats.calls else None,
         p95_ms=None if stats is None else stats.p95_ms,
     )
-
-
-def _estimated_w(state: State) -> float | None:
-    told = [
-        (model.decision.at, watts)
-        for model in state.models.values()
-        if model.decision is not None and (watts := model.decision.because.numbers.get(_ESTIMATED_WATTS)) is not None
-    ]
-    if not told:
-        return None
-    _, newest = max(told)
-    return newest if 0 <= newest <= _MOST_WATTS else None

@@ -108,6 +108,7 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT RO
 """
 
 ADDED_IN_2 = """
+CREATE INDEX commands_by_time ON commands (sent);
 CREATE INDEX commands_by_batch ON commands (batch) WHERE batch IS NOT NULL;
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -149,6 +150,9 @@ CREATE TABLE condensed (                 -- telemetry per minute (step 60) and h
     PRIMARY KEY (device, step, at)
 ) WITHOUT ROWID;
 CREATE INDEX condensed_by_age ON condensed (step, at);
+CREATE INDEX commands_ended ON commands (finished) WHERE finished IS NOT NULL;
+CREATE INDEX alerts_ended ON alerts (ended) WHERE ended IS NOT NULL;
+CREATE INDEX log_telemetry ON log (boot, sent) WHERE kind = 'tele';
 CREATE TABLE leases (
     kind TEXT NOT NULL,
     slot INTEGER NOT NULL,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_hub.store.parts import Control, History
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -26,7 +27,7 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
 
 
-class Store(Protocol):
+class Store(Control, History, Protocol):
     """Durable state of a hub. All methods raise `StoreError` where the database refuses."""
 
     async def close(self) -> None:
@@ -72,8 +73,8 @@ class Store(Protocol):
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
 
-    async def published(self, command_id: str) -> None:
-        """A command was sent once more."""
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""

@@ -5,15 +5,27 @@ As there: every method is a transaction, any number of processes may use one sto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, Point, RuleRecord, TokenRecord
+from edge_hub.store.records import (
+    AlertRecord,
+    AuditRecord,
+    CommandRecord,
+    DeviceRecord,
+    Point,
+    RuleRecord,
+    TokenRecord,
+)
 from edge_sdk.mqtt import DeviceId
 
 
 class Control(Protocol):
     """Labels, cancelled commands, tokens, alert rules, alerts, the audit log."""
+
+    async def some_devices(self, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
+        """Of these the ones there are, by name."""
 
     async def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
         """Replace a device's labels.
@@ -26,7 +38,7 @@ class Control(Protocol):
         """Call a pending command cancelled; the record as it is now (which may have ended before), None without one."""
 
     async def batch(self, batch: str) -> tuple[CommandRecord, ...]:
-        """The commands that were ordered at once."""
+        """The commands that were ordered at once, by device."""
 
     async def recent_commands(self, *, before: float | None = None, limit: int = 100) -> tuple[CommandRecord, ...]:
         """Of all devices, the newest first; those sent before."""
@@ -43,11 +55,14 @@ class Control(Protocol):
     async def put_token(self, record: TokenRecord) -> None:
         """Keep a token, instead of one of the same name."""
 
+    async def token_used(self, name: str, *, now: float) -> None:
+        """A token was used; one that is not there any more stays away."""
+
     async def delete_token(self, name: str) -> bool:
         """Forget a token; whether there was one."""
 
     async def rules(self) -> tuple[RuleRecord, ...]:
-        """All alert rules, by name."""
+        """All rules, and what is kept like one (see `RuleRecord`), by name."""
 
     async def put_rule(self, record: RuleRecord) -> None:
         """Keep a rule, instead of one of the same name."""
@@ -62,7 +77,7 @@ class Control(Protocol):
         """Close an open alert; None where it was closed already."""
 
     async def acknowledge_alert(self, alert_id: int, *, who: str, now: float) -> AlertRecord | None:
-        """Somebody has seen it; None without such an alert."""
+        """Somebody has seen it; who saw it first stands. None without such an alert."""
 
     async def alerts(
         self, *, open_only: bool = False, device: DeviceId | None = None, before: int | None = None, limit: int = 100
@@ -70,6 +85,7 @@ class Control(Protocol):
         """The newest first."""
 
 
+@runtime_checkable
 class History(Protocol):
     """Telemetry over time, condensed; back-up."""
 

@@ -192,10 +192,23 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What the message log, the events and the finished commands may grow to."""
+    """What is kept: an age for each kind, and a size for all of it together.
+
+    Attributes:
+        max_age_s: Of messages, events and finished commands.
+        max_bytes: What exceeds it goes before its age: messages and minutes first, the oldest for their kind.
+        minutes_age_s: Of telemetry summed up by minute.
+        hours_age_s: Of telemetry summed up by hour.
+        audit_age_s: Of the audit log.
+        alerts_age_s: Of alerts that ended.
+    """
 
     max_age_s: float = 30 * 86_400.0
     max_bytes: int = 2 * 1024**3
+    minutes_age_s: float = 90 * 86_400.0
+    hours_age_s: float = 730 * 86_400.0
+    audit_age_s: float = 730 * 86_400.0
+    alerts_age_s: float = 730 * 86_400.0
 
 
 # ------------------------------------------------------------------------------------------------------ control
@@ -236,7 +249,11 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleRecord:
-    """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`)."""
+    """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`).
+
+    What is kept like one has a name with a colon, which no rule has: `group:NAME`, `silence:NAME`, and `state:alerts`,
+    how far the evaluation of the rules has come.
+    """
 
     name: str
     body: bytes

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._control import ControlMixin
+from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake
+from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
     command_record,
@@ -49,7 +52,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore:
+class SqliteStore(ControlMixin, SqliteHistory):
     """A `Store`.
 
     Args:
@@ -61,7 +64,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _as_store_errors(path), contextlib.ExitStack() as opened:
+        with as_store_errors(path), contextlib.ExitStack() as opened:
             self._writing = opened.enter_context(contextlib.closing(_connect(path)))
             # Looked at before anything is set: a database of somebody else's is left as it is.
             _prepare(self._writing, path)
@@ -197,11 +200,10 @@ class SqliteStore:
             (tenant, tenant, name, unsent),
         )
 
-    async def published(self, command_id: str) -> None:
-        """A command was sent once more."""
-        await self._write(
-            lambda c: c.execute("UPDATE commands SET published = published + 1 WHERE id = ?", (command_id,))
-        )
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
+        sql = "UPDATE commands SET published = published + 1 WHERE id = ?"
+        await self._write(lambda c: c.executemany(sql, [(each,) for each in command_ids]))
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
@@ -309,14 +311,14 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:
-            with _as_store_errors(self._path):
+            with as_store_errors(self._path):
                 return work(self._reading)
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._writing
-        with _as_store_errors(self._path):
+        with as_store_errors(self._path):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
@@ -358,16 +360,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             where=str(path),
             hint="use the version that wrote it",
         )
-
-
-@contextlib.contextmanager
-def _as_store_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as cause:
-        raise StoreError(
-            f"the database refuses: {cause}", where=str(path), hint="is the disk full, or the file damaged?"
-        ) from cause
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:

@@ -1,331 +1,250 @@
-"""The HTTP API: which request does what. Values are in `edge_hub.api`, what they do in `edge_hub.service` and below."""
+"""The HTTP application: its routes, and what every answer carries. What the routes do is in the modules beside."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http
-import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
+from msgspec import Meta
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_hub.api import (
-    MAX_BODY_BYTES,
-    MAX_PAGE,
-    MAX_WAIT_S,
-    Accepted,
-    CommandRequest,
-    CommandView,
-    DesiredRequest,
-    DesiredView,
-    DeviceDetail,
-    DeviceList,
-    DeviceView,
-    EnrolRequest,
-    EventPage,
-    EventView,
-    Quarantine,
-    QuarantinedView,
-    to_json,
-)
-from edge_hub.errors import (
-    EnrolledError,
-    StoreError,
-    TokenRefusedError,
-    UnknownCommandError,
-    UnknownDeviceError,
-    VersionConflictError,
-)
-from edge_hub.store.records import DeviceRecord
-from edge_hub.web import metrics
-from edge_hub.web.auth import has_token, may_read
-from edge_hub.web.stream import stream
-from edge_sdk.errors import EdgeError, UsageError, WireError
-from edge_sdk.local import ErrorBody
-from edge_sdk.mqtt import DeviceId
-from edge_sdk.wire import decode
+from edge_hub import api, api_admin
+from edge_hub.alerts import views
+from edge_hub.alerts.rules import Rule
+from edge_hub.overview import FleetView, ModelList
+from edge_hub.rows import RowList
+from edge_hub.web import admin, alarms, metrics, orders, reads
+from edge_hub.web.auth import Role
+from edge_hub.web.door import Door, refused
+from edge_hub.web.operation import BEFORE, BEFORE_TIME, LIMIT, QUERY, Flag, Handler, Operation, Param, Seconds
+from edge_sdk.wire import Count, Unix
 
 if TYPE_CHECKING:
     from edge_hub.service import Hub
 
-_log = logging.getLogger(__name__)
-
-_JSON = "application/json"
-_BODY_S = 10.0  # a body that takes longer to arrive comes from somebody who only holds the connection
-_EVENTS = 50
-_COMMANDS = 20
-_MAX_SHOWN = 2048
-_STATUS: tuple[tuple[type[EdgeError], int], ...] = (
-    (TokenRefusedError, http.HTTPStatus.UNAUTHORIZED),
-    (UnknownDeviceError, http.HTTPStatus.NOT_FOUND),
-    (UnknownCommandError, http.HTTPStatus.NOT_FOUND),
-    (VersionConflictError, http.HTTPStatus.CONFLICT),
-    (EnrolledError, http.HTTPStatus.CONFLICT),
-    (StoreError, http.HTTPStatus.SERVICE_UNAVAILABLE),
-    (WireError, http.HTTPStatus.BAD_REQUEST),
-    (UsageError, http.HTTPStatus.BAD_REQUEST),
-)
+# Nothing from elsewhere, nothing inline, in nobody's frame: what a hostile name could bring into a page does not run.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
 _PAGE = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>edge hub</title>
-<style>
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}
-</style>
 <h1>edge hub</h1>
 <p>It runs. Look at the fleet with <code>edge hub devices</code> and <code>edge hub watch</code>, or ask the API under
 <code>/api/v1/</code> with the token from the data directory. Metrics are at <code>/metrics</code>.</p>
 </html>
 """
 
-T = TypeVar("T")
-_Handler = Callable[["_Api", Request], Awaitable[Response]]
+_V, _O, _A = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+_DEVICE = "/api/v1/devices/{tenant}/{device}"
+_OF_DEVICE = Param(name="device", kind=Annotated[str, Meta(max_length=129)], text="of this TENANT/DEVICE alone")
+_AFTER = Param(name="after", kind=Count, text="those after this id, in ascending order")
+_WAIT = Param(name="wait_s", kind=Seconds, text="answer when it has ended, or after so many seconds (at most 60)")
+_SINCE = Param(name="since", kind=Unix, text="from then on; a day before `until` where it is not given")
+_UNTIL = Param(name="until", kind=Unix, text="before then; now where it is not given")
+_STEP = Param(name="step_s", kind=Annotated[float, Meta(gt=0, le=366 * 86_400)], text="seconds from point to point")
+_OPEN = Param(name="open", kind=Flag, text="1: only those that have not ended")
 
 
-def build_app(hub: Hub, stopping: asyncio.Event) -> Starlette:
-    """The application; `stopping` ends its streams."""
-    api = _Api(hub, stopping)
-    routes = [Route("/", _page, methods=["GET"])]
-    routes += [Route(path, _door(api, handler, method), methods=[method]) for method, path, handler in ROUTES]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+def _route(  # noqa: PLR0917 - the columns of a table
+    method: str, path: str, role: Role | None, handler: Handler, text: str, answer: Any = None, **more: Any
+) -> Operation:
+    return Operation(method=method, path=path, role=role, handler=handler, text=text, answer=answer, **more)
 
 
-class _Api:
-    """Answers requests."""
-
-    def __init__(self, hub: Hub, stopping: asyncio.Event) -> None:
-        self.hub = hub
-        self._stopping = stopping
-
-    async def health(self, _request: Request) -> Response:
-        found = await self.hub.health()
-        return _json(found, status=http.HTTPStatus.OK if found.ok else http.HTTPStatus.SERVICE_UNAVAILABLE)
-
-    async def devices(self, _request: Request) -> Response:
-        found = await self.hub.store.devices()
-        return _json(DeviceList(devices=tuple(DeviceView.of(record) for record in found)))
-
-    async def device(self, request: Request) -> Response:
-        record = await self._record(request)
-        desired = await self.hub.store.desired(record.device)
-        events = await self.hub.store.events(device=record.device, limit=_EVENTS)
-        commands = await self.hub.store.commands(record.device, limit=_COMMANDS)
-        return _json(
-            DeviceDetail(
-                device=DeviceView.of(record),
-                desired=DesiredView.of(desired, record),
-                events=tuple(EventView.of(event) for event in events),
-                commands=tuple(CommandView.of(command) for command in commands),
-            )
-        )
-
-    async def desired(self, request: Request) -> Response:
-        record = await self._record(request)
-        return _json(DesiredView.of(await self.hub.store.desired(record.device), record))
-
-    async def set_desired(self, request: Request) -> Response:
-        record = await self._record(request)
-        body = await _body(request, DesiredRequest)
-        return _json(DesiredView.of(await self.hub.commander.set_desired(record.device, body), record))
-
-    async def events(self, request: Request) -> Response:
-        named = request.query_params.get("device")
-        events = await self.hub.store.events(
-            device=None if named is None else DeviceId.parse(named),
-            after=_count(request, "after"),
-            before=_count(request, "before"),
-            limit=min(_count(request, "limit") or 100, MAX_PAGE),
-        )
-        return _json(EventPage(events=tuple(EventView.of(event) for event in events)))
-
-    async def send(self, request: Request) -> Response:
-        body = await _body(request, CommandRequest)
-        named = [*([] if body.device is None else [body.device]), *body.devices]
-        if not named:
-            raise UsageError("no device is named", hint="give `device` or `devices`")
-        devices = tuple(dict.fromkeys(DeviceId.parse(name) for name in named))
-        sent = await self.hub.commander.send(devices, body.command, expires_s=body.expires_s)
-        ids = {str(record.device): record.id for record in sent}
-        return _json(Accepted(id=sent[0].id if len(sent) == 1 else None, ids=ids), status=http.HTTPStatus.ACCEPTED)
-
-    async def command(self, request: Request) -> Response:
-        wait_s = min(_seconds(request, "wait_s"), MAX_WAIT_S)
-        return _json(CommandView.of(await self.hub.commander.wait(request.path_params["id"][:64], wait_s=wait_s)))
-
-    async def enrol(self, request: Request) -> Response:
-        body = await _body(request, EnrolRequest)
-        credentials = await self.hub.enrol(DeviceId.parse(body.device), again=body.again)
-        return _json(credentials, status=http.HTTPStatus.CREATED)
-
-    async def quarantine(self, _request: Request) -> Response:
-        found = await self.hub.store.quarantined()
-        return _json(
-            Quarantine(
-                messages=tuple(
-                    QuarantinedView(
-                        id=one.id,
-                        topic=one.topic,
-                        problem=one.problem,
-                        received=one.received,
-                        size_bytes=one.size_bytes,
-                        payload=one.payload[:_MAX_SHOWN].decode("utf-8", "backslashreplace"),
-                    )
-                    for one in found
-                )
-            )
-        )
-
-    async def stream(self, request: Request) -> Response:
-        given = request.headers.get("last-event-id", request.query_params.get("after"))
-        after = None if given is None else _whole(given, "after")
-        body = stream(self.hub, after=after, stopping=self._stopping)
-        # A proxy that collects the answer before it sends it on would make a stream of nothing.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(body, media_type="text/event-stream", headers=headers)
-
-    async def metrics(self, _request: Request) -> Response:
-        page = metrics.write(await metrics.collect(self.hub))
-        return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def _record(self, request: Request) -> DeviceRecord:
-        device = DeviceId.parse(f"{request.path_params['tenant']}/{request.path_params['device']}")
-        record = await self.hub.store.device(device)
-        if record is None:
-            raise UnknownDeviceError("no such device", where=str(device), hint="'edge hub devices' lists them")
-        return record
-
-
-# docs/reference/hub-api.md describes each of these; a test holds it to that.
-ROUTES: tuple[tuple[str, str, _Handler], ...] = (
-    ("GET", "/api/v1/health", _Api.health),
-    ("GET", "/api/v1/devices", _Api.devices),
-    ("POST", "/api/v1/devices", _Api.enrol),
-    ("GET", "/api/v1/devices/{tenant}/{device}", _Api.device),
-    ("GET", "/api/v1/devices/{tenant}/{device}/desired", _Api.desired),
-    ("PUT", "/api/v1/devices/{tenant}/{device}/desired", _Api.set_desired),
-    ("GET", "/api/v1/events", _Api.events),
-    ("POST", "/api/v1/commands", _Api.send),
-    ("GET", "/api/v1/commands/{id}", _Api.command),
-    ("GET", "/api/v1/quarantine", _Api.quarantine),
-    ("GET", "/api/v1/stream", _Api.stream),
-    ("GET", "/metrics", _Api.metrics),
+# docs/reference/hub-api.md describes each of these, and the OpenAPI document is made of them; tests hold both to that.
+ROUTES: tuple[Operation, ...] = (
+    _route("GET", "/api/v1/health", _V, reads.health, "how the hub is", api.Health),
+    _route("GET", "/api/v1/fleet", _V, reads.fleet, "totals", FleetView),
+    _route("GET", "/api/v1/rows", _V, reads.rows, "devices in short", RowList, query=(QUERY,)),
+    _route("GET", "/api/v1/models", _V, reads.models, "models and where they run", ModelList),
+    _route("GET", "/api/v1/devices", _V, reads.devices, "all devices", api.DeviceList),
+    _route(
+        "POST",
+        "/api/v1/devices",
+        _A,
+        admin.enrol,
+        "enrols a device",
+        api.Credentials,
+        body=api.EnrolRequest,
+        status=201,
+    ),
+    _route(
+        "POST",
+        "/api/v1/enrolments",
+        _A,
+        admin.enrol_all,
+        "enrols up to 1,000 devices",
+        api.CredentialsList,
+        body=api.EnrolAllRequest,
+        status=201,
+    ),
+    _route("GET", _DEVICE, _V, reads.device, "one device, and what happened to it last", api.DeviceDetail),
+    _route(
+        "GET",
+        f"{_DEVICE}/history",
+        _V,
+        reads.history,
+        "a device over time",
+        api.HistoryView,
+        query=(_SINCE, _UNTIL, _STEP),
+    ),
+    _route("GET", f"{_DEVICE}/desired", _V, orders.desired, "its desired document", api.DesiredView),
+    _route(
+        "PUT", f"{_DEVICE}/desired", _O, orders.set_desired, "replaces it", api.DesiredView, body=api.DesiredRequest
+    ),
+    _route(
+        "PUT",
+        f"{_DEVICE}/labels",
+        _O,
+        orders.set_labels,
+        "replaces its labels",
+        api.LabelsRequest,
+        body=api.LabelsRequest,
+    ),
+    _route(
+        "GET",
+        "/api/v1/events",
+        _V,
+        reads.events,
+        "events of the fleet",
+        api.EventPage,
+        query=(_OF_DEVICE, _AFTER, BEFORE, LIMIT),
+    ),
+    _route(
+        "GET",
+        "/api/v1/commands",
+        _V,
+        orders.commands,
+        "the last commands",
+        api.CommandPage,
+        query=(BEFORE_TIME, LIMIT),
+    ),
+    _route(
+        "POST",
+        "/api/v1/commands",
+        _O,
+        orders.send,
+        "sends a command",
+        api.Accepted,
+        body=api.CommandRequest,
+        status=202,
+    ),
+    _route("GET", "/api/v1/commands/{id}", _V, orders.command, "what became of it", api.CommandView, query=(_WAIT,)),
+    _route("DELETE", "/api/v1/commands/{id}", _O, orders.cancel, "cancels it", api.CommandView),
+    _route("GET", "/api/v1/batches/{id}", _V, orders.batch, "what was ordered at once", api.BatchView),
+    _route("DELETE", "/api/v1/batches/{id}", _O, orders.cancel_batch, "cancels what waits of it", api.BatchView),
+    _route("GET", "/api/v1/groups", _V, admin.groups, "named queries", api_admin.GroupList),
+    _route("GET", "/api/v1/groups/{name}", _V, admin.group, "one of them", api_admin.GroupView),
+    _route(
+        "PUT",
+        "/api/v1/groups/{name}",
+        _O,
+        admin.put_group,
+        "names a query",
+        api_admin.GroupView,
+        body=api_admin.GroupRequest,
+    ),
+    _route("DELETE", "/api/v1/groups/{name}", _O, admin.delete_group, "forgets the name", status=204),
+    _route(
+        "GET",
+        "/api/v1/alerts",
+        _V,
+        alarms.alerts,
+        "alerts",
+        views.AlertPage,
+        query=(_OPEN, _OF_DEVICE, BEFORE, LIMIT),
+    ),
+    _route("POST", "/api/v1/alerts/{number}/acknowledge", _O, alarms.acknowledge, "it was seen", views.AlertView),
+    _route("GET", "/api/v1/silences", _V, alarms.silences, "what nobody is told of", views.SilenceList),
+    _route(
+        "POST",
+        "/api/v1/silences",
+        _O,
+        alarms.silence,
+        "tells nobody for a while",
+        views.Silence,
+        body=views.SilenceRequest,
+        status=201,
+    ),
+    _route("DELETE", "/api/v1/silences/{name}", _O, alarms.end_silence, "tells again", status=204),
+    _route("GET", "/api/v1/rules", _V, alarms.rules, "alert rules", views.RuleList),
+    _route("GET", "/api/v1/rules/{name}", _V, alarms.rule, "one of them", views.RuleView),
+    _route("PUT", "/api/v1/rules/{name}", _A, alarms.put_rule, "makes or replaces it", views.RuleView, body=Rule),
+    _route("DELETE", "/api/v1/rules/{name}", _A, alarms.delete_rule, "removes it", status=204),
+    _route("GET", "/api/v1/audit", _V, admin.audit, "who did what", api_admin.AuditPage, query=(BEFORE, LIMIT)),
+    _route("GET", "/api/v1/tokens", _A, admin.tokens, "tokens, without themselves", api_admin.TokenList),
+    _route(
+        "POST",
+        "/api/v1/tokens",
+        _A,
+        admin.make_token,
+        "makes one",
+        api_admin.NewToken,
+        body=api_admin.TokenRequest,
+        status=201,
+    ),
+    _route("DELETE", "/api/v1/tokens/{name}", _A, admin.withdraw_token, "withdraws it", status=204),
+    _route("GET", "/api/v1/session", _V, admin.session, "who asks", api_admin.Session),
+    _route(
+        "POST", "/api/v1/session", None, admin.log_in, "a token for a cookie", api_admin.Session, body=api_admin.Login
+    ),
+    _route("DELETE", "/api/v1/session", _V, admin.log_out, "ends it", status=204),
+    _route("GET", "/api/v1/quarantine", _V, reads.quarantine, "the last refused messages", api.Quarantine),
+    _route(
+        "GET",
+        "/api/v1/stream",
+        _V,
+        reads.stream,
+        "news as server-sent events",
+        media="text/event-stream",
+        query=(_AFTER,),
+    ),
+    _route("GET", "/metrics", _V, reads.prometheus, "Prometheus text format", media=metrics.CONTENT_TYPE),
 )
 
 
-def _door(api: _Api, handler: _Handler, method: str) -> Callable[[Request], Awaitable[Response]]:
-    """Checks the token and turns errors into answers."""
-    reads = method == "GET"
-
-    async def enter(request: Request) -> Response:
-        try:
-            _check(request, api.hub.token, reads=reads)
-            return await handler(api, request)
-        except EdgeError as error:
-            status = next((status for kind, status in _STATUS if isinstance(error, kind)), http.HTTPStatus.CONFLICT)
-            headers = {"WWW-Authenticate": "Bearer"} if status == http.HTTPStatus.UNAUTHORIZED else None
-            return _json(ErrorBody(code=error.code, text=str(error)[:1000]), status=status, headers=headers)
-        except ClientDisconnect:
-            return Response(status_code=http.HTTPStatus.BAD_REQUEST)  # nobody reads it
-        except Exception:  # noqa: BLE001 - the task runner of the handlers
-            _log.exception("%s %s failed", request.method, request.url.path[:200])
-            body = ErrorBody(code="internal", text="the hub failed at this; its log says more")
-            return _json(body, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    return enter
+def build_app(hub: Hub, stopping: asyncio.Event) -> ASGIApp:
+    """The application; `stopping` ends its streams."""
+    door = Door(hub, per_s=hub.config.requests_per_s)
+    routes = [Route("/", _page, methods=["GET"])]
+    routes += [Route(one.path, door.of(one), methods=[one.method]) for one in ROUTES]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    app.state.stopping = stopping
+    return _Secure(app)
 
 
-def _check(request: Request, token: str, *, reads: bool) -> None:
-    """Let pass who may ask this.
+class _Secure:
+    """Puts what a browser has to keep to into every answer, and keeps answers of the API out of caches."""
 
-    Raises:
-        TokenRefusedError: Not this one.
-    """
-    if not (may_read(request, token) if reads else has_token(request, token)):
-        raise TokenRefusedError(
-            "no token, or a wrong one", hint="send 'Authorization: Bearer TOKEN'; it lies in the data directory"
-        )
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope.get("path", "").startswith("/api/"):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, told)
 
 
 async def _page(_request: Request) -> Response:
     return Response(_PAGE, media_type="text/html; charset=utf-8")
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    """What Starlette refuses by itself: no such path, wrong method."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone
-    body = ErrorBody(code="bad-request", text=f"{error.detail}; the paths are in docs/reference/hub-api.md")
-    return _json(body, status=error.status_code, headers=dict(error.headers or {}))
-
-
-def _json(value: Any, *, status: int = http.HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(value), status_code=status, media_type=_JSON, headers=headers)
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    """The body, no larger and no slower than it may be.
-
-    Raises:
-        WireError: It is too large, too slow or malformed.
-    """
-    where = f"{request.method} {request.url.path[:100]}"
-    content = bytearray()
-    try:
-        async with _deadline(_BODY_S):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    raise WireError(f"a body of more than {MAX_BODY_BYTES} bytes", where=where)
-    except (asyncio.TimeoutError, TimeoutError) as cause:
-        raise WireError(f"the body did not arrive within {_BODY_S:.0f} s", where=where) from cause
-    return decode(bytes(content), kind, where=where, max_bytes=MAX_BODY_BYTES)
-
-
-@contextlib.asynccontextmanager
-async def _deadline(limit_s: float) -> Any:
-    """`asyncio.timeout`, which Python 3.10 does not have."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - handlers run in tasks
-    over = False
-
-    def end() -> None:
-        nonlocal over
-        over = True
-        task.cancel()
-
-    handle = asyncio.get_running_loop().call_later(limit_s, end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if over:
-            raise asyncio.TimeoutError from None
-        raise
-    finally:
-        handle.cancel()
-
-
-def _count(request: Request, name: str) -> int | None:
-    given = request.query_params.get(name)
-    return None if given is None else _whole(given, name)
-
-
-def _whole(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):  # noqa: PLR2004 - below 2^53
-        raise WireError(f"{name} is {text[:40]!r}", where="query", hint="give a whole number from 0 up")
-    return int(text)
-
-
-def _seconds(request: Request, name: str) -> float:
-    given = request.query_params.get(name, "0")
-    try:
-        value = msgspec.convert(given, float, strict=False)
-    except msgspec.ValidationError:
-        value = float("nan")
-    if not 0 <= value <= 86_400:  # noqa: PLR2004 - a day; NaN fails too
-        raise WireError(f"{name} is {given[:40]!r}", where="query", hint="give seconds from 0 up")
-    return value

@@ -1,0 +1,153 @@
+"""The fleet as it is asked about: rows, totals, and which devices a query means, read from the store at each question.
+
+Any hub process answers alike: nothing is kept here but a second's worth of open alerts and the switches of an hour,
+both read back from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+
+from edge_hub.overview import FleetView, ModelList, OpenAlerts, fleet_view, models_view
+from edge_hub.query import Query, parse
+from edge_hub.rows import Facts, Fleet, Row, facts_of, rows_of
+from edge_hub.store import Store
+from edge_hub.store.records import DeviceRecord
+from edge_sdk.mqtt import DeviceId
+
+GROUP = "group:"
+_SWITCHES = "switches_h"
+_HOUR_S = 3600.0
+_ALERTS_FRESH_S = 1.0
+_MAX_ALERTS = 100_000
+_PAGE = 1000
+# What a fresh process reads back of the last hour, and what is kept of it: memory for a fleet that flaps as a whole.
+_MAX_PAGES_BACK = 20
+_MAX_SWITCHES = 200_000
+
+
+class Census:
+    """Answers questions about the fleet.
+
+    Args:
+        store: Where everything is.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._alerts = OpenAlerts()
+        self._alerts_at = float("-inf")
+        self._switches = _Switches(store)
+
+    async def groups(self) -> dict[str, str]:
+        """The query of each group by its name."""
+        kept = await self._store.rules()
+        return {one.name.removeprefix(GROUP): one.body.decode() for one in kept if one.name.startswith(GROUP)}
+
+    async def query(self, text: str) -> Query:
+        """Compile a query that may name groups.
+
+        Raises:
+            QueryError: It is none.
+        """
+        return parse(text, await self.groups() if GROUP in text else {})
+
+    async def matching(self, query: Query) -> tuple[Facts, ...]:
+        """The devices a query holds for now, by name."""
+        records = await self._store.devices()
+        fleet = await self.fleet_of(records, switches=_SWITCHES in query.fields)
+
+        def look() -> tuple[Facts, ...]:
+            return tuple(facts for record in records if query(facts := facts_of(record, fleet)))
+
+        return await asyncio.to_thread(look)
+
+    async def rows(self, text: str = "") -> tuple[Row, ...]:
+        """The rows of the devices that a query means.
+
+        Raises:
+            QueryError: It is none.
+        """
+        if not text.strip():
+            return await self._all_rows(await self._store.devices())
+        return tuple(facts.row for facts in await self.matching(await self.query(text)))
+
+    async def some_rows(self, devices: Sequence[DeviceId]) -> tuple[Row, ...]:
+        """The rows of these devices."""
+        return rows_of(await self._store.some_devices(devices), (await self.open_alerts()).counts)
+
+    async def overview(self) -> FleetView:
+        """The totals."""
+        rows = await self._all_rows(await self._store.devices())
+        alerts = await self.open_alerts()
+        return await asyncio.to_thread(fleet_view, rows, alerts, now=self._clock())
+
+    async def models(self) -> ModelList:
+        """What the fleet serves, and where it runs."""
+        return await asyncio.to_thread(models_view, await self._store.devices())
+
+    async def open_alerts(self) -> OpenAlerts:
+        """As they were a second ago at most."""
+        now = self._clock()
+        if not 0 <= now - self._alerts_at < _ALERTS_FRESH_S:
+            self._alerts = OpenAlerts.of(await self._store.alerts(open_only=True, limit=_MAX_ALERTS))
+            self._alerts_at = now
+        return self._alerts
+
+    async def fleet_of(self, records: Sequence[DeviceRecord], *, switches: bool) -> Fleet:
+        """What these devices, which are all, have in common."""
+        now = self._clock()
+        counted = await self._switches.count(now) if switches else {}
+        alerts = (await self.open_alerts()).counts
+        return await asyncio.to_thread(Fleet.of, records, now=now, alerts=alerts, switches=counted)
+
+    async def _all_rows(self, records: Sequence[DeviceRecord]) -> tuple[Row, ...]:
+        return await asyncio.to_thread(rows_of, records, (await self.open_alerts()).counts)
+
+
+class _Switches:
+    """Counts each device's switches within the last hour, reading each event once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._last: int | None = None
+        self._seen: deque[tuple[float, DeviceId]] = deque(maxlen=_MAX_SWITCHES)
+
+    async def count(self, now: float) -> Mapping[DeviceId, int]:
+        """By device."""
+        async with self._lock:
+            if self._last is None:
+                await self._read_back(now)
+            await self._read_on()
+        while self._seen and self._seen[0][0] < now - _HOUR_S:
+            self._seen.popleft()
+        return Counter(device for received, device in self._seen if received >= now - _HOUR_S)
+
+    async def _read_back(self, now: float) -> None:
+        before: int | None = None
+        found: list[tuple[float, DeviceId]] = []
+        last = 0
+        for _ in range(_MAX_PAGES_BACK):
+            page = await self._store.events(before=before, limit=_PAGE)
+            last = max(last, page[-1].id if page else 0)
+            found += [(one.received, one.device) for one in reversed(page) if one.event.kind == "switch"]
+            if len(page) < _PAGE or page[0].received < now - _HOUR_S:
+                break
+            before = page[0].id
+        self._seen.extend(sorted(found, key=lambda one: one[0]))
+        self._last = last
+
+    async def _read_on(self) -> None:
+        while True:
+            page = await self._store.events(after=self._last, limit=_PAGE)
+            self._seen.extend((one.received, one.device) for one in page if one.event.kind == "switch")
+            if page:
+                self._last = page[-1].id
+            if len(page) < _PAGE:
+                return

@@ -1,0 +1,127 @@
+"""A played fleet: what its devices tell, how they answer, and that a hub has everything they sent, once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
+from hub_stage import HubProcess
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_lab.errors import FleetError
+from edge_lab.fleet import packets
+from edge_lab.fleet.cast import FATES, part_of
+from edge_lab.fleet.fleet import Plan, names
+from edge_lab.fleet.track import Track, rehearse
+from edge_sdk.mqtt import Explain, Pause, Pin, Report
+
+FEW = 3
+
+
+@pytest.fixture(scope="module")
+def track() -> Track:
+    return rehearse(part_of(FATES[1]), seed=1)
+
+
+@given(bodies=st.lists(st.binary(max_size=300), max_size=5), cuts=st.lists(st.integers(1, 50), min_size=1, max_size=5))
+def test_a_stream_is_cut_into_packets_however_it_arrives(bodies: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(packets.publish("t", body, 7, retain=False) for body in bodies)
+    splitter, found, at = packets.Splitter(), [], 0
+    while at < len(stream):
+        size = cuts[at % len(cuts)]
+        found += splitter.feed(stream[at : at + size])
+        at += size
+    assert [packets.received(first, body) for first, body in found] == [
+        packets.Received("t", body, False, 7) for body in bodies
+    ]
+
+
+def test_what_is_no_packet_is_refused() -> None:
+    with pytest.raises(FleetError):
+        packets.Splitter().feed(b"\x30\xff\xff\xff\xff\x01")
+
+
+def test_a_track_tells_of_switches_with_the_reasons_of_the_real_policy(track: Track) -> None:
+    switches = [event for event in track.events if event.kind == "switch"]
+    assert {"latency", "thermal", "battery", "recovered"} & {e.because.code for e in switches if e.because is not None}
+    assert all(e.because is not None and e.new is not None and e.new in e.because.text for e in switches)
+    assert [one.at for one in track.samples] == sorted(one.at for one in track.samples)
+    charge = [one.conditions.battery_pct for one in track.samples]
+    assert charge == sorted(charge, key=lambda pct: -(pct or 0.0))
+
+
+def test_boards_take_part_in_the_ratio_of_their_shares() -> None:
+    cast = names(Plan(devices=660, tenant="t", duration_s=1.0))
+    whole = sum(fate.share for fate in FATES)
+    for fate in FATES:
+        assert sum(one is fate for _, one in cast) == pytest.approx(660 * fate.share / whole, abs=fate.share)
+    assert len({device for device, _ in cast}) == 660
+
+
+@pytest.fixture
+def simulated(hub: HubProcess) -> Iterator[subprocess.Popen[str]]:
+    playing = subprocess.Popen(
+        [*EDGE, "hub", "simulate", "--devices", str(FEW), "--every", "1", "--data", str(hub.data), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(hub.directory),
+    )
+    yield playing
+    playing.kill()
+    playing.communicate(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubProcess]:
+    process = HubProcess(tmp_path / "h")
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.mark.broker
+def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(
+    hub: HubProcess, simulated: subprocess.Popen[str]
+) -> None:
+    def online() -> bool:
+        with hub.client() as client:
+            return client.health().online == FEW
+
+    until(online, "the fleet")
+    with hub.client() as client:
+        devices = client.devices()
+        one, other, third = [device for device, _ in names(Plan(devices=FEW, tenant="sim", duration_s=None))]
+        for device, command in (
+            (one, Pin(model="classifier", variant="lite0-int8")),
+            (other, Report()),
+            (third, Pause()),
+        ):
+            id_ = client.send([device], command, expires_s=30)[str(device)]
+            assert client.command(id_, wait_s=10).state == "done"
+        id_ = client.send([one], Explain(), expires_s=30)[str(one)]
+        reply = client.command(id_, wait_s=10).reply
+        assert reply is not None
+        assert reply.result["decisions"][0]["because"]["code"] == "pin"
+        assert len(reply.result["decisions"]) > 1  # it remembers what its track decided before
+
+        def pinned() -> bool:
+            state = client.device(one).device.state
+            return state is not None and state.models["classifier"].active == "lite0-int8"
+
+        until(pinned, "the pin")
+    assert all(view.birth is not None and view.birth.models for view in devices)
+    simulated.send_signal(signal.SIGTERM)
+    out, err = simulated.communicate(timeout=PATIENCE_S)
+    assert simulated.returncode == 0, err
+    told = json.loads(out)
+    assert (told["confirmed"], told["unconfirmed"], told["replies"]) == (told["sent"], 0, 4)
+    with hub.client() as client:
+        health = client.health()
+    assert (health.messages, health.malformed, health.online) == (told["sent"], 0, 0)
