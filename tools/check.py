@@ -92,7 +92,7 @@ def quick() -> str:
         "pytest",
         "-q",
         "-m",
-        "not keras and not e2e and not torch and not onnx and not thirdparty",
+        "not keras and not e2e and not torch and not onnx and not thirdparty and not interop",
     )
     return "the fast tests"
 
@@ -101,7 +101,15 @@ def wheel() -> str:
     """All tests on the built wheel, the sources out of the way; of those on TensorFlow, what runs its workers."""
     python = venv("wheel", Path(sys.executable), "dev", constraints="constraints.txt")
     with tests_apart() as place:
-        run(python, "-m", "pytest", "-q", "-m", "not keras and not torch and not onnx and not thirdparty", cwd=place)
+        run(
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "not keras and not torch and not onnx and not thirdparty and not interop",
+            cwd=place,
+        )
         run(python, "-m", "pytest", "-q", "-m", "keras", "-k", KERAS_ON_WHEEL, "tests/converter", cwd=place)
     return "all tests on the built wheel, of TensorFlow's a few"
 
