@@ -49,7 +49,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(hub)
     yield made
     made.cam.close()
-    hub.stop()
+    made.hub.stop()
 
 
 def config_of(ear: Listener, device: str = "cam1", prefix: str = "homeassistant") -> dict[str, Any] | None:
@@ -165,6 +165,23 @@ def test_a_model_that_is_gone_is_taken_away_and_a_silent_sensor_is_not(stage: St
         ear.when(lambda: components()["select:digits"] == {"platform": "select"}, "the model to go")
         assert "unique_id" in components()["select:faces"]
         assert "unique_id" in components()["temperature"]
+
+
+def test_turned_off_at_its_own_broker_it_waits_for_home_assistant_to_hear_of_it(stage: Stage, tmp_path: Path) -> None:
+    with stage.listener() as ear:
+        born(stage.cam)
+        ear.when(lambda: ear.last(STATUS) == b"online", "the device")
+    stage.cam.close()
+    stage.hub.stop()
+    stage.hub = HubProcess(tmp_path / "h")
+    stage.hub.start()
+    with stage.listener() as ear:
+        ear.when(lambda: ear.last(STATE), "what is there still")
+        ear.say("homeassistant/status", b"online")
+        ear.when(lambda: ear.last(STATE) == b"", "it to be taken back")
+        ear.when(lambda: ear.last(f"{BASE}/status") == b"", "the rest")
+        assert all(ear.last(each.topic) in {b"", b"online"} for each in ear.heard)
+    until(lambda: not (stage.hub.data / "home-assistant.json").exists(), "it to be forgotten")
 
 
 def test_no_device_touches_what_is_home_assistants(stage: Stage) -> None:

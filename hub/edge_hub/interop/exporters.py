@@ -26,6 +26,7 @@ from edge_sdk.mqtt import DeviceId
 # What others log in as, with the password in a file of this name in the data directory.
 HOME_ASSISTANT_USER = "home-assistant"
 SPARKPLUG_HOST_USER = "sparkplug-host"
+_HOME_ASSISTANT_S = 60.0
 _NODE_VERBS = ("NBIRTH", "NDATA", "NDEATH")
 
 
@@ -115,21 +116,17 @@ class Exporters:
                 *(f"read {topic}" for one in sorted(prefixes) for topic in discovery.birth_topics(one)),
             ),
         )
-        guests = [ours]
-        if prefix is not None:
-            statuses = discovery.birth_topics(prefix)
-            theirs = Guest(
-                user=HOME_ASSISTANT_USER,
-                password=self._data.secret(f"{HOME_ASSISTANT_USER}-password"),
-                access=(
-                    f"read {prefix}/#",
-                    *(f"readwrite {topic}" for topic in statuses),
-                    f"read {discovery.BASE}/#",
-                    f"write {discovery.ORDERS}",
-                ),
-            )
-            guests.append(theirs)
-        self._guests["home-assistant"] = tuple(guests)
+        theirs = Guest(
+            user=HOME_ASSISTANT_USER,
+            password=self._data.secret(f"{HOME_ASSISTANT_USER}-password"),
+            access=(
+                *(f"read {one}/#" for one in sorted(prefixes)),
+                *(f"readwrite {topic}" for one in sorted(prefixes) for topic in discovery.birth_topics(one)),
+                f"read {discovery.BASE}/#",
+                f"write {discovery.ORDERS}",
+            ),
+        )
+        self._guests["home-assistant"] = (ours, theirs)
         return HomeAssistant(
             hub=self._hub,
             prefix=prefix,
@@ -137,6 +134,8 @@ class Exporters:
             connect=self._connector(ours, f"edge-hub-{self._hub}-home-assistant"),
             choose=chooser(commander, self._audit, by="home-assistant"),
             again=self._watcher.everything,
+            # At a broker that started just now, Home Assistant is yet to connect.
+            patience_s=0.0 if self._broker.kind == "external" else _HOME_ASSISTANT_S,
         )
 
     def _made_sparkplug(self, settings: Settings, commander: Commander) -> Sparkplug:

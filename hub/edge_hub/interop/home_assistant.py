@@ -72,6 +72,7 @@ class HomeAssistant:
         connect: Makes its sessions.
         choose: Takes what somebody chose.
         again: Asks to be shown every device.
+        patience_s: How long Home Assistant is waited for before everything is taken back, so that it hears of it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class HomeAssistant:
         connect: Connect,
         choose: Choose,
         again: Callable[[], None],
+        patience_s: float = 0.0,
     ) -> None:
         self._hub = hub
         self._prefix = prefix
@@ -90,7 +92,11 @@ class HomeAssistant:
         self._connect = connect
         self._choose = choose
         self._again = again
+        self._patience_s = patience_s
+        self._greeted = asyncio.Event()
         self._left = remembered(memory)
+        told_at = prefix or (self._left.prefix if self._left is not None else discovery.DEFAULT_PREFIX)
+        self._births = discovery.birth_topics(told_at)
         known = self._left.devices if self._left is not None and self._left.hub == hub else {}
         self._components: dict[str, dict[str, str]] = dict(known)
         self._unsaved = False
@@ -153,10 +159,13 @@ class HomeAssistant:
 
     async def _once(self) -> None:
         will = None if self._prefix is None else Will(topic=HUB_STATUS, payload=OFFLINE, retain=True)
-        topics = () if self._prefix is None else (ORDERS, *discovery.birth_topics(self._prefix))
+        topics = self._births if self._prefix is None else (ORDERS, *self._births)
         session = self._connect(will, topics, self._heard)
         await session.open()
         try:
+            if self._prefix is None and self._left is not None:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._greeted.wait(), self._patience_s)
             await self._clear_leftovers(session)
             if self._prefix is None:
                 await asyncio.Event().wait()  # nothing more to do in this run
@@ -247,8 +256,9 @@ class HomeAssistant:
             _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)
 
     def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
-        if self._prefix is not None and topic in discovery.birth_topics(self._prefix):
+        if topic in self._births:
             if payload == ONLINE and not retained:
+                self._greeted.set()
                 self._published.clear()
                 self._again()
             return
