@@ -216,6 +216,21 @@ def test_telemetry_of_the_past_is_told_as_history(alive: tuple[Stage, FakeDevice
     assert [after.value(which) for which in after.metrics] == [61.0]
 
 
+def test_what_came_before_the_birth_is_told_after_it(stage: Stage) -> None:
+    device = stage.device()
+    now = time.time()
+    device.seq = 1
+    measures(device, now, temp_c=60.0)
+    measures(device, now - 500, temp_c=40.0, seq=1)
+    device.confirmed(1)
+    born(device)
+    aliases = names_of(stage.wait("NBIRTH"))
+    assert stage.wait("NBIRTH").value("Conditions/temp_c") == 60.0
+    past = stage.wait("NDATA")
+    assert past.value(aliases["Conditions/temp_c"]) == 40.0
+    assert past.metrics[aliases["Conditions/temp_c"]].is_historical
+
+
 def test_a_host_that_asks_gets_a_rebirth_in_the_same_session(alive: tuple[Stage, FakeDevice]) -> None:
     stage, device = alive
     reports(device)

@@ -29,7 +29,7 @@ from edge_sdk.mqtt import Sample
 _log = logging.getLogger(__name__)
 
 # Telemetry of the past that waits to be sent: an hour of one record in ten seconds.
-_MOST_LATE = 360
+MOST_LATE = 360
 _MOST_COMMANDS = 100
 _MAX_STATE_BYTES = 1024
 
@@ -103,7 +103,7 @@ class EdgeNode:
         self._choose = choose
         self._clock = clock
         self._view = view
-        self._late: deque[Sample] = deque(maxlen=_MOST_LATE)
+        self._late: deque[Sample] = deque(maxlen=MOST_LATE)
         self._commands: deque[bytes] = deque(maxlen=_MOST_COMMANDS)
         self._news = asyncio.Event()
         # What hosts know since the last birth, by name; of it what is to be said again; and the names' aliases.

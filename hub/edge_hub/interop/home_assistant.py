@@ -12,7 +12,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from edge_hub.interop import discovery
 from edge_hub.interop.discovery import HUB_STATE, HUB_STATUS, OFFLINE, ONLINE, ORDERS, Order
@@ -33,6 +35,9 @@ _MAX_MEMORY_BYTES = 64 * 1024 * 1024
 _PRIVATE_FILE = 0o600
 
 
+_Device = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+
+
 class Memory(Wire, frozen=True, kw_only=True):
     """What the broker keeps for us.
 
@@ -44,7 +49,7 @@ class Memory(Wire, frozen=True, kw_only=True):
 
     hub: Text
     prefix: Text
-    devices: dict[str, dict[str, str]] = {}
+    devices: dict[_Device, dict[Text, Text]] = {}
 
 
 def remembered(path: Path) -> Memory | None:
@@ -108,12 +113,16 @@ class HomeAssistant:
 
     async def run(self) -> None:
         """Keep a connection and what is shown over it, until cancelled."""
-        obeying = asyncio.ensure_future(self._obey())
+        parts = [
+            asyncio.ensure_future(again_and_again("Home Assistant's discovery", self._once)),
+            asyncio.ensure_future(self._obey()),
+        ]
         try:
-            await again_and_again("Home Assistant's discovery", self._once)
+            await asyncio.gather(*parts)
         finally:
-            obeying.cancel()
-            await asyncio.gather(obeying, return_exceptions=True)
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
 
     async def show(self, record: DeviceRecord) -> None:
         """A device as it is now."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from edge_hub.interop.edge_node import EdgeNode
+from edge_hub.interop.edge_node import MOST_LATE, EdgeNode
 from edge_hub.interop.numbers import BirthNumbers
 from edge_hub.interop.orders import Choose
 from edge_hub.interop.session import Connect
@@ -74,6 +75,8 @@ class Sparkplug:
         self._admit = admit
         self._choose = choose
         self._nodes: dict[DeviceId, _Running] = {}
+        # Telemetry of the past of devices whose edge node is about to be.
+        self._early: dict[DeviceId, deque[Sample]] = {}
         self._fresh = asyncio.Event()
         self._full = False
 
@@ -116,12 +119,15 @@ class Sparkplug:
     async def only(self, devices: Collection[DeviceId]) -> None:
         """End the edge nodes of any other device."""
         await self._end([device for device in self._nodes if device not in devices])
+        self._early.clear()  # of devices that did not come up since the last time
 
     def late(self, device: DeviceId, samples: Sequence[Sample]) -> None:
         """Telemetry of the past came only now."""
         running = self._nodes.get(device)
         if running is not None:
             running.node.late(samples)
+        elif device in self._early or len(self._early) < self._settings.most:
+            self._early.setdefault(device, deque(maxlen=MOST_LATE)).extend(samples)
 
     def _begin(self, view: View) -> None:
         alike = [other for other in self._nodes if str(other).lower() == str(view.device).lower()]
@@ -135,6 +141,7 @@ class Sparkplug:
             numbers=self._numbers,
             choose=self._choose,
         )
+        node.late(self._early.pop(view.device, ()))
         self._nodes[view.device] = _Running(node=node)
         self._fresh.set()
 
