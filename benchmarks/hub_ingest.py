@@ -1,9 +1,11 @@
 """How fast a hub makes messages durable, and what that costs. `python benchmarks/hub_ingest.py`.
 
-Starts `edge hub run` with its own mosquitto in a directory of its own. First one device sends one event at a time:
-the time from publishing to the hub's acknowledgement, which goes out after the commit. Then several devices send with
-a window of unacknowledged messages, as a spool being replayed does: messages a second, and the processor time of hub
-and broker for each. At the end the hub is asked how many it has; fewer than were sent is a failure.
+Starts mosquitto, `edge hub run` and a bare subscriber: gmqtt, which takes the very same messages at the very same time,
+acknowledges them, and stores nothing. What the hub takes more of the processor than that one is what decoding,
+committing and acknowledging to devices cost. First one device sends one event at a time: the time from publishing to
+the hub's acknowledgement, which goes out after the commit. Then several devices send with a window of unacknowledged
+messages, as a spool being replayed does: messages a second, and the processor time of hub, bare subscriber and broker
+for each. At the end the hub is asked how many it has; fewer than were sent is a failure.
 
 The devices run in this process and take processor time as well: on a small machine the rate is a lower bound.
 """
@@ -11,7 +13,9 @@ The devices run in this process and take processor time as well: on a small mach
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import logging
 import os
 import platform
 import shutil
@@ -29,11 +33,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import gmqtt
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_hub.api import Credentials
 from edge_hub.client import HubClient
+from edge_hub.link import RECEIVE_MAXIMUM, SUBSCRIPTIONS
 from edge_sdk import mqtt
 from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId, Down, Up
@@ -48,7 +53,7 @@ PROGRAM = (sys.executable, "-c", "import sys; from edge_sdk.cli import main; sys
 class Device:
     """Publishes events and counts their acknowledgements."""
 
-    def __init__(self, who: DeviceId, credentials: Credentials) -> None:
+    def __init__(self, who: DeviceId, port: int) -> None:
         self.who = who
         self.boot = new_token()
         self.seq = 0
@@ -58,14 +63,13 @@ class Device:
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id=str(who).replace("/", ":"), protocol=MQTTProtocolVersion.MQTTv5
         )
-        self._client.username_pw_set(credentials.username, credentials.password)
         self._client.on_connect = lambda client, *_: client.subscribe(mqtt.down_topic(who, Down.ACK), qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._take
         # Or each event waits 40 ms behind the answer to an acknowledgement (Nagle against delayed ACKs).
         self._client.on_socket_open = self._opened
         self._client.max_inflight_messages_set(WINDOW)
-        self._client.connect(credentials.host, credentials.port)
+        self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         if not self._ready.wait(PATIENCE_S):
             sys.exit(f"{who} does not get through to the broker")
@@ -114,11 +118,6 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def broker_of(pid: int) -> int:
-    """The one child of the hub."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-
-
 def free_ports() -> tuple[int, int]:
     """Two loopback ports that nobody has just now."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
@@ -126,9 +125,49 @@ def free_ports() -> tuple[int, int]:
 
 
 @contextmanager
-def running_hub(work: Path) -> Iterator[tuple[int, HubClient]]:
-    """A hub with mosquitto on free ports: its process id, and a client."""
-    http, broker = free_ports()
+def ending(process: subprocess.Popen[bytes]) -> Iterator[int]:
+    """A process's id; it ends with the block."""
+    try:
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+
+
+def mosquitto(work: Path, port: int) -> subprocess.Popen[bytes]:
+    """A broker of everybody's on loopback, with the windows that the hub gives its own."""
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    lines = (f"listener {port} 127.0.0.1", "allow_anonymous true", "max_inflight_messages 1000",
+             "max_queued_messages 100000", "set_tcp_nodelay true", "log_type error")  # fmt: skip
+    (work / "conf").write_text("\n".join(lines) + "\n", "utf-8")
+    return subprocess.Popen([program, "-c", work / "conf"])
+
+
+async def subscribe_bare(port: int) -> None:
+    """Take every message, acknowledge it and forget it."""
+    logging.disable()
+    client = gmqtt.Client("bare", clean_session=True, receive_maximum=RECEIVE_MAXIMUM)
+    client.on_message = lambda *_: 0
+    client.on_subscribe = lambda *_: print("subscribed", flush=True)
+    await client.connect("127.0.0.1", port)
+    client.subscribe([gmqtt.Subscription(topic, qos=1) for topic in SUBSCRIPTIONS])
+    await asyncio.Event().wait()
+
+
+@contextmanager
+def running_bare(port: int) -> Iterator[int]:
+    """A bare subscriber's process id."""
+    process = subprocess.Popen([sys.executable, __file__, "--bare", str(port)], stdout=subprocess.PIPE)
+    with ending(process) as pid:
+        if process.stdout is None or not process.stdout.readline():
+            sys.exit("the bare subscriber does not get through to the broker")
+        yield pid
+
+
+@contextmanager
+def running_hub(work: Path, broker: int) -> Iterator[tuple[int, HubClient]]:
+    """A hub at a broker: its process id, and a client."""
+    http, _ = free_ports()
     data = work / "hub"
     log = work / "log"
     # A broker named in the environment is somebody's real one.
@@ -136,16 +175,13 @@ def running_hub(work: Path) -> Iterator[tuple[int, HubClient]]:
     command = [*PROGRAM, "hub", "run", "--data", str(data), "--log", "warning"]
     with log.open("wb") as output:
         hub = subprocess.Popen(
-            [*command, "--listen", f"127.0.0.1:{http}", "--mqtt", f"127.0.0.1:{broker}"],
+            [*command, "--listen", f"127.0.0.1:{http}", "--broker", f"mqtt://127.0.0.1:{broker}"],
             stderr=output,
             env=environment,
             cwd=work,
         )
-    try:
-        yield hub.pid, until_well(hub, data, log)
-    finally:
-        hub.send_signal(signal.SIGTERM)
-        hub.wait(PATIENCE_S)
+    with ending(hub) as pid:
+        yield pid, until_well(hub, data, log)
 
 
 def until_well(hub: subprocess.Popen[bytes], data: Path, log: Path) -> HubClient:
@@ -193,25 +229,33 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=100, help="messages sent one by one first (default 100)")
     parser.add_argument("--dir", type=Path, help="where the store lies: the disk is half of the result")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--bare", type=int, metavar="PORT", help="be the bare subscriber at this broker")
     args = parser.parse_args()
+    if args.bare is not None:
+        asyncio.run(subscribe_bare(args.bare))
     if min(args.devices, args.messages, args.rounds, args.single) < 1:
         parser.error("all counts are from 1 up")
     if not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
         sys.exit("mosquitto is not installed: the embedded broker is not what is measured here")
     with ExitStack() as ends:
-        work = ends.enter_context(tempfile.TemporaryDirectory(prefix="edge-", dir=args.dir))
-        pid, client = ends.enter_context(running_hub(Path(work)))
+        work = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="edge-", dir=args.dir)))
+        port, _ = free_ports()
+        pids = {"broker": ends.enter_context(ending(mosquitto(work, port)))}
+        pids["hub"], client = ends.enter_context(running_hub(work, port))
         ends.enter_context(client)
+        pids["bare"] = ends.enter_context(running_bare(port))
         devices = []
         for number in range(args.devices):
-            who = DeviceId(tenant="bench", device=f"d{number}")
-            devices.append(Device(who, client.enrol(who, again=False)))
+            devices.append(Device(DeviceId(tenant="bench", device=f"d{number}"), port))
             ends.callback(devices[-1].close)
         waits_ms = one_by_one(devices[0], args.single)
-        broker = broker_of(pid)
-        before = cpu_s(pid), cpu_s(broker)
-        rates = [args.devices * args.messages / all_at_once(devices, args.messages) for _ in range(args.rounds)]
-        used = cpu_s(pid) - before[0], cpu_s(broker) - before[1]
+        rates, ratios, used = [], [], dict.fromkeys(pids, 0.0)
+        for _ in range(args.rounds):
+            before = {name: cpu_s(pid) for name, pid in pids.items()}
+            rates.append(args.devices * args.messages / all_at_once(devices, args.messages))
+            taken = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+            ratios.append(taken["hub"] / taken["bare"])
+            used = {name: used[name] + taken[name] for name in used}
         total = args.devices * args.messages * args.rounds
         stored = client.health().messages
     result = {
@@ -224,8 +268,10 @@ def main() -> None:
         "messages_per_s_least": round(min(rates)),
         "messages_per_s_most": round(max(rates)),
         "rounds": args.rounds,
-        "hub_cpu_ms_per_message": round(1000 * used[0] / total, 3),
-        "broker_cpu_ms_per_message": round(1000 * used[1] / total, 3),
+        **{f"{name}_cpu_us_per_message": round(1e6 * seconds / total, 1) for name, seconds in used.items()},
+        "hub_to_bare": round(used["hub"] / used["bare"], 2),
+        "hub_to_bare_least": round(min(ratios), 2),
+        "hub_to_bare_most": round(max(ratios), 2),
         "sent": total + args.single,
         "stored": stored,
     }

@@ -74,7 +74,7 @@ def canonical(value: Any) -> bytes:
 
 def decode(
     payload: bytes,
-    kind: type[T],
+    kind: type[T] | msgspec.json.Decoder[T],
     *,
     where: str,
     max_bytes: int = MAX_LOCAL_BYTES,
@@ -84,7 +84,7 @@ def decode(
 
     Args:
         payload: The bytes as they came.
-        kind: A `Wire` type (or any type msgspec knows).
+        kind: A `Wire` type (or any type msgspec knows), or its decoder where many of them are decoded.
         where: What the bytes are, for the error's text.
         max_bytes: Refused above this size, before anything is parsed.
         error: The class to raise.
@@ -95,6 +95,8 @@ def decode(
     if len(payload) > max_bytes:
         raise error(f"{len(payload)} bytes where at most {max_bytes} are taken", where=where)
     try:
+        if isinstance(kind, msgspec.json.Decoder):
+            return kind.decode(payload)
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
         raise error(f"not as expected: {_told(cause)} (got {_shown(payload)})", where=where) from cause

@@ -8,6 +8,8 @@ from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import chromium
+import postgres_stage
 import pytest
 import swiftshader
 from leakcheck import Footprint, abandoned_tasks, left_behind, pending_tasks
@@ -81,6 +83,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for program in ("mosquitto", "openssl"):
             if shutil.which(program, path=path) is None:
                 pytest.skip(f"{program} is not installed")
+    if item.get_closest_marker("postgres"):
+        if find_spec("asyncpg") is None:
+            pytest.skip("asyncpg is not installed")
+        if postgres_stage.binaries() is None:
+            pytest.skip("postgresql is not installed")
+    if item.get_closest_marker("browser") and chromium.program() is None:
+        pytest.skip("chromium is not installed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -91,7 +100,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """
     report = yield
     has_litert = find_spec("ai_edge_litert") is not None
-    needs = item.get_closest_marker("broker") or (has_litert and item.get_closest_marker("accelerator"))
+    needs = (
+        item.get_closest_marker("broker")
+        or item.get_closest_marker("postgres")
+        or item.get_closest_marker("browser")
+        or (has_litert and item.get_closest_marker("accelerator"))
+    )
     if report.skipped and needs and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where it must run: {report.longrepr}"

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from store_stage import AnyStore, Place
+
 from edge_hub.store.records import Arrival
 from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
@@ -59,11 +61,11 @@ def telemetry(
     )
 
 
-def within(path: Path, work: Callable[[SqliteStore], Awaitable[T]]) -> T:
-    """Run with a store that is closed in the end."""
+def within(where: Path | Place, work: Callable[[AnyStore], Awaitable[T]]) -> T:
+    """Run with a store that is closed in the end; a path is of an SQLite file."""
 
     async def run() -> T:
-        store = SqliteStore(path)
+        store = SqliteStore(where) if isinstance(where, Path) else await where.open()
         try:
             return await work(store)
         finally:
@@ -72,7 +74,7 @@ def within(path: Path, work: Callable[[SqliteStore], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def rolled_up(store: SqliteStore) -> int:
+async def rolled_up(store: AnyStore) -> int:
     """Everything; how many messages that took."""
     total = 0
     while step := await store.roll_up(now=NOON):

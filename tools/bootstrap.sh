@@ -52,10 +52,36 @@ if ! mosquitto_there; then
     fi
 fi
 
+postgresql_there() { command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+
+if [ "$what" = test ] && ! postgresql_there; then
+    say "bootstrap: installing postgresql, for the tests of hubs with several processes"
+    if apt_get postgresql; then
+        # Debian makes a cluster and starts it on port 5432; the tests make and start their own.
+        if [ -d /run/systemd/system ]; then as_root systemctl disable --now postgresql >/dev/null 2>&1 || true
+        else as_root service postgresql stop >/dev/null 2>&1 || true
+        fi
+    elif [ -n "${CI:-}" ]; then die "postgresql could not be installed, and under CI no test may be skipped for it"
+    else
+        say "bootstrap: postgresql is missing and cannot be installed from here: tests marked 'postgres' will be skipped."
+        say "           To run them: sudo apt-get install postgresql"
+    fi
+fi
+
 # Debian's smallest images lack it; the tests make certificates with it.
 if [ "$what" = test ] && ! command -v openssl >/dev/null 2>&1; then
     say "bootstrap: installing openssl, for the tests of encrypted connections"
     apt_get openssl || say "bootstrap: openssl is missing and cannot be installed from here: those tests will be skipped"
+fi
+
+# The dashboard's tests drive it; Playwright's own download of a browser is not used.
+if [ "$what" = test ] && ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+    say "bootstrap: installing chromium, for the tests of the dashboard"
+    if ! apt_get chromium; then
+        if [ -n "${CI:-}" ]; then die "chromium could not be installed, and under CI no test may be skipped for it"; fi
+        say "bootstrap: chromium is missing and cannot be installed from here: tests marked 'browser' will be skipped."
+        say "           To run them: sudo apt-get install chromium"
+    fi
 fi
 
 # A GPU in software, for the tests of the GPU path.

@@ -80,7 +80,7 @@ def lint() -> str:
 
 def suite() -> str:
     """All tests, on the checkout; those with clients and servers of others here alone."""
-    run(BIN / "python", "-m", "pytest", "-q", "--durations=25", "-m", "not torch and not onnx")
+    run(BIN / "python", "-m", "pytest", "-q", "--durations=25", "-m", "not torch and not onnx and not schemathesis")
     return "all tests on the checkout"
 
 
@@ -92,24 +92,23 @@ def quick() -> str:
         "pytest",
         "-q",
         "-m",
-        "not keras and not e2e and not torch and not onnx and not thirdparty and not interop",
+        "not keras and not e2e and not torch and not onnx and not thirdparty and not schemathesis and not interop",
     )
     return "the fast tests"
+
+
+def api() -> str:
+    """Thousands of made-up questions to the API of a hub."""
+    run(BIN / "python", "-m", "pytest", "-q", "-m", "schemathesis", "tests/hub")
+    return "schemathesis on the hub's API"
 
 
 def wheel() -> str:
     """All tests on the built wheel, the sources out of the way; of those on TensorFlow, what runs its workers."""
     python = venv("wheel", Path(sys.executable), "dev", constraints="constraints.txt")
     with tests_apart() as place:
-        run(
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "not keras and not torch and not onnx and not thirdparty and not interop",
-            cwd=place,
-        )
+        chosen = "not keras and not torch and not onnx and not thirdparty and not schemathesis and not interop"
+        run(python, "-m", "pytest", "-q", "-m", chosen, cwd=place)
         run(python, "-m", "pytest", "-q", "-m", "keras", "-k", KERAS_ON_WHEEL, "tests/converter", cwd=place)
     return "all tests on the built wheel, of TensorFlow's a few"
 
@@ -195,6 +194,7 @@ STAGES = (
     Stage("py310", "device tests on Python 3.10", device("3.10")),
     Stage("py313", "device tests on Python 3.13", device("3.13")),
     Stage("quick", "the fast tests on the checkout", quick, default=False),
+    Stage("api", "thousands of made-up questions to the hub's API", api, default=False),
     Stage("torch", "PyTorch sources, in an environment of gigabytes", torch, default=False),
     Stage("onnx", "ONNX sources, by onnx2tf in its environment of gigabytes", onnx, default=False),
     Stage("constraints", "pin versions anew", constraints, default=False),

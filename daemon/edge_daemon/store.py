@@ -232,13 +232,22 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
-        _prepare(connection)
+        if isinstance(path, Path):
+            _prepare(connection)
+        else:
+            _lay_out(connection)
     except BaseException:
         connection.close()
         raise
     if isinstance(path, Path):
         path.chmod(0o600)
     return connection
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    """Prepare memory: pages as small as they can be, for a played fleet has thousands of these."""
+    connection.execute("PRAGMA page_size=512")
+    _make_tables(connection)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -254,9 +263,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        _make_tables(connection)
     elif version != SCHEMA:
         raise sqlite3.DatabaseError(f"it has format {version}, this daemon writes {SCHEMA}")
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
 
 def _move_aside(path: Path) -> Path:

@@ -17,10 +17,12 @@ from typing import Any
 import msgspec
 
 from edge_hub.address import Endpoint
-from edge_hub.api import CommandView, DeviceDetail, DeviceList, DeviceView, EventView
+from edge_hub.alerts.views import AlertView
+from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, DeviceView, EventView
 from edge_hub.client import HubClient
 from edge_hub.enrolment import device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
+from edge_hub.rows import Row, RowList
 from edge_sdk.address import Address
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
@@ -42,10 +44,13 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import decode
 
 _BROKER_VARIABLE = "EDGE_HUB_BROKER"
+_STORE_VARIABLE = "EDGE_HUB_STORE"
+_MAX_WORKERS = 64
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
 _MAX_REQUESTS_PER_S = 1e6
 _RECONNECT_S = 2.0
+_FIRST_POLL_S, _LAST_POLL_S = 0.05, 1.0
 _STREAM = "the hub's stream"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
@@ -54,6 +59,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
+    from edge_hub.interop.exporters import Interop
     from edge_hub.service import HubConfig
     from edge_hub.store.records import Retention
 
@@ -61,41 +67,53 @@ def run(args: argparse.Namespace) -> int:
         level=args.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
     broker = args.broker or os.environ.get(_BROKER_VARIABLE)
-    if not (args.keep_days > 0 and args.keep_mb > 0):
-        raise UsageError("--keep-days and --keep-mb must be more than 0")
+    if not (args.keep_days > 0 and args.keep_mb > 0 and args.keep_minutes_days > 0 and args.keep_hours_days > 0):
+        raise UsageError("--keep-days, --keep-minutes-days, --keep-hours-days and --keep-mb must be more than 0")
+    if not 0 <= args.workers <= _MAX_WORKERS:
+        raise UsageError(f"--workers is from 0 to {_MAX_WORKERS}")
     if not 0 <= args.requests_per_s <= _MAX_REQUESTS_PER_S:
         raise UsageError(f"--requests-per-s is from 0 to {_MAX_REQUESTS_PER_S:.0f}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
-        interop=_interop(args),
+        interop=Interop.asked(
+            prefix=args.home_assistant, group=args.sparkplug, host=args.sparkplug_host, most=args.sparkplug_max
+        ),
         data=Path(args.data),
         listen=Address.parse(args.listen),
-        mqtt=Address.parse(args.mqtt),
-        broker=None if broker is None else Endpoint.parse(broker),
+        mqtt=Address.parse(args.mqtt or ("127.0.0.1:8883" if args.tls else "127.0.0.1:1883")),
+        broker=None if broker is None else Endpoint.parse(broker, ca=args.broker_ca and Path(args.broker_ca)),
+        encryption=_encryption(args, broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
+        store=args.store or os.environ.get(_STORE_VARIABLE) or None,
+        workers=args.workers,
+        log=args.log,
         requests_per_s=args.requests_per_s,
-        retention=Retention(max_age_s=args.keep_days * _DAY_S, max_bytes=int(args.keep_mb * _BYTES_PER_MB)),
+        retention=Retention(
+            max_age_s=args.keep_days * _DAY_S,
+            max_bytes=int(args.keep_mb * _BYTES_PER_MB),
+            minutes_age_s=args.keep_minutes_days * _DAY_S,
+            hours_age_s=args.keep_hours_days * _DAY_S,
+            audit_age_s=args.keep_hours_days * _DAY_S,
+            alerts_age_s=args.keep_hours_days * _DAY_S,
+        ),
+        alert_webhooks=tuple(dict.fromkeys(args.alert_webhooks)),
     )
     return asyncio.run(_serve(config))
 
 
-def _interop(args: argparse.Namespace) -> Any:
-    from edge_hub.interop import discovery, exporters, metrics, sparkplug
+def _encryption(args: argparse.Namespace, broker: str | None) -> Any:
+    from edge_hub.broker.mosquitto import Encryption
 
-    settings = None
-    if args.sparkplug is not None:
-        if args.sparkplug_max < 1:
-            raise UsageError("--sparkplug-max must be at least 1")
-        settings = sparkplug.Settings(
-            group=metrics.check_id(args.sparkplug, "group id"),
-            host=None if args.sparkplug_host is None else metrics.check_id(args.sparkplug_host, "host id"),
-            most=args.sparkplug_max,
-        )
-    elif args.sparkplug_host is not None:
-        raise UsageError("--sparkplug-host means nothing without --sparkplug GROUP")
-    prefix = None if args.home_assistant is None else discovery.check_prefix(args.home_assistant)
-    return exporters.Interop(home_assistant=prefix, sparkplug=settings)
+    if args.tls and broker is not None:
+        raise UsageError("--tls is for the broker the hub starts", hint="write mqtts:// in --broker instead")
+    if args.broker_ca and broker is None:
+        raise UsageError("--broker-ca names no authority of ours", hint="it goes with --broker")
+    if not args.tls:
+        if args.client_certificates or args.tls_name:
+            raise UsageError("--client-certificates and --tls-name go with --tls")
+        return None
+    return Encryption(names=tuple(args.tls_name), client_certificates=args.client_certificates)
 
 
 async def _serve(config: Any) -> int:
@@ -179,6 +197,22 @@ def enroll(args: argparse.Namespace) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """The result of `edge hub revoke --json`."""
+
+    device: str
+
+
+def revoke(args: argparse.Namespace) -> int:
+    """Let a device in no more."""
+    device = DeviceId.parse(args.device)
+    with _client(args) as client:
+        client.revoke(device)
+    emit(args, Revoked(device=str(device)), lambda: f"{device} is let in no more; 'edge hub enroll --again' mends that")
+    return 0
+
+
 def _model(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (equals and name and path):
@@ -192,8 +226,10 @@ def _model(text: str) -> tuple[str, str]:
 def devices(args: argparse.Namespace) -> int:
     """The fleet as a table."""
     with _client(args) as client:
-        found = client.devices()
-    emit(args, DeviceList(devices=found), lambda: _fleet(found))
+        found = client.rows(args.query)
+    # Encoded here: thousands of rows have every field already, and taking them apart first takes longer than asking.
+    listed = msgspec.Raw(msgspec.json.encode(RowList(rows=found, at=time.time())))
+    emit(args, listed, lambda: _fleet(found, asked=bool(args.query)))
     return 0
 
 
@@ -206,7 +242,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def watch(args: argparse.Namespace) -> int:
-    """Events and replies as they come; comes back by itself after a restart of the hub."""
+    """Events, replies and alerts as they come; comes back by itself after a restart of the hub."""
     last = args.after
     is_json = bool(getattr(args, "json", False))
     with _client(args) as client:
@@ -224,12 +260,14 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def _print_news(topic: str, body: bytes, last: int | None, *, is_json: bool) -> int | None:
-    """Print an event or a reply; returns the id of the last event."""
+    """Print an event, a reply or an alert; returns the id of the last event."""
     if topic == "event":
         event = decode(body, EventView, where=_STREAM, max_bytes=len(body))
         last, line = event.id, _event_line(event)
     elif topic == "command":
         line = _command_line(decode(body, CommandView, where=_STREAM, max_bytes=len(body)))
+    elif topic == "alert":
+        line = _alert_line(decode(body, AlertView, where=_STREAM, max_bytes=len(body)))
     else:
         return last
     if is_json:
@@ -251,17 +289,16 @@ class Sent:
 
 def send(args: argparse.Namespace) -> int:
     """Send a command to devices, and wait for each one's reply."""
-    named = [DeviceId.parse(name) for name in args.devices.split(",") if name]
-    if not named:
+    named = [] if args.query else [str(DeviceId.parse(name)) for name in args.devices.split(",") if name]
+    if not named and not args.query:
         raise UsageError("no device is named")
     command = _command(args)
     timeout_s = args.timeout
     if not 1 <= timeout_s <= _DAY_S:
         raise UsageError("--timeout is from 1 to 86400 seconds")
     with _client(args) as client:
-        ids = client.send(named, command, expires_s=timeout_s)
-        wait_s = 0.0 if args.no_wait else timeout_s
-        found = _replies(client, list(ids.values()), wait_s)
+        request = CommandRequest(devices=tuple(named), query=args.query, command=command, expires_s=timeout_s)
+        found = _replies(client, client.order(request), 0.0 if args.no_wait else timeout_s)
     emit(args, Sent(commands=found), lambda: "\n".join(_command_text(one) for one in found))
     if args.no_wait:
         return 0
@@ -274,15 +311,22 @@ def send(args: argparse.Namespace) -> int:
     return 0
 
 
-def _replies(client: HubClient, ids: Sequence[str], wait_s: float) -> tuple[CommandView, ...]:
+def _replies(client: HubClient, accepted: Accepted, wait_s: float) -> tuple[CommandView, ...]:
+    """What became of them, waited for at most so long."""
     deadline = time.monotonic() + wait_s
-    found = []
-    for id_ in ids:
+    if accepted.id is not None or accepted.batch is None:
+        (id_,) = accepted.ids.values()
         view = client.command(id_)
         while view.state == "pending" and (left_s := deadline - time.monotonic()) > 0:
             view = client.command(id_, wait_s=min(left_s, 20.0))
-        found.append(view)
-    return tuple(found)
+        return (view,)
+    pause_s = _FIRST_POLL_S
+    found = client.batch(accepted.batch).commands
+    while any(one.state == "pending" for one in found) and time.monotonic() < deadline:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LAST_POLL_S)
+        found = client.batch(accepted.batch).commands
+    return found
 
 
 def _command(args: argparse.Namespace) -> Command:
@@ -326,40 +370,27 @@ def _client(args: argparse.Namespace) -> HubClient:
     return HubClient.of(url=args.hub, data=Path(args.data))
 
 
-def _fleet(found: Sequence[DeviceView]) -> str:
+def _fleet(found: Sequence[Row], *, asked: bool) -> str:
+    if not found and asked:
+        return "no device is meant by this query"
     if not found:
         return "no devices yet; 'edge hub enroll TENANT/DEVICE -o device.toml' makes one"
-    header = ("device", "is", "seen", "profile", "runs", "because", "temp", "battery", "messages")
+    header = ("device", "is", "seen", "profile", "runs", "because", "temp", "battery", "alerts")
     return table(header, [_row(one) for one in found], right=frozenset({6, 7, 8}))
 
 
-def _row(one: DeviceView) -> tuple[str, ...]:
-    state = one.state
-    conditions = None if state is None else state.conditions
+def _row(one: Row) -> tuple[str, ...]:
     return (
         one.device,
         "online" if one.online else "offline",
         _ago(one.last_seen),
-        (one.birth.profile if one.birth else None) or "-",
-        _active(state),
-        _codes(state),
-        "-" if conditions is None or conditions.temp_c is None else f"{conditions.temp_c:.0f} °C",
-        "-" if conditions is None or conditions.battery_pct is None else f"{conditions.battery_pct:.0f} %",
-        str(one.messages),
+        one.profile or "-",
+        ", ".join(f"{model.name}: {model.variant or '-'}" for model in one.models) or "-",
+        ", ".join(dict.fromkeys(model.code for model in one.models if model.code)) or "-",
+        "-" if one.temp_c is None else f"{one.temp_c:.0f} °C",
+        "-" if one.battery_pct is None else f"{one.battery_pct:.0f} %",
+        str(one.alerts) if one.alerts else "-",
     )
-
-
-def _active(state: State | None) -> str:
-    if state is None or not state.models:
-        return "-"
-    return ", ".join(f"{name}: {model.active or '-'}" for name, model in state.models.items())
-
-
-def _codes(state: State | None) -> str:
-    if state is None:
-        return "-"
-    found = [model.decision.because.code for model in state.models.values() if model.decision is not None]
-    return ", ".join(dict.fromkeys(found)) or "-"
 
 
 def _detail(found: DeviceDetail) -> str:
@@ -409,6 +440,12 @@ def _event_line(event: EventView) -> str:
     what = f"{body.old} -> {body.new}" if body.new is not None else ""
     why = f"({body.because.code}) {body.because.text}" if body.because is not None else body.text or ""
     return "  ".join(part for part in (_clock(body.at), event.device, body.kind, body.model or "", what, why) if part)
+
+
+def _alert_line(alert: AlertView) -> str:
+    at = alert.began if alert.ended is None else alert.ended
+    what = alert.text if alert.ended is None else "it is over"
+    return "  ".join((_clock(at), alert.device, alert.severity, alert.rule, what))
 
 
 def _command_line(command: CommandView, *, result: bool = True) -> str:

@@ -43,6 +43,9 @@ class Commander:
         publish: `Link.publish`.
         feed: Told of each command that ends.
         clock: Seconds since 1970.
+
+    Attributes:
+        told: Called with commands that this process ended, for the others to know.
     """
 
     def __init__(self, *, store: Store, publish: Publish, feed: Feed, clock: Callable[[], float] = time.time) -> None:
@@ -50,6 +53,7 @@ class Commander:
         self._publish = publish
         self._feed = feed
         self._clock = clock
+        self.told: Callable[[Sequence[CommandRecord]], None] = lambda _: None
         self._born: asyncio.Queue[DeviceId] = asyncio.Queue()
         self._ended = asyncio.Event()
 
@@ -100,6 +104,7 @@ class Commander:
         was_cancelled = record.state is CommandState.CANCELLED and record.finished == now
         if was_cancelled:
             self.finished((record,))
+            self.told((record,))
         return record, was_cancelled
 
     async def wait(self, command_id: str, *, wait_s: float) -> CommandRecord:
@@ -168,14 +173,22 @@ class Commander:
         while True:
             device = await self._born.get()
             try:
-                desired = await self._store.desired(device)
-                if desired is not None:
-                    await self._publish_desired(desired)
-                await self._publish_commands(await self._store.pending(device=device))
+                await self.resend(device)
             except StoreError as error:
                 _log.warning("orders for %s wait: %s", device, error)
                 await asyncio.sleep(_RETRY_S)
                 self._born.put_nowait(device)
+
+    async def resend(self, device: DeviceId) -> None:
+        """Send a device its desired document and what it has not answered.
+
+        Raises:
+            StoreError: The store does not say what that is.
+        """
+        desired = await self._store.desired(device)
+        if desired is not None:
+            await self._publish_desired(desired)
+        await self._publish_commands(await self._store.pending(device=device))
 
     async def run_expiry(self) -> None:
         """End what got no reply, until cancelled."""
@@ -187,6 +200,7 @@ class Commander:
                 _log.debug("commands are not looked at: %s", error)
                 continue
             self.finished(over)
+            self.told(over)
 
     async def _publish_commands(self, records: Sequence[CommandRecord]) -> None:
         """Send those whose time is not over, and count them as sent in one go."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
+from edge_hub.commands_control import CONTROL
+from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command
 
+_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
+BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
-
-
-def _client(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
-    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +23,33 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mqtt",
         metavar="HOST:PORT",
-        default="127.0.0.1:1883",
-        help="of the broker it starts, as devices reach it (default 127.0.0.1:1883)",
+        help="of the broker it starts, as devices reach it (default 127.0.0.1:1883, with --tls 8883)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt MQTT, with a certificate of an authority that the hub makes"
+    )
+    parser.add_argument(
+        "--tls-name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a further name or address at which devices reach the broker; may be repeated",
+    )
+    parser.add_argument(
+        "--client-certificates", action="store_true", help="devices show a certificate as well as their password"
     )
     parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--broker-ca", metavar="FILE", help="the authority of its certificate (PEM), if not the system's"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
+    )
     parser.add_argument(
         "--embedded", action="store_true", help="start the embedded broker: this machine only, no access control"
     )
@@ -33,6 +57,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         "--insecure-listen",
         action="store_true",
         help="listen beyond this machine although nothing is encrypted, for a network you trust",
+    )
+    parser.add_argument(
+        "--alert-webhook",
+        action="append",
+        default=[],
+        dest="alert_webhooks",
+        metavar="URL",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
     )
     parser.add_argument(
         "--requests-per-s",
@@ -65,6 +97,16 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="edge nodes at most, a connection each (default 200)",
     )
+    parser.add_argument(
+        "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
+    )
+    parser.add_argument(
+        "--keep-hours-days",
+        type=float,
+        default=730.0,
+        metavar="D",
+        help="of telemetry by hour, alerts that ended and the audit log (default 730)",
+    )
     parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="info", help="how much is said")
 
 
@@ -86,13 +128,31 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_revoke(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="TENANT/DEVICE", help="who it is")
+    _client(parser)
+
+
+def _configure_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--query", default="", metavar="QUERY", help="these alone, such as 'temp_c > 70 and online'")
+    _client(parser)
+
+
 def _configure_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="TENANT/DEVICE", help="which one")
     _client(parser)
 
 
 def _configure_send(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas")
+    parser.add_argument("devices", metavar="TENANT/DEVICE[,...]", help="one or several, with commas; or --query alone")
+    parser.add_argument("--query", metavar="QUERY", help="each that this means now, such as 'profile = rpi4'")
+    parse = parser.parse_known_args
+
+    def fill_in(words: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """With a query there are no names, for which argparse would take the command."""
+        return parse(_filled(list(words or [])), namespace)
+
+    setattr(parser, "parse_known_args", fill_in)  # noqa: B010 - a method of this one parser
     verbs = parser.add_subparsers(metavar="COMMAND", dest="order", required=True)
 
     def verb(name: str, summary: str) -> argparse.ArgumentParser:
@@ -135,9 +195,42 @@ def _configure_send(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--sample-every-s", type=float, metavar="S")
 
 
+def _filled(words: list[str]) -> list[str]:
+    for number, word in enumerate(words):
+        if word == "--query":
+            return [*words[: number + 2], BY_QUERY, *words[number + 2 :]]
+        if word.startswith("--query="):
+            return [*words[: number + 1], BY_QUERY, *words[number + 1 :]]
+    return words
+
+
 def _configure_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=int, metavar="ID", help="begin with the events after this one")
     _client(parser)
+
+
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
+    parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
+    parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
+    parser.add_argument("--until", metavar="WHEN", help="and before that")
+    parser.add_argument("--device", action="append", default=[], metavar="TENANT/DEVICE", help="may be repeated")
+    parser.add_argument("--query", metavar="QUERY", help="of the devices for which it holds now")
+    parser.add_argument(
+        "--times", choices=("iso", "unix"), default="iso", help="how they are written (default iso, UTC)"
+    )
+
+
+def _configure_backup(parser: argparse.ArgumentParser) -> None:
+    _kept(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+
+
+def _kept(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -150,6 +243,12 @@ def _enroll(args: argparse.Namespace) -> int:
     from edge_hub import cli
 
     return cli.enroll(args)
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.revoke(args)
 
 
 def _devices(args: argparse.Namespace) -> int:
@@ -176,6 +275,18 @@ def _watch(args: argparse.Namespace) -> int:
     return cli.watch(args)
 
 
+def _export(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.export(args)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from edge_hub import keeping
+
+    return keeping.backup(args)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("hub", "run"),
@@ -190,7 +301,13 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_enroll,
         run=_enroll,
     ),
-    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_client, run=_devices),
+    Command(
+        path=("hub", "revoke"),
+        summary="let a device in no more: its password and its certificates end",
+        configure=_configure_revoke,
+        run=_revoke,
+    ),
+    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_configure_devices, run=_devices),
     Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),
     Command(
         path=("hub", "send"),
@@ -205,4 +322,17 @@ COMMANDS: tuple[Command, ...] = (
         configure=_configure_watch,
         run=_watch,
     ),
+    Command(
+        path=("hub", "export"),
+        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        configure=_configure_export,
+        run=_export,
+    ),
+    Command(
+        path=("hub", "backup"),
+        summary="copy the database, whether the hub runs or not",
+        configure=_configure_backup,
+        run=_backup,
+    ),
+    *CONTROL,
 )

@@ -41,6 +41,12 @@ class StoreError(StorageError):
     code = "store"
 
 
+class ExportLibraryError(StorageError):
+    """The library that writes this format is not installed."""
+
+    code = "export-library"
+
+
 class HubUnreachableError(TransportError):
     """No hub answers at the address."""
 

@@ -80,3 +80,8 @@ class Feed:
         """Tell everybody who listens."""
         for listener in self._listeners:
             listener.offer(news)
+
+    def miss(self) -> None:
+        """Something changed of which we do not know what: who listens has to read all again."""
+        for listener in self._listeners:
+            listener.missed += 1

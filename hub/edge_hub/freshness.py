@@ -2,7 +2,8 @@
 
 Messages arrive late, twice, and out of order: a broker delivers the will of a connection long gone, a retained birth
 is as old as it likes, a spool is replayed days later, and two hub workers overtake each other. A boot that was current
-once and was followed by another never becomes current again.
+once and was followed by another never becomes current again. Where the births have not told yet which boot is the
+newer one, the times of composition do, so that in the end the same is known whatever came first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 # Two workers overtake each other by milliseconds. A time of composition that lies further back than this within one
 # boot is no reordering but a clock that was set back, and then the message is news.
 _REORDER_S = 60.0
+# The same for births of two boots: of a daemon that ends at once, both births may wait with a worker that is killed,
+# and come in any order once its session is taken up again. A clock that was set back further between two boots is not
+# mistaken for that; a board without a battery for its clock begins in 1970.
+_RESTART_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +26,12 @@ class Known:
     Attributes:
         boot: The boot it came from, or None where there is none yet.
         sent: When the device composed it.
+        born: A birth of its boot was seen.
     """
 
     boot: str | None = None
     sent: float = 0.0
+    born: bool = True
 
 
 def birth_applies(*, boot: str, online: bool, sent: float, known: Known, born_before: bool) -> bool:
@@ -40,8 +47,8 @@ def birth_applies(*, boot: str, online: bool, sent: float, known: Known, born_be
     if known.boot is None:
         return True
     if boot == known.boot:
-        return not online or not _overtaken(sent, known.sent)
-    return online and not born_before
+        return not online or not _overtaken(sent, known.sent, _REORDER_S)
+    return online and not born_before and not _overtaken(sent, known.sent, _RESTART_S)
 
 
 def state_applies(*, boot: str, sent: float, known: Known, current: str | None, born_before: bool) -> bool:
@@ -54,33 +61,47 @@ def state_applies(*, boot: str, sent: float, known: Known, current: str | None, 
         current: The device's current boot.
         born_before: A birth of the message's boot was seen at any time before.
     """
-    if known.boot == boot:
-        return not _overtaken(sent, known.sent)
-    if boot == current or known.boot is None:
+    if known.boot is None:
         return True
-    # Of a boot that is not current: either it is over, or its birth is still on the way.
-    return not born_before and known.boot != current
+    if known.boot == boot:
+        return not _overtaken(sent, known.sent, _REORDER_S)
+    follows = _follows(boot, known, current=current, born_before=born_before)
+    return sent > known.sent if follows is None else follows
 
 
-def sample_applies(*, boot: str, seq: int, at: float, known: Known, known_seq: int, current: str | None) -> bool:
+def sample_applies(
+    *, boot: str, seq: int, at: float, known: Known, known_seq: int, current: str | None, born_before: bool = False
+) -> bool:
     """A telemetry sample replaces the last one known: never one that a replayed spool brings after newer ones.
 
     Args:
         boot: The message's.
         seq: The message's.
-        at: The end of the sample's window.
+        at: The end of the sample's window, or its arrival where that was before.
         known: The boot and time of the sample that counts now.
         known_seq: Its message's number.
         current: The device's current boot.
+        born_before: A birth of the message's boot was seen at any time before.
     """
-    if known.boot == boot:
-        return seq > known_seq
     if known.boot is None:
         return True
+    if known.boot == boot:
+        return seq > known_seq
+    follows = _follows(boot, known, current=current, born_before=born_before)
+    return at > known.sent if follows is None else follows
+
+
+def _follows(boot: str, known: Known, *, current: str | None, born_before: bool) -> bool | None:
+    """Whether a boot is newer than another one, the known; None where the births have not told yet.
+
+    A boot that was born and is not current is over; one that was not born is over, or its birth is on the way.
+    """
+    if boot == current:
+        return True if known.born else None
     if known.boot == current:
-        return False
-    return boot == current or at > known.sent
+        return False if born_before else None
+    return None
 
 
-def _overtaken(sent: float, known: float) -> bool:
-    return 0 < known - sent < _REORDER_S
+def _overtaken(sent: float, known: float, horizon_s: float) -> bool:
+    return 0 < known - sent < horizon_s

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from edge_hub.link import RECEIVE_MAXIMUM
 from edge_hub.store import Store
-from edge_hub.store.records import Arrival, Committed, Malformed
+from edge_hub.store.records import Arrival, Committed, Malformed, Refusal
 from edge_sdk.errors import StorageError, WireError
 from edge_sdk.mqtt import (
     MAX_UP_BYTES,
@@ -33,7 +34,7 @@ from edge_sdk.mqtt import (
     pack,
     parse_up_topic,
     plain,
-    unpack_up,
+    read_up,
 )
 from edge_sdk.wire import Token, new_token
 
@@ -51,6 +52,8 @@ _LAST_BACKOFF_S = 10.0
 _SAID_EVERY_S = 30.0
 
 Publish = Callable[..., Awaitable[bool]]
+# Tells the broker of each of these that it was taken.
+Release = Callable[[Sequence[int]], None]
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,15 +63,15 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     seq: Annotated[int, Meta(ge=1, le=2**53)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A message in the queue, and who waits for its being stored."""
+class _Waiting(NamedTuple):
+    """A message in the queue, and how the broker is told of its being stored. A tuple: one is made for each message."""
 
     topic: str
     payload: bytes
     retained: bool
     received: float
-    stored: asyncio.Future[None]
+    number: int
+    release: Release
 
 
 class Ingest:
@@ -86,20 +89,21 @@ class Ingest:
         self._store = store
         self._publish = publish
         self._after = after
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(2 * RECEIVE_MAXIMUM)
+        # Bounded by the link, which has so many on the way at most and stops reading beyond.
+        self._queue: deque[_Waiting] = deque()
+        self._came = asyncio.Event()
         self._batch: list[_Waiting] = []
         self._said_at = -_SAID_EVERY_S
 
     @property
     def waiting(self) -> int:
         """Messages not stored yet."""
-        return self._queue.qsize() + len(self._batch)
+        return len(self._queue) + len(self._batch)
 
-    async def take(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Return once the message is durable, or refused for good."""
-        stored = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Waiting(topic, payload, retained, time.time(), stored))
-        await stored
+    def take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
+        """Let a message wait; `release` is called with its number once it is durable, or refused for good."""
+        self._queue.append(_Waiting(topic, payload, retained, time.time(), number, release))
+        self._came.set()
 
     async def run(self) -> None:
         """Store what comes, until cancelled."""
@@ -114,31 +118,32 @@ class Ingest:
 
     async def drain(self) -> None:
         """Store what is in the queue, once, after `run` was cancelled and no more comes."""
-        self._batch += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        self._batch += self._queue
+        self._queue.clear()
         try:
             if self._batch:
                 await self._store.commit([_read(waiting) for waiting in self._batch])
         except StorageError as error:
             _log.warning("%d messages are not stored: %s; their devices send them again", len(self._batch), error)
+            self._batch.clear()
         finally:
             self._release()
 
     async def _gather(self) -> None:
         """Fill the batch. What is in it when this is cancelled stays in it."""
         if not self._batch:
-            self._batch.append(await self._queue.get())
+            while not self._queue:
+                self._came.clear()
+                await self._came.wait()
         closes = time.monotonic() + BATCH_S
+        before = -1
+        while before != len(self._queue) < BATCH_MESSAGES and (left_s := closes - time.monotonic()) > 0:
+            before = len(self._queue)
+            await asyncio.sleep(min(QUIET_S, left_s))
         size_bytes = sum(len(waiting.payload) for waiting in self._batch)
-        while len(self._batch) < BATCH_MESSAGES and size_bytes < BATCH_BYTES:
-            if self._queue.empty():
-                await asyncio.sleep(min(QUIET_S, max(closes - time.monotonic(), 0)))
-                if self._queue.empty():
-                    return
-            if time.monotonic() >= closes:
-                return
-            waiting = self._queue.get_nowait()
-            size_bytes += len(waiting.payload)
-            self._batch.append(waiting)
+        while self._queue and len(self._batch) < BATCH_MESSAGES and size_bytes < BATCH_BYTES:
+            size_bytes += len(self._queue[0].payload)
+            self._batch.append(self._queue.popleft())
 
     async def _commit(self, messages: list[Arrival | Malformed]) -> Committed:
         backoff_s = _FIRST_BACKOFF_S
@@ -168,9 +173,8 @@ class Ingest:
 
     def _release(self) -> None:
         batch, self._batch = self._batch, []
-        for waiting in batch:
-            if not waiting.stored.done():
-                waiting.stored.set_result(None)
+        for release, group in groupby(batch, key=attrgetter("release")):
+            release([waiting.number for waiting in group])
 
 
 def _check(kind: Up, envelope: UpEnvelope[Any], *, where: str) -> None:
@@ -186,21 +190,28 @@ def _check(kind: Up, envelope: UpEnvelope[Any], *, where: str) -> None:
 
 
 def _read(waiting: _Waiting) -> Arrival | Malformed:
+    topic = waiting.topic
     device: DeviceId | None = None
+    stage = Refusal.TOPIC
     try:
-        device, kind = parse_up_topic(waiting.topic)
-        envelope = unpack_up(kind, waiting.payload, where=waiting.topic)
-        _check(kind, envelope, where=waiting.topic)
+        device, kind = parse_up_topic(topic)
+        stage = Refusal.COMPRESSION
+        text = plain(waiting.payload, where=topic)
+        stage = Refusal.SYNTAX
+        envelope, ignored = read_up(kind, text, where=topic)
+        stage = Refusal.CONTENT
+        _check(kind, envelope, where=topic)
     except WireError as error:
         header = _header(waiting.payload) if device is not None else None
         return Malformed(
-            topic=waiting.topic,
+            topic=topic,
             payload=waiting.payload,
             problem=str(error),
             received=waiting.received,
             device=device,
             boot=header.boot if header else None,
             seq=header.seq if header else 0,
+            reason=_why(error) if stage is Refusal.SYNTAX else stage,
         )
     return Arrival(
         device=device,
@@ -209,7 +220,15 @@ def _read(waiting: _Waiting) -> Arrival | Malformed:
         payload=waiting.payload,
         received=waiting.received,
         retained=waiting.retained,
+        ignored=ignored,
     )
+
+
+def _why(error: WireError) -> Refusal:
+    """Too large, no JSON, or JSON that is no such message."""
+    if error.__cause__ is None:
+        return Refusal.SIZE
+    return Refusal.CONTENT if isinstance(error.__cause__, msgspec.ValidationError) else Refusal.SYNTAX
 
 
 def _header(payload: bytes) -> _Header | None:

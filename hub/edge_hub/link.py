@@ -1,4 +1,4 @@
-"""The hub's own MQTT connection: kept up for ever, acknowledging a message only when its handler has returned.
+"""The hub's own MQTT connection: kept up for ever, acknowledging a message only when it is told that it is stored.
 
 gmqtt does the protocol. Connecting anew is ours: its own way gives up on refusals that pass (a broker whose password
 file is just being replaced) and hangs where a broker closes before it answers.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gmqtt import Client, MQTTConnectError, Subscription
@@ -28,6 +27,10 @@ _library_log.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
+# A broker gives each message to one of those who subscribe under the same name, and none of what it keeps (MQTT 5,
+# section 4.8.2).
+SHARED = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
+RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 _CONNECT_S = 10.0
 _DISCONNECT_S = 3.0
 _PUBLISH_S = 10.0
@@ -41,8 +44,12 @@ _MAX_EXPIRY_S = 0xFFFF_FFFF
 # MQTT 3.1.1 code 4 and 5, MQTT 5 codes 134 and 135: user name or password, not authorised.
 _REFUSALS = frozenset({4, 5, 134, 135})
 
-# Takes topic, payload, and whether the broker had kept the message.
-Handler = Callable[[str, bytes, bool], Awaitable[None]]
+_PUBACK = 0x40
+# An MQTT 3.1.1 broker knows no Receive Maximum; beyond this we stop reading until some are acknowledged.
+_MOST_WAITING = 4 * RECEIVE_MAXIMUM
+# Takes topic, payload, whether the broker had kept the message, its number on this connection, and what is to be called
+# with such numbers once their messages are taken.
+Handler = Callable[[str, bytes, bool, int, Callable[[Sequence[int]], None]], None]
 
 
 class Link:
@@ -51,18 +58,29 @@ class Link:
     Args:
         endpoint: The broker.
         client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
-        on_message: Awaited for each message; the broker is told that it was taken only when this has returned.
+        on_message: Called for each message; the broker is told that it was taken when this says so.
         on_up: Awaited in a task of its own after each connection.
+        subscriptions: Topics with wildcards; none, to take what waits and no more.
+        clean: End what the broker keeps under this name, at once.
     """
 
     def __init__(
-        self, *, endpoint: Endpoint, client_id: str, on_message: Handler, on_up: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        *,
+        endpoint: Endpoint,
+        client_id: str,
+        on_message: Handler,
+        on_up: Callable[[], Coroutine[Any, Any, None]],
+        subscriptions: Sequence[str] = SUBSCRIPTIONS,
+        clean: bool = False,
     ) -> None:
         self.connections = 0
         self._endpoint = endpoint
         self._client_id = client_id
         self._on_message = on_message
         self._on_up = on_up
+        self._subscriptions = subscriptions
+        self._clean = clean
         self._session: _Session | None = None
         self._version = MQTTv50
         self._first: asyncio.Future[None] | None = None
@@ -131,9 +149,9 @@ class Link:
         return await session.publish(topic, payload, retain=retain, expires_in_s=expires_in_s)
 
     async def _connect(self) -> _Session:
-        session = _Session(self._client_id, self._on_message)
+        session = _Session(self._client_id, self._on_message, clean=self._clean)
         try:
-            await session.connect(self._endpoint, self._version)
+            await session.connect(self._endpoint, self._version, self._subscriptions)
         except BrokerError as error:
             await session.close()
             if not isinstance(error, BrokerRefusedError):
@@ -149,26 +167,26 @@ class Link:
 class _Session:
     """One connection, from its birth to its loss."""
 
-    def __init__(self, client_id: str, on_message: Handler) -> None:
+    def __init__(self, client_id: str, on_message: Handler, *, clean: bool) -> None:
         self.lost = asyncio.Event()
         self._handler = on_message
         self._subscribed = asyncio.Event()
         self._granted: tuple[int, ...] = ()
         self._outbox = _Outbox()
+        self._waiting = 0
         self._client = _Client(
             client_id,
-            clean_session=False,
-            optimistic_acknowledgement=False,
+            self._take,
+            clean_session=clean,
             persistent_storage=self._outbox,
             logger=_library_log,
-            session_expiry_interval=_SESSION_EXPIRY_S,
+            session_expiry_interval=0 if clean else _SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        self._client.on_message = self._take
         self._client.on_disconnect = lambda *_: self.lost.set()
         self._client.on_subscribe = self._on_subscribe
 
-    async def connect(self, endpoint: Endpoint, version: int) -> None:
+    async def connect(self, endpoint: Endpoint, version: int, subscriptions: Sequence[str]) -> None:
         """Connect and subscribe.
 
         Raises:
@@ -177,16 +195,24 @@ class _Session:
         where = str(endpoint.address)
         if endpoint.username is not None:
             self._client.set_auth_credentials(endpoint.username, endpoint.password)
-        secure = ssl.create_default_context() if endpoint.tls else False
         connecting = asyncio.ensure_future(
             self._client.connect(
-                endpoint.address.host, endpoint.address.port, ssl=secure, keepalive=_KEEPALIVE_S, version=version
+                endpoint.address.host,
+                endpoint.address.port,
+                ssl=endpoint.context() or False,
+                keepalive=_KEEPALIVE_S,
+                version=version,
             )
         )
         try:
             await self._unless_lost(connecting)
             self._outbox.limit = max(self._client.inflight_limit, 1)
-            self._client.subscribe([Subscription(topic, qos=1) for topic in SUBSCRIPTIONS])
+            if subscriptions != SUBSCRIPTIONS:
+                # An earlier run under this name may have asked for more, and the broker remembers.
+                self._client.unsubscribe([topic for topic in (*SUBSCRIPTIONS, *SHARED) if topic not in subscriptions])
+            if not subscriptions:
+                return
+            self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])
             await self._unless_lost(asyncio.ensure_future(self._subscribed.wait()))
         except MQTTConnectError as cause:
             refused = getattr(cause, "_code", 0) in _REFUSALS
@@ -226,13 +252,20 @@ class _Session:
         with contextlib.suppress(Exception):  # whatever the library makes of a dead connection, it is over
             await asyncio.wait_for(self._client.disconnect(), _DISCONNECT_S)
 
-    async def _take(
-        self, _client: Client, topic: str | bytes, payload: bytes, _qos: int, properties: dict[str, Any]
-    ) -> int:
-        # A topic that is no UTF-8 comes as bytes.
-        name = topic if isinstance(topic, str) else ascii(topic)
-        await self._handler(name, payload, bool(properties.get("retain")))
-        return 0
+    def _take(self, topic: str, payload: bytes, retained: bool, number: int) -> None:
+        self._waiting += 1
+        if self._waiting == _MOST_WAITING:
+            self._client.read_no_more()
+        self._handler(topic, payload, retained, number, self._release)
+
+    def _release(self, numbers: Sequence[int]) -> None:
+        """Tell the broker that these are taken, where it is still there."""
+        before, self._waiting = self._waiting, self._waiting - len(numbers)
+        if self.lost.is_set():
+            return
+        self._client.acknowledge(numbers)
+        if self._waiting < _MOST_WAITING <= before:
+            self._client.read_on()
 
     def _on_subscribe(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
         self._granted = granted
@@ -256,7 +289,38 @@ class _Session:
 
 
 class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
-    """gmqtt's client without its own way of connecting again."""
+    """gmqtt's client without its own ways of connecting again and of acknowledging.
+
+    It would start a task for each message and write each acknowledgement alone, which costs as much as all the rest of
+    the ingest; here a message is handed over as it is read, and a batch is acknowledged with one write.
+    """
+
+    def __init__(self, client_id: str, take: Callable[[str, bytes, bool, int], None], **more: Any) -> None:
+        super().__init__(client_id, **more)
+
+        def publish(number: int, payload: bytes, topic: str | bytes, properties: dict[str, Any]) -> None:
+            # A topic that is no UTF-8 comes as bytes.
+            take(topic if isinstance(topic, str) else ascii(topic), payload, bool(properties["retain"]), number)
+
+        self._package_handler._handle_qos_1_publish_packet = publish  # noqa: SLF001 - see above
+        # What a device sends with QoS 0 is taken as well; there is nothing to acknowledge.
+        self.on_message = lambda _client, topic, payload, _qos, properties: publish(0, payload, topic, properties)
+
+    def acknowledge(self, numbers: Sequence[int]) -> None:
+        """Write acknowledgements of messages of QoS 1, in the order given: MQTT 5, section 3.4."""
+        packets = bytearray()
+        for number in filter(None, numbers):
+            packets += bytes((_PUBACK, 2, number >> 8, number & 0xFF))
+        if packets:
+            self._connection.send_package(packets)
+
+    def read_no_more(self) -> None:
+        """Leave what comes in the kernel's buffer, so that the broker waits."""
+        self._connection._transport.pause_reading()  # noqa: SLF001 - it has no public name
+
+    def read_on(self) -> None:
+        """Read again."""
+        self._connection._transport.resume_reading()  # noqa: SLF001 - it has no public name
 
     async def reconnect(self, delay: bool = False) -> None:
         """Never: `Link.run` does it."""

@@ -1,4 +1,4 @@
-"""Numbers to inclusive ranges: what an acknowledgement carries."""
+"""Numbers to inclusive ranges: what an acknowledgement carries, and what is kept of numbers for ever."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ def to_ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
         else:
             found.append((number, number))
     return tuple(found)
+
+
+def join_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers as ascending ranges that neither overlap nor touch."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return found

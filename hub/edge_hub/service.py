@@ -12,31 +12,35 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.alerts.alerting import Alerting, Hands
+from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.ways import Topic as AlertTopic
+from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
+from edge_hub.broker.accounts import ALERTS_USER, hash_password
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
-from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
+from edge_hub.broker.mosquitto import Encryption, Mosquitto, find_mosquitto
 from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.datadir import DataDir, Settings
-from edge_hub.enrolment import enrol
+from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest
+from edge_hub.ingest import Ingest, Release
 from edge_hub.interop.exporters import Exporters, Interop
-from edge_hub.link import Link
+from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
-from edge_hub.store.records import Committed, Retention
-from edge_hub.store.sqlite import SqliteStore
+from edge_hub.store.choose import open_postgres, open_sqlite
+from edge_hub.store.records import CommandRecord, Committed, Retention
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -45,14 +49,22 @@ from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
 if TYPE_CHECKING:
+    from edge_hub.cluster import Cluster
     from edge_hub.store import Store
+    from edge_hub.store.postgres import PostgresStore
+    from edge_hub.workers import Workers
 
 _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
-_UPKEEP_PAUSE_S = 0.01  # let messages through in between
+_UPKEEP_PAUSE_S = 0.01
+_UPKEEP_LITTLE = 100  # rows or messages
+_UPKEEP_LONG_S = 0.1
 _STOP_STEP_S = 8.0
+_TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
+
+Duty = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +79,12 @@ class HubConfig:
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
         interop: To whom else the fleet is shown.
+        encryption: Of the broker it starts; None if there is none.
+        store: URL of a PostgreSQL database, instead of a file in the data directory.
+        workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
+        log: Level of the workers' logs.
         requests_per_s: Of one token from one address, to the API; 0 is as many as come.
+        alert_webhooks: URLs that are told of alerts, beside the topic.
     """
 
     data: Path
@@ -76,9 +93,14 @@ class HubConfig:
     broker: Endpoint | None = None
     embedded: bool = False
     insecure_listen: bool = False
+    encryption: Encryption | None = None
     retention: Retention = field(default=Retention())
     interop: Interop = field(default=Interop())
+    store: str | None = None
+    workers: int = 0
+    log: str = "info"
     requests_per_s: float = 200.0
+    alert_webhooks: tuple[str, ...] = ()
 
 
 class Hub:
@@ -93,6 +115,8 @@ class Hub:
         self.feed = Feed()
         self.started = time.time()
         self.token = ""
+        self.cluster: Cluster | None = None
+        self.workers: Workers | None = None
         self._tasks = Tasks()
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -134,20 +158,29 @@ class Hub:
 
     async def _start(self) -> None:
         config = self.config
+        _check_workers(config)
         refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen)
-        if config.broker is None:
-            refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
+        if config.broker is None and config.encryption is None:
+            refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen, hint=_TLS_HINT)
         os.umask(0o077)
         data = DataDir(config.data)
+        webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
-        self.store: Store = SqliteStore(data.database)
+        shared = None if config.store is None else await open_postgres(config.store)
+        self.store: Store = open_sqlite(data.database) if shared is None else shared
         self._closing.append(("store", self.store.close))
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
 
-        self.broker: BrokerBackend = _broker(config, data)
-        await self.broker.set_accounts(await self.store.accounts())
+        self._alerts_password = data.secret("alerts-password")
+        workers = config.workers
+        if shared is not None:
+            from edge_hub.cluster import known_workers
+
+            workers = max(workers, await known_workers(shared, _client_id(data)))
+        self.broker: BrokerBackend = _broker(config, data, workers)
+        await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
 
@@ -155,8 +188,9 @@ class Hub:
             endpoint=self.broker.endpoint,
             client_id=_client_id(data),
             # Both are made below: they publish through this link.
-            on_message=lambda *message: self.ingest.take(*message),  # noqa: PLW0108
+            on_message=self._take,
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
+            subscriptions=RETAINED if config.workers else SUBSCRIPTIONS,
         )
         self.gate = Gate(self.token, self.store)
         self.audit = Audit(self.store)
@@ -173,21 +207,18 @@ class Hub:
             audit=self.audit,
             hub=_client_id(data).removeprefix("edge-hub-"),
         )
-        await self.exporters.admit()
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
-        self._tasks.spawn("births", self.commander.run_births())
-        self._tasks.spawn("expiry", self.commander.run_expiry())
-        self._tasks.spawn("roll-up", self._roll_up())
-        self._tasks.spawn("rows", self.rowfeed.run())
-        self._tasks.spawn("retention", self._retention())
+        self._alert_duties = self._alerts(webhooks)
+        self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
         self._tasks.spawn("link", self.link.run())
         self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
         await self.link.connected_once()
-        for name, work in self.exporters.parts():
-            self._tasks.spawn(name, work)
-            self._closing.append((name, partial(self._tasks.stop, name, patience_s=_STOP_STEP_S)))
+        if self.workers is not None:
+            await self.workers.start()
+            self._closing.append(("workers", self.workers.stop))
+        self._closing += await self.exporters.begin(self._tasks)
 
         from edge_hub.web.server import Server
 
@@ -216,29 +247,57 @@ class Hub:
             EnrolledError: One has one, and `again` is false; those before it have theirs now.
             UsageError: The broker is not ours.
         """
-        if not self.broker.enrols:
-            raise UsageError(
-                "this hub uses a broker of somebody else's, who makes its accounts",
-                hint="create the user there and write the device's configuration by hand",
-            )
+        self._check_accounts_are_ours()
         where = as_others_reach(self.broker.for_devices)
         try:
             return tuple(
                 [
                     await enrol(
-                        self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
+                        self.store,
+                        device,
+                        host=where.host,
+                        port=where.port,
+                        tls=self.broker.endpoint.tls,
+                        papers=self.broker.papers,
+                        again=again,
                     )
                     for device in devices
                 ]
             )
         finally:
-            await self.broker.set_accounts(await self.store.accounts())
+            await self._tell_accounts()
+
+    async def _tell_accounts(self) -> None:
+        """Let devices into the broker, and who is to hear of alerts."""
+        alerts = {ALERTS_USER: hash_password(self._alerts_password)}
+        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
+
+    async def revoke(self, device: DeviceId) -> None:
+        """Let a device in no more, until it is enrolled again.
+
+        Raises:
+            UnknownDeviceError: It has no credentials.
+            UsageError: The broker is not ours.
+        """
+        self._check_accounts_are_ours()
+        await revoke(self.store, device)
+        await self.broker.revoke(str(device))
+        await self._tell_accounts()
+
+    def _check_accounts_are_ours(self) -> None:
+        if not self.broker.enrols:
+            raise UsageError(
+                "this hub uses a broker of somebody else's, who makes its accounts",
+                hint="create the user there and write the device's configuration by hand",
+            )
 
     async def health(self) -> Health:
         """How it is now."""
         trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
+        if self.workers is not None and self.workers.running < self.workers.count:
+            trouble = trouble or f"{self.workers.running} of {self.workers.count} workers run"
         counts = {}
         try:
             totals = await self.store.totals()
@@ -261,9 +320,64 @@ class Hub:
             **counts,
         )
 
+    def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
+        self._tasks.spawn("rows", self.rowfeed.run())
+        duties = {
+            "expiry": self.commander.run_expiry,
+            "roll-up": self._roll_up,
+            "retention": self._retention,
+            **self._alert_duties,
+        }
+        if shared is None:
+            self._tasks.spawn("births", self.commander.run_births())
+            for name, duty in duties.items():
+                self._tasks.spawn(name, duty())
+            return
+        from edge_hub.cluster import Cluster, Neighbours, Shares
+
+        holder = _client_id(data)
+        shares = Shares(
+            store=self.config.store or "",
+            endpoint=self.broker.endpoint,
+            own=self.config.broker is None,
+            holder=holder,
+        )
+        cluster = self.cluster = Cluster(
+            store=shared,
+            holder=holder,
+            neighbours=Neighbours(
+                resend=self.commander.resend,
+                connected=lambda: self.link.up,
+                spread=self._spread,
+                wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
+                missed=self.feed.miss,
+            ),
+            duties={**duties, "sweep": shares.sweep(shared, self._after)},
+        )
+        self.commander.told = self._tell
+        self._tasks.spawn("relay", cluster.relay.run())
+        self._tasks.spawn("listening", cluster.relay.run_listening())
+        self._tasks.spawn("scheduler", cluster.scheduler.run())
+        if self.config.workers:
+            self.workers = shares.workers(self.config.workers, log=self.config.log)
+
+    def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
+        """A message came. What workers store, they are sent as well; but not what the broker had kept."""
+        if retained or not self.config.workers:
+            self.ingest.take(topic, payload, retained, number, release)
+        else:
+            release((number,))
+
     async def _after(self, committed: Committed) -> None:
-        """Spread what a batch changed."""
-        self.commander.born(committed.born)
+        """Spread what a batch changed, here and to the other processes."""
+        if self.cluster is not None:
+            self.cluster.stored(committed)
+        else:
+            self.commander.born(committed.born)
+        await self._spread(committed)
+
+    async def _spread(self, committed: Committed) -> None:
+        """Tell who listens here."""
         self.commander.finished(committed.finished)
         self.exporters.took(committed)
         if not self.feed.listeners:
@@ -271,6 +385,32 @@ class Hub:
         for event in committed.events:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
+
+    def _alerts(self, webhooks: Sequence[Webhook]) -> dict[str, Duty]:
+        """What one process at a time does about alerts, by name."""
+        ways: list[Way] = [AlertTopic(self.link.publish), *webhooks]
+        self.deliveries = [Delivery(way, store=self.store, census=self.census) for way in ways]
+
+        def tell() -> None:
+            for delivery in self.deliveries:
+                delivery.tell()
+
+        hands = Hands(touch=self.touch, tell=tell)
+        self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
+        telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
+        return {"alerts": self.alerting.run, **telling}
+
+    def touch(self, devices: Iterable[DeviceId]) -> None:
+        """These changed otherwise than by what they sent: who looks at them is to see it, here and elsewhere."""
+        touched = tuple(devices)
+        self.rowfeed.touch(touched)
+        if self.cluster is not None:
+            self.cluster.stored(Committed(touched=touched))
+
+    def _tell(self, ended: Sequence[CommandRecord]) -> None:
+        """Tell the other processes of commands that ended here."""
+        if self.cluster is not None:
+            self.cluster.stored(Committed(finished=tuple(ended)))
 
     async def _retention(self) -> None:
         retention = self.config.retention
@@ -280,11 +420,16 @@ class Hub:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
     async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
-        """Repeat a step of the store's until there is nothing to do, then wait."""
+        """Repeat a step of the store's until there is little to do, then wait."""
         while True:
             try:
-                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                while True:
+                    began = time.monotonic()
+                    done = await step(time.time())
+                    took_s = time.monotonic() - began
+                    if done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S:
+                        break  # under load there is always a little: with what comes until the next time it is cheaper
+                    await asyncio.sleep(max(_UPKEEP_PAUSE_S, took_s))  # half of the store's time is the messages'
                 self._troubles.pop(name, None)
             except StoreError as error:
                 self._troubles[name] = str(error)
@@ -295,18 +440,47 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        for name in ("retention", "rows", "roll-up", "expiry", "births"):
+        alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
+        for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
 
 
-def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
+def _check_workers(config: HubConfig) -> None:
+    """Refuse what would be no hub of several processes.
+
+    Raises:
+        UsageError: Says why.
+    """
+    if not config.workers:
+        return
+    if config.store is None:
+        raise UsageError(
+            "workers share a store, and an SQLite file has one writer",
+            hint="name a database: --store postgresql://user:password@host/database",
+        )
+    if config.broker is None and (config.embedded or find_mosquitto() is None):
+        raise UsageError(
+            "the embedded broker keeps nothing for a worker that is away",
+            hint="apt install mosquitto, or name a broker with --broker",
+        )
+
+
+def _broker(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
     if config.broker is not None:
         return ExternalBroker(config.broker)
-    if config.embedded or find_mosquitto() is None:
+    if config.encryption is not None and config.embedded:
+        raise UsageError("the embedded broker encrypts nothing", hint="leave --embedded out: mosquitto does")
+    if config.embedded or (find_mosquitto() is None and config.encryption is None):
         if not config.embedded:
             _log.warning("mosquitto is not installed: the embedded broker serves this machine, without access control")
         return IotCore(address=config.mqtt, directory=data.broker)
-    return Mosquitto(address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"))
+    return Mosquitto(
+        address=config.mqtt,
+        directory=data.broker,
+        hub_password=data.secret("broker-password"),
+        workers=workers,
+        encryption=config.encryption,
+    )
 
 
 def _client_id(data: DataDir) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +18,9 @@ from hub_stage import FakeDevice, HubProcess
 from edge_hub.api import DesiredRequest
 from edge_hub.client import HubClient
 from edge_hub.errors import AnswerError
-from edge_hub.rows import Row
+from edge_hub.overview import OpenAlerts, fleet_view
+from edge_hub.rows import ModelRow, Row
+from edge_hub.web.fleet_metrics import MAX_LABELS, fleet_metrics
 from edge_sdk import mqtt
 from edge_sdk.mqtt import (
     Because,
@@ -186,8 +191,6 @@ def test_changed_rows_come_by_the_stream(client: HubClient, device: Callable[...
 
 def next_of(news: Any, topic: str, cam: FakeDevice, *, start: bool = False) -> dict[str, Any] | None:
     """The next row of this device; `start` only makes it happen."""
-    import json
-
     if start:
         born(cam)
         return None
@@ -305,3 +308,52 @@ def test_desired_documents_say_what_differs_and_since_when(
     row(client, cam, lambda one: one.in_step)
     after = client.desired(cam.device)
     assert (after.in_step, after.since, after.differences) == (True, None, ())
+
+
+# ------------------------------------------------------------------------------------------------------ metrics
+
+DOCS = Path(__file__).parents[2] / "docs"
+METRIC = re.compile(r"\bedge_hub_\w+")
+
+
+def given(page: str) -> dict[str, set[str]]:
+    """The names of metrics with the labels each has."""
+    found: dict[str, set[str]] = {}
+    for line in page.splitlines():
+        match = re.match(r"(?:# TYPE )?(edge_hub_\w+)(?:\{(.*)\})?", line)
+        if match:
+            found.setdefault(match[1], set()).update(re.findall(r"(\w+)=\"", match[2] or ""))
+    return found
+
+
+def test_the_grafana_dashboard_asks_for_what_the_metrics_give(client: HubClient) -> None:
+    metrics = given(client.metrics())
+    board = json.loads((DOCS / "grafana" / "edge-hub.json").read_text("utf-8"))
+    asked = [target for panel in board["panels"] for target in panel["targets"]]
+    assert len(asked) > 15
+    for target in asked:
+        names = METRIC.findall(target["expr"])
+        assert names, target
+        assert set(names) <= set(metrics), target
+        labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert all(labels <= metrics[name] or not metrics[name] for name in names), target
+    text = (DOCS / "reference" / "hub-api.md").read_text("utf-8")
+    assert {name for name in metrics if f"`{name}" not in text} == set()
+
+
+def test_metrics_stay_few_in_a_large_fleet() -> None:
+    rows = [
+        Row(
+            device=f"t/d{n}",
+            online=True,
+            models=(ModelRow(name=f"m{n}", variant="v", calls=1, late=0),),
+            temp_c=float(n),
+        )
+        for n in range(500)
+    ]
+    view = fleet_view(rows, OpenAlerts(), now=0.0)
+    found = {metric.name: metric for metric in fleet_metrics(view, rows, [])}
+    running = found["edge_hub_running_devices"]
+    assert len(running.values) == MAX_LABELS + 1
+    assert sum(value for _, value in running.values) == 500
+    assert {labels["of"]: value for labels, value in found["edge_hub_temp_celsius"].values}["max"] == 499

@@ -16,9 +16,10 @@ import pytest
 from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry, within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_stage import AnyStore, Place
 
 from edge_hub.errors import StoreError, UnknownDeviceError
-from edge_hub.store import _backup, _history
+from edge_hub.store import _backup, _roll_up
 from edge_hub.store.records import Arrival, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_sdk.errors import StorageError, UsageError
@@ -44,8 +45,8 @@ def day(*, step_s: int = 600, batch: int = 6) -> list[Arrival]:
     ]
 
 
-def test_minutes_and_hours_come_from_the_log_once(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_minutes_and_hours_come_from_the_log_once(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit(day())
         assert await rolled_up(store) == 24
         assert await rolled_up(store) == 0
@@ -59,11 +60,11 @@ def test_minutes_and_hours_come_from_the_log_once(tmp_path: Path) -> None:
         tens = await store.history(CAM, since=NOON, until=NOON + 3600, step_s=600)
         assert [point.samples for point in tens] == [1, 1, 1, 1, 1, 1]
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_a_spool_that_is_replayed_days_later_counts_where_it_belongs(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_a_spool_that_is_replayed_days_later_counts_where_it_belongs(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         live, spooled = day()[0::2], day()[1::2]
         await store.commit(live)
         await rolled_up(store)
@@ -73,7 +74,7 @@ def test_a_spool_that_is_replayed_days_later_counts_where_it_belongs(tmp_path: P
         hours = await store.history(CAM, since=NOON, until=NOON + 86_400, step_s=3600)
         assert [point.samples for point in hours] == [6] * 23 + [5]
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
 STEPS = st.lists(
@@ -89,7 +90,7 @@ STEPS = st.lists(
 MADE = [telemetry(n + 1, [sample(NOON + 45 * n, temp_c=n)], of=n % 2) for n in range(40)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_each_sample_counts_once_whatever_is_cut_or_trimmed_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, object]]
@@ -105,12 +106,12 @@ def test_each_sample_counts_once_whatever_is_cut_or_trimmed_when(
                 came.update(batch)
                 await store.commit(list(batch.values()))
             elif what == "roll up":
-                monkeypatch.setattr(_history, "_STEP_MESSAGES", how)
+                monkeypatch.setattr(_roll_up, "_STEP_MESSAGES", how)
                 await store.roll_up(now=NOON)
             elif what == "cut":  # as if killed between reading a step and adding it, or while adding it
-                await store._read(_history.next_step)
+                await store._read(_roll_up.next_step)
                 with pytest.raises(ZeroDivisionError):
-                    await store._write(lambda c: _history.apply(c, _history.next_step(c)) // 0)
+                    await store._write(lambda c: _roll_up.apply(c, _roll_up.next_step(c)) // 0)
             elif what == "trim":
                 while await store.trim(NOTHING, now=NOON + 1e6):
                     pass
@@ -134,10 +135,10 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from history_stage import NOON
-from edge_hub.store import _history
+from edge_hub.store import _roll_up
 from edge_hub.store.sqlite import SqliteStore
 
-_history._STEP_MESSAGES = 2
+_roll_up._STEP_MESSAGES = 2
 
 async def run():
     store = SqliteStore(Path(sys.argv[1]))
@@ -171,10 +172,10 @@ def test_a_roll_up_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert rows(path) == rows(straight)
 
 
-def test_what_retention_takes_is_summed_up_before(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_what_retention_takes_is_summed_up_before(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit(day())
-        while await store.trim(NOTHING, now=NOON + 86_400):
+        while await store.trim(NOTHING, now=NOON + 3 * 86_400):
             pass
         hours = await store.history(CAM, since=NOON, until=NOON + 86_400, step_s=3600)
         assert sum(point.samples for point in hours) == 143
@@ -182,7 +183,7 @@ def test_what_retention_takes_is_summed_up_before(tmp_path: Path) -> None:
         await store.commit([telemetry(100, [sample(NOON + 86_400 + 30)])])
         assert await rolled_up(store) == 1
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
 def test_what_is_not_kept_that_fine_any_more_comes_coarser(tmp_path: Path) -> None:
@@ -204,8 +205,8 @@ def test_what_is_not_kept_that_fine_any_more_comes_coarser(tmp_path: Path) -> No
     within(tmp_path / "hub.db", play)
 
 
-def test_samples_are_shown_one_by_one_where_the_step_is_short(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_samples_are_shown_one_by_one_where_the_step_is_short(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         told = [sample(NOON + 10 + n * 10, temp_c=float(n)) for n in range(60)]
         await store.commit([telemetry(1, told[:30]), telemetry(1, told[30:], of=1)])
         await store.commit([telemetry(2, told, of=2, device=OTHER)])
@@ -215,11 +216,11 @@ def test_samples_are_shown_one_by_one_where_the_step_is_short(tmp_path: Path) ->
         part = await store.history(CAM, since=NOON + 100, until=NOON + 200, step_s=20)
         assert [(point.at, point.samples) for point in part] == [(NOON + 100 + n * 20, 2) for n in range(5)]
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_too_much_and_nonsense_are_refused(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_too_much_and_nonsense_are_refused(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit(day()[:1])
         for since, until, step_s in ((0, NOON, 60), (NOON, NOON, 60), (NOON, NOON + 60, 0), (0, float("nan"), 60)):
             with pytest.raises(UsageError):
@@ -228,7 +229,7 @@ def test_too_much_and_nonsense_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UnknownDeviceError):
             await store.history(OTHER, since=NOON, until=NOON + 60, step_s=60)
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
 # ----------------------------------------------------------------------------------------------------- retention

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from postgres_stage import PostgresServer
+from store_stage import AnyStore, Place, SqlitePlace, postgres_place, within
 
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError
 from edge_hub.ranges import to_ranges
@@ -22,24 +24,11 @@ from edge_sdk import mqtt
 from edge_sdk.mqtt import DeviceId, Event, Report, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
-T = TypeVar("T")
-
 CAM = DeviceId(tenant="acme", device="cam1")
+DATA = Path(__file__).parent.parent / "data"
+DAY_S = 86_400.0
 EVERYTHING = Retention(max_age_s=1e9, max_bytes=10**12)
 NOTHING = Retention(max_age_s=0.0, max_bytes=10**12)
-
-
-def within(path: Path, work: Callable[[SqliteStore], Awaitable[T]]) -> T:
-    """Run with a store that is closed in the end."""
-
-    async def run() -> T:
-        store = SqliteStore(path)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def boot(number: int) -> str:
@@ -75,23 +64,20 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS)
-def test_each_number_counts_once_and_is_confirmed_each_time(tmp_path: Path, steps: list[tuple[str, object]]) -> None:
-    path = tmp_path / f"{new_token()}.db"
+def counts_each_number_once(place: Place, steps: list[tuple[str, object]]) -> None:
     seen: set[tuple[int, int]] = set()
     came = 0
 
     async def play() -> None:
         nonlocal came
-        store = SqliteStore(path)
+        store = await place.open()
         for what, batch in steps:
             if what == "trim":
                 while await store.trim(NOTHING, now=1e6):
                     pass
             elif what == "reopen":
                 await store.close()
-                store = SqliteStore(path)
+                store = await place.open()
             else:
                 committed = await store.commit([event(seq, of=of) for of, seq in batch])
                 acked = {
@@ -113,25 +99,42 @@ def test_each_number_counts_once_and_is_confirmed_each_time(tmp_path: Path, step
     asyncio.run(play())
 
 
-def test_what_is_too_old_goes_and_the_latest_state_stays(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
-        await store.commit([event(1, received=100.0, text="old"), event(2, received=900.0, text="new")])
-        assert await store.trim(Retention(max_age_s=500.0, max_bytes=10**9), now=1000.0) > 0
-        assert await store.trim(Retention(max_age_s=500.0, max_bytes=10**9), now=1000.0) == 0
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_each_number_counts_once_and_is_confirmed_each_time(tmp_path: Path, steps: list[tuple[str, object]]) -> None:
+    counts_each_number_once(SqlitePlace(tmp_path), steps)
+
+
+@pytest.mark.postgres
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_each_number_counts_once_in_postgresql_too(postgres: PostgresServer, steps: list[tuple[str, object]]) -> None:
+    with postgres_place(postgres) as place:
+        counts_each_number_once(place, steps)
+
+
+def test_what_is_too_old_goes_and_the_latest_state_stays(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
+        await store.commit([event(1, received=1 * DAY_S, text="old"), event(2, received=8.5 * DAY_S, text="new")])
+        steps = 0
+        while await store.trim(Retention(max_age_s=5 * DAY_S, max_bytes=10**9), now=9 * DAY_S):
+            steps += 1
+        assert steps
         assert [one.event.text for one in await store.events()] == ["new"]
         record = await store.device(CAM)
         assert record is not None
         assert record.messages == 2
-        committed = await store.commit([event(1, received=1000.0, text="old")])
+        committed = await store.commit([event(1, received=9 * DAY_S, text="old")])
         assert (committed.stored, committed.duplicates) == (0, 1)
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_what_is_too_much_goes_until_it_fits(tmp_path: Path) -> None:
-    bound = Retention(max_age_s=1e9, max_bytes=400_000)
-
-    async def play(store: SqliteStore) -> None:
+def test_what_is_too_much_goes_until_it_fits(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
+        await store.commit([event(1)])
+        empty = (await store.totals()).size_bytes  # PostgreSQL's tables take some room before anything is in them
+        bound = Retention(max_age_s=1e9, max_bytes=empty + 300_000)
         for start in range(0, 2000, 500):
             await store.commit([event(start + n + 1, text="x" * 900) for n in range(500)])
         assert (await store.totals()).size_bytes > bound.max_bytes
@@ -142,47 +145,39 @@ def test_what_is_too_much_goes_until_it_fits(tmp_path: Path) -> None:
         assert totals.messages == 2000
         assert len(await store.events(limit=1000)) > 0 or totals.events == 2000
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_a_bound_that_cannot_be_kept_ends_the_trimming_all_the_same(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_a_bound_that_cannot_be_kept_ends_the_trimming_all_the_same(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit([event(1)])
         for _ in range(10):
             if not await store.trim(Retention(max_age_s=1e9, max_bytes=1), now=1000.0):
                 return
         pytest.fail("it never ends")
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_boots_are_remembered_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boots_are_remembered_within_bounds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_retention, "_KEPT_BOOTS", 5)
-    path = tmp_path / "hub.db"
 
-    async def play(store: SqliteStore) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit([event(1, of=of) for of in range(20)])
         while await store.trim(EVERYTHING, now=1000.0):
             pass
-        assert kept() == 20  # their messages are there
+        assert place.count("boots") == 20  # their messages are there
         while await store.trim(NOTHING, now=1e6):
             pass
-        assert kept() == 5
+        assert place.count("boots") == 5
         committed = await store.commit([event(1, of=19)])
         assert committed.duplicates == 1
 
-    def kept() -> int:
-        connection = sqlite3.connect(path)
-        try:
-            return int(connection.execute("SELECT count(*) FROM boots").fetchone()[0])
-        finally:
-            connection.close()
-
-    within(path, play)
+    within(place, play)
 
 
-def test_a_refused_message_is_kept_for_who_looks_but_not_for_ever(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_a_refused_message_is_kept_for_who_looks_but_not_for_ever(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         for start in range(3):
             refused = [
                 Malformed(topic=f"t{start}-{n}", payload=b"x" * 10_000, problem="no", received=1.0) for n in range(500)
@@ -194,24 +189,24 @@ def test_a_refused_message_is_kept_for_who_looks_but_not_for_ever(tmp_path: Path
         assert (found[0].size_bytes, len(found[0].payload)) == (10_000, 4096)
         assert (await store.totals()).malformed == 1500
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_another_message_under_a_number_that_is_taken_is_put_aside(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_another_message_under_a_number_that_is_taken_is_put_aside(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit([event(1, text="first")])
         committed = await store.commit([event(1, text="second")])
         assert (committed.duplicates, committed.malformed) == (1, 1)
         assert [one.event.text for one in await store.events()] == ["first"]
         assert "another message" in (await store.quarantined())[0].problem
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_commands_for_several_devices_are_kept_all_or_none(tmp_path: Path) -> None:
+def test_commands_for_several_devices_are_kept_all_or_none(place: Place) -> None:
     nobody = DeviceId(tenant="acme", device="nobody")
 
-    async def play(store: SqliteStore) -> None:
+    async def play(store: AnyStore) -> None:
         await store.enrol(CAM, "hash", now=1.0, again=False)
         orders = [
             CommandRecord(id=new_token(), device=device, command=Report(), sent=1.0, expires=2.0)
@@ -224,13 +219,13 @@ def test_commands_for_several_devices_are_kept_all_or_none(tmp_path: Path) -> No
             await store.enrol(CAM, "other", now=2.0, again=False)
         assert await store.accounts() == {str(CAM): "hash"}
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_a_command_expires_only_after_the_grace(tmp_path: Path) -> None:
+def test_a_command_expires_only_after_the_grace(place: Place) -> None:
     order = CommandRecord(id=new_token(), device=CAM, command=Report(), sent=1.0, expires=10.0)
 
-    async def play(store: SqliteStore) -> None:
+    async def play(store: AnyStore) -> None:
         await store.enrol(CAM, "hash", now=1.0, again=False)
         await store.add_commands([order])
         assert await store.expire_commands(now=14.0, grace_s=5.0) == ()
@@ -238,11 +233,11 @@ def test_a_command_expires_only_after_the_grace(tmp_path: Path) -> None:
         assert over.state is CommandState.EXPIRED
         assert await store.expire_commands(now=20.0, grace_s=5.0) == ()
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
-def test_events_are_paged_in_both_directions(tmp_path: Path) -> None:
-    async def play(store: SqliteStore) -> None:
+def test_events_are_paged_in_both_directions(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
         await store.commit([event(n, text=str(n)) for n in range(1, 11)])
         last = await store.events(limit=3)
         assert [one.event.text for one in last] == ["8", "9", "10"]
@@ -252,7 +247,7 @@ def test_events_are_paged_in_both_directions(tmp_path: Path) -> None:
         assert [one.event.text for one in after] == ["8", "9"]
         assert await store.events(device=DeviceId(tenant="acme", device="other")) == ()
 
-    within(tmp_path / "hub.db", play)
+    within(place, play)
 
 
 def foreign(path: Path) -> None:
@@ -263,7 +258,7 @@ def foreign(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    within(path, lambda store: store.totals())
+    SqliteStore(path)._writing.close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -289,3 +284,38 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(
     with pytest.raises(StoreError, match=says):
         SqliteStore(path)
     assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def columns(path: Path) -> dict[str, set[tuple[str, str]]]:
+    """Name and type of the columns of each table."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        tables = [table for table in tables if not table.startswith("sqlite_")]
+        return {
+            table: {(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})")} for table in tables
+        }
+
+
+def test_a_file_of_format_1_is_brought_to_this_version_with_all_that_is_in_it(tmp_path: Path) -> None:
+    old, fresh = tmp_path / "old.db", tmp_path / "fresh.db"
+    with contextlib.closing(sqlite3.connect(old)) as connection:
+        connection.executescript((DATA / "hub-format-1.sql").read_text())
+
+    async def play() -> None:
+        await SqliteStore(fresh).close()
+        for _ in range(2):  # brought there once, and opened as it is after that
+            store = SqliteStore(old)
+            try:
+                record = await store.device(CAM)
+                assert record is not None
+                assert (record.messages, record.labels, record.skew_s) == (2, {}, None)
+                (command,) = await store.pending(device=CAM)
+                assert (command.published, command.by, command.batch) == (1, "", None)
+                assert [one.event.text for one in await store.events()] == ["two"]
+                again = await store.commit([event(seq, of=int("b" * 32, 16)) for seq in (1, 2)])
+                assert (again.stored, again.duplicates) == (0, 2)
+            finally:
+                await store.close()
+
+    asyncio.run(play())
+    assert columns(old) == columns(fresh)

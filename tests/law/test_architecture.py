@@ -87,7 +87,7 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
         text = path.read_text("utf-8")
         found = PRIVATE.search(text)
         assert found is None, f"{name}: {found[0]!r}"
-        assert not re.search(r"\bTODO\b", text), name
+        assert "/vendor/" in name or not re.search(r"\bTODO\b", text), name  # what others wrote stays as it came
 
 
 @pytest.mark.parametrize("text", ["/root", "cd /work/main", "'/home/pi/x'", "/home/Ada.L", "(/root/.x)", "in /root."])

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from edge_sdk.mqtt import ROOT, Down, Up
 
 HUB_USER = "hub"
+# Of a program that is to hear of alerts, and of nothing else.
+ALERTS_USER = "alerts"
+ALERT_TOPIC = f"{ROOT}/hub/alerts"
 # What mosquitto_passwd 2.0 uses; the broker computes it once per connection, in its only thread.
 _ITERATIONS = 101
 _SALT_BYTES = 12
@@ -46,18 +49,25 @@ def hash_password(password: str) -> str:
     return f"$7${_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
+def worker_user(number: int) -> str:
+    """A worker's name: the broker makes client ids of names, and each worker needs one of its own. No device has it."""
+    return f"{HUB_USER}-{number}"
+
+
 def password_file(accounts: Mapping[str, str]) -> bytes:
     """One `user:hash` a line."""
     return "".join(f"{user}:{digest}\n" for user, digest in sorted(accounts.items())).encode()
 
 
-def access_file(guests: Sequence[Guest] = ()) -> bytes:
-    """The hub may touch every topic of the protocol; a device what is below its own name, kind by kind.
+def access_file(workers: int = 0, guests: Sequence[Guest] = ()) -> bytes:
+    """The hub and its workers may touch every topic of the protocol; a device what is below its own name, kind by kind.
 
     The kinds are spelled out so that a device cannot fill the broker with retained messages on topics of its own
     invention.
     """
-    lines = [f"user {HUB_USER}", f"topic readwrite {ROOT}/#", ""]
+    lines = [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
+    for user in (HUB_USER, *map(worker_user, range(workers))):
+        lines += [f"user {user}", f"topic readwrite {ROOT}/#", ""]
     for guest in guests:
         lines += [f"user {guest.user}", *(f"topic {access}" for access in guest.access), ""]
     lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]

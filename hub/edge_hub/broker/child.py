@@ -128,14 +128,6 @@ class Child:
     async def _spawn(self) -> None:
         check_free(self._address, what=self._name, hint="stop what listens there, or choose another --mqtt")
         self._lines.clear()
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            if _libc is not None:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() != parent:  # the hub ended between fork and prctl
-                    os._exit(1)
-
         command = self._command()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -143,7 +135,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                preexec_fn=die_with_parent,  # ctypes is loaded, nothing is allocated
+                preexec_fn=die_with_parent(signal.SIGTERM),  # ctypes is loaded, nothing is allocated
                 start_new_session=True,  # Ctrl-C in the terminal is the hub's to hear; it ends us in order
                 umask=0o077,
             )
@@ -224,6 +216,19 @@ class Child:
             for task in late:
                 task.cancel()
             self._reader = None
+
+
+def die_with_parent(how: signal.Signals) -> Callable[[], None]:
+    """What a child does between fork and exec so that the kernel ends it together with this process."""
+    parent = os.getpid()
+
+    def arrange() -> None:
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, how)
+            if os.getppid() != parent:  # the hub ended between fork and prctl
+                os._exit(1)
+
+    return arrange
 
 
 def end_leftover(pid_file: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import Guest
+from edge_hub.broker.backend import Papers
 from edge_sdk.address import Address
 
 
@@ -39,8 +40,20 @@ class ExternalBroker:
         """As the hub."""
         return self.endpoint
 
+    def papers(self, device: str) -> Papers:  # noqa: ARG002 - the interface's
+        """None of ours."""
+        return Papers()
+
+    async def revoke(self, device: str) -> None:
+        """Nothing: see above."""
+
     async def start(self) -> None:
-        """Nothing to start; whether it answers shows when the hub connects."""
+        """Nothing to start; whether it answers shows when the hub connects.
+
+        Raises:
+            StorageError: The file of its authority cannot be read.
+        """
+        self.endpoint.context()
 
     async def stop(self) -> None:
         """Nothing to stop."""

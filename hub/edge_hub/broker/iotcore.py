@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import Guest
+from edge_hub.broker.backend import Papers
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY
 from edge_hub.errors import BrokerMissingError
@@ -101,6 +102,13 @@ class IotCore:
     def endpoint_of(self, guest: Guest) -> Endpoint:  # noqa: ARG002 - there are no accounts of ours
         """Without a name."""
         return self.endpoint
+
+    def papers(self, device: str) -> Papers:  # noqa: ARG002 - the interface's
+        """None: nothing is encrypted."""
+        return Papers()
+
+    async def revoke(self, device: str) -> None:
+        """Nothing: it lets everybody in."""
 
     async def start(self) -> None:
         """Start it.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from edge_hub.interop.sparkplug import Settings, Sparkplug
 from edge_hub.interop.watcher import Watcher
 from edge_hub.store import Store
 from edge_hub.store.records import Committed
+from edge_hub.tasks import Tasks
+from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
 # What others log in as, with the password in a file of this name in the data directory.
 HOME_ASSISTANT_USER = "home-assistant"
 SPARKPLUG_HOST_USER = "sparkplug-host"
 _HOME_ASSISTANT_S = 60.0
+_STOP_S = 8.0
 _NODE_VERBS = ("NBIRTH", "NDATA", "NDEATH")
 
 
@@ -40,6 +44,26 @@ class Interop:
 
     home_assistant: str | None = None
     sparkplug: Settings | None = None
+
+    @classmethod
+    def asked(cls, *, prefix: str | None, group: str | None, host: str | None, most: int) -> Interop:
+        """What the command line asks for.
+
+        Raises:
+            UsageError: A name cannot be one, or a setting has nothing to set.
+        """
+        if group is None and host is not None:
+            raise UsageError("--sparkplug-host means nothing without --sparkplug GROUP")
+        if most < 1:
+            raise UsageError("--sparkplug-max must be at least 1")
+        settings = None
+        if group is not None:
+            settings = Settings(
+                group=metrics.check_id(group, "group id"),
+                host=None if host is None else metrics.check_id(host, "host id"),
+                most=most,
+            )
+        return cls(home_assistant=None if prefix is None else discovery.check_prefix(prefix), sparkplug=settings)
 
 
 class Exporters:
@@ -85,24 +109,34 @@ class Exporters:
             self._sparkplug = self._made_sparkplug(interop.sparkplug, commander)
         self._watcher.exporters = [each for each in (self._home_assistant, self._sparkplug) if each is not None]
 
+    @property
+    def there(self) -> bool:
+        """Somebody is shown something."""
+        return bool(self._watcher.exporters)
+
     def took(self, committed: Committed) -> None:
         """A batch was stored."""
-        if self._watcher.exporters:
+        if self.there:
             self._watcher.took(committed)
 
-    async def admit(self) -> None:
-        """Let them in at the broker, and the programs they are for."""
+    async def begin(self, tasks: Tasks) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Let them in at the broker, and the programs they are for, and run them.
+
+        Returns:
+            How to end each, by its name; the last one first.
+        """
         for whose, guests in self._guests.items():
             await self._broker.admit(whose, guests)
-
-    def parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-        """What has to run, by name."""
+        parts: dict[str, Coroutine[Any, Any, None]] = {}
         if self._home_assistant is not None:
-            yield "home-assistant", self._home_assistant.run()
+            parts["home-assistant"] = self._home_assistant.run()
         if self._sparkplug is not None:
-            yield "sparkplug", self._sparkplug.run()
-        if self._watcher.exporters:
-            yield "exporters", self._watcher.run()
+            parts["sparkplug"] = self._sparkplug.run()
+        if self.there:
+            parts["exporters"] = self._watcher.run()
+        for name, part in parts.items():
+            tasks.spawn(name, part)
+        return [(name, partial(tasks.stop, name, patience_s=_STOP_S)) for name in parts]
 
     def _made_home_assistant(self, prefix: str | None, memory: Path, commander: Commander) -> HomeAssistant:
         left = remembered(memory)  # where an earlier run's topics are taken back

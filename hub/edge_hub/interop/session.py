@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from gmqtt.mqtt.constants import MQTTv311
 from gmqtt.storage import PersistentStorage
 
 from edge_hub.address import Endpoint
-from edge_hub.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
+from edge_hub.errors import BrokerRefusedError, BrokerUnreachableError
+from edge_sdk.errors import EdgeError
 
 _log = logging.getLogger(__name__)
 # The library reports each lost connection several times over; what matters is logged here, once.
@@ -127,7 +127,7 @@ class Session:
         connecting = self._client.connect(
             endpoint.address.host,
             endpoint.address.port,
-            ssl=ssl.create_default_context() if endpoint.tls else False,
+            ssl=endpoint.context() or False,
             keepalive=_KEEPALIVE_S,
             version=MQTTv311,
         )
@@ -189,7 +189,7 @@ async def again_and_again(what: str, once: Callable[[], Awaitable[None]]) -> Non
         try:
             await once()
             said = ""
-        except BrokerError as error:
+        except EdgeError as error:  # of the broker, or of a certificate's file
             if str(error) != said:
                 _log.warning("%s: %s; trying again until it answers", what, error)
                 said = str(error)

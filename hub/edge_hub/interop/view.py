@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_hub.rows import row_of
 from edge_hub.store.records import DeviceRecord
 from edge_sdk.conditions import Conditions
 from edge_sdk.mqtt import DeviceId, ModelState, ModelStats, Sample, ServedModel, State
+
+# The board's draw as the policy's model has it, by the name a decision gives it; its bound is that of `wire.Watts`.
+_ESTIMATED_WATTS = "watts"
+_MOST_WATTS = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +70,10 @@ class View:
 
 def view_of(record: DeviceRecord) -> View:
     """The look at a stored device."""
-    row, birth, state, sample = row_of(record), record.birth, record.state, record.sample
+    birth, state, sample = record.birth, record.state, record.sample
     newest = _newest(state, sample)
+    seen = Conditions() if newest is None else newest.conditions
+    estimated_w = _estimated_w(state) if seen.power_w is None and state is not None else None
     served = {} if birth is None else {model.name: model for model in birth.models}
     states = {} if state is None else state.models
     stats = {} if sample is None else sample.models
@@ -76,22 +81,22 @@ def view_of(record: DeviceRecord) -> View:
         device=record.device,
         online=record.online,
         boot=record.boot,
-        board=row.board,
-        profile=row.profile,
+        board=None if birth is None else birth.board,
+        profile=None if birth is None else birth.profile,
         software=None if birth is None else birth.software,
         at=None if newest is None else newest.at,
         sampled=None if sample is None else sample.at,
-        temp_c=row.temp_c,
-        battery_pct=row.battery_pct,
-        charging=row.charging,
-        power_w=row.power_w,
-        power_estimated=row.power_estimated,
-        load_pct=None if newest is None else newest.conditions.load_pct,
-        rtt_ms=row.rtt_ms,
-        throttle=row.throttle,
+        temp_c=seen.temp_c,
+        battery_pct=seen.battery_pct,
+        charging=seen.charging,
+        power_w=seen.power_w if seen.power_w is not None else estimated_w,
+        power_estimated=estimated_w is not None,
+        load_pct=seen.load_pct,
+        rtt_ms=seen.rtt_ms,
+        throttle=None if newest is None else seen.throttle.value,
         models={
-            model.name: _model(model.name, served.get(model.name), states.get(model.name), stats.get(model.name))
-            for model in row.models
+            name: _model(name, served.get(name), states.get(name), stats.get(name))
+            for name in dict.fromkeys((*served, *states))
         },
     )
 
@@ -135,3 +140,14 @@ def _model(name: str, served: ServedModel | None, state: ModelState | None, stat
         late_pct=100.0 * min(stats.late / stats.calls, 1.0) if stats is not None and stats.calls else None,
         p95_ms=None if stats is None else stats.p95_ms,
     )
+
+
+def _estimated_w(state: State) -> float | None:
+    """The board's draw as the newest decision that says it took it to be."""
+    told = [
+        (model.decision.at, watts)
+        for model in state.models.values()
+        if model.decision is not None and (watts := model.decision.because.numbers.get(_ESTIMATED_WATTS)) is not None
+    ]
+    newest = max(told, default=None)
+    return newest[1] if newest is not None and 0 <= newest[1] <= _MOST_WATTS else None

@@ -1,14 +1,14 @@
-"""Rows of the SQLite store to records."""
+"""Rows of a store to records."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from edge_hub.errors import StoreError
+from edge_hub.store.outline import BirthOutline, Outline, SampleOutline, StateOutline
 from edge_hub.store.records import (
     CommandRecord,
     CommandState,
@@ -21,6 +21,16 @@ from edge_sdk.mqtt import Birth, Command, Desired, DeviceId, Event, Reply, Sampl
 
 T = TypeVar("T")
 
+
+class Row(Protocol):
+    """As both databases return them."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+_birth_outline = msgspec.json.Decoder(BirthOutline)
+_state_outline = msgspec.json.Decoder(StateOutline)
+_sample_outline = msgspec.json.Decoder(SampleOutline)
 _birth = msgspec.json.Decoder(Birth)
 _state = msgspec.json.Decoder(State)
 _sample = msgspec.json.Decoder(Sample)
@@ -31,12 +41,12 @@ _labels: msgspec.json.Decoder[Mapping[str, str]] = msgspec.json.Decoder(dict[str
 _desired = msgspec.json.Decoder(Desired)
 
 
-def device_id(row: sqlite3.Row) -> DeviceId:
+def device_id(row: Row) -> DeviceId:
     """Of a row with `tenant` and `name`."""
     return DeviceId(tenant=row["tenant"], device=row["name"])
 
 
-def device_record(row: sqlite3.Row) -> DeviceRecord:
+def device_record(row: Row) -> DeviceRecord:
     """Of a whole row of `devices`."""
     return DeviceRecord(
         device=device_id(row),
@@ -56,12 +66,28 @@ def device_record(row: sqlite3.Row) -> DeviceRecord:
     )
 
 
-def event_record(row: sqlite3.Row) -> EventRecord:
+def outline(row: Row) -> Outline:
+    """Of a row with `outline.COLUMNS`."""
+    return Outline(
+        # As it came from a name that was checked.
+        device=DeviceId(tenant=row["tenant"], device=row["name"]),
+        online=bool(row["online"]),
+        last_seen=row["last_seen"],
+        birth=_maybe(_birth_outline, row["birth"]),
+        state=_maybe(_state_outline, row["state"]),
+        sample=_maybe(_sample_outline, row["sample"]),
+        desired_version=row["desired_version"],
+        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        skew_s=row["skew_s"],
+    )
+
+
+def event_record(row: Row) -> EventRecord:
     """Of a row of `events` joined with its device's names."""
     return EventRecord(id=row["id"], device=device_id(row), received=row["received"], event=_must(_event, row["body"]))
 
 
-def command_record(row: sqlite3.Row, device: DeviceId) -> CommandRecord:
+def command_record(row: Row, device: DeviceId) -> CommandRecord:
     """Of a whole row of `commands`."""
     return CommandRecord(
         id=row["id"],
@@ -79,7 +105,7 @@ def command_record(row: sqlite3.Row, device: DeviceId) -> CommandRecord:
     )
 
 
-def desired_record(row: sqlite3.Row) -> DesiredRecord:
+def desired_record(row: Row) -> DesiredRecord:
     """Of a row of `devices` that has a desired document."""
     return DesiredRecord(
         device=device_id(row),
@@ -89,7 +115,7 @@ def desired_record(row: sqlite3.Row) -> DesiredRecord:
     )
 
 
-def quarantined_record(row: sqlite3.Row) -> QuarantinedRecord:
+def quarantined_record(row: Row) -> QuarantinedRecord:
     """Of a whole row of `quarantine`."""
     return QuarantinedRecord(
         id=row["id"],

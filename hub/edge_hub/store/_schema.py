@@ -46,7 +46,9 @@ CREATE TABLE devices (
     desired_message TEXT,
     desired BLOB,
     labels BLOB,                         -- JSON object; NULL where there are none
-    skew_s REAL,                         -- how far its clock is ahead
+    skew_s REAL,                         -- how far its clock is ahead; the rest of `edge_hub.skew.Skew` follows
+    skew_next_s REAL,
+    skew_until REAL,
     UNIQUE (tenant, name)
 );
 CREATE TABLE boots (
@@ -152,7 +154,6 @@ CREATE TABLE condensed (                 -- telemetry per minute (step 60) and h
 CREATE INDEX condensed_by_age ON condensed (step, at);
 CREATE INDEX commands_ended ON commands (finished) WHERE finished IS NOT NULL;
 CREATE INDEX alerts_ended ON alerts (ended) WHERE ended IS NOT NULL;
-CREATE INDEX log_telemetry ON log (boot, sent) WHERE kind = 'tele';
 CREATE TABLE leases (
     kind TEXT NOT NULL,
     slot INTEGER NOT NULL,
@@ -165,6 +166,8 @@ CREATE TABLE leases (
 FROM_1 = """
 ALTER TABLE devices ADD COLUMN labels BLOB;
 ALTER TABLE devices ADD COLUMN skew_s REAL;
+ALTER TABLE devices ADD COLUMN skew_next_s REAL;
+ALTER TABLE devices ADD COLUMN skew_until REAL;
 ALTER TABLE commands ADD COLUMN by TEXT NOT NULL DEFAULT '';
 ALTER TABLE commands ADD COLUMN batch TEXT;
 """

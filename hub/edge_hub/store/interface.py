@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edge_hub.store.parts import Control, History
+from edge_hub.store.parts import Control, History, Leases
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -27,7 +27,7 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
 
 
-class Store(Control, History, Protocol):
+class Store(Control, History, Leases, Protocol):
     """Durable state of a hub. All methods raise `StoreError` where the database refuses."""
 
     async def close(self) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
+from edge_hub.store.outline import Outline
 from edge_hub.store.records import (
     AlertRecord,
     AuditRecord,
     CommandRecord,
-    DeviceRecord,
     Point,
     RuleRecord,
     TokenRecord,
@@ -24,8 +24,8 @@ from edge_sdk.mqtt import DeviceId
 class Control(Protocol):
     """Labels, cancelled commands, tokens, alert rules, alerts, the audit log."""
 
-    async def some_devices(self, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
-        """Of these the ones there are, by name."""
+    async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
+        """All devices, or of these the ones there are, by name."""
 
     async def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
         """Replace a device's labels.
@@ -85,7 +85,6 @@ class Control(Protocol):
         """The newest first."""
 
 
-@runtime_checkable
 class History(Protocol):
     """Telemetry over time, condensed; back-up."""
 

@@ -17,6 +17,7 @@ class Arrival:
     Attributes:
         payload: As it came, perhaps compressed.
         retained: The broker kept it: it says nothing about the device being there now.
+        ignored: Fields that the hub does not know, as `State.lux`: the device is newer.
     """
 
     device: DeviceId
@@ -25,6 +26,18 @@ class Arrival:
     payload: bytes
     received: float
     retained: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+class Refusal(enum.Enum):
+    """Why a message was refused."""
+
+    TOPIC = "topic"  # no topic of a device
+    SIZE = "size"  # more bytes than may be taken
+    COMPRESSION = "compression"  # no whole zlib stream, or one that inflates to too much
+    SYNTAX = "syntax"  # no JSON, or no UTF-8
+    CONTENT = "content"  # a field is missing, or a value is out of bounds
+    NUMBER = "number"  # another message had its number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +57,7 @@ class Malformed:
     device: DeviceId | None = None
     boot: str | None = None
     seq: int = 0
+    reason: Refusal = Refusal.CONTENT
 
 
 class CommandState(enum.Enum):
@@ -178,7 +192,12 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Counts over everything ever stored; retention does not lower them."""
+    """Counts over everything ever stored; retention does not lower them.
+
+    Attributes:
+        refused: Of `malformed`, how many for which reason, by `Refusal.value`.
+        newer: Messages with fields that the hub does not know.
+    """
 
     devices: int
     online: int
@@ -188,6 +207,8 @@ class Totals:
     events: int
     commands: Mapping[str, int]
     size_bytes: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    newer: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

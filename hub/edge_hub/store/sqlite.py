@@ -16,9 +16,11 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store._books import SqliteBooks
 from edge_hub.store._control import ControlMixin
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake
+from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
@@ -39,6 +41,7 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
+    Refusal,
     Retention,
     Totals,
 )
@@ -52,7 +55,7 @@ _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN 
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
-class SqliteStore(ControlMixin, SqliteHistory):
+class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     """A `Store`.
 
     Args:
@@ -90,7 +93,7 @@ class SqliteStore(ControlMixin, SqliteHistory):
 
     async def commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store messages in the order given, each (device, boot, seq) once."""
-        return await self._write(lambda connection: Intake(connection).store(batch))
+        return await self._write(lambda connection: Intake(SqliteBooks(connection)).store(batch))
 
     async def events(
         self, *, device: DeviceId | None = None, after: int | None = None, before: int | None = None, limit: int = 100
@@ -287,17 +290,21 @@ class SqliteStore(ControlMixin, SqliteHistory):
             sums = connection.execute(
                 "SELECT count(*), total(online), total(messages), total(duplicates) FROM devices"
             ).fetchone()
-            malformed = connection.execute("SELECT value FROM counters WHERE name = 'malformed'").fetchone()
+            counts: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters").fetchall())
             events = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
             return Totals(
                 devices=sums[0],
                 online=int(sums[1]),
                 messages=int(sums[2]),
                 duplicates=int(sums[3]),
-                malformed=malformed[0] if malformed else 0,
+                malformed=counts.get("malformed", 0),
                 events=events[0] if events else 0,
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
                 size_bytes=used_bytes(connection),
+                refused={
+                    why.value: counts[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counts
+                },
+                newer=counts.get("newer", 0),
             )
 
         return await self._read(read)

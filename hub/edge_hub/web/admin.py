@@ -46,9 +46,16 @@ async def enrol_all(ask: Ask) -> Response:
     """Give many devices credentials, all or none."""
     devices = [DeviceId.parse(device) for device in ask.body.devices]
     credentials = await ask.hub.enrol_all(devices, again=ask.body.again)
-    for each in credentials:
-        await ask.hub.audit.note(ask.caller, "enrol", each.device, {"again": ask.body.again})
+    named = {"again": ask.body.again, "devices": [str(device) for device in devices]}
+    await ask.hub.audit.note(ask.caller, "enrol", f"{len(devices)} devices", named)
     return json_answer(CredentialsList(devices=credentials), status=http.HTTPStatus.CREATED)
+
+
+async def revoke(ask: Ask) -> Response:
+    """Let a device in no more."""
+    await ask.hub.revoke(ask.device)
+    await ask.hub.audit.note(ask.caller, "revoke", str(ask.device), {})
+    return Response(status_code=http.HTTPStatus.NO_CONTENT)
 
 
 async def session(ask: Ask) -> Response:

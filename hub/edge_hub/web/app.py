@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_hub import api, api_admin
+from edge_hub import api, api_admin, dashboard
 from edge_hub.alerts import views
 from edge_hub.alerts.rules import Rule
 from edge_hub.overview import FleetView, ModelList
 from edge_hub.rows import RowList
-from edge_hub.web import admin, alarms, metrics, orders, reads
+from edge_hub.web import admin, alarms, metrics, openapi, orders, reads
 from edge_hub.web.auth import Role
 from edge_hub.web.door import Door, refused
-from edge_hub.web.operation import BEFORE, BEFORE_TIME, LIMIT, QUERY, Flag, Handler, Operation, Param, Seconds
+from edge_hub.web.operation import (
+    BEFORE,
+    BEFORE_TIME,
+    JSON,
+    LIMIT,
+    QUERY,
+    Ask,
+    Flag,
+    Handler,
+    Operation,
+    Param,
+    Seconds,
+)
 from edge_sdk.wire import Count, Unix
 
 if TYPE_CHECKING:
@@ -40,14 +52,6 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-_PAGE = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>edge hub</title>
-<h1>edge hub</h1>
-<p>It runs. Look at the fleet with <code>edge hub devices</code> and <code>edge hub watch</code>, or ask the API under
-<code>/api/v1/</code> with the token from the data directory. Metrics are at <code>/metrics</code>.</p>
-</html>
-"""
-
 _V, _O, _A = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 _DEVICE = "/api/v1/devices/{tenant}/{device}"
 _OF_DEVICE = Param(name="device", kind=Annotated[str, Meta(max_length=129)], text="of this TENANT/DEVICE alone")
@@ -65,9 +69,19 @@ def _route(  # noqa: PLR0917 - the columns of a table
     return Operation(method=method, path=path, role=role, handler=handler, text=text, answer=answer, **more)
 
 
+async def _described(_ask: Ask) -> Response:
+    """The OpenAPI document."""
+    return Response(_document(), media_type=JSON)
+
+
+@functools.cache
+def _document() -> bytes:
+    return api.to_json(openapi.document(ROUTES))
+
+
 # docs/reference/hub-api.md describes each of these, and the OpenAPI document is made of them; tests hold both to that.
 ROUTES: tuple[Operation, ...] = (
-    _route("GET", "/api/v1/health", _V, reads.health, "how the hub is", api.Health),
+    _route("GET", "/api/v1/health", _V, reads.health, "how the hub is", api.Health, unwell=503),
     _route("GET", "/api/v1/fleet", _V, reads.fleet, "totals", FleetView),
     _route("GET", "/api/v1/rows", _V, reads.rows, "devices in short", RowList, query=(QUERY,)),
     _route("GET", "/api/v1/models", _V, reads.models, "models and where they run", ModelList),
@@ -102,6 +116,7 @@ ROUTES: tuple[Operation, ...] = (
         api.HistoryView,
         query=(_SINCE, _UNTIL, _STEP),
     ),
+    _route("DELETE", f"{_DEVICE}/credentials", _A, admin.revoke, "lets it in no more", status=204),
     _route("GET", f"{_DEVICE}/desired", _V, orders.desired, "its desired document", api.DesiredView),
     _route(
         "PUT", f"{_DEVICE}/desired", _O, orders.set_desired, "replaces it", api.DesiredView, body=api.DesiredRequest
@@ -213,6 +228,7 @@ ROUTES: tuple[Operation, ...] = (
         media="text/event-stream",
         query=(_AFTER,),
     ),
+    _route("GET", "/api/v1/openapi.json", None, _described, "this API for programs", dict[str, Any]),
     _route("GET", "/metrics", _V, reads.prometheus, "Prometheus text format", media=metrics.CONTENT_TYPE),
 )
 
@@ -220,7 +236,7 @@ ROUTES: tuple[Operation, ...] = (
 def build_app(hub: Hub, stopping: asyncio.Event) -> ASGIApp:
     """The application; `stopping` ends its streams."""
     door = Door(hub, per_s=hub.config.requests_per_s)
-    routes = [Route("/", _page, methods=["GET"])]
+    routes = dashboard.routes()
     routes += [Route(one.path, door.of(one), methods=[one.method]) for one in ROUTES]
     app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
     app.state.stopping = stopping
@@ -244,7 +260,3 @@ class _Secure:
             await send(message)
 
         await self._app(scope, receive, told)
-
-
-async def _page(_request: Request) -> Response:
-    return Response(_PAGE, media_type="text/html; charset=utf-8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_hub.service import Hub
 
+_MAX_ALERTS = 100_000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -40,7 +41,12 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
     Raises:
         StoreError: The store cannot be read.
     """
+    from edge_hub.web.fleet_metrics import fleet_metrics
+
     totals = await hub.store.totals()
+    rows = await hub.census.rows()
+    view = await hub.census.overview(rows)
+    alerts = await hub.store.alerts(open_only=True, limit=_MAX_ALERTS)
 
     def one(name: str, kind: str, text: str, value: float) -> Metric:
         return Metric(name=f"edge_hub_{name}", kind=kind, text=text, values=(({}, value),))
@@ -65,8 +71,16 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
         one("broker_connections_total", "counter", "Connections to the broker since the start.", hub.link.connections),
         one("broker_restarts_total", "counter", "Restarts of the broker's process.", hub.broker.restarts),
         one("listeners", "gauge", "Open event streams.", hub.feed.listeners),
+        one("alert_looks_total", "counter", "Times the alert rules were evaluated.", hub.alerting.evaluations),
+        one("alerts_told_total", "counter", "Beginnings and ends of alerts that arrived.", _sum(hub, "told")),
+        one("alerts_given_up_total", "counter", "Those nobody could be told of.", _sum(hub, "given_up")),
+        *fleet_metrics(view, rows, alerts),
         one("start_time_seconds", "gauge", "When the hub started, seconds since 1970.", hub.started),
     )
+
+
+def _sum(hub: Hub, what: str) -> int:
+    return sum(getattr(delivery, what) for delivery in hub.deliveries)
 
 
 def _number(value: float) -> str:

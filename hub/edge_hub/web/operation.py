@@ -97,6 +97,7 @@ class Operation:
         body: The type of the request's.
         query: Its parameters.
         status: Of an answer that is no error.
+        unwell: Another status under which the same is answered.
         media: Of its answer.
     """
 
@@ -109,7 +110,14 @@ class Operation:
     body: Any = None
     query: tuple[Param, ...] = ()
     status: int = http.HTTPStatus.OK
+    unwell: int | None = None
     media: str = field(default=JSON)
+
+    @property
+    def name(self) -> str:
+        """Unique among the routes, for programs that are generated from them."""
+        words = [word.strip("{}") for word in self.path.removeprefix("/api/v1").split("/") if word]
+        return "-".join((self.method.lower(), *words))
 
 
 def json_answer(value: Any, *, status: int = http.HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:

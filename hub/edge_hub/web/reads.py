@@ -23,11 +23,10 @@ from edge_hub.api import (
     QuarantinedView,
 )
 from edge_hub.rows import RowList
-from edge_hub.store.parts import History
 from edge_hub.web import metrics
 from edge_hub.web.operation import Ask, json_answer
 from edge_hub.web.stream import stream as news_stream
-from edge_sdk.errors import UsageError, WireError
+from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
 
 _EVENTS = 50
@@ -90,10 +89,7 @@ async def history(ask: Ask) -> Response:
     if not since < until:
         raise WireError("since is not before until", where="query", hint="times are seconds since 1970")
     step_s = ask.query.get("step_s", max(_STEP_S, (until - since) / _MOST_POINTS))
-    store = ask.hub.store
-    if not isinstance(store, History):
-        raise UsageError("this hub's store keeps no history")
-    points = await store.history(ask.device, since=since, until=until, step_s=step_s)
+    points = await ask.hub.store.history(ask.device, since=since, until=until, step_s=step_s)
     return json_answer(HistoryView(step_s=step_s, points=tuple(PointView.of(point) for point in points)))
 
 

@@ -68,15 +68,15 @@ class Fate:
     ambient_c: tuple[float, float] = (25.0, 25.0)
     busy_per_s: float = 6.0
     battery_wh: float | None = None
-    bursts: float = 0.3
+    bursts: float = 0.1
     mode: Mode = Mode.ACCURACY
 
 
 FATES: Final = (
     Fate(profile="rpi4", share=6, ambient_c=(26.0, 40.0)),
     Fate(profile="rpi4", share=4, battery_wh=1.9),
-    Fate(profile="rpi4", share=3, version="1.3.2", bursts=1.0),
-    Fate(profile="rpi5", share=5, busy_per_s=12.0, bursts=0.7),
+    Fate(profile="rpi4", share=3, version="1.3.2", bursts=0.5),
+    Fate(profile="rpi5", share=5, busy_per_s=12.0, bursts=0.3),
     Fate(profile="rpi5", share=2, ambient_c=(30.0, 44.0), busy_per_s=14.0),
     Fate(profile="rpi-zero2w", share=3, battery_wh=0.55, busy_per_s=2.0, mode=Mode.BATTERY),
     Fate(profile="rpi3", share=2, ambient_c=(24.0, 36.0), busy_per_s=3.0, version="1.3.2"),
@@ -181,7 +181,7 @@ def _scenario(
             battery_until_s=None if fate.battery_wh is None else float(LENGTH_S),
         ),
         ambient=Ambient(start_c=start_c, end_c=end_c),
-        arrivals=Arrivals(quiet_per_s=fate.busy_per_s / 3, busy_per_s=fate.busy_per_s),
+        arrivals=Arrivals(quiet_per_s=fate.busy_per_s / 3, busy_per_s=fate.busy_per_s, quiet_s=400.0, busy_s=300.0),
         hidden=Hidden(burst_rate=fate.bursts),
         variant=tuple(
             VariantSection(

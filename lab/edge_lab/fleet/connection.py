@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import struct
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from edge_lab.errors import FleetError
@@ -45,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._lag_s = lag_s
         self._splitter = packets.Splitter()
         self._transport: asyncio.Transport | None = None
+        self._packets: list[bytes] = []
         self._mid = 0
         self._inflight: set[int] = set()
         self._room = 1
@@ -73,7 +73,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Say goodbye."""
         if self._transport is not None:
-            self._transport.write(packets.GOODBYE)
+            self._packets.append(packets.GOODBYE)
+            self._flush()
             self._transport.close()
 
     def drop(self) -> None:
@@ -150,12 +151,16 @@ class Connection(asyncio.Protocol):
         return self._mid
 
     def _write(self, packet: bytes) -> None:
-        write: Callable[[bytes], None] = self._write_now
-        if self._lag_s:
-            asyncio.get_running_loop().call_later(self._lag_s, write, packet)
-        else:
-            write(packet)
+        """Send it with whatever else this turn of the loop sends: a system call costs more than all the rest."""
+        if not self._packets:
+            loop = asyncio.get_running_loop()
+            if self._lag_s:
+                loop.call_later(self._lag_s, self._flush)
+            else:
+                loop.call_soon(self._flush)
+        self._packets.append(packet)
 
-    def _write_now(self, packet: bytes) -> None:
+    def _flush(self) -> None:
         if self._transport is not None:
-            self._transport.write(packet)
+            self._transport.write(b"".join(self._packets))
+        self._packets.clear()

@@ -282,7 +282,7 @@ class Device:
         report = now_s >= self._report_at_s
         if report:
             report_s = self._habits.report_s if self._mind is None else self._mind.recorder.telemetry_every_s
-            self._report_at_s = max(self._report_at_s, now_s - report_s) + report_s
+            self._report_at_s = max(self._report_at_s + report_s, now_s + report_s / 2)
         lived = self._life.live(report=report)
         self._tell(*lived.events, *(() if lived.tele is None else (lived.tele,)))
         if lived.over and self._mind is None:
@@ -338,8 +338,10 @@ class Device:
     def state_changed(self) -> None:
         """See `edge_daemon.commanding.Sender`; at most one a second."""
         wait_s = self._state_at_s + STATE_EVERY_S - self._clock.monotonic()
-        if "state" not in self._timers:
-            self._later("state", max(0.0, wait_s), self._send_state)
+        if wait_s <= 0:
+            self._send_state()
+        elif "state" not in self._timers:
+            self._later("state", wait_s, self._send_state)
 
     def _send_state(self) -> None:
         if self.up:

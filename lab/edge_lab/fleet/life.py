@@ -159,6 +159,7 @@ class Steered:
         tail = stats.p95_ms / stats.p50_ms if stats.p50_ms and stats.p95_ms else 1.0
         return AppReport(
             active=variant,
+            computes_on="cpu",
             calls=calls,
             late=calls if took_ms > limit_ms else 0,
             p50_ms=round(took_ms, 2) if calls else None,

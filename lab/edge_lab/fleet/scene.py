@@ -91,6 +91,7 @@ class Scene:
         self._second += 1
         return AppReport(
             active=variant,
+            computes_on="cpu",
             calls=len(took),
             late=min(late, end - begin),
             p50_ms=round(ordered[len(ordered) // 2], 2) if ordered else None,

@@ -1,0 +1,140 @@
+"""The verbs of `edge hub` for those who steer: cancel, label, groups, alerts, rules, audit, token."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from edge_sdk.cli.command import Command
+
+_ROLES = ("viewer", "operator", "admin")
+_Configure = Callable[[argparse.ArgumentParser], None]
+
+
+def client_options(parser: argparse.ArgumentParser) -> None:
+    """Where the hub is, and with which token it is asked."""
+    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
+    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
+
+
+def _page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (default 100)")
+    client_options(parser)
+
+
+class _Verbs:
+    """The verbs below one, each with `--json`; without a verb the first is meant."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+
+    def add(self, name: str, summary: str, configure: _Configure = client_options) -> argparse.ArgumentParser:
+        """One more."""
+        one = self._verbs.add_parser(name, help=summary, description=summary)
+        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        configure(one)
+        return one
+
+
+def _configure_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="of a command, or of a batch")
+    client_options(parser)
+
+
+def _configure_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="TENANT/DEVICE", help="which one")
+    parser.add_argument("labels", nargs="*", metavar="KEY=VALUE", help="set these; KEY= takes one away")
+    client_options(parser)
+
+
+def _configure_groups(parser: argparse.ArgumentParser) -> None:
+    verbs = _Verbs(parser)
+    verbs.add("list", "named queries, and how many devices each means now")
+    put = verbs.add("put", "give a query a name")
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("query", metavar="QUERY", help="such as 'label.site = roof'")
+    verbs.add("delete", "forget a name").add_argument("name", metavar="NAME")
+
+
+def _configure_alerts(parser: argparse.ArgumentParser) -> None:
+    verbs = _Verbs(parser)
+    found = verbs.add("list", "alerts, the newest first", _page)
+    found.add_argument("--open", action="store_true", help="those that have not ended")
+    found.add_argument("--device", metavar="TENANT/DEVICE", help="of this one alone")
+    verbs.add("acknowledge", "say that somebody has seen it").add_argument("number", type=int, metavar="ID")
+    silence = verbs.add("silence", "tell nobody for a while")
+    silence.add_argument("--query", default="", metavar="QUERY", help="of these devices; all without it")
+    silence.add_argument("--rule", metavar="NAME", help="of this rule alone")
+    silence.add_argument("--for-s", type=float, required=True, metavar="S", help="from now on")
+    silence.add_argument("--why", default="", help="for people")
+    verbs.add("silences", "what nobody is told of now")
+    verbs.add("unsilence", "tell again").add_argument("name", metavar="NAME", help="of the silence")
+
+
+def _configure_rules(parser: argparse.ArgumentParser) -> None:
+    verbs = _Verbs(parser)
+    verbs.add("list", "alert rules in force")
+    put = verbs.add("put", "make or replace a rule")
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("file", metavar="FILE", help="TOML, or JSON by the end of its name")
+    verbs.add("delete", "remove a rule; a built-in one is again as it came").add_argument("name", metavar="NAME")
+
+
+def _configure_token(parser: argparse.ArgumentParser) -> None:
+    verbs = _Verbs(parser)
+    verbs.add("list", "tokens, without themselves")
+    make = verbs.add("make", "make a token, and print it this once")
+    make.add_argument("name", metavar="NAME")
+    make.add_argument("role", choices=_ROLES)
+    make.add_argument("--for-s", type=float, metavar="S", help="it ends after so long; never without it")
+    verbs.add("withdraw", "end a token and its sessions").add_argument("name", metavar="NAME")
+
+
+def _does(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        from edge_hub import cli_control
+
+        done: int = getattr(cli_control, name)(args)
+        return done
+
+    return run
+
+
+CONTROL: tuple[Command, ...] = (
+    Command(
+        path=("hub", "cancel"),
+        summary="give up on a command, or on what waits of a batch",
+        configure=_configure_cancel,
+        run=_does("cancel"),
+    ),
+    Command(path=("hub", "label"), summary="words for a device", configure=_configure_label, run=_does("label")),
+    Command(
+        path=("hub", "groups"),
+        summary="names for queries",
+        configure=_configure_groups,
+        run=_does("groups"),
+        has_json=False,
+    ),
+    Command(
+        path=("hub", "alerts"),
+        summary="what is wrong with devices",
+        configure=_configure_alerts,
+        run=_does("alerts"),
+        has_json=False,
+    ),
+    Command(
+        path=("hub", "rules"),
+        summary="when something is wrong",
+        configure=_configure_rules,
+        run=_does("rules"),
+        has_json=False,
+    ),
+    Command(path=("hub", "audit"), summary="who did what, and when", configure=_page, run=_does("audit")),
+    Command(
+        path=("hub", "token"),
+        summary="who may use the API",
+        configure=_configure_token,
+        run=_does("token"),
+        has_json=False,
+    ),
+)

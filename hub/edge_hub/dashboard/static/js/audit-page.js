@@ -1,0 +1,53 @@
+// Who did what, when, to whom.
+import { html, useEffect, useState } from "./bound.js";
+import { get } from "./api.js";
+import { count, plain } from "./format.js";
+import { listen } from "./live.js";
+import { Ago, Chip, Empty, Loading, Trouble, Words } from "./parts.js";
+import { deviceLink } from "./shell.js";
+
+const PAGE = 200;
+const QUIET = new Set(["log-in", "log-out"]); // they change nothing
+const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+export function AuditPage() {
+  const [entries, set] = useState(null);
+  const [problem, setProblem] = useState(null);
+  const [more, setMore] = useState(false);
+  const [all, showAll] = useState(false);
+  const read = async (before) => {
+    try {
+      const { entries: found } = await get(`/audit?limit=${PAGE}${before ? `&before=${before}` : ""}`);
+      set((old) => (before ? [...old, ...found] : found));
+      setMore(found.length === PAGE);
+      setProblem(null);
+    } catch (failed) {
+      setProblem(failed.message);
+    }
+  };
+  useEffect(() => {
+    document.title = "Audit · edge hub";
+    read();
+    return listen("reread", () => read());
+  }, []);
+  const shown = entries?.filter((one) => all || !QUIET.has(one.what));
+  return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><div class="windows" role="group" aria-label="Which">${[[false, "Changes"], [true, "With sign-ins"]].map(
+      ([key, text]) => html`<button type="button" key=${text} class="small" aria-pressed=${all === key ? "true" : "false"} onClick=${() => showAll(key)}>${text}</button>`)}</div>
+      <button type="button" class="small" onClick=${() => read()}>Read again</button></div></header>
+    ${problem && html`<${Trouble} text=${problem} again=${() => read()} />`}
+    ${!entries && !problem && html`<${Loading} />`}
+    ${shown?.length === 0 && html`<${Empty} title="Nothing has been changed yet"><p>Commands, desired documents, labels, enrolments, tokens and rules are noted here, with who did it.</p></${Empty}>`}
+    ${shown?.length > 0 && html`<section class="panel"><ol class="rows audit">${shown.map((one) => html`<li key=${one.id}>
+        <span class="soft when"><${Ago} at=${one.at} /></span>
+        <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong> <small>${plain(one.role, 20)}</small></span>
+        <span><${Chip}>${plain(one.what, 24)}</${Chip}></span>
+        <span class="target">${DEVICE.test(one.target) ? html`<a href=${deviceLink(one.target)}><${Words} text=${one.target} /></a>` : html`<${Words} text=${one.target} />`}</span>
+        <code class="detail"><${Words} text=${told(one.detail)} most=${300} /></code>
+      </li>`)}</ol></section>
+      <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
+}
+
+function told(detail) {
+  const text = detail === null || detail === undefined ? "" : JSON.stringify(detail);
+  return text === "{}" ? "" : text;
+}

@@ -1,0 +1,148 @@
+// Beside a device's charts: its alerts, what is desired of it, its commands, its labels.
+import { html, useState } from "./bound.js";
+import { ask, devicePath, mayOperate } from "./api.js";
+import { LIMITS, PreferenceFields, preferenceOf } from "./command.js";
+import { now, plain } from "./format.js";
+import { Ago, Chip, Dialog, For, Trouble, Words, say } from "./parts.js";
+
+// -------------------------------------------------------------------------------------------------------- alerts
+
+export function AlertList({ alerts, read }) {
+  const open = alerts.filter((one) => !one.ended);
+  if (!open.length) return null;
+  return html`<section class="panel"><h2>Open alerts</h2><ul class="rows">${open.map((one) => html`<li key=${one.id}>
+    <p><${Chip} kind=${one.severity}>${one.severity}</${Chip}> <strong><bdi>${plain(one.rule, 64)}</bdi></strong> <span class="soft">for <${For} since=${one.began} /></span></p>
+    <p><${Words} text=${one.text} most=${400} /></p><${Acknowledge} alert=${one} read=${read} /></li>`)}</ul></section>`;
+}
+
+export function Acknowledge({ alert, read }) {
+  if (alert.acknowledged) return html`<span class="soft">seen by <${Words} text=${alert.acknowledged} most=${40} /> <${Ago} at=${alert.acknowledged_at} /></span>`;
+  if (!mayOperate.value) return html`<span class="soft">not acknowledged</span>`;
+  return html`<button type="button" class="small" onClick=${() => tried(() => ask("POST", `/alerts/${alert.id}/acknowledge`), read)}>Acknowledge</button>`;
+}
+
+async function tried(act, then) {
+  try {
+    await act();
+  } catch (failed) {
+    say(failed.message, "bad");
+  }
+  then();
+}
+
+// ------------------------------------------------------------------------------------------------------ desired
+
+export function Twin({ detail, read }) {
+  const [editing, edit] = useState(false);
+  const { desired } = detail;
+  const version = desired?.desired?.version;
+  const differences = desired?.differences ?? [];
+  return html`<section class="panel"><header><h2>Desired and reported</h2>${mayOperate.value && html`<button type="button" class="small" onClick=${() => edit(true)}>Change…</button>`}</header>
+    ${!version ? html`<p class="soft">Nothing is desired of it: its own configuration holds.</p>`
+      : desired.in_step && !differences.length ? html`<p><${Chip} kind="ok">in step</${Chip}> It has applied version ${version}, set <${Ago} at=${desired.sent} />.</p>`
+        : html`<p><${Chip} kind="warning">differs</${Chip}> ${desired.since ? html`for <${For} since=${desired.since} />` : ""}: version ${version} is desired, ${desired.reported_version ?? 0} applied.</p>`}
+    ${desired?.refused && html`<${Trouble} text=${`It refuses: ${desired.refused}`} />`}
+    ${differences.length > 0 && html`<div class="scrolls"><table><thead><tr><th scope="col">What</th><th scope="col">Desired</th><th scope="col">Reported</th></tr></thead><tbody>${differences.map(
+      (one, index) => html`<tr key=${index}><td><${Words} text=${one.what} /></td><td><strong><${Words} text=${one.desired} /></strong></td><td><${Words} text=${one.reported} /></td></tr>`)}</tbody></table></div>`}
+    ${editing && html`<${DesiredDialog} detail=${detail} close=${(changed) => { edit(false); if (changed) read(); }} />`}
+  </section>`;
+}
+
+function DesiredDialog({ detail, close }) {
+  const now_ = detail.desired?.desired ?? {};
+  const models = detail.device.birth?.models ?? [];
+  const [wishes, setWishes] = useState(() => Object.fromEntries(models.map((model) => {
+    const preference = now_.preferences?.[model.name];
+    return [model.name, {
+      mode: preference?.mode ?? (preference ? "balanced" : ""),
+      limits: Object.fromEntries(LIMITS.map(([key]) => [key, preference?.[key] ?? ""])),
+      pin: now_.pins && model.name in now_.pins ? now_.pins[model.name] ?? "\0none" : "",
+    }];
+  })));
+  const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const change = (name, more) => setWishes({ ...wishes, [name]: { ...wishes[name], ...more } });
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    // What is desired of models this device does not serve (now) stays as it is.
+    const preferences = { ...(now_.preferences ?? {}) };
+    const pins = { ...(now_.pins ?? {}) };
+    for (const [name, wish] of Object.entries(wishes)) {
+      if (wish.mode) preferences[name] = preferenceOf(wish.mode, wish.limits);
+      else delete preferences[name];
+      if (wish.pin === "") delete pins[name];
+      else pins[name] = wish.pin === "\0none" ? null : wish.pin;
+    }
+    try {
+      await ask("PUT", devicePath(detail.device.device, "/desired"), { preferences, pins, if_version: now_.version ?? 0 });
+      say("Desired: stored. The device applies it as soon as it is there.", "ok");
+      close(true);
+    } catch (failed) {
+      setProblem(failed.code === "version-conflict" ? "Somebody else changed it meanwhile: close this and look again." : failed.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title="What is desired of it" close=${() => close(false)}><form class="form" onSubmit=${submit}>
+    ${models.length === 0 && html`<p class="soft">It serves no model yet.</p>`}
+    ${models.map((model) => { const wish = wishes[model.name]; return html`<section key=${model.name} class="form wish"><h3><bdi>${plain(model.name, 64)}</bdi></h3>
+      <label>Variant<select value=${wish.pin} onChange=${(e) => change(model.name, { pin: e.target.value })}><option value="">as it is</option><option value=${"\0none"}>not pinned: the policy decides</option>${(model.variants ?? []).map(
+        (one) => html`<option key=${one.id} value=${one.id}>pinned: ${plain(one.id, 64)}</option>`)}</select></label>
+      <label class="check"><span><input type="checkbox" checked=${Boolean(wish.mode)} onChange=${(e) => change(model.name, { mode: e.target.checked ? "balanced" : "" })} /> a preference</span></label>
+      ${wish.mode && html`<${PreferenceFields} name=${`mode-${model.name}`} mode=${wish.mode} setMode=${(mode) => change(model.name, { mode })} limits=${wish.limits} setLimits=${(limits) => change(model.name, { limits })} />`}</section>`; })}
+    ${problem && html`<${Trouble} text=${problem} />`}
+    <footer><button type="button" class="quiet" onClick=${() => close(false)}>Cancel</button><button type="submit" class="primary" disabled=${busy || !models.length}>Set</button></footer>
+  </form></${Dialog}>`;
+}
+
+// ----------------------------------------------------------------------------------------------------- commands
+
+export function CommandList({ commands, read }) {
+  const list = [...commands].sort((a, b) => b.sent - a.sent);
+  return html`<section class="panel"><h2>Commands</h2>${list.length === 0 ? html`<p class="soft">None was sent yet.</p>` : html`<ul class="rows">${list.map((one) => html`<li key=${one.id} data-state=${one.state}>
+    <p><${Chip} kind=${one.state}>${one.state}${one.late ? ", answered late" : ""}</${Chip}> <strong>${spelled(one.command)}</strong></p>
+    <p class="soft"><${Ago} at=${one.sent} />${one.by ? html` by <${Words} text=${one.by} most=${40} />` : ""}${one.state === "pending" ? html`, gives up ${one.expires > now.value ? html`<${Ago} at=${one.expires} />` : "now"}` : ""}${one.published > 1 ? `, sent ${one.published} times` : ""}</p>
+    ${one.reply?.text && html`<p><${Words} text=${one.reply.text} most=${600} /></p>`}
+    ${one.state === "pending" && mayOperate.value && html`<button type="button" class="small" onClick=${() => tried(() => ask("DELETE", `/commands/${one.id}`), read)}>Cancel</button>`}
+  </li>`)}</ul>`}</section>`;
+}
+
+export function spelled(command) {
+  const { name, preference, ...rest } = command;
+  const words = Object.values(rest).map((value) => plain(value, 64));
+  if (preference) words.push(...Object.entries(preference).map(([key, value]) => (key === "mode" ? plain(value, 20) : `${plain(key, 30)}=${plain(value, 40)}`)));
+  return [plain(name, 20), ...words].join(" ");
+}
+
+// ------------------------------------------------------------------------------------------------------- labels
+
+export function Labels({ device, labels, read }) {
+  const [editing, edit] = useState(false);
+  const entries = Object.entries(labels);
+  return html`${entries.map(([key, value]) => html`<${Chip} key=${key}><bdi>${plain(key, 40)}</bdi>=<bdi>${plain(value, 60)}</bdi></${Chip}> `)}${entries.length === 0 && html`<span class="soft">none </span>`}
+    ${mayOperate.value && html`<button type="button" class="link" onClick=${() => edit(true)}>edit</button>`}
+    ${editing && html`<${LabelDialog} device=${device} labels=${labels} close=${(changed) => { edit(false); if (changed) read(); }} />`}`;
+}
+
+function LabelDialog({ device, labels, close }) {
+  const [text, setText] = useState(Object.entries(labels).map(([key, value]) => `${key}=${value}`).join("\n"));
+  const [problem, setProblem] = useState(null);
+  const submit = async (event) => {
+    event.preventDefault();
+    const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
+    const odd = lines.find((line) => !/^[^=]+=/.test(line));
+    if (odd) return setProblem(`"${odd}" is no key=value`);
+    const found = Object.fromEntries(lines.map((line) => { const cut = line.indexOf("="); return [line.slice(0, cut).trim(), line.slice(cut + 1).trim()]; }));
+    try {
+      await ask("PUT", devicePath(device, "/labels"), { labels: found });
+      close(true);
+    } catch (failed) {
+      setProblem(failed.message);
+    }
+    return null;
+  };
+  return html`<${Dialog} title="Labels" close=${() => close(false)}><form class="form" onSubmit=${submit}>
+    <label>One key=value a line<textarea rows="6" value=${text} onInput=${(e) => setText(e.target.value)}></textarea></label>
+    ${problem && html`<${Trouble} text=${problem} />`}
+    <footer><button type="button" class="quiet" onClick=${() => close(false)}>Cancel</button><button type="submit" class="primary">Set</button></footer></form></${Dialog}>`;
+}

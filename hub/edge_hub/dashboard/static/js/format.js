@@ -1,0 +1,107 @@
+// Values as people read them. Everything a device says goes through `plain` before it is shown.
+import { signal } from "./bound.js";
+
+const NOTHING = "–";
+const MAX_SHOWN = 200;
+
+// By how much the hub's clock is ahead of this machine's, in seconds; ages are told by the hub's.
+let ahead_s = 0;
+export const now = signal(Date.now() / 1000);
+
+export function hubSays(at) {
+  ahead_s = at - Date.now() / 1000;
+  now.value = at;
+}
+
+export function tick() {
+  now.value = Date.now() / 1000 + ahead_s;
+}
+
+// Control characters and those that turn the direction of text around become visible marks: a name can neither hide nor
+// rearrange what stands beside it. The length is cut, for 10 kB of a name make no page unusable.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/gu;
+
+export function plain(value, most = MAX_SHOWN) {
+  if (value === null || value === undefined) return NOTHING;
+  let text = typeof value === "string" ? value : JSON.stringify(value);
+  if (text.length > most) text = `${text.slice(0, most)}…`;
+  return text.replace(UNSEEN, (char) => `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
+const numbers = new Map();
+
+export function number(value, digits = 0) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
+  if (!numbers.has(digits)) {
+    numbers.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  }
+  return numbers.get(digits).format(value).replace("-", "−");
+}
+
+// Three figures say as much of a time as anyone can use.
+export function millis(value) {
+  if (value === null || value === undefined) return NOTHING;
+  if (value >= 10_000) return `${number(value / 1000, 1)} s`;
+  return `${number(value, value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return NOTHING;
+  if (value < 1000) return `${value} B`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let power = -1;
+  let rest = value;
+  do { rest /= 1000; power += 1; } while (rest >= 999.5 && power < units.length - 1);
+  return `${number(rest, rest < 10 ? 1 : 0)} ${units[power]}`;
+}
+
+export function percent(value, digits = 0) {
+  return value === null || value === undefined ? NOTHING : `${number(value, digits)} %`;
+}
+
+export function celsius(value, digits = 1) {
+  return value === null || value === undefined ? NOTHING : `${number(value, digits)} °C`;
+}
+
+export function watts(value) {
+  return value === null || value === undefined ? NOTHING : `${number(value, value < 10 ? 2 : 1)} W`;
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return NOTHING;
+  const s = Math.abs(seconds);
+  if (s < 99.5) return `${Math.round(s)} s`;
+  if (s < 99.5 * 60) return `${Math.round(s / 60)} min`;
+  if (s < 48 * 3600) return `${Math.round(s / 3600)} h`;
+  return `${Math.round(s / 86_400)} d`;
+}
+
+export function ago(at, present) {
+  if (at === null || at === undefined) return "never";
+  const s = present - at;
+  if (s < -2) return `in ${duration(s)}`;
+  return s < 2 ? "now" : `${duration(s)} ago`;
+}
+
+const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
+
+export function moment(at) {
+  return at === null || at === undefined ? "" : absolute.format(at * 1000);
+}
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dated = new Intl.DateTimeFormat("en-GB", { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" });
+
+export function short(at, present) {
+  return Math.abs(present - at) < 20 * 3600 ? clock.format(at * 1000) : dated.format(at * 1000);
+}
+
+export function windowOf(seconds) {
+  return seconds === null || seconds === undefined ? "" : `over ${duration(seconds)}`;
+}
+
+export function count(amount, noun, nouns = `${noun}s`) {
+  return `${number(amount)} ${amount === 1 ? noun : nouns}`;
+}
+
+export { NOTHING };

@@ -1,0 +1,97 @@
+// The hub's news. Pages listen by topic; when the stream was away or could not keep up, `reread` tells them to ask anew.
+import { signal } from "./bound.js";
+import { whoAmI } from "./api.js";
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 15_000;
+const SILENCE_MS = 40_000; // the hub says something every 15 s
+const TOPICS = ["rows", "event", "command", "alert"];
+
+// "live", "connecting", "dropped", or "off".
+export const stream = signal("off");
+export const droppedAt = signal(null);
+
+const listeners = new Map([...TOPICS, "reread"].map((topic) => [topic, new Set()]));
+let source = null;
+let waiting = null;
+let wait_ms = FIRST_WAIT_MS;
+let wasLive = false;
+let failures = 0;
+
+export function listen(topic, hear) {
+  listeners.get(topic).add(hear);
+  return () => listeners.get(topic).delete(hear);
+}
+
+export function connect() {
+  disconnect();
+  wasLive = false;
+  stream.value = "connecting";
+  open();
+}
+
+export function disconnect() {
+  clearTimeout(waiting);
+  source?.close();
+  source = null;
+  stream.value = "off";
+  droppedAt.value = null;
+}
+
+function open() {
+  source = new EventSource("/api/v1/stream");
+  const mine = source;
+  mine.onopen = () => {
+    const again = wasLive;
+    wasLive = true;
+    wait_ms = FIRST_WAIT_MS;
+    failures = 0;
+    stream.value = "live";
+    droppedAt.value = null;
+    watch(mine);
+    if (again) spread("reread", null);
+  };
+  mine.onerror = () => lost(mine);
+  for (const topic of TOPICS) {
+    mine.addEventListener(topic, (news) => {
+      watch(mine);
+      let body;
+      try {
+        body = JSON.parse(news.data);
+      } catch {
+        return;
+      }
+      spread(topic, body);
+    });
+  }
+  // Too much for this reader: the hub hangs up, and what was left out is read again once the stream is back.
+  mine.addEventListener("missed", () => spread("reread", null));
+}
+
+let silence = null;
+
+function watch(mine) {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    // A comment the hub sends is not seen from here; what is seen is whether the connection is still open.
+    if (mine === source && mine.readyState !== EventSource.OPEN) lost(mine);
+  }, SILENCE_MS);
+}
+
+function lost(mine) {
+  if (mine !== source) return;
+  // Not left to the browser, which gives up for good after some kinds of answers.
+  mine.close();
+  failures += 1;
+  // It does not say why: perhaps the session is over, and then asking for the stream again and again helps nobody.
+  if (failures > 1) whoAmI().catch(() => {});
+  stream.value = wasLive ? "dropped" : "connecting";
+  droppedAt.value ??= Date.now() / 1000;
+  clearTimeout(waiting);
+  waiting = setTimeout(open, wait_ms);
+  wait_ms = Math.min(wait_ms * 2, LONGEST_WAIT_MS);
+}
+
+function spread(topic, body) {
+  for (const hear of [...listeners.get(topic)]) hear(body);
+}

@@ -1,0 +1,1 @@
+"""What a hub keeps, as files for other programs: CSV and Parquet."""

@@ -1,0 +1,49 @@
+"""Which devices a query means, asked of a database directly: the hub that would answer may not run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from edge_hub.census import GROUP
+from edge_hub.export.sources import Source
+from edge_hub.query import parse
+from edge_hub.rows import Fleet, facts_of
+from edge_hub.store._rows import device_id, event_record, outline
+from edge_hub.store.outline import COLUMNS
+from edge_sdk.mqtt import DeviceId
+
+_SWITCHES = "switches_h"
+_HOUR_S = 3600.0
+
+
+def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
+    """The devices that a query holds for now.
+
+    Raises:
+        QueryError: It is none.
+    """
+    kept = source.fetch("SELECT name, body FROM rules")
+    groups = {
+        row["name"].removeprefix(GROUP): bytes(row["body"]).decode() for row in kept if row["name"].startswith(GROUP)
+    }
+    query = parse(text, groups)
+    found = source.fetch(f"SELECT {COLUMNS} FROM devices ORDER BY tenant, name")  # noqa: S608 - columns of ours
+    records = [outline(row) for row in found]
+    fleet = Fleet.of(
+        records,
+        now=now,
+        alerts=_open_alerts(source),
+        switches=_switches(source, since=now - _HOUR_S) if _SWITCHES in query.fields else {},
+    )
+    return tuple(record.device for record in records if query(facts_of(record, fleet)))
+
+
+def _open_alerts(source: Source) -> Counter[DeviceId]:
+    select = "SELECT a.id, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
+    return Counter(device_id(row) for row in source.stream(select, key="a.id", where="a.ended IS NULL"))
+
+
+def _switches(source: Source, *, since: float) -> Counter[DeviceId]:
+    select = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
+    rows = source.stream(select, key="e.id", where="e.received >= ?", values=(since,))
+    return Counter(one.device for one in map(event_record, rows) if one.event.kind == "switch")

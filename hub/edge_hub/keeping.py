@@ -1,0 +1,102 @@
+"""`edge hub export` and `edge hub backup`: a hub's data as files, whether it runs or not."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.export.choice import matching
+from edge_hub.export.files import WRITERS
+from edge_hub.export.sources import Source, open_source
+from edge_hub.export.tables import TABLES, Wanted
+from edge_hub.store._backup import copy
+from edge_sdk import atomic
+from edge_sdk.cli.output import emit
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import DeviceId
+
+_DATABASE = "hub.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """The result of `edge hub export --json`."""
+
+    what: str
+    format: str
+    file: str
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedUp:
+    """The result of `edge hub backup --json`."""
+
+    file: str
+    size_bytes: int
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write what is kept of one kind; the file is there whole or not at all."""
+    table = TABLES[args.what]
+    target = Path(args.output)
+    since = 0.0 if args.since is None else moment(args.since)
+    until = math.inf if args.until is None else moment(args.until)
+    if not since < until:
+        raise UsageError("--since is not before --until")
+    named = tuple(DeviceId.parse(name) for name in args.device) or None
+    store = args.store or os.environ.get("EDGE_HUB_STORE") or None
+    with open_source(Path(args.data) / _DATABASE, store) as source:
+        wanted = Wanted(since=since, until=until, devices=_devices(source, named, args.query))
+        with atomic.file(target, mode=PRIVATE_FILE) as stream:
+            unix = args.times == "unix"
+            rows = WRITERS[args.format](stream, table.columns, table.read(source, wanted), unix=unix)
+    result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=target.stat().st_size)
+    emit(args, result, lambda: f"{rows} rows of {args.what} are in {target}")
+    return 0
+
+
+def _devices(source: Source, named: tuple[DeviceId, ...] | None, query: str | None) -> tuple[DeviceId, ...] | None:
+    """Those that are named and that the query means; None is all."""
+    if query is None:
+        return named
+    found = matching(source, query, now=time.time())
+    return found if named is None else tuple(device for device in found if device in set(named))
+
+
+def backup(args: argparse.Namespace) -> int:
+    """Copy the database as it is at one moment."""
+    target = Path(args.output)
+    copy(Path(args.data) / _DATABASE, target)
+    result = BackedUp(file=str(target), size_bytes=target.stat().st_size)
+    emit(args, result, lambda: f"a copy of the hub's database is in {target} ({result.size_bytes / 1e6:.1f} MB)")
+    return 0
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a moment that is written so, or as ISO 8601 (UTC where no zone is given).
+
+    Raises:
+        UsageError: It is neither.
+    """
+    try:
+        at = float(text)
+    except ValueError:
+        try:
+            told = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            at = math.nan
+        else:
+            at = (told if told.tzinfo is not None else told.replace(tzinfo=timezone.utc)).timestamp()
+    if not 0 <= at < math.inf:
+        raise UsageError(
+            f"{text[:40]!r} is no moment", hint="write 2026-11-27, 2026-11-27T18:30Z, or seconds since 1970"
+        )
+    return at

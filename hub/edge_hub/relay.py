@@ -1,0 +1,220 @@
+"""News between the processes of a hub: what one has stored, the others hear of, by LISTEN and NOTIFY.
+
+A bulletin only says what changed; who needs to know reads it from the store, where it is durable. So nothing is lost
+with a bulletin but time, and a process that could not listen for a while is told that it missed some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+from msgspec import Meta
+
+from edge_hub.errors import StoreError
+from edge_hub.ranges import to_ranges
+from edge_hub.store.records import CommandRecord, Committed, EventRecord
+from edge_sdk.errors import WireError
+from edge_sdk.mqtt import DeviceId
+from edge_sdk.wire import Token, Wire, decode, encode, new_token
+
+_log = logging.getLogger(__name__)
+
+CHANNEL = "edge_hub"
+# What is told at once; a dashboard gathers as long.
+_GATHER_S = 0.1
+# NOTIFY takes less than 8,000 bytes (PostgreSQL, "NOTIFY"). A device's name has up to 129: so many of each kind fit.
+_MAX_BYTES = 7_900
+_AT_ONCE = 20
+_MAX_WAITING = 10_000
+_MAX_EVENTS = 1000
+_FIRST_BACKOFF_S = 0.5
+_LAST_BACKOFF_S = 10.0
+# A connection that only listens does not notice when its server vanishes without a word.
+_ALIVE_EVERY_S = 20.0
+
+
+class Bulletin(Wire, frozen=True, kw_only=True):
+    """What changed.
+
+    Attributes:
+        by: The process that says so.
+        touched: Devices, as `tenant/device`.
+        born: Those of them that came up.
+        finished: Ids of commands that ended.
+        events: Their ids, as inclusive ranges.
+        missed: What changed is not known: whoever listens has to read all again.
+    """
+
+    by: Token
+    touched: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
+    born: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
+    finished: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
+    events: Annotated[tuple[tuple[int, int], ...], Meta(max_length=_AT_ONCE)] = ()
+    missed: bool = False
+
+
+class Readable(Protocol):
+    """Where what a bulletin names is read."""
+
+    async def events(self, *, after: int | None = None, limit: int = 100) -> tuple[EventRecord, ...]:
+        """As of `Store`."""
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """As of `Store`."""
+
+
+class Wireless(Protocol):
+    """The database as a means of telling; `Database` is one."""
+
+    async def connect(self) -> Any:
+        """A connection of the driver's."""
+
+    async def notify(self, channel: str, text: str) -> None:
+        """Tell all that listen."""
+
+    def refusals(self) -> contextlib.AbstractContextManager[None]:
+        """Makes the driver's errors ours."""
+
+
+class Relay:
+    """Tells the other processes, and hears them.
+
+    Args:
+        database: Of the store.
+        hear: Awaited with each bulletin of another process; None where nobody here wants to know.
+    """
+
+    def __init__(self, database: Wireless, hear: Callable[[Bulletin], Awaitable[None]] | None = None) -> None:
+        self._database = database
+        self._hear = hear
+        self._by = new_token()
+        self._touched: dict[str, None] = {}
+        self._born: dict[str, None] = {}
+        self._finished: dict[str, None] = {}
+        self._events: list[int] = []
+        self._missed = False
+        self._some = asyncio.Event()
+
+    def tell(self, committed: Committed) -> None:
+        """The others are to know of this, soon."""
+        self._touched.update((str(device), None) for device in committed.touched)
+        self._born.update((str(device), None) for device in committed.born)
+        self._finished.update((command.id, None) for command in committed.finished)
+        self._events += [event.id for event in committed.events]
+        if max(len(self._touched), len(self._finished), len(self._events)) > _MAX_WAITING:
+            self.tell_missed()
+        if self._touched or self._born or self._finished or self._events:
+            self._some.set()
+
+    def tell_missed(self) -> None:
+        """The others are to read all again."""
+        for waiting in (self._touched, self._born, self._finished):
+            waiting.clear()
+        self._events.clear()
+        self._missed = True
+        self._some.set()
+
+    async def run(self) -> None:
+        """Tell, until cancelled."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._some.clear()
+            try:
+                for bulletin in self._bulletins():
+                    await self._database.notify(CHANNEL, encode(bulletin).decode())
+            except StoreError as error:
+                _log.debug("the others are not told: %s", error)
+                self.tell_missed()
+                await asyncio.sleep(_FIRST_BACKOFF_S)
+
+    async def run_listening(self) -> None:
+        """Hear the others, until cancelled."""
+        backoff_s, missed = _FIRST_BACKOFF_S, False
+        while True:
+            with contextlib.suppress(StoreError):
+                with self._database.refusals():
+                    await self._listen(missed=missed)
+                backoff_s = _FIRST_BACKOFF_S
+            missed = True
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
+
+    async def _listen(self, *, missed: bool) -> None:
+        """One connection, until it is lost."""
+        assert self._hear is not None  # noqa: S101 - who runs this wants to know
+        texts: asyncio.Queue[str] = asyncio.Queue(_MAX_WAITING)
+        lost = asyncio.Event()
+
+        def heard(_connection: Any, _pid: int, _channel: str, text: str) -> None:
+            with contextlib.suppress(asyncio.QueueFull):
+                texts.put_nowait(text)
+
+        connection = await self._database.connect()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            await connection.add_listener(CHANNEL, heard)
+            if missed:
+                await self._hear(Bulletin(by=self._by, missed=True))
+            while not lost.is_set():
+                try:
+                    text = await asyncio.wait_for(texts.get(), _ALIVE_EVERY_S)
+                except asyncio.TimeoutError:
+                    await connection.execute("SELECT 1")
+                    continue
+                await self._take(text, overflowed=texts.full())
+        finally:
+            connection.terminate()
+
+    async def _take(self, text: str, *, overflowed: bool) -> None:
+        assert self._hear is not None  # noqa: S101 - see above
+        try:
+            bulletin = decode(text.encode(), Bulletin, where=CHANNEL, max_bytes=_MAX_BYTES + 100)
+        except WireError as error:
+            _log.debug("a bulletin is not understood: %s", error)
+            bulletin = Bulletin(by=new_token(), missed=True)
+        if bulletin.by != self._by:
+            await self._hear(bulletin)
+        if overflowed:
+            await self._hear(Bulletin(by=self._by, missed=True))
+
+    def _bulletins(self) -> list[Bulletin]:
+        """All that waits, in pieces that fit."""
+        touched, born, finished = list(self._touched), list(self._born), list(self._finished)
+        events = to_ranges(self._events)
+        missed, self._missed = self._missed, False
+        for waiting in (self._touched, self._born, self._finished):
+            waiting.clear()
+        self._events.clear()
+        count = max(len(touched), len(born), len(finished), len(events), 1 if missed else 0)
+        return [
+            Bulletin(
+                by=self._by,
+                touched=tuple(touched[first : first + _AT_ONCE]),
+                born=tuple(born[first : first + _AT_ONCE]),
+                finished=tuple(finished[first : first + _AT_ONCE]),
+                events=events[first : first + _AT_ONCE],
+                missed=missed,
+            )
+            for first in range(0, count, _AT_ONCE)
+        ]
+
+
+async def recall(store: Readable, bulletin: Bulletin) -> Committed:
+    """What a bulletin stands for, read from the store."""
+    events: list[EventRecord] = []
+    for first, last in bulletin.events:
+        limit = min(last - first + 1, _MAX_EVENTS - len(events))
+        if limit > 0:
+            events += [event for event in await store.events(after=first - 1, limit=limit) if event.id <= last]
+    finished = [await store.command(command) for command in bulletin.finished]
+    return Committed(
+        events=tuple(events),
+        finished=tuple(command for command in finished if command is not None),
+        born=tuple(DeviceId.parse(device) for device in bulletin.born),
+        touched=tuple(DeviceId.parse(device) for device in bulletin.touched),
+    )

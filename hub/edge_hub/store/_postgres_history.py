@@ -1,0 +1,262 @@
+"""`History` in PostgreSQL: what `_history` does for SQLite, where several write and none waits for another.
+
+What is rolled up already is a position in the log: the number of a transaction and of a row in it. Transactions end in
+another order than they began, so only those count that began before any that is still under way: nothing can appear
+behind the position any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_hub.errors import UnknownDeviceError
+from edge_hub.store._history import LOG_STEP_S, check_asked
+from edge_hub.store._logged import samples_of
+from edge_hub.store._postgres_pool import Connection, Database
+from edge_hub.store._roll_up import Key
+from edge_hub.store.condense import (
+    HOUR_S,
+    MINUTE_S,
+    Span,
+    begin,
+    condense,
+    decode_span,
+    encode_span,
+    gather,
+    moments,
+    of_sample,
+    points,
+    widened,
+)
+from edge_hub.store.records import Point
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import DeviceId
+
+# A step ends at whichever comes first.
+_STEP_MESSAGES = 500
+_STEP_BYTES = 256 * 1024
+_STEP_ROWS = 2000
+# The position: two counters, the transaction's and the row's number.
+_MARKS = ("condensed-tx", "condensed-id")
+_AFTER = "(log.tx, log.id) > ($1::bigint::text::xid8, $2::bigint)"
+_SETTLED = "log.tx < pg_snapshot_xmin(pg_current_snapshot())"
+
+Position = tuple[int, int]
+_Spans = AsyncIterator[tuple[float, Span]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What one step of the roll-up adds: see `_roll_up.Step`."""
+
+    after: Position
+    last: Position
+    messages: int
+    spans: dict[Key, Span]
+
+
+class PostgresHistory:
+    """`History` of a `PostgresStore`."""
+
+    _database: Database
+
+    async def history(self, device: DeviceId, *, since: float, until: float, step_s: float) -> tuple[Point, ...]:
+        """At most 2,000 points in ascending order, from whichever of samples, minutes and hours has this step."""
+        check_asked(since, until, step_s)
+        async with self._database.transaction(readonly=True) as connection:
+            row = await connection.fetchrow(
+                "SELECT id FROM devices WHERE tenant = $1 AND name = $2", device.tenant, device.device
+            )
+            if row is None:
+                raise UnknownDeviceError(
+                    "no such device",
+                    where=str(device),
+                    hint="`edge hub devices` lists them, `edge hub enroll` adds one",
+                )
+            first = begin(since, step_s)
+            start = max(index for index, level in enumerate(_LEVELS) if level.width_s <= step_s)
+            found: dict[float, Span] = {}
+            # The coarsest that is fine enough; what is not kept that fine any more of the time before comes from the
+            # next.
+            for level in _LEVELS[start:]:
+                edge = min(found, default=until)
+                width_s = max(step_s, level.width_s)
+                told = [span async for span in level.read(connection, row["id"], first, edge)]
+                older = widened(told, step_s=width_s)
+                found.update({at: span for at, span in older.items() if not found or at + width_s <= edge})
+        return points(found)
+
+    async def roll_up(self, *, now: float) -> int:  # noqa: ARG002 - positions say what is new
+        """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""
+        async with self._database.transaction(readonly=True) as connection:
+            step = await _next_step(connection)
+        if step.messages:
+            async with self._database.transaction() as connection:
+                await _apply(connection, step)
+        return step.messages
+
+    async def back_up(self, target: Path) -> None:
+        """Not our business: PostgreSQL's own tools do it.
+
+        Raises:
+            UsageError: Says how.
+        """
+        raise UsageError(
+            "a store in PostgreSQL is copied by PostgreSQL's own tools",
+            where=str(target),
+            hint=f"pg_dump --format=custom --schema=edge_hub --file={target} --dbname={self._database.url}",
+        )
+
+
+async def position(connection: Connection) -> Position:
+    """Of the last message of the log that is rolled up."""
+    rows = await connection.fetch("SELECT name, value FROM counters WHERE name = ANY($1::text[])", _MARKS)
+    found = {row["name"]: row["value"] for row in rows}
+    return found.get(_MARKS[0], 0), found.get(_MARKS[1], 0)
+
+
+async def set_position(connection: Connection, last: Position) -> None:
+    """Remember it; in the transaction that makes it true."""
+    await connection.execute(
+        "INSERT INTO counters SELECT * FROM unnest($1::text[], $2::bigint[])"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        *(_MARKS, last),
+    )
+
+
+async def all_rolled_up(connection: Connection, partition: str) -> bool:
+    """The minutes know all of a day; `partition` is our own name."""
+    left = f"SELECT EXISTS (SELECT 1 FROM {partition} log WHERE {_AFTER})"  # noqa: S608
+    return not await connection.fetchval(left, *await position(connection))
+
+
+async def mend_order(connection: Connection) -> None:
+    """Number what is in the log anew where it comes from another server, whose transactions were ahead of this one's.
+
+    A dump that is restored elsewhere carries the old numbers. Transactions here are numbered from 3.
+    """
+    after = await position(connection)
+    if await connection.fetchval(
+        "SELECT $1::bigint::text::xid8 > pg_current_xact_id()"
+        " OR EXISTS (SELECT 1 FROM log WHERE tx > pg_current_xact_id())",
+        after[0],
+    ):
+        await connection.execute(
+            f"UPDATE log SET tx = CASE WHEN {_AFTER} THEN '1'::xid8 ELSE '0'::xid8 END",  # noqa: S608
+            *after,
+        )
+        last = await connection.fetchval("SELECT coalesce(max(id), 0) FROM log WHERE tx = '0'::xid8")
+        await set_position(connection, (0, last))
+
+
+async def _next_step(connection: Connection) -> _Step:
+    """Sum up the next messages of the log; only reads."""
+    after = last = await position(connection)
+    rows = await connection.fetch(
+        "SELECT log.id, log.tx::text::bigint AS tx, log.received, boots.device,"  # noqa: S608
+        " CASE WHEN log.kind = 'tele' THEN log.payload END AS payload"
+        f" FROM log JOIN boots ON boots.id = log.boot WHERE {_AFTER} AND {_SETTLED}"
+        " ORDER BY log.tx, log.id LIMIT $3",
+        *(*after, _STEP_MESSAGES),
+    )
+    spans: dict[Key, Span] = {}
+    messages = size_bytes = 0
+    for row in rows:
+        last = row["tx"], row["id"]
+        messages += 1
+        if row["payload"] is not None:
+            size_bytes += len(row["payload"])
+            for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
+                gather(spans, (row["device"], MINUTE_S, int(at)), span)
+                gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
+        if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
+            break
+        if messages % 50 == 0:
+            await asyncio.sleep(0)  # decoding takes its time; requests go first
+    return _Step(after=after, last=last, messages=messages, spans=spans)
+
+
+async def _apply(connection: Connection, step: _Step) -> None:
+    """Add a step to the sums, within a transaction; nothing where another was added before it."""
+    # Made where it is not there, and held until the end, so that two never add the same.
+    await connection.execute(
+        "INSERT INTO counters AS c VALUES ($1, 0) ON CONFLICT (name) DO UPDATE SET value = c.value", _MARKS[0]
+    )
+    if await position(connection) != step.after:
+        return
+    keys = sorted(step.spans)
+    columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+    rows = await connection.fetch(
+        "SELECT c.* FROM condensed c JOIN unnest($1::bigint[], $2::integer[], $3::bigint[]) n (device, step, at)"
+        " USING (device, step, at)",
+        *columns,
+    )
+    spans = dict(step.spans)
+    for row in rows:
+        gather(spans, (row["device"], row["step"], row["at"]), decode_span(row["body"]))
+    await connection.execute(
+        "INSERT INTO condensed (device, step, at, body)"
+        " SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bytea[])"
+        " ON CONFLICT (device, step, at) DO UPDATE SET body = excluded.body",
+        *(*columns, [encode_span(spans[key]) for key in keys]),
+    )
+    await set_position(connection, step.last)
+
+
+async def _from_log(connection: Connection, device: int, since: float, until: float) -> _Spans:
+    """Each sample by itself."""
+    boots = await connection.fetch("SELECT id FROM boots WHERE device = $1", device)
+    for boot in boots:
+        # A message is sent after its last sample was taken, so none that was sent before `since` matters; nor does a
+        # day before `since`, for nothing was sampled after it was received.
+        rows = connection.cursor(
+            "SELECT received, payload FROM log WHERE boot = $1 AND kind = 'tele' AND sent >= $2 AND received >= $2"
+            " ORDER BY sent",
+            *(boot["id"], since),
+        )
+        async for row in rows:
+            told = samples_of(row["payload"])
+            when = moments(told, received=row["received"])
+            for moment, sample in zip(when, told, strict=True):
+                if since <= moment < until:
+                    yield moment, of_sample(sample, moment=moment)
+            if min(when, default=since) >= until:
+                break
+
+
+async def _minutes(connection: Connection, device: int, since: float, until: float) -> _Spans:
+    async for span in _condensed(connection, device, MINUTE_S, since, until):
+        yield span
+
+
+async def _hours(connection: Connection, device: int, since: float, until: float) -> _Spans:
+    async for span in _condensed(connection, device, HOUR_S, since, until):
+        yield span
+
+
+async def _condensed(connection: Connection, device: int, step: int, since: float, until: float) -> _Spans:
+    rows = await connection.fetch(
+        "SELECT at, body FROM condensed WHERE device = $1 AND step = $2 AND at >= $3 AND at < $4 ORDER BY at",
+        *(device, step, math.ceil(since), math.ceil(until)),
+    )
+    for row in rows:
+        yield row["at"], decode_span(row["body"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """Where telemetry is kept, and how fine."""
+
+    width_s: float
+    read: Callable[[Connection, int, float, float], _Spans]
+
+
+_LEVELS = (
+    _Level(width_s=LOG_STEP_S, read=_from_log),
+    _Level(width_s=MINUTE_S, read=_minutes),
+    _Level(width_s=HOUR_S, read=_hours),
+)

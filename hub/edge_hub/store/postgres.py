@@ -1,0 +1,341 @@
+"""The store in PostgreSQL, for hubs of more than one process.
+
+What several processes must agree on is decided under locks of rows, in the database and nowhere else: nothing is kept
+in memory. `Store` says what the methods promise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+import asyncpg
+
+from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.store import _retention
+from edge_hub.store._intake import Intake
+from edge_hub.store._postgres_books import PostgresBooks
+from edge_hub.store._postgres_control import PostgresControl
+from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
+from edge_hub.store._postgres_history import PostgresHistory, mend_order
+from edge_hub.store._postgres_leases import PostgresLeases
+from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
+from edge_hub.store._rows import (
+    command_record,
+    desired_record,
+    device_id,
+    device_record,
+    event_record,
+    quarantined_record,
+)
+from edge_hub.store.records import (
+    Arrival,
+    CommandRecord,
+    Committed,
+    DesiredRecord,
+    DeviceRecord,
+    EventRecord,
+    Malformed,
+    QuarantinedRecord,
+    Refusal,
+    Retention,
+    Totals,
+)
+from edge_sdk.mqtt import Desired, DeviceId
+from edge_sdk.preference import Preference
+from edge_sdk.wire import encode, new_token
+
+_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
+_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
+
+
+class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
+    """A `Store`; `open` makes one."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        # Days whose partitions are known to be there. A memory of what may be gone: then the insert says so.
+        self._days: set[int] = set()
+
+    @classmethod
+    async def open(cls, url: str) -> PostgresStore:
+        """Connect, and bring the tables to this version.
+
+        Raises:
+            UsageError: It is no `postgresql://` URL.
+            StoreError: The database cannot be reached, or is no database of this version.
+        """
+        database = Database(DatabaseUrl.parse(url), mend_order)
+        await database.open()
+        return cls(database)
+
+    @property
+    def database(self) -> Database:
+        """For `Relay`."""
+        return self._database
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the database."""
+        await self._database.close()
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
+        """A transaction that sees the database as it is at its beginning, for who reads much of it."""
+        return self._database.transaction(readonly=True)
+
+    # -------------------------------------------------------------------------------------------------- messages
+
+    async def commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
+        """Store messages in the order given, each (device, boot, seq) once."""
+        days = {day_of(message.received) for message in batch}
+        try:
+            await self._make_days(days)
+            return await self._commit(batch)
+        except StoreError as error:
+            if not isinstance(error.__cause__, asyncpg.CheckViolationError):
+                raise
+        # Retention took a day that we thought was there.
+        self._days.clear()
+        await self._make_days(days)
+        return await self._commit(batch)
+
+    async def _commit(self, batch: Sequence[Arrival | Malformed]) -> Committed:
+        async with self._database.transaction() as connection:
+            books = PostgresBooks(connection)
+            await books.load(batch)
+            return await books.write(Intake(books).store(batch))
+
+    async def _make_days(self, days: set[int]) -> None:
+        if not days <= self._days:
+            ahead = {day_of(time.time()) + number for number in range(AHEAD_DAYS + 1)}
+            async with self._database.transaction() as connection:
+                await make_days(connection, days | ahead)
+            self._days = days | ahead
+
+    async def events(
+        self, *, device: DeviceId | None = None, after: int | None = None, before: int | None = None, limit: int = 100
+    ) -> tuple[EventRecord, ...]:
+        """Events in ascending order of id: the first ones after `after`, else the last ones (before `before`)."""
+        ascending = after is not None
+        edge = after if after is not None else before if before is not None else 2**62
+        where, order = ("e.id > $1", "ASC") if ascending else ("e.id < $1", "DESC")
+        values: list[object] = [edge, limit]
+        if device is not None:
+            where += " AND e.device = (SELECT id FROM devices WHERE tenant = $3 AND name = $4)"
+            values += [device.tenant, device.device]
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT $2", *values)
+        found = tuple(event_record(row) for row in rows)
+        return found if ascending else found[::-1]
+
+    async def quarantined(self, *, limit: int = 100) -> tuple[QuarantinedRecord, ...]:
+        """The last refused messages, the newest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch("SELECT * FROM quarantine ORDER BY id DESC LIMIT $1", limit)
+        return tuple(quarantined_record(row) for row in rows)
+
+    # --------------------------------------------------------------------------------------------------- devices
+
+    async def devices(self) -> tuple[DeviceRecord, ...]:
+        """All devices enrolled or heard of, by name."""
+        async with self._database.connection() as connection:
+            # By their bytes, as SQLite sorts: a database's own order of letters may be any.
+            rows = await connection.fetch('SELECT * FROM devices ORDER BY tenant COLLATE "C", name COLLATE "C"')
+        return tuple(device_record(row) for row in rows)
+
+    async def device(self, device: DeviceId) -> DeviceRecord | None:
+        """One device."""
+        async with self._database.connection() as connection:
+            row = await _device_row(connection, device)
+        return None if row is None else device_record(row)
+
+    async def enrol(self, device: DeviceId, password_hash: str, *, now: float, again: bool) -> None:
+        """Keep a device's credentials."""
+        async with self._database.connection() as connection:
+            kept = await connection.fetchval(
+                "INSERT INTO devices AS d (tenant, name, password, enrolled) VALUES ($1, $2, $3, $4)"
+                " ON CONFLICT (tenant, name) DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled"
+                " WHERE d.password IS NULL OR $5 RETURNING id",
+                *(device.tenant, device.device, password_hash, now, again),
+            )
+        if kept is None:
+            raise EnrolledError(
+                "this device has credentials already",
+                where=str(device),
+                hint="give it new ones with --again; the old ones end then",
+            )
+
+    async def accounts(self) -> dict[str, str]:
+        """Password hash by `tenant/device`, of all enrolled devices."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch("SELECT tenant, name, password FROM devices WHERE password IS NOT NULL")
+        return {str(device_id(row)): row["password"] for row in rows}
+
+    # -------------------------------------------------------------------------------------------------- commands
+
+    async def add_commands(self, commands: Sequence[CommandRecord]) -> None:
+        """Keep pending commands, all or none."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT id, tenant, name FROM devices"
+                " WHERE (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                [command.device.tenant for command in commands],
+                [command.device.device for command in commands],
+            )
+            numbers = {device_id(row): row["id"] for row in rows}
+            for command in commands:
+                if command.device not in numbers:
+                    raise _unknown(command.device)
+            await connection.execute(
+                "INSERT INTO commands (id, device, sent, expires, body, state, by, batch)"
+                " SELECT n.id, n.device, n.sent, n.expires, n.body, 'pending', n.by, n.batch FROM unnest($1::text[],"
+                " $2::bigint[], $3::double precision[], $4::double precision[], $5::bytea[], $6::text[], $7::text[])"
+                " n (id, device, sent, expires, body, by, batch)",
+                [command.id for command in commands],
+                [numbers[command.device] for command in commands],
+                [command.sent for command in commands],
+                [command.expires for command in commands],
+                [encode(command.command) for command in commands],
+                [command.by for command in commands],
+                [command.batch for command in commands],
+            )
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """One command."""
+        found = await self._commands("WHERE c.id = $1", command_id)
+        return found[0] if found else None
+
+    async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
+        """A device's last commands, the newest first."""
+        return await self._commands(
+            "WHERE d.tenant = $1 AND d.name = $2 ORDER BY c.sent DESC LIMIT $3", device.tenant, device.device, limit
+        )
+
+    async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
+        """Commands without a final state, the oldest first; of one device, or only those never published."""
+        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
+        return await self._commands(
+            "WHERE c.state = 'pending' AND ($1::text IS NULL OR (d.tenant = $1 AND d.name = $2::text))"
+            " AND (NOT $3::boolean OR c.published = 0) ORDER BY c.sent, c.id",
+            *(tenant, name, unsent),
+        )
+
+    async def published(self, *command_ids: str) -> None:
+        """Commands were sent once more."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE commands SET published = published + 1 WHERE id = ANY($1::text[])", command_ids
+            )
+
+    async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
+        """Call pending commands expired whose time ended `grace_s` ago; returns them."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "UPDATE commands c SET state = 'expired', finished = $1 FROM devices d"
+                " WHERE d.id = c.device AND c.state = 'pending' AND c.expires < $2 RETURNING c.*, d.tenant, d.name",
+                *(now, now - grace_s),
+            )
+        return tuple(command_record(row, device_id(row)) for row in rows)
+
+    async def _commands(self, where: str, *values: object) -> tuple[CommandRecord, ...]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(f"{_COMMANDS} {where}", *values)
+        return tuple(command_record(row, device_id(row)) for row in rows)
+
+    # --------------------------------------------------------------------------------------------------- desired
+
+    async def put_desired(
+        self,
+        device: DeviceId,
+        *,
+        preferences: dict[str, Preference],
+        pins: dict[str, str | None],
+        expected_version: int | None,
+        now: float,
+    ) -> DesiredRecord:
+        """Replace the desired document; its version becomes one more than the last."""
+        async with self._database.transaction() as connection:
+            row = await _device_row(connection, device, held=True)
+            if row is None:
+                raise _unknown(device)
+            present = row["desired_version"]
+            if expected_version is not None and expected_version != present:
+                raise VersionConflictError(
+                    f"the desired document has version {present}, not {expected_version}",
+                    where=str(device),
+                    hint="read it again, and change that",
+                )
+            record = DesiredRecord(
+                device=device,
+                desired=Desired(version=present + 1, preferences=preferences, pins=pins),
+                sent=now,
+                message=new_token(),
+            )
+            await connection.execute(
+                "UPDATE devices SET desired_version = $2, desired_sent = $3, desired_message = $4, desired = $5"
+                " WHERE id = $1",
+                *(row["id"], present + 1, now, record.message, encode(record.desired)),
+            )
+        return record
+
+    async def desired(self, device: DeviceId) -> DesiredRecord | None:
+        """A device's desired document."""
+        async with self._database.connection() as connection:
+            row = await _device_row(connection, device)
+        return None if row is None or row["desired"] is None else desired_record(row)
+
+    async def all_desired(self) -> tuple[DesiredRecord, ...]:
+        """Every desired document."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch("SELECT * FROM devices WHERE desired IS NOT NULL")
+        return tuple(desired_record(row) for row in rows)
+
+    # ---------------------------------------------------------------------------------------------------- upkeep
+
+    async def totals(self) -> Totals:
+        """Counts."""
+        async with self._database.transaction(readonly=True) as connection:
+            sums = await connection.fetchrow(
+                "SELECT count(*) AS devices, coalesce(sum(online), 0)::bigint AS online,"
+                " coalesce(sum(messages), 0)::bigint AS messages, coalesce(sum(duplicates), 0)::bigint AS duplicates"
+                " FROM devices"
+            )
+            counted = await connection.fetch("SELECT name, value FROM counters")
+            states = await connection.fetch("SELECT state, count(*) AS commands FROM commands GROUP BY state")
+            size_bytes = await used_bytes(connection)
+        assert sums is not None  # noqa: S101 - an aggregate has one row
+        counters = {row["name"]: row["value"] for row in counted}
+        return Totals(
+            devices=sums["devices"],
+            online=sums["online"],
+            messages=sums["messages"],
+            duplicates=sums["duplicates"],
+            malformed=counters.get("malformed", 0),
+            events=counters.get("events", 0),
+            commands={row["state"]: row["commands"] for row in states},
+            size_bytes=size_bytes,
+            refused={
+                why.value: counters[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counters
+            },
+            newer=counters.get("newer", 0),
+        )
+
+    async def trim(self, retention: Retention, *, now: float) -> int:
+        """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
+        try:
+            async with self._database.transaction() as connection:
+                return await trim(connection, retention, now=now, kept_boots=_retention._KEPT_BOOTS)  # noqa: SLF001
+        except NotRolledUpError:
+            return await self.roll_up(now=now)
+
+
+async def _device_row(connection: Connection, device: DeviceId, *, held: bool = False) -> Record | None:
+    """Its row; held until the end of the transaction where it is going to be changed."""
+    sql = f"SELECT * FROM devices WHERE tenant = $1 AND name = $2{' FOR NO KEY UPDATE' if held else ''}"  # noqa: S608
+    return await connection.fetchrow(sql, device.tenant, device.device)
+
+
+def _unknown(device: DeviceId) -> UnknownDeviceError:
+    return UnknownDeviceError(
+        "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
+    )

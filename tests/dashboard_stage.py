@@ -1,0 +1,158 @@
+"""What the dashboard's tests are played on: a hub that knows a made fleet already, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import chromium
+
+from edge_hub.store.records import Arrival
+from edge_hub.store.sqlite import SqliteStore
+from edge_sdk.mqtt import (
+    Because,
+    Birth,
+    Conditions,
+    Decision,
+    DeviceId,
+    Event,
+    ModelState,
+    ModelStats,
+    Sample,
+    ServedModel,
+    ServedVariant,
+    State,
+    Tele,
+    Up,
+    UpEnvelope,
+    pack,
+)
+from edge_sdk.wire import new_token
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SCRIPT = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
+TURNED = "safe\u202egnp.exe\u202c and \u0000 and \u2066inside\u2069"
+ENDLESS = "A" * 900
+HOSTILE = DeviceId(tenant="evil", device="one")
+PROFILES = (("rpi4", "Raspberry Pi 4 Model B"), ("rpi5", "Raspberry Pi 5"), ("jetson-orin-nano", "Jetson Orin Nano"))
+VARIANTS = ("large-fp16", "base-int8", "small-int8", "tiny-int8")
+WINDOW_S = 10.0
+_BATCH = 1000
+
+
+def fill(path: Path, devices: int, *, tenant: str = "acme") -> None:
+    """Give a hub's database devices that have reported for the last minutes, and one that says hostile things."""
+
+    async def run() -> None:
+        store = SqliteStore(path)
+        try:
+            arrivals = [*hostile()]
+            for number in range(devices):
+                arrivals += made(DeviceId(tenant=tenant, device=f"cam{number:04}"), random.Random(number))
+            for first in range(0, len(arrivals), _BATCH):
+                await store.commit(arrivals[first : first + _BATCH])
+        finally:
+            await store.close()
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    asyncio.run(run())
+
+
+def made(device: DeviceId, chance: random.Random) -> Iterator[Arrival]:
+    """What a device said of itself."""
+    now, boot = time.time(), new_token()
+    profile, board = chance.choice(PROFILES)
+    running = chance.choice(VARIANTS)
+    seen = Conditions(
+        temp_c=round(chance.gauss(58, 8), 1),
+        battery_pct=float(chance.randrange(101)) if chance.random() < 0.5 else None,
+        load_pct=40.0,
+        rtt_ms=12.0,
+    )
+    variants = tuple(
+        ServedVariant(id=name, precision=name[-4:], quality=98.0 - n, size_bytes=4_000_000 >> n, latency_ms=40 / 2**n)
+        for n, name in enumerate(VARIANTS)
+    )
+    served = ServedModel(name="digits", version="1.2.0", variants=variants)
+    because = Because(code="thermal", text=f"{seen.temp_c} °C is too near the limit of 70 °C for {VARIANTS[0]}")
+    decision = Decision(model="digits", variant=running, because=because, at=now - 300)
+    state = State(at=now, conditions=seen, models={"digits": ModelState(active=running, decision=decision, apps=1)})
+    stats = ModelStats(variant=running, calls=300, late=chance.randrange(4), p50_ms=12.0, p95_ms=20.0)
+    birth = Birth(online=True, profile=profile, board=board, software="edge 0.5", models=(served,))
+    yield arrived(device, Up.BIRTH, birth, boot=boot, seq=0)
+    yield arrived(device, Up.STATE, state, boot=boot, seq=0)
+    sample = Sample(at=now, window_s=WINDOW_S, conditions=seen, models={"digits": stats})
+    yield arrived(device, Up.TELE, Tele(samples=(sample,)), boot=boot, seq=1)
+
+
+def reports(device: DeviceId, *, minutes: int) -> Iterator[Arrival]:
+    """A while of telemetry with a switch in it."""
+    now, boot = time.time(), new_token()
+    count = int(minutes * 60 / WINDOW_S)
+    for step in range(count):
+        at = now - (count - step) * WINDOW_S
+        running = VARIANTS[0] if step < count // 2 else VARIANTS[2]
+        seen = Conditions(temp_c=60 + 8 * math.sin(step / 9), battery_pct=80 - step / count * 10, power_w=3.5)
+        stats = ModelStats(variant=running, calls=300, late=1, p50_ms=14.0, p95_ms=20 + 4 * math.sin(step / 5))
+        sample = Sample(at=at, window_s=WINDOW_S, conditions=seen, models={"digits": stats})
+        yield arrived(device, Up.TELE, Tele(samples=(sample,)), boot=boot, seq=step + 1)
+    event = Event(
+        at=now - count // 2 * WINDOW_S,
+        kind="switch",
+        model="digits",
+        old=VARIANTS[0],
+        new=VARIANTS[2],
+        because=Because(code="thermal", text="68.0 °C and rising: small-int8 keeps it below 70 °C"),
+        took_ms=41.0,
+    )
+    yield arrived(device, Up.EVENT, event, boot=boot, seq=count + 1)
+
+
+def hostile() -> Iterator[Arrival]:
+    """A device whose every word is an attack on whoever shows it."""
+    now, boot = time.time(), new_token()
+    because = Because(code="thermal", text=SCRIPT)
+    decision = Decision(model="digits", variant="base-int8", because=because, at=now)
+    state = State(
+        at=now,
+        conditions=Conditions(temp_c=50.0),
+        models={"digits": ModelState(active="base-int8", decision=decision, wished_by=TURNED)},
+    )
+    yield arrived(HOSTILE, Up.BIRTH, Birth(online=True, board=SCRIPT, software=TURNED + ENDLESS), boot=boot, seq=0)
+    yield arrived(HOSTILE, Up.STATE, state, boot=boot, seq=0)
+    yield arrived(HOSTILE, Up.EVENT, Event(at=now, kind="sensor", text=SCRIPT + TURNED), boot=boot, seq=1)
+
+
+def arrived(device: DeviceId, kind: Up, body: Any, *, boot: str, seq: int) -> Arrival:
+    """A message as the hub takes it in."""
+    envelope = UpEnvelope(id=new_token(), boot=boot, seq=seq, sent=time.time(), body=body)
+    return Arrival(device=device, kind=kind, envelope=envelope, payload=pack(envelope), received=time.time())
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A Chromium of its own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium.program(), args=chromium.flags())
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def sign_in(page: Page, address: str, token: str) -> None:
+    """From the first page to the fleet."""
+    page.goto(f"{address}/")
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("navigation", name="Pages").wait_for()

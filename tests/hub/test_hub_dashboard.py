@@ -1,0 +1,408 @@
+"""The dashboard in a real browser, before a real hub that knows a fleet already."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dashboard_stage as stage
+import httpx
+import pytest
+from hub_stage import CAM, FakeDevice, HubProcess, until
+
+from edge_hub.query import FLAGS, NUMBERS, WORDS
+from edge_sdk.mqtt import Conditions, DeviceId, ModelState, Preference, Reply, ReplyStatus, State, Up
+from edge_sdk.wire import new_token
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.broker]
+
+DEVICES = 120
+MANY = 5000
+LIVE = DeviceId(tenant="live", device="one")
+WIDE: Any = {"width": 1440, "height": 900}
+PHONE: Any = {"width": 360, "height": 740}
+PAGES = ("fleet", "devices/acme/cam0000", "models", "alerts", "audit")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    directory = tmp_path_factory.mktemp("dashboard")
+    stage.fill(directory / "hub" / "hub.db", DEVICES)
+    hub = HubProcess(directory)
+    hub.start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> HubProcess:
+    directory = tmp_path_factory.mktemp("large")
+    stage.fill(directory / "hub" / "hub.db", MANY)
+    hub = HubProcess(directory)
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(
+    fleet: HubProcess, large: HubProcess
+) -> Iterator[Browser]:  # after it: Playwright holds an event loop of this thread
+    with stage.browser() as opened:
+        yield opened
+
+
+class Visit:
+    """A person at the dashboard. What the browser complains of is in `complaints`."""
+
+    def __init__(self, context: BrowserContext, hub: HubProcess) -> None:
+        self.context = context
+        self.hub = hub
+        self.address = f"http://127.0.0.1:{hub.http}"
+        self.complaints: list[str] = []
+        self.page = context.new_page()
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
+
+    def enter(self, token: str | None = None) -> Page:
+        """Signed in already."""
+        answer = self.context.request.post(f"{self.address}/api/v1/session", data={"token": token or self.hub.token})
+        assert answer.ok, answer.text()
+        self.page.goto(self.address)
+        return self.page
+
+    def go(self, where: str) -> Page:
+        self.page.goto(f"{self.address}/#/{where}")
+        return self.page
+
+    def token_of(self, role: str) -> str:
+        answer = ask(self.hub, "POST", "/tokens", json={"name": f"{role}-{new_token()}", "role": role})
+        token: str = answer.json()["token"]
+        return token
+
+
+def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:
+    """The administrator's word to the API."""
+    address, headers = f"http://127.0.0.1:{hub.http}/api/v1{path}", {"Authorization": f"Bearer {hub.token}"}
+    answer = httpx.request(method, address, headers=headers, **more)
+    assert answer.is_success, answer.text
+    return answer
+
+
+@pytest.fixture
+def visit(browser: Browser, fleet: HubProcess) -> Iterator[Callable[..., Visit]]:
+    contexts: list[BrowserContext] = []
+    visits: list[Visit] = []
+
+    def make(scheme: Any = "light", hub: HubProcess = fleet) -> Visit:
+        contexts.append(browser.new_context(viewport=WIDE, color_scheme=scheme))
+        visits.append(Visit(contexts[-1], hub))
+        return visits[-1]
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert [visit.complaints for visit in visits if visit.complaints] == []
+
+
+@pytest.fixture
+def live(fleet: HubProcess) -> Iterator[FakeDevice]:
+    with fleet.client() as client:
+        password = client.enrol(LIVE, again=True).password
+    device = FakeDevice(fleet.mqtt, password, LIVE)
+    device.born()
+    yield device
+    device.close()
+
+
+def reports(device: FakeDevice, temp_c: float, **more: Any) -> None:
+    """Its state anew."""
+    models = {"digits": ModelState(active="base-int8", preference=Preference())}
+    state = State(at=time.time(), conditions=Conditions(temp_c=temp_c), models=models, **more)
+    device.send(Up.STATE, state, seq=0)
+
+
+def rows(page: Page) -> int:
+    return int(page.get_by_role("grid").get_attribute("aria-rowcount") or 0) - 1
+
+
+def test_a_token_lets_in_and_a_wrong_one_is_refused_with_a_hint(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    page = someone.page
+    page.goto(someone.address)
+    page.get_by_label("Token").fill("guessed")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("no token of this hub").wait_for()
+    assert page.get_by_text("cat hub/token").is_visible()
+    someone.complaints.clear()  # the browser notes the 401
+    page.get_by_label("Token").fill(someone.hub.token)
+    page.keyboard.press("Enter")
+    page.get_by_role("grid").wait_for()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Token").wait_for()
+    page.reload()
+    page.get_by_label("Token").wait_for()
+
+
+def test_five_thousand_devices_are_a_table_of_a_screenful(visit: Callable[..., Visit], large: HubProcess) -> None:
+    large.start()
+    try:
+        page = visit(hub=large).enter()
+        page.get_by_role("grid").wait_for()
+        assert rows(page) == MANY + 1
+        assert page.locator(".table .body .tr").count() < 60
+        page.locator("main").evaluate("main => main.scrollTo(0, main.scrollHeight)")
+        page.get_by_role("link", name="evil/one").wait_for()
+        assert page.get_by_text(f"{MANY + 1:,} devices").is_visible()
+        page.close()
+    finally:
+        large.stop()
+
+
+def test_the_filter_asks_the_hub_says_what_is_wrong_and_stands_in_the_address(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    page = someone.enter()
+    page.get_by_role("grid").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("profile = rpi4 and temp_c > 60")
+    until(lambda: 0 < rows(page) < DEVICES, "the filtered table")
+    some = rows(page)
+    assert page.get_by_text(f"{some:,} of").is_visible()
+    assert page.locator(".table .body small", has_text="rpi5").count() == 0
+    page.reload()
+    until(lambda: page.get_by_role("grid").count() and rows(page) == some, "the same after a reload")
+    page.get_by_label("Filter the fleet").fill("temp_c > ")
+    page.locator(".says").get_by_text("query").or_(page.locator(".says")).first.wait_for()
+    assert page.get_by_label("Filter the fleet").get_attribute("aria-invalid") == "true"
+    assert rows(page) == some, "a filter that makes no sense leaves what is shown"
+    someone.complaints.clear()  # the browser notes the 400
+    page.get_by_label("Filter the fleet").fill("device = nobody")
+    page.get_by_role("button", name="Show all").click()
+    until(lambda: rows(page) >= DEVICES, "all again")
+
+
+def test_every_example_of_the_filter_is_one(visit: Callable[..., Visit], fleet: HubProcess) -> None:
+    page = visit().enter()
+    page.get_by_role("button", name="How to filter").click()
+    examples = page.get_by_role("dialog").locator(".examples code").all_inner_texts()
+    fields = " ".join(page.get_by_role("dialog").locator("tbody td:first-child").all_inner_texts())
+    assert len(examples) > 5
+    for example in examples:
+        ask(fleet, "GET", "/rows", params={"query": example})
+    assert set(re.findall(r"[a-z_0-9]+", fields)) >= {*WORDS, *NUMBERS, *FLAGS}
+
+
+def test_what_a_device_reports_is_shown_at_once(visit: Callable[..., Visit], live: FakeDevice) -> None:
+    page = visit().enter()
+    page.get_by_label("Filter the fleet").fill("tenant = live")
+    until(lambda: page.get_by_role("grid").count() and rows(page) == 1, "the device")
+    page.locator("[data-stream=live]").wait_for()
+    for temp_c in (41.5, 63.5):
+        reports(live, temp_c)
+        page.get_by_role("gridcell", name=f"{temp_c:.1f} °C").wait_for(timeout=5000)
+
+
+def test_a_dropped_stream_is_said_and_what_was_missed_is_read_again(
+    visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    hub = HubProcess(tmp_path / "h")
+    hub.start()
+    try:
+        hub.enrol()
+        someone = visit(hub=hub)
+        page = someone.enter()
+        page.locator("[data-stream=live]").wait_for()
+        hub.stop()
+        page.get_by_text("The live stream dropped").wait_for()
+        assert page.locator("[data-stream=dropped]").count() == 1
+        hub.start()
+        ask(hub, "PUT", f"/devices/{CAM}/labels", json={"labels": {"site": "missed"}})
+        page.locator("[data-stream=live]").wait_for()
+        page.get_by_text("site=missed").first.wait_for()
+        assert page.get_by_text("The live stream dropped").count() == 0
+        someone.complaints.clear()  # the browser notes each connection that was refused
+        page.close()
+    finally:
+        hub.stop()
+
+
+def test_a_reader_that_was_too_slow_reads_again(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    asked: list[str] = []
+    someone.page.on("request", lambda request: "/rows" in request.url and asked.append(request.url))
+    someone.context.route(
+        "**/api/v1/stream",
+        lambda route: route.fulfill(content_type="text/event-stream", body="event: missed\ndata: {}\n\n"),
+        times=1,
+    )
+    someone.enter()
+    until(lambda: _waited(someone.page) and len(asked) >= 2, "the rows to be read again")
+
+
+def _waited(page: Page) -> bool:
+    page.wait_for_timeout(50)  # lets the browser's news in
+    return True
+
+
+def test_hostile_words_stay_words(visit: Callable[..., Visit], fleet: HubProcess) -> None:
+    ask(fleet, "PUT", "/devices/evil/one/labels", json={"labels": {"a": stage.SCRIPT[:99], "b": "\u202egnp.exe"}})
+    page = visit().enter()
+    page.get_by_label("Filter the fleet").fill("tenant = evil")
+    until(lambda: page.get_by_role("grid").count() and rows(page) == 1, "the device")
+    page.get_by_role("link", name="evil/one").click()
+    page.get_by_text("Why it runs").or_(page.get_by_role("region", name="Why it runs")).first.wait_for()
+    page.get_by_text("What happened").wait_for()
+    text = page.locator("main").inner_text()
+    assert "<script>document.title='run'</script>" in text
+    assert "⟨U+202E⟩gnp.exe" in text
+    assert "⟨U+0000⟩" in text
+    assert not set("\u202e\u2066\u2069\0") & set(page.content())
+    assert page.title() == "evil/one · edge hub"
+    assert page.locator("main script, main img").count() == 0
+    assert stage.ENDLESS not in page.locator(".facts").inner_text(), "what goes on and on is cut"
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDE["width"]
+
+
+def test_the_keyboard_alone_filters_moves_selects_commands_and_opens(visit: Callable[..., Visit]) -> None:
+    page = visit().enter()
+    page.get_by_role("grid").wait_for()
+    page.locator("body").press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "filter"
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "grid"
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    page.get_by_text("2 selected").wait_for()
+    active = page.get_by_role("grid").get_attribute("aria-activedescendant")
+    assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"
+    page.keyboard.press("c")
+    page.get_by_role("dialog", name="Command to 2 devices").wait_for()
+    page.keyboard.press("Escape")
+    until(lambda: page.evaluate("document.activeElement.getAttribute('role')") == "grid", "the focus to come back")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="acme/cam0002").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    page.get_by_role("heading", name="Models").wait_for()
+
+
+def test_a_command_to_what_is_selected_is_sent_told_and_can_be_cancelled(
+    visit: Callable[..., Visit], live: FakeDevice
+) -> None:
+    page = visit().enter()
+    page.get_by_label("Filter the fleet").fill("tenant = live")
+    until(lambda: page.get_by_role("grid").count() and rows(page) == 1, "the device")
+    page.get_by_label("Select live/one").check()
+    page.get_by_role("button", name="Command…").click()
+    page.locator("dialog select").first.select_option("pause")
+    page.get_by_role("button", name="Send to 1 device").click()
+    command = live.command(1)
+    live.send(Up.REPLY, Reply(status=ReplyStatus.DONE), reply_to=command.id)
+    page.get_by_text("pause: 1 done.").wait_for()
+    page.get_by_role("link", name="live/one").click()
+    page.locator("li[data-state=done]", has_text="pause").wait_for()
+    page.get_by_role("button", name="Command…").click()
+    page.locator("dialog select").first.select_option("report")
+    page.get_by_role("button", name="Send to 1 device").click()
+    page.locator("li[data-state=pending]", has_text="report").get_by_role("button", name="Cancel").click()
+    page.locator("li[data-state=cancelled]", has_text="report").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("u")
+    page.locator(".audit li", has_text="cancel").first.wait_for()
+
+
+def test_what_is_desired_is_set_and_shown_as_differing_until_the_device_applies_it(
+    visit: Callable[..., Visit], fleet: HubProcess
+) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go("devices/acme/cam0003")
+    page.get_by_role("button", name="Change…").click()
+    page.get_by_label("Variant").select_option(label="pinned: tiny-int8")
+    page.get_by_role("button", name="Set").click()
+    page.get_by_text("version 1 is desired, 0 applied").wait_for()
+    page.get_by_role("cell", name="pins.digits").wait_for()
+
+
+def test_a_viewer_sees_no_button_that_would_be_refused(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    page = someone.enter(someone.token_of("viewer"))
+    page.get_by_role("grid").wait_for()
+    assert page.get_by_role("checkbox").count() == 0
+    assert page.get_by_role("button", name="Command").count() == 0
+    someone.go("devices/acme/cam0000")
+    page.get_by_text("Desired and reported").wait_for()
+    for name in ("Command", "Change", "edit", "Cancel", "Acknowledge"):
+        assert page.get_by_role("button", name=name).count() == 0, name
+
+
+def test_each_page_is_accessible_and_fits_a_phone(visit: Callable[..., Visit]) -> None:
+    axe = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text("utf-8")
+    someone = visit()
+    page = someone.enter()
+    for name in PAGES:
+        someone.go(name)
+        page.locator("main h1").wait_for()
+        page.locator(".loading").wait_for(state="detached")
+        page.evaluate(axe)
+        assert serious(page, "['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']") == [], name
+        page.emulate_media(color_scheme="dark")
+        assert serious(page, "['color-contrast']") == [], f"{name}, dark"
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+        assert serious(page, "['target-size', 'color-contrast', 'scrollable-region-focusable']") == [], f"{name}, phone"
+        page.set_viewport_size(WIDE)
+
+
+def serious(page: Page, only: str) -> list[tuple[str, str]]:
+    """What axe-core finds that keeps people out: the rule, and the beginning of the element."""
+    found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations'], runOnly: {only}}})")
+    bad = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in bad]
+
+
+def test_colours_follow_the_system_and_the_switch_which_is_remembered(visit: Callable[..., Visit]) -> None:
+    page = visit(scheme="dark").enter()
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = page.evaluate(ground)
+    page.get_by_role("button", name="Light colours").click()
+    light = page.evaluate(ground)
+    assert _brightness(dark) < 100
+    assert _brightness(light) > 600
+    page.reload()
+    assert page.evaluate(ground) == light
+
+
+def _brightness(colour: str) -> int:
+    return sum(map(int, re.findall(r"\d+", colour)[:3]))
+
+
+def test_an_empty_hub_says_which_command_lets_the_first_device_in(browser: Browser, tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path / "h")
+    hub.start()
+    context = browser.new_context()
+    try:
+        someone = Visit(context, hub)
+        page = someone.enter()
+        page.get_by_text("edge hub enroll acme/cam1").wait_for()
+        hub.enrol(DeviceId(tenant="acme", device="cam1"))
+        for name in ("models", "alerts", "audit", "devices/acme/nobody"):
+            someone.go(name)
+            page.locator(".empty, .panel").first.wait_for()
+    finally:
+        context.close()
+        hub.stop()

@@ -1,0 +1,275 @@
+"""A hub of several processes: what each stores counts once, whichever is killed, and all hear of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from daemon_stage import until
+from hub_stage import FakeDevice, HubProcess
+from postgres_stage import PostgresServer
+from store_stage import PostgresPlace, postgres_place
+
+from edge_hub.api import EventView
+from edge_hub.service import HubConfig, _check_workers
+from edge_sdk import mqtt
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import DeviceId, Report, Up
+from edge_sdk.wire import decode
+
+pytestmark = [pytest.mark.broker, pytest.mark.postgres]
+
+
+@contextmanager
+def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess]:
+    process = HubProcess(directory, "--store", database.url, "--workers", "2")
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def crowded(postgres: PostgresServer) -> Iterator[PostgresPlace]:
+    """The database of `crowd`."""
+    with postgres_place(postgres) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory, crowded: PostgresPlace) -> Iterator[HubProcess]:
+    """A hub with two workers that tests share, each with devices of its own."""
+    with two_workers(tmp_path_factory.mktemp("crowd"), crowded) as process:
+        yield process
+
+
+@pytest.fixture
+def hub(tmp_path: Path, database: PostgresPlace) -> Iterator[HubProcess]:
+    """A hub with two workers that a test may end."""
+    with two_workers(tmp_path / "h", database) as process:
+        yield process
+
+
+@contextmanager
+def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
+    """A device that is connected."""
+    who = DeviceId(tenant="acme", device=name)
+    made = FakeDevice(hub.mqtt, hub.enrol(who), who)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def children(hub: HubProcess) -> list[int]:
+    """The workers' process ids."""
+    found = Path(f"/proc/{hub.pid}/task/{hub.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"edge_hub.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProcess, crowded: PostgresPlace) -> None:
+    """What the broker confirmed is stored without anybody sending it again."""
+    count, devices = 300, 3
+    with ExitStack() as ends:
+        cams = [ends.enter_context(enrolled(crowd, f"killed-{number}")) for number in range(devices)]
+        first, second = children(crowd)
+        killed = threading.Event()
+
+        def send(cam: FakeDevice) -> None:
+            for number in range(count):
+                cam.happens(str(number))
+                if number == count // 3 and not killed.is_set():
+                    killed.set()
+                    os.kill(first, signal.SIGKILL)
+
+        sending = [threading.Thread(target=send, args=(cam,)) for cam in cams]
+        for one in sending:
+            one.start()
+        for one in sending:
+            one.join()
+        rows = (
+            "SELECT count(*), count(DISTINCT (log.boot, seq)) FROM log JOIN boots ON boots.id = log.boot"
+            " WHERE boots.boot = ANY($1)"
+        )
+        boots = [cam.boot for cam in cams]
+        until(lambda: crowded.sql(rows, boots)[0][0] == count * devices, "a row for each message")
+        for cam in cams:
+            cam.when(lambda cam=cam: len(cam.acked) == count, "the acknowledgements")
+        assert crowded.sql(rows, boots)[0] == (count * devices, count * devices)
+    assert second in children(crowd)
+    until(lambda: len(children(crowd)) == 2, "the worker to be started again")
+    slots = crowded.sql("SELECT slot FROM leases WHERE kind LIKE 'worker:%' ORDER BY slot")
+    assert [row["slot"] for row in slots] == [0, 1]
+
+
+def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
+    over = threading.Event()
+    with enrolled(crowd, "heard") as cam:
+
+        def happens() -> None:
+            while not over.wait(0.1):
+                cam.happens("the sun came out")
+
+        happening = threading.Thread(target=happens)
+        happening.start()
+        try:
+            with crowd.client() as client:
+                body = next(body for topic, body in client.news() if topic == "event")
+            assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
+        finally:
+            over.set()
+            happening.join()
+
+
+def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
+    crowd: HubProcess, crowded: PostgresPlace, tmp_path: Path
+) -> None:
+    """Two hubs, each with a broker of its own, and one store: as on two machines."""
+    other = HubProcess(tmp_path, "--store", crowded.url)
+    other.start()
+    over = threading.Event()
+    try:
+        with enrolled(crowd, "far-away") as cam, other.client() as client:
+
+            def happens() -> None:
+                while not over.wait(0.1):
+                    cam.happens("on another machine")
+
+            happening = threading.Thread(target=happens)
+            happening.start()
+            try:
+                heard = (
+                    decode(body, EventView, where="test", max_bytes=len(body))
+                    for topic, body in client.news()
+                    if topic == "event"
+                )
+                assert (
+                    next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
+                )
+            finally:
+                over.set()
+                happening.join()
+    finally:
+        other.stop()
+    holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")
+    assert holders[0][0] == 1
+
+
+def test_a_command_is_answered_once_whoever_takes_the_reply(crowd: HubProcess) -> None:
+    with enrolled(crowd, "answering") as cam, crowd.client() as client:
+        cam.born()
+        sent = [client.send([cam.device], Report(), expires_s=60)[str(cam.device)] for _ in range(10)]
+        cam.command(10)
+        for command in sent:
+            for _ in range(2):  # a device that is not sure says it again, under another number
+                cam.reply(command)
+        ended = [client.command(command, wait_s=20) for command in sent]
+        assert [(one.state, one.late) for one in ended] == [("done", False)] * 10
+        cam.confirmed(cam.seq)
+        assert [client.command(command) for command in sent] == ended
+
+
+def test_who_comes_up_is_sent_what_it_missed(crowd: HubProcess) -> None:
+    who = DeviceId(tenant="acme", device="late")
+    password = crowd.enrol(who)
+    with crowd.client() as client:
+        command = client.send([who], Report(), expires_s=60)[str(who)]
+        until(lambda: client.command(command).published == 1, "the command to be sent to nobody")
+    late = FakeDevice(crowd.mqtt, password, who)
+    try:
+        late.born()
+        assert late.command().id == command
+    finally:
+        late.close()
+
+
+def test_a_hub_that_is_killed_goes_on_under_the_same_numbers(hub: HubProcess, database: PostgresPlace) -> None:
+    cam = FakeDevice(hub.mqtt, hub.enrol())
+    try:
+        cam.confirmed(cam.happens("before"))
+        workers = children(hub)
+        hub.kill()
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers to end with their hub")
+        hub.start()
+        cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
+        number = cam.happens("after")
+
+        def again() -> bool:
+            cam.send(Up.EVENT, mqtt.Event(at=1.0, kind="sensor", text="after"), seq=number)
+            time.sleep(0.2)
+            return number in cam.acked
+
+        until(again, "the acknowledgement")
+        assert database.sql("SELECT count(*), max(slot) FROM leases WHERE kind LIKE 'worker:%'") == [(2, 1)]
+        with hub.client() as client:
+            assert [event.event.text for event in client.events()] == ["before", "after"]
+    finally:
+        cam.close()
+
+
+def test_what_a_worker_that_does_not_come_back_was_given_is_stored(hub: HubProcess, database: PostgresPlace) -> None:
+    cam = FakeDevice(hub.mqtt, hub.enrol())
+    try:
+        cam.confirmed(cam.happens("to one of two"))
+        hub.stop()
+        hub.restart("--store", database.url, "--workers", "1")
+        cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
+        for number in range(10):  # the broker still gives half of them to the second, who is not there
+            cam.happens(str(number))
+        until(lambda: database.count("log") == 11, "all to be stored")
+        slots = "SELECT slot FROM leases WHERE kind LIKE 'worker:%'"
+        until(lambda: [row["slot"] for row in database.sql(slots)] == [0], "the second to be forgotten")
+        numbers = [cam.happens(f"after {number}") for number in range(10)]
+        for number in numbers:
+            cam.confirmed(number)
+    finally:
+        cam.close()
+
+
+def test_a_database_that_vanishes_and_returns_loses_nothing(tmp_path: Path) -> None:
+    server = PostgresServer()
+    hub = HubProcess(tmp_path / "h", "--store", server.url(), "--workers", "1")
+    try:
+        server.start()
+        hub.start()
+        cam = FakeDevice(hub.mqtt, hub.enrol())
+        try:
+            cam.confirmed(cam.happens("before"))
+            server.stop(signal.SIGQUIT)
+            numbers = [cam.happens(str(number)) for number in range(20)]
+
+            def unwell() -> bool:
+                with hub.client() as client:
+                    return not client.health().ok
+
+            until(unwell, "the hub to say so")
+            assert not cam.acked & set(numbers)
+            server.start()
+            for number in numbers:
+                cam.confirmed(number)
+            until(lambda: not unwell(), "the hub to be well")
+            assert hub.messages() == 21
+        finally:
+            cam.close()
+    finally:
+        hub.stop()
+        server.close()
+    assert "Traceback" not in hub.said
+
+
+def test_workers_take_a_database_that_several_can_write(tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path, "--workers", "2")
+    hub.start(ready=False)
+    assert hub.wait() == 2, hub.said
+    (line,) = hub.said.splitlines()
+    assert "[usage]" in line
+    assert "--store" in line
+    with pytest.raises(UsageError, match="embedded"):
+        _check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))
