@@ -104,6 +104,8 @@ class Uplink:
         self._on_look = on_look
         self._kinds = {down_topic(device, kind): kind for kind in Down}
         self._outbox = Outbox()
+        self._mark: int | None = None
+        self._composed = 0.0
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
         self._work = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -192,6 +194,7 @@ class Uplink:
         link = Link(address, mqtt5=mqtt5, tell=tell)
         self._link = link
         self._outbox.forget()
+        self._mark = None
         running = asyncio.ensure_future(self._lane.run(link.run))
         try:
             while not running.done():
@@ -244,7 +247,7 @@ class Uplink:
         where = f"{self._section.host}:{self._section.effective_port}"
         self.status, self.text, self._said = "connected", f"to {where} as {self._device}", ""
         log.info("connected %s", self.text)
-        link.publish(*self._retained(Up.BIRTH, self._birth(True)), retain=True)
+        link.publish(*self._retained(Up.BIRTH, self._birth(True), self._composed), retain=True)
         self.state_changed()
 
     def _note(self, end: End, attempt: int) -> None:
@@ -282,7 +285,9 @@ class Uplink:
     def _address(self) -> Address:
         """Where to connect to; files are read anew each time, so that a renewed password or key is taken up."""
         section = self._section
-        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=self._birth(False))
+        # The birth says the same time: a will that is older than the last birth is of a connection before it.
+        self._composed = self._clock.wall()
+        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._composed, body=self._birth(False))
         return Address(
             host=section.host,
             port=section.effective_port,
@@ -316,16 +321,20 @@ class Uplink:
         if self._state_wanted and now_s - self._state_sent_s >= STATE_EVERY_S:
             self._state_wanted, self._state_sent_s = False, now_s
             link.publish(*self._retained(Up.STATE, self._state()), retain=True)
-        head = await self._store_lane.run(lambda: self._store.waiting(self._outbox.window))
-        due = self._outbox.due(head, now_s)
+        mark = self._mark
+        if mark is None:
+            mark = self._mark = await self._store_lane.run(self._store.last_row)
+        live, backlog = await self._store_lane.run(lambda: self._store.split(self._outbox.window, mark))
+        due = self._outbox.due(live, now_s, backlog=backlog)
         if not due:
             return
         for one in await self._store_lane.run(lambda: self._store.payloads(due)):
             link.publish(up_topic(self._device, one.kind), one.payload)
         self._outbox.sent(due, now_s)
 
-    def _retained(self, kind: Up, body: Birth | State) -> tuple[str, bytes]:
-        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=body)
+    def _retained(self, kind: Up, body: Birth | State, composed: float | None = None) -> tuple[str, bytes]:
+        sent = self._clock.wall() if composed is None else composed
+        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=sent, body=body)
         return up_topic(self._device, kind), pack(envelope)
 
     # ---------------------------------------------------------------------------------- receiving

@@ -22,6 +22,7 @@ from edge_hub.store.records import Committed
 from edge_hub.sweep import Sweep
 from edge_hub.worker import MAX_WORKERS, WorkerConfig, worker_endpoint
 from edge_hub.workers import Workers
+from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Cluster:
         elif bulletin.finished or self._neighbours.wanted():
             try:
                 await self._neighbours.spread(await recall(self._store, bulletin))
-            except StoreError as error:
+            except EdgeError as error:
                 _log.debug("news are not read: %s", error)
                 self._neighbours.missed()
 

@@ -149,15 +149,29 @@ class Link:
         return await session.publish(topic, payload, retain=retain, expires_in_s=expires_in_s)
 
     async def _connect(self) -> _Session:
+        """A session, in the version spoken last or, where the broker does not answer that, in the other.
+
+        A broker of MQTT 3.1.1 only says so by a code, or by hanging up.
+        """
+        try:
+            return await self._connect_by(self._version)
+        except BrokerRefusedError:
+            raise
+        except BrokerUnreachableError as error:
+            other = MQTTv311 if self._version == MQTTv50 else MQTTv50
+            try:
+                session = await self._connect_by(other)
+            except BrokerRefusedError:
+                raise
+            except BrokerError:
+                raise error from None
+            self._version = other
+            return session
+
+    async def _connect_by(self, version: int) -> _Session:
         session = _Session(self._client_id, self._on_message, clean=self._clean)
         try:
-            await session.connect(self._endpoint, self._version, self._subscriptions)
-        except BrokerError as error:
-            await session.close()
-            if not isinstance(error, BrokerRefusedError):
-                # A broker of MQTT 3.1.1 only says so by a code, or by hanging up: try the other next time.
-                self._version = MQTTv311 if self._version == MQTTv50 else MQTTv50
-            raise
+            await session.connect(self._endpoint, version, self._subscriptions)
         except BaseException:
             await session.close()
             raise

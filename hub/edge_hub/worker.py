@@ -39,6 +39,8 @@ MAX_WORKERS = 64
 TTL_S = 15.0
 RENEW_S = 4.0
 _ASK_EVERY_S = 0.5
+# One stores, one renews the lease, one tells the others.
+_CONNECTIONS = 3
 _STOP_S = 6.0
 _MAX_CONFIG_BYTES = 64 * 1024
 
@@ -122,7 +124,7 @@ class Worker:
         Raises:
             EdgeError: It cannot go on; whoever started it starts it again.
         """
-        store = await PostgresStore.open(self._config.store)
+        store = await PostgresStore.open(self._config.store, connections=_CONNECTIONS)
         try:
             slot = await self._lease(store)
             if slot is not None:

@@ -298,19 +298,18 @@ def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient,
 
 
 def test_who_asks_too_often_is_told_how_long_to_wait(tmp_path: Path) -> None:
-    hub = HubProcess(tmp_path, "--requests-per-s", "2")
+    hub = HubProcess(tmp_path, "--requests-per-s", "1")
     hub.start()
     try:
         headers = {"Authorization": f"Bearer {hub.token}"}
         url = f"http://127.0.0.1:{hub.http}/api/v1/session"
         with httpx.Client(trust_env=False, headers=headers) as asking:
-            answers = [asking.get(url) for _ in range(40)]
+            answers = [asking.get(url) for _ in range(60)]
             late = next(answer for answer in answers if answer.status_code == 429)
             assert late.json()["code"] == "too-many-requests"
             assert int(late.headers["Retry-After"]) >= 1
-            for _ in range(40):
-                wrong = httpx.get(url, headers={"Authorization": "Bearer x"}, trust_env=False)
-            assert wrong.status_code == 429
+            wrong = [asking.get(url, headers={"Authorization": "Bearer x"}).status_code for _ in range(60)]
+            assert (wrong[0], 429 in wrong) == (401, True)
         with hub.client() as client:
             assert client.session().role == "admin"  # the client waits, and who knows the token gets in
     finally:
