@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -214,6 +215,7 @@ class Hub:
         self._tasks.spawn("http", server.run())
         self._closing.append(("HTTP API", server.stop))
         await server.ready()
+        _spare_the_collector()
         data.write_settings(
             Settings(
                 url=self.url,
@@ -479,3 +481,10 @@ def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         close()
 
     return closing
+
+
+def _spare_the_collector() -> None:
+    """What is there now stays; a batch of messages is thousands of objects, none of them in a cycle."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
