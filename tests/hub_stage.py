@@ -73,11 +73,6 @@ class HubProcess:
         if ready:
             until(self._answers, "the hub")
 
-    def restart(self, *options: str) -> None:
-        """Start it with other options than before."""
-        self._options = options
-        self.start()
-
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; its exit status."""
         if self._process is None:
@@ -141,6 +136,7 @@ class FakeDevice:
         device: Who it is.
         topics: What it subscribes to; None takes what is its own.
         client_id: What it says it is called.
+        connect_as: A user name and password that is not its own: at a broker of somebody else's.
         tls: How it encrypts; None does not.
         patience_s: How long it may take to be let in.
     """
@@ -153,6 +149,7 @@ class FakeDevice:
         *,
         topics: tuple[str, ...] | None = None,
         client_id: str | None = None,
+        connect_as: tuple[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -178,6 +175,8 @@ class FakeDevice:
         )
         if password is not None:
             client.username_pw_set(str(device), password)
+        elif connect_as is not None:
+            client.username_pw_set(*connect_as)
         if tls is not None:
             client.tls_set_context(tls)
         client.on_connect = self._on_connect

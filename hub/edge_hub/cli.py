@@ -59,6 +59,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
+    from edge_hub.interop.exporters import Interop
     from edge_hub.service import HubConfig
     from edge_hub.store.records import Retention
 
@@ -74,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--requests-per-s is from 0 to {_MAX_REQUESTS_PER_S:.0f}")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = HubConfig(
+        interop=Interop.asked(
+            prefix=args.home_assistant, group=args.sparkplug, host=args.sparkplug_host, most=args.sparkplug_max
+        ),
         data=Path(args.data),
         listen=Address.parse(args.listen),
         mqtt=Address.parse(args.mqtt or ("127.0.0.1:8883" if args.tls else "127.0.0.1:1883")),

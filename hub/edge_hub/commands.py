@@ -78,6 +78,26 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
     parser.add_argument(
+        "--home-assistant",
+        nargs="?",
+        const="homeassistant",
+        metavar="PREFIX",
+        help="show each device to Home Assistant, by discovery topics below this prefix (homeassistant)",
+    )
+    parser.add_argument(
+        "--sparkplug", metavar="GROUP", help="show each device as a Sparkplug B edge node of this group"
+    )
+    parser.add_argument(
+        "--sparkplug-host", metavar="ID", help="the primary host: edge nodes are born when it says that it is there"
+    )
+    parser.add_argument(
+        "--sparkplug-max",
+        type=int,
+        default=200,
+        metavar="N",
+        help="edge nodes at most, a connection each (default 200)",
+    )
+    parser.add_argument(
         "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
     )
     parser.add_argument(

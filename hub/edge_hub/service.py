@@ -37,6 +37,7 @@ from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest, Release
+from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
@@ -78,6 +79,7 @@ class HubConfig:
         broker: A broker that runs already, instead.
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
+        interop: To whom else the fleet is shown.
         encryption: Of the broker it starts; None if there is none.
         store: URL of a PostgreSQL database, instead of a file in the data directory.
         workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
@@ -94,6 +96,7 @@ class HubConfig:
     insecure_listen: bool = False
     encryption: Encryption | None = None
     retention: Retention = field(default=Retention())
+    interop: Interop = field(default=Interop())
     store: str | None = None
     workers: int = 0
     log: str = "info"
@@ -196,9 +199,17 @@ class Hub:
         self.rowfeed = RowFeed(census=self.census, feed=self.feed)
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
+        self.exporters = Exporters(
+            config.interop,
+            data=data,
+            broker=self.broker,
+            store=self.store,
+            commander=self.commander,
+            audit=self.audit,
+            hub=_client_id(data).removeprefix("edge-hub-"),
+        )
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
-        self._tasks.spawn("rows", self.rowfeed.run())
         self._alert_duties = self._alerts(webhooks)
         self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
@@ -208,6 +219,7 @@ class Hub:
         if self.workers is not None:
             await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
+        self._closing += await self.exporters.begin(self._tasks)
 
         from edge_hub.web.server import Server
 
@@ -311,6 +323,7 @@ class Hub:
         )
 
     def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
+        self._tasks.spawn("rows", self.rowfeed.run())
         duties = {
             "expiry": self.commander.run_expiry,
             "roll-up": self._roll_up,
@@ -338,10 +351,10 @@ class Hub:
                 resend=self.commander.resend,
                 connected=lambda: self.link.up,
                 spread=self._spread,
-                wanted=lambda: self.feed.listeners > 0,
+                wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
                 missed=self.feed.miss,
             ),
-            duties={**duties, "sweep": shares.sweep(shared, self._after)},
+            duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
@@ -368,6 +381,7 @@ class Hub:
     async def _spread(self, committed: Committed) -> None:
         """Tell who listens here."""
         self.commander.finished(committed.finished)
+        self.exporters.took(committed)
         if not self.feed.listeners:
             return
         for event in committed.events:

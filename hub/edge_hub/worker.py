@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -39,6 +40,8 @@ MAX_WORKERS = 64
 TTL_S = 15.0
 RENEW_S = 4.0
 _ASK_EVERY_S = 0.5
+# One stores, one renews the lease, one tells the others.
+_CONNECTIONS = 3
 _STOP_S = 6.0
 _MAX_CONFIG_BYTES = 64 * 1024
 
@@ -122,7 +125,7 @@ class Worker:
         Raises:
             EdgeError: It cannot go on; whoever started it starts it again.
         """
-        store = await PostgresStore.open(self._config.store)
+        store = await PostgresStore.open(self._config.store, connections=_CONNECTIONS)
         try:
             slot = await self._lease(store)
             if slot is not None:
@@ -232,7 +235,8 @@ async def _run(config: WorkerConfig) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through `sys.stdin`: at the end of the interpreter nobody may be holding its lock.
+    while os.read(0, 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed: then the end is here already
         loop.call_soon_threadsafe(end)

@@ -14,7 +14,7 @@ from edge_hub.store import sqlite as sqlite_store
 from edge_hub.store._schema import APPLICATION_ID, FORMAT
 from edge_hub.store.sqlite import SqliteStore
 
-WRITTEN_BY_1 = Path(__file__).resolve().parents[1] / "data" / "hub-format-1.sql"
+WRITTEN_BY_1 = Path(__file__).resolve().parents[1] / "data" / "hub-format-1-telemetry.sql"
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from daemon_stage import until
 from hub_stage import FakeDevice, HubProcess
@@ -17,6 +18,7 @@ from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
 from edge_hub.api import EventView
+from edge_hub.errors import AnswerError
 from edge_hub.service import HubConfig, _check_workers
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
@@ -34,6 +36,8 @@ def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess
         yield process
     finally:
         process.stop()
+    assert "Traceback" not in process.said
+    assert "Fatal" not in process.said
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +111,21 @@ def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProces
     until(lambda: len(children(crowd)) == 2, "the worker to be started again")
     slots = crowded.sql("SELECT slot FROM leases WHERE kind LIKE 'worker:%' ORDER BY slot")
     assert [row["slot"] for row in slots] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["rows", "fleet", "models", "alerts", "audit", "devices", "devices/acme/seen/history?since=0&until=1e9&step_s=1e6"],
+)
+def test_the_api_answers_from_postgresql(crowd: HubProcess, path: str) -> None:
+    with crowd.client() as client, suppress(AnswerError):
+        client.enrol(DeviceId(tenant="acme", device="seen"), again=False)
+    answer = httpx.get(
+        f"http://127.0.0.1:{crowd.http}/api/v1/{path}",
+        headers={"Authorization": f"Bearer {crowd.token}"},
+        trust_env=False,
+    )
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
@@ -219,7 +238,8 @@ def test_what_a_worker_that_does_not_come_back_was_given_is_stored(hub: HubProce
     try:
         cam.confirmed(cam.happens("to one of two"))
         hub.stop()
-        hub.restart("--store", database.url, "--workers", "1")
+        hub.options = ("--store", database.url, "--workers", "1")
+        hub.start()
         cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
         for number in range(10):  # the broker still gives half of them to the second, who is not there
             cam.happens(str(number))

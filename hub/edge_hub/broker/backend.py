@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from edge_hub.address import Endpoint
+from edge_hub.broker.accounts import Guest
 from edge_sdk.address import Address
 
 
@@ -61,6 +62,15 @@ class BrokerBackend(Protocol):
         Args:
             accounts: Password hash (see `edge_hub.broker.accounts`) by user name, which is `tenant/device`.
         """
+
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Let these programs in, too, instead of those that the same part of the hub named before.
+
+        A broker that is not ours, or has no accounts, is told nothing.
+        """
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:
+        """How a guest on this machine connects: as itself where the accounts are ours, else as the hub does."""
 
     def papers(self, device: str) -> Papers:
         """Make what a device needs beside its password.

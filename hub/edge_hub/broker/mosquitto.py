@@ -21,11 +21,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_hub.address import Endpoint, as_others_reach
-from edge_hub.broker.accounts import HUB_USER, access_file, hash_password, password_file, worker_user
+from edge_hub.broker.accounts import HUB_USER, Guest, access_file, hash_password, password_file, worker_user
 from edge_hub.broker.authority import Authority
 from edge_hub.broker.backend import Papers
 from edge_hub.broker.child import Child
@@ -99,6 +99,8 @@ class Mosquitto:
         self._hub_password = hub_password
         self._workers = workers
         self._address = address
+        self._accounts: Mapping[str, str] = {}
+        self._guests: dict[str, tuple[Guest, ...]] = {}
         if "\n" in str(directory):
             raise UsageError("a line break in the path of the data directory", where=repr(str(directory)))
         with atomic.storage_errors(directory):
@@ -145,8 +147,13 @@ class Mosquitto:
 
     async def set_accounts(self, accounts: Mapping[str, str]) -> None:
         """Write the password file anew and have the broker read it; those whose password is the same stay connected."""
+        self._accounts = dict(accounts)
         ours = (HUB_USER, *map(worker_user, range(self._workers)))
-        everyone = {**accounts, **{user: hash_password(self._hub_password) for user in ours}}
+        everyone = {
+            **accounts,
+            **{user: hash_password(self._hub_password) for user in ours},
+            **{guest.user: hash_password(guest.password) for guest in self._everyone_else()},
+        }
         atomic.write_bytes(self._directory / "passwords", password_file(everyone), mode=PRIVATE_FILE)
         self._child.send_signal(signal.SIGHUP)
 
@@ -165,6 +172,16 @@ class Mosquitto:
             self._authority.revoke(device)
             self._child.send_signal(signal.SIGHUP)
 
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Write the accounts and the access rules anew and have the broker read them; connections stay."""
+        self._guests[whose] = tuple(guests)
+        self._write_access()
+        await self.set_accounts(self._accounts)
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:
+        """As the guest, from this machine."""
+        return replace(self.endpoint, username=guest.user, password=guest.password)
+
     async def start(self) -> None:
         """Write the configuration and start.
 
@@ -173,7 +190,7 @@ class Mosquitto:
             BrokerError: It does not start.
             StorageError: Its files cannot be written.
         """
-        atomic.write_bytes(self._directory / "access", access_file(self._workers), mode=PRIVATE_FILE)
+        self._write_access()
         atomic.write_bytes(self._directory / "mosquitto.conf", self._configuration(), mode=PRIVATE_FILE)
         if os.geteuid() == 0:
             _log.warning("running as root, and so does the broker; an ordinary user suffices")
@@ -189,6 +206,13 @@ class Mosquitto:
             await asyncio.gather(self._keeping, return_exceptions=True)
             self._keeping = None
         await self._child.stop()
+
+    def _write_access(self) -> None:
+        content = access_file(self._workers, self._everyone_else())
+        atomic.write_bytes(self._directory / "access", content, mode=PRIVATE_FILE)
+
+    def _everyone_else(self) -> tuple[Guest, ...]:
+        return tuple(guest for guests in self._guests.values() for guest in guests)
 
     def _renew(self) -> None:
         """A certificate that has what devices may call the broker, before the last one ends."""

@@ -8,6 +8,7 @@ import { deviceLink } from "./shell.js";
 
 const PAGE = 200;
 const QUIET = new Set(["log-in", "log-out"]); // they change nothing
+const FEW = 4;
 const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export function AuditPage() {
@@ -42,12 +43,19 @@ export function AuditPage() {
         <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong> <small>${plain(one.role, 20)}</small></span>
         <span><${Chip}>${plain(one.what, 24)}</${Chip}></span>
         <span class="target">${DEVICE.test(one.target) ? html`<a href=${deviceLink(one.target)}><${Words} text=${one.target} /></a>` : html`<${Words} text=${one.target} />`}</span>
-        <code class="detail"><${Words} text=${told(one.detail)} most=${300} /></code>
+        <span class="detail"><${Words} text=${told(one.detail)} most=${300} /></span>
       </li>`)}</ol></section>
       <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
 }
 
-function told(detail) {
-  const text = detail === null || detail === undefined ? "" : JSON.stringify(detail);
-  return text === "{}" ? "" : text;
+// {"command": {"name": "pin"}, "devices": 3} as "name pin, devices 3".
+function told(detail, before = "") {
+  if (Array.isArray(detail)) {
+    const few = detail.slice(0, FEW).map((one) => told(one)).join(" ");
+    return `${before} ${few}${detail.length > FEW ? ` and ${detail.length - FEW} more` : ""}`;
+  }
+  if (detail === null || detail === undefined) return "";
+  if (typeof detail !== "object") return before ? `${before} ${detail}` : String(detail);
+  const parts = Object.entries(detail).filter(([key]) => key !== "batch").map(([key, value]) => told(value, key));
+  return parts.filter(Boolean).join(", ");
 }
