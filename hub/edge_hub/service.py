@@ -139,6 +139,7 @@ class Hub:
         """
         try:
             await self._start()
+            _spare_the_collector()
         except BaseException:
             await self.stop()
             raise
@@ -227,7 +228,6 @@ class Hub:
         self._tasks.spawn("http", server.run())
         self._closing.append(("HTTP API", server.stop))
         await server.ready()
-        _spare_the_collector()
         data.write_settings(
             Settings(
                 url=self.url,
