@@ -45,7 +45,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 # A batch closes when it is full, after this long, or once nothing more has come for the shorter while: a broker that
 # allows few messages on the way must not wait for us while we wait for it.
 BATCH_S = 0.05
-QUIET_S = 0.005
+QUIET_S = 0.01
 ACK_EXPIRES_S = 300.0
 _FIRST_BACKOFF_S = 0.5
 _LAST_BACKOFF_S = 10.0
@@ -183,7 +183,7 @@ def _check(kind: Up, envelope: UpEnvelope[Any], *, where: str) -> None:
     Raises:
         WireError: It does not hold.
     """
-    if not envelope.seq and kind not in {Up.BIRTH, Up.STATE}:
+    if not envelope.seq and kind is not Up.STATE and kind is not Up.BIRTH:
         raise WireError("a message that is spooled carries no number", where=where)
     if kind is Up.REPLY and envelope.reply_to is None:
         raise WireError("a reply that names no command", where=where)

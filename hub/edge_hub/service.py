@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -138,6 +139,7 @@ class Hub:
         """
         try:
             await self._start()
+            _spare_the_collector()
         except BaseException:
             await self.stop()
             raise
@@ -493,3 +495,10 @@ def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         close()
 
     return closing
+
+
+def _spare_the_collector() -> None:
+    """What is there now stays; a batch of messages is thousands of objects, none of them in a cycle."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
