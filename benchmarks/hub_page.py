@@ -43,6 +43,7 @@ PATIENCE_S = 600.0
 OPENINGS = 8
 SETTLE_S = 60.0  # the engine compiles and caches at first; what comes after it is what may not grow
 EVERY_S = 15.0
+END_S = 60.0
 PAINTED = """
 (() => {
   const seen = (window.seen = { updates: [] });
@@ -70,6 +71,7 @@ def main() -> int:
     """Measure; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", type=int, default=5000)
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two reports of a device")
     parser.add_argument("--minutes", type=float, default=10.0, help="for which the memory is watched")
     parser.add_argument("--hub", help="take this one instead of starting one")
     parser.add_argument("--data", type=Path, help="its data directory")
@@ -79,7 +81,7 @@ def main() -> int:
         if args.hub:
             address, data = args.hub.rstrip("/"), args.data or Path("hub")
         else:
-            address, data = ends.enter_context(started(args.devices))
+            address, data = ends.enter_context(started(args.devices, args.every))
         token = (data / "token").read_text().strip()
         result = {"machine": machine(), **measured(address, token, args.minutes)}
     print(json.dumps(result, indent=2) if args.json else told(result))
@@ -173,7 +175,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def started(devices: int) -> Iterator[tuple[str, Path]]:
+def started(devices: int, every_s: float) -> Iterator[tuple[str, Path]]:
     """A hub with this many played devices, all of them connected."""
     with tempfile.TemporaryDirectory(prefix="edge-page-") as folder, contextlib.ExitStack() as ends:
         data = Path(folder) / "hub"
@@ -182,7 +184,7 @@ def started(devices: int) -> Iterator[tuple[str, Path]]:
         run = ("hub", "run", "--data", str(data), "--listen", f"127.0.0.1:{http}", "--mqtt", f"127.0.0.1:{mqtt}")
         ends.enter_context(child(Path(folder) / "hub.log", *run))
         until(lambda: online(address, data) is not None, "the hub")
-        fleet = ("hub", "simulate", "--data", str(data), "--devices", str(devices))
+        fleet = ("hub", "simulate", "--data", str(data), "--devices", str(devices), "--every", str(every_s))
         ends.enter_context(child(Path(folder) / "fleet.log", *fleet))
         until(lambda: (online(address, data) or 0) >= 0.98 * devices, "the fleet")
         yield address, data
@@ -198,7 +200,7 @@ def child(log: Path, *arguments: str) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(END_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

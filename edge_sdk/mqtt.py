@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from edge_sdk import conditions
 from edge_sdk.errors import WireError
+from edge_sdk.inflating import ZLIB_FIRST_BYTE, inflate
 from edge_sdk.manifest import Origin
 from edge_sdk.newer import unknown_fields
 from edge_sdk.preference import Preference
@@ -31,7 +32,6 @@ MAX_DOWN_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 1024 * 1024
 MAX_RESULT_LEVELS = 32
 Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
-_ZLIB_FIRST_BYTE = 0x78  # RFC 1950 CMF of a deflate stream with a 32 KiB window; JSON starts with `{` (0x7b).
 
 Conditions = conditions.Conditions
 Throttle = conditions.Throttle
@@ -438,7 +438,9 @@ def plain(payload: bytes, *, where: str = "up") -> bytes:
     Raises:
         WireError: Too large, a decompression bomb, or no whole zlib stream.
     """
-    return _inflate(payload, where) if payload[:1] == bytes([_ZLIB_FIRST_BYTE]) else payload
+    if payload[:1] != bytes([ZLIB_FIRST_BYTE]):
+        return payload
+    return inflate(payload, where=where, max_bytes=MAX_UP_BYTES, max_inflated_bytes=MAX_INFLATED_BYTES)
 
 
 def unpack_up(kind: Up, payload: bytes, *, where: str = "up") -> UpEnvelope[Any]:
@@ -481,18 +483,3 @@ def unpack_down(kind: Down, payload: bytes, *, where: str = "down") -> DownEnvel
     """
     envelope: DownEnvelope[Any] = decode(payload, _DOWN[kind], where=where, max_bytes=MAX_DOWN_BYTES)
     return envelope
-
-
-def _inflate(payload: bytes, where: str) -> bytes:
-    if len(payload) > MAX_UP_BYTES:
-        raise WireError(f"{len(payload)} bytes where at most {MAX_UP_BYTES} are taken", where=where)
-    inflater = zlib.decompressobj()
-    try:
-        plain = inflater.decompress(payload, MAX_INFLATED_BYTES)
-    except zlib.error as cause:
-        raise WireError(f"not a zlib stream: {cause}", where=where) from cause
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise WireError(f"inflates to more than {MAX_INFLATED_BYTES} bytes, or is cut short", where=where)
-    if inflater.unused_data:
-        raise WireError(f"{len(inflater.unused_data)} bytes follow the zlib stream", where=where)
-    return plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -40,7 +41,7 @@ class HubProcess:
         self.data = directory / "hub"
         self.log = directory / "hub.log"
         self.http, self.mqtt = free_port(), free_port()
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +62,7 @@ class HubProcess:
             self._process = subprocess.Popen(
                 [
                     *(*EDGE, "hub", "run", "--data", str(self.data)),
-                    *("--listen", f"127.0.0.1:{self.http}", "--mqtt", f"127.0.0.1:{self.mqtt}", *self._options),
+                    *("--listen", f"127.0.0.1:{self.http}", "--mqtt", f"127.0.0.1:{self.mqtt}", *self.options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -135,6 +136,9 @@ class FakeDevice:
         device: Who it is.
         topics: What it subscribes to; None takes what is its own.
         client_id: What it says it is called.
+        connect_as: A user name and password that is not its own: at a broker of somebody else's.
+        tls: How it encrypts; None does not.
+        patience_s: How long it may take to be let in.
     """
 
     def __init__(
@@ -145,6 +149,9 @@ class FakeDevice:
         *,
         topics: tuple[str, ...] | None = None,
         client_id: str | None = None,
+        connect_as: tuple[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -168,26 +175,34 @@ class FakeDevice:
         )
         if password is not None:
             client.username_pw_set(str(device), password)
+        elif connect_as is not None:
+            client.username_pw_set(*connect_as)
+        if tls is not None:
+            client.tls_set_context(tls)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.reconnect_delay_set(1, 1)
-        client.connect("127.0.0.1", port, keepalive=10)
-        client.loop_start()
-        self.when(lambda: self._subscribed or self.refused, "the subscription")
+        try:
+            client.connect("127.0.0.1", port, keepalive=10)
+            client.loop_start()
+            self.when(lambda: self._subscribed or self.refused, "the subscription", patience_s)
+        except BaseException:
+            end(client)
+            raise
 
     def close(self) -> None:
         end(self._client)
 
-    def when(self, look: Callable[[], T | None], what: str) -> T:
-        deadline = time.monotonic() + PATIENCE_S
+    def when(self, look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
+        deadline = time.monotonic() + patience_s
         with self._changed:
             while True:
                 found = look()
                 if found:
                     return found
-                assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S:.0f} s"
+                assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
                 self._changed.wait(0.2)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:

@@ -34,12 +34,17 @@ def binaries() -> Path | None:
 
 
 class PostgresServer:
-    """One server. PostgreSQL refuses to run as root: then it runs as the user its package made."""
+    """One server. PostgreSQL refuses to run as root: then it runs as the user its package made.
 
-    def __init__(self) -> None:
+    Args:
+        fast: Safe from a killed process, but not from a power cut.
+    """
+
+    def __init__(self, *, fast: bool = True) -> None:
         found = binaries()
         assert found is not None
         self._bin = found
+        self._fast = fast
         self._user = "postgres" if os.geteuid() == 0 else None
         self.directory = Path(tempfile.mkdtemp(prefix="edge-pg-"))
         if self._user:
@@ -57,13 +62,12 @@ class PostgresServer:
         return f"postgresql://edge@/{database}?host={self.directory}"
 
     def start(self) -> None:
-        # Safe from a killed process all the same; only from a power cut it is not.
-        fast = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB")
+        fast = ("-c", "fsync=off", "-c", "full_page_writes=off") if self._fast else ()
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(self._bin / "postgres", "-D", self.directory / "data", "-k", self.directory),
-                    *("-c", "listen_addresses=", *fast),
+                    *("-c", "listen_addresses=", "-c", "shared_buffers=32MB", *fast),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

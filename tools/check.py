@@ -92,7 +92,7 @@ def quick() -> str:
         "pytest",
         "-q",
         "-m",
-        "not keras and not e2e and not torch and not onnx and not thirdparty and not schemathesis",
+        "not keras and not e2e and not torch and not onnx and not thirdparty and not schemathesis and not interop",
     )
     return "the fast tests"
 
@@ -107,7 +107,7 @@ def wheel() -> str:
     """All tests on the built wheel, the sources out of the way; of those on TensorFlow, what runs its workers."""
     python = venv("wheel", Path(sys.executable), "dev", constraints="constraints.txt")
     with tests_apart() as place:
-        chosen = "not keras and not torch and not onnx and not thirdparty and not schemathesis"
+        chosen = "not keras and not torch and not onnx and not thirdparty and not schemathesis and not interop"
         run(python, "-m", "pytest", "-q", "-m", chosen, cwd=place)
         run(python, "-m", "pytest", "-q", "-m", "keras", "-k", KERAS_ON_WHEEL, "tests/converter", cwd=place)
     return "all tests on the built wheel, of TensorFlow's a few"

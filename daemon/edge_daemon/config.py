@@ -50,12 +50,21 @@ class ModelSection(Wire, frozen=True, kw_only=True):
     preference: Preference | None = None
 
 
+PemText = Annotated[str, Meta(min_length=1, max_length=65_536)]
+
+
 class TlsSection(Wire, frozen=True, kw_only=True):
-    """`[mqtt.tls]`, or `tls = true`: encrypted, and checked against this authority or the system's."""
+    """`[mqtt.tls]`, or `tls = true`: encrypted, and checked against this authority or the system's.
+
+    What ends with `_pem` stands in this file instead of in one of its own.
+    """
 
     ca: PathText | None = None
     cert: PathText | None = None
     key: PathText | None = None
+    ca_pem: PemText | None = None
+    cert_pem: PemText | None = None
+    key_pem: PemText | None = None
 
 
 class MqttSection(Wire, frozen=True, kw_only=True):
@@ -261,8 +270,15 @@ def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
     if mqtt.password is not None and mqtt.password_file is not None:
         raise ConfigError("mqtt.password and mqtt.password_file exclude each other", where=str(path))
     tls = mqtt.encryption
-    if tls is not None and (tls.cert is None) != (tls.key is None):
+    if tls is None:
+        return
+    if (tls.cert is None) != (tls.key is None):
         raise ConfigError("mqtt.tls.cert and mqtt.tls.key go together", where=str(path))
+    if (tls.cert_pem is None) != (tls.key_pem is None):
+        raise ConfigError("mqtt.tls.cert_pem and mqtt.tls.key_pem go together", where=str(path))
+    for file, text in (("ca", tls.ca_pem), ("cert", tls.cert_pem)):
+        if text is not None and getattr(tls, file) is not None:
+            raise ConfigError(f"mqtt.tls.{file} and mqtt.tls.{file}_pem exclude each other", where=str(path))
 
 
 def _check_schedules(config: Config, path: Path) -> None:

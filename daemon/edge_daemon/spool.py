@@ -165,6 +165,30 @@ class Spool:
         found = self._connection.execute("SELECT row FROM spool ORDER BY priority DESC, row LIMIT ?", (limit,))
         return [row for (row,) in found]
 
+    def last_row(self) -> int:
+        """The newest row; 0 where nothing waits."""
+        return int(self._connection.execute("SELECT coalesce(max(row), 0) FROM spool").fetchone()[0])
+
+    def live(self, limit: int, after: int) -> list[int]:
+        """Of the rows after one, and of all replies, which to send first, as `head` does."""
+        found = self._connection.execute(
+            "SELECT row FROM (SELECT row, priority FROM spool WHERE row > ?"
+            " UNION SELECT row, priority FROM spool WHERE priority = ?) ORDER BY priority DESC, row LIMIT ?",
+            (after, PRIORITY[Up.REPLY], limit),
+        )
+        return [row for (row,) in found]
+
+    def backlog(self, limit: int, until: int) -> list[int]:
+        """Of the rows up to one, which to send first: events, then telemetry, each in the order recorded."""
+        found: list[int] = []
+        for priority in (PRIORITY[Up.EVENT], PRIORITY[Up.TELE]):
+            rows = self._connection.execute(
+                "SELECT row FROM spool WHERE priority = ? AND row <= ? ORDER BY row LIMIT ?",
+                (priority, until, limit - len(found)),
+            )
+            found += [row for (row,) in rows]
+        return found
+
     def payloads(self, rows: Sequence[int]) -> list[Stored]:
         """What is to be sent of these rows; a row that is gone is left out."""
         found = []

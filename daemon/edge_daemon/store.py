@@ -114,6 +114,24 @@ class Store:
         with _storage_errors(self.path):
             return self.spool.head(limit)
 
+    def last_row(self) -> int:
+        """The newest row of the spool; what waits up to it when a connection comes about is the backlog.
+
+        Raises:
+            StorageError: The disk is broken.
+        """
+        with _storage_errors(self.path):
+            return self.spool.last_row()
+
+    def split(self, limit: int, mark: int) -> tuple[list[int], list[int]]:
+        """The rows of the spool to send first: those after `mark`, and those of the backlog.
+
+        Raises:
+            StorageError: The disk is broken.
+        """
+        with _storage_errors(self.path):
+            return self.spool.live(limit, mark), self.spool.backlog(limit, mark)
+
     def payloads(self, rows: Sequence[int]) -> list[Stored]:
         """What is to be sent of these rows; a row that is gone is left out.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -103,6 +104,8 @@ class Uplink:
         self._on_look = on_look
         self._kinds = {down_topic(device, kind): kind for kind in Down}
         self._outbox = Outbox()
+        self._mark: int | None = None
+        self._composed = 0.0
         self._inbox: asyncio.Queue[Arrived] = asyncio.Queue(_INBOX)
         self._work = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -191,6 +194,7 @@ class Uplink:
         link = Link(address, mqtt5=mqtt5, tell=tell)
         self._link = link
         self._outbox.forget()
+        self._mark = None
         running = asyncio.ensure_future(self._lane.run(link.run))
         try:
             while not running.done():
@@ -243,7 +247,7 @@ class Uplink:
         where = f"{self._section.host}:{self._section.effective_port}"
         self.status, self.text, self._said = "connected", f"to {where} as {self._device}", ""
         log.info("connected %s", self.text)
-        link.publish(*self._retained(Up.BIRTH, self._birth(True)), retain=True)
+        link.publish(*self._retained(Up.BIRTH, self._birth(True), self._composed), retain=True)
         self.state_changed()
 
     def _note(self, end: End, attempt: int) -> None:
@@ -281,7 +285,9 @@ class Uplink:
     def _address(self) -> Address:
         """Where to connect to; files are read anew each time, so that a renewed password or key is taken up."""
         section = self._section
-        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=self._birth(False))
+        # The birth says the same time: a will that is older than the last birth is of a connection before it.
+        self._composed = self._clock.wall()
+        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._composed, body=self._birth(False))
         return Address(
             host=section.host,
             port=section.effective_port,
@@ -315,16 +321,20 @@ class Uplink:
         if self._state_wanted and now_s - self._state_sent_s >= STATE_EVERY_S:
             self._state_wanted, self._state_sent_s = False, now_s
             link.publish(*self._retained(Up.STATE, self._state()), retain=True)
-        head = await self._store_lane.run(lambda: self._store.waiting(self._outbox.window))
-        due = self._outbox.due(head, now_s)
+        mark = self._mark
+        if mark is None:
+            mark = self._mark = await self._store_lane.run(self._store.last_row)
+        live, backlog = await self._store_lane.run(lambda: self._store.split(self._outbox.window, mark))
+        due = self._outbox.due(live, now_s, backlog=backlog)
         if not due:
             return
         for one in await self._store_lane.run(lambda: self._store.payloads(due)):
             link.publish(up_topic(self._device, one.kind), one.payload)
         self._outbox.sent(due, now_s)
 
-    def _retained(self, kind: Up, body: Birth | State) -> tuple[str, bytes]:
-        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=body)
+    def _retained(self, kind: Up, body: Birth | State, composed: float | None = None) -> tuple[str, bytes]:
+        sent = self._clock.wall() if composed is None else composed
+        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=sent, body=body)
         return up_topic(self._device, kind), pack(envelope)
 
     # ---------------------------------------------------------------------------------- receiving
@@ -362,13 +372,25 @@ def _tls(section: MqttSection) -> ssl.SSLContext | None:
     if tls is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=tls.ca)
+        context = ssl.create_default_context(cafile=tls.ca, cadata=tls.ca_pem)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if tls.cert is not None and tls.key is not None:
             context.load_cert_chain(Path(tls.cert), Path(tls.key))
+        elif tls.cert_pem is not None and tls.key_pem is not None:
+            _load_chain(context, f"{tls.cert_pem}\n{tls.key_pem}")
     except (OSError, ssl.SSLError) as cause:
         raise ConfigError(f"mqtt.tls can't be used: {cause}", where=tls.ca or "mqtt.tls") from cause
     return context
+
+
+def _load_chain(context: ssl.SSLContext, pem: str) -> None:
+    """OpenSSL reads a key from a file only: one in memory, so that no disk keeps it."""
+    descriptor = os.memfd_create("edge-tls")
+    try:
+        os.write(descriptor, pem.encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def pause_s(how: Ended, attempt: int) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edge_sdk.address import Address
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import StorageError, UsageError
 
 MQTT_PORT = 1883
 MQTTS_PORT = 8883
@@ -19,21 +21,47 @@ class Endpoint:
 
     Attributes:
         username: None connects without a name, which only a broker without access control takes.
-        tls: Encrypt, and check the certificate against the system's authorities.
+        tls: Encrypt, and check the certificate against `ca`, or the system's authorities.
+        certificate: The hub's own, with `key`, for a broker that asks for one.
     """
 
     address: Address
     username: str | None = None
     password: str | None = None
     tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """How to encrypt; None where it is not.
+
+        Raises:
+            StorageError: A file is missing or is no certificate or key.
+        """
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as cause:
+            where = str(self.ca or self.certificate)
+            raise StorageError(f"no certificate of an authority: {cause}", where=where) from cause
+        return context
 
     def __repr__(self) -> str:
         # Never the password: this text reaches logs and errors.
         return f"Endpoint({'mqtts' if self.tls else 'mqtt'}://{self.address})"
 
     @classmethod
-    def parse(cls, url: str) -> Endpoint:
+    def parse(cls, url: str, *, ca: Path | None = None) -> Endpoint:
         """Read `mqtt[s]://user:password@host:port`.
+
+        Args:
+            url: The text.
+            ca: The authority of the broker's certificate, where the system does not know it.
 
         Raises:
             UsageError: It is not such a URL. The text does not repeat the URL, which may hold a password.
@@ -47,11 +75,14 @@ class Endpoint:
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
             raise UsageError("the broker's URL is not mqtt[s]://[user:password@]host[:port]", hint=hint)
         tls = parts.scheme == "mqtts"
+        if ca is not None and not tls:
+            raise UsageError("an authority is named for a broker without TLS", hint=hint)
         return cls(
             address=Address(host=parts.hostname, port=port or (MQTTS_PORT if tls else MQTT_PORT)),
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password is not None else None,
             tls=tls,
+            ca=ca,
         )
 
 

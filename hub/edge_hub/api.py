@@ -26,6 +26,7 @@ MAX_WAIT_S = 60.0
 
 # TENANT/DEVICE; `DeviceId.parse` has the last word.
 Device = Annotated[str, Meta(max_length=129)]
+Pem = Annotated[str, Meta(max_length=16_384)]
 Expires = Annotated[float, Meta(ge=1, le=30 * 86_400)]
 
 
@@ -268,7 +269,12 @@ class EnrolRequest(Wire, frozen=True, kw_only=True):
 
 
 class Credentials(Wire, frozen=True, kw_only=True):
-    """What a device connects with. The password is shown this once; the hub keeps a hash."""
+    """What a device connects with. Password and key are shown this once; the hub keeps a hash of the one alone.
+
+    Attributes:
+        ca: The authority that the device is to trust, PEM; None for the system's.
+        certificate: The device's own, with `key`, where the broker asks for one.
+    """
 
     device: Device
     host: Text
@@ -276,6 +282,9 @@ class Credentials(Wire, frozen=True, kw_only=True):
     tls: bool = False
     username: Text
     password: Text
+    ca: Pem | None = None
+    certificate: Pem | None = None
+    key: Pem | None = None
 
 
 class EnrolAllRequest(Wire, frozen=True, kw_only=True):

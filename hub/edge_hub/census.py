@@ -15,7 +15,7 @@ from edge_hub.overview import FleetView, ModelList, OpenAlerts, fleet_view, mode
 from edge_hub.query import Query, parse
 from edge_hub.rows import Facts, Fleet, Row, facts_of, rows_of
 from edge_hub.store import Store
-from edge_hub.store.records import DeviceRecord
+from edge_hub.store.outline import Outline
 from edge_sdk.mqtt import DeviceId
 
 GROUP = "group:"
@@ -59,7 +59,7 @@ class Census:
 
     async def matching(self, query: Query) -> tuple[Facts, ...]:
         """The devices a query holds for now, by name."""
-        records = await self._store.devices()
+        records = await self._store.outlines()
         fleet = await self.fleet_of(records, switches=_SWITCHES in query.fields)
 
         def look() -> tuple[Facts, ...]:
@@ -74,23 +74,23 @@ class Census:
             QueryError: It is none.
         """
         if not text.strip():
-            return await self._all_rows(await self._store.devices())
+            return await self._all_rows(await self._store.outlines())
         return tuple(facts.row for facts in await self.matching(await self.query(text)))
 
     async def some_rows(self, devices: Sequence[DeviceId]) -> tuple[Row, ...]:
         """The rows of these devices."""
-        return rows_of(await self._store.some_devices(devices), (await self.open_alerts()).counts)
+        return rows_of(await self._store.outlines(devices), (await self.open_alerts()).counts)
 
     async def overview(self, rows: Sequence[Row] | None = None) -> FleetView:
         """The totals; of rows that were just read, where those are at hand."""
         if rows is None:
-            rows = await self._all_rows(await self._store.devices())
+            rows = await self._all_rows(await self._store.outlines())
         alerts = await self.open_alerts()
         return await asyncio.to_thread(fleet_view, rows, alerts, now=self._clock())
 
     async def models(self) -> ModelList:
         """What the fleet serves, and where it runs."""
-        return await asyncio.to_thread(models_view, await self._store.devices())
+        return await asyncio.to_thread(models_view, await self._store.outlines())
 
     async def open_alerts(self) -> OpenAlerts:
         """As they were a second ago at most."""
@@ -104,14 +104,14 @@ class Census:
         """Alerts began or ended."""
         self._alerts_at = float("-inf")
 
-    async def fleet_of(self, records: Sequence[DeviceRecord], *, switches: bool) -> Fleet:
+    async def fleet_of(self, records: Sequence[Outline], *, switches: bool) -> Fleet:
         """What these devices, which are all, have in common."""
         now = self._clock()
         counted = await self._switches.count(now) if switches else {}
         alerts = (await self.open_alerts()).counts
         return await asyncio.to_thread(Fleet.of, records, now=now, alerts=alerts, switches=counted)
 
-    async def _all_rows(self, records: Sequence[DeviceRecord]) -> tuple[Row, ...]:
+    async def _all_rows(self, records: Sequence[Outline]) -> tuple[Row, ...]:
         return await asyncio.to_thread(rows_of, records, (await self.open_alerts()).counts)
 
 

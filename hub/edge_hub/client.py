@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import httpx
-
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import (
     AlertPage,
@@ -60,9 +58,10 @@ from edge_hub.api_admin import (
     TokenView,
 )
 from edge_hub.datadir import DataDir
-from edge_hub.errors import AnswerError, HubUnreachableError, TokenRefusedError
+from edge_hub.errors import AnswerError, TokenRefusedError
 from edge_hub.overview import FleetView, ModelList, ModelUse
 from edge_hub.rows import Row, RowList
+from edge_hub.transport import Answer, Transport
 from edge_sdk.errors import UsageError, WireError
 from edge_sdk.local import ErrorBody
 from edge_sdk.mqtt import Command, DeviceId
@@ -71,13 +70,11 @@ from edge_sdk.wire import decode
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_CONNECT_S = 5.0
 _ANSWER_S = 15.0
 _ORDER_S = 60.0  # to thousands of devices
 _ENROL_S = 60.0  # of a thousand devices, each a commit
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_MAX_LINE_CHARS = 4 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -91,15 +88,8 @@ class HubClient:
     """
 
     def __init__(self, url: str, token: str) -> None:
-        try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-                trust_env=False,  # a proxy of the environment has no business between us and a hub
-            )
-        except (httpx.InvalidURL, ValueError) as cause:
-            raise UsageError(f"{url[:200]!r} is no URL", hint="such as http://127.0.0.1:8080") from cause
+        self._token = token
+        self._transport = Transport(url, {"Authorization": f"Bearer {token}"})
         self.url = url
 
     @classmethod
@@ -131,7 +121,7 @@ class HubClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def health(self) -> Health:
         """How the hub is. All methods raise `HubUnreachableError`, `TokenRefusedError` or `AnswerError`."""
@@ -305,8 +295,7 @@ class HubClient:
 
     def log_in(self) -> Session:
         """Exchange the token for a cookie, as a browser does; what is asked after that still goes by the token."""
-        token = self._http.headers["Authorization"].partition(" ")[2]
-        return self._ask("POST", "/api/v1/session", Session, Login(token=token))
+        return self._ask("POST", "/api/v1/session", Session, Login(token=self._token))
 
     def log_out(self) -> None:
         """Let go of the cookie."""
@@ -333,6 +322,10 @@ class HubClient:
         """Give a device credentials; the password is in this answer and nowhere else."""
         return self._ask("POST", "/api/v1/devices", Credentials, EnrolRequest(device=str(device), again=again))
 
+    def revoke(self, device: DeviceId) -> None:
+        """Let a device in no more, until it is enrolled again."""
+        self._raw("DELETE", f"/api/v1/devices/{device}/credentials")
+
     def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
         """Give devices credentials, at most 1000 at once."""
         request = EnrolAllRequest(devices=tuple(map(str, devices)), again=again)
@@ -340,23 +333,19 @@ class HubClient:
 
     def news(self, *, after: int | None = None) -> Iterator[tuple[str, bytes]]:
         """What happens from now on (and the events after `after`): topic and JSON, until the hub ends."""
-        query = "" if after is None else f"?after={after}"
-        timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
-        try:
-            with self._http.stream("GET", f"/api/v1/stream{query}", timeout=timeout) as response:
-                if response.is_error:
-                    raise self._refusal(response.status_code, response.read(), "/api/v1/stream")
-                topic, data = "message", ""
-                for line in response.iter_lines():
-                    if line.startswith("event: "):
-                        topic = line[7:]
-                    elif line.startswith("data: ") and len(line) <= _MAX_LINE_CHARS:
-                        data = line[6:]
-                    elif not line and data:
-                        yield topic, data.encode()
-                        topic, data = "message", ""
-        except httpx.HTTPError as cause:
-            raise self._unreachable(cause) from cause
+        path = _with("/api/v1/stream", after=after)
+        with self._transport.lines(path, silence_s=_SILENCE_S) as (status, lines):
+            if status >= http.HTTPStatus.BAD_REQUEST:
+                raise self._refusal(status, b"\n".join(lines), path)
+            topic, data = "message", b""
+            for line in lines:
+                if line.startswith(b"event: "):
+                    topic = line[7:].decode("ascii", "replace")
+                elif line.startswith(b"data: "):
+                    data = line[6:]
+                elif not line and data:
+                    yield topic, data
+                    topic, data = "message", b""
 
     def _ask(
         self,
@@ -377,30 +366,14 @@ class HubClient:
         content = None if body is None else to_json(body)
         deadline = time.monotonic() + timeout_s
         while True:
-            try:
-                response = self._http.request(
-                    method,
-                    path,
-                    content=content,
-                    headers={"Content-Type": "application/json"} if content else None,
-                    timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
-                )
-            except httpx.HTTPError as cause:
-                raise self._unreachable(cause) from cause
-            wait_s = _wait_s(response)
+            answer = self._transport.ask(method, path, content, timeout_s=timeout_s)
+            wait_s = _wait_s(answer)
             if wait_s is None or time.monotonic() + wait_s > deadline:
                 break
             time.sleep(wait_s)
-        if response.is_error and not unwell:
-            raise self._refusal(response.status_code, response.content, path)
-        return response.content
-
-    def _unreachable(self, cause: httpx.HTTPError) -> HubUnreachableError:
-        return HubUnreachableError(
-            f"no hub answers ({str(cause) or type(cause).__name__})",
-            where=self.url,
-            hint="start one with 'edge hub run', or name it with --hub URL",
-        )
+        if answer.status >= http.HTTPStatus.BAD_REQUEST and not unwell:
+            raise self._refusal(answer.status, answer.content, path)
+        return answer.content
 
     def _refusal(self, status: int, content: bytes, path: str) -> AnswerError | TokenRefusedError:
         try:
@@ -422,9 +395,9 @@ def _with(path: str, **query: Any) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-def _wait_s(response: httpx.Response) -> float | None:
+def _wait_s(answer: Answer) -> float | None:
     """How long to wait before the same is asked again; None where it was answered."""
-    if response.status_code != http.HTTPStatus.TOO_MANY_REQUESTS:
+    if answer.status != http.HTTPStatus.TOO_MANY_REQUESTS:
         return None
-    told = response.headers.get("Retry-After", "1")
+    told = answer.headers.get("retry-after", "1")
     return float(told) if told.isascii() and told.isdigit() and len(told) <= 4 else 1.0  # noqa: PLR2004 - hours

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_hub.address import Endpoint
@@ -18,8 +19,10 @@ from edge_hub.errors import StoreError
 from edge_hub.relay import Bulletin, Relay, recall
 from edge_hub.scheduler import Duty, Scheduler
 from edge_hub.store.records import Committed
-from edge_hub.worker import MAX_WORKERS, WorkerConfig
+from edge_hub.sweep import Sweep
+from edge_hub.worker import MAX_WORKERS, WorkerConfig, worker_endpoint
 from edge_hub.workers import Workers
+from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ class Cluster:
         elif bulletin.finished or self._neighbours.wanted():
             try:
                 await self._neighbours.spread(await recall(self._store, bulletin))
-            except StoreError as error:
+            except EdgeError as error:
                 _log.debug("news are not read: %s", error)
                 self._neighbours.missed()
 
@@ -107,31 +110,74 @@ class Cluster:
                     await asyncio.wait_for(self._came_up.wait(), _LOOK_EVERY_S)
 
 
-def workers(count: int, *, store: str, endpoint: Endpoint, own_users: bool, holder: str, log: str) -> Workers:
-    """So many workers of this hub.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """How the workers of a hub share what comes from its broker.
 
-    Args:
-        count: How many.
+    Attributes:
         store: URL of the database.
         endpoint: How the hub itself reaches the broker.
-        own_users: The broker is the hub's own: then there are exactly its workers' names.
+        own: The broker is the hub's own: then the workers are its own, too, and each has a name of its own there.
         holder: Who the hub is.
-        log: Level of their logs.
     """
-    return Workers(
-        tuple(
-            WorkerConfig(
-                store=store,
-                host=endpoint.address.host,
-                port=endpoint.address.port,
-                username=endpoint.username,
-                password=endpoint.password,
-                tls=endpoint.tls,
-                own_users=own_users,
-                holder=f"{holder}:{number}",
-                slots=count if own_users else MAX_WORKERS,
-                log=log,
+
+    store: str
+    endpoint: Endpoint
+    own: bool
+    holder: str
+
+    @property
+    def kind(self) -> str:
+        """Of the leases: numbers are of one broker."""
+        return lease_kind(self.holder if self.own else str(self.endpoint.address))
+
+    def workers(self, count: int, *, log: str) -> Workers:
+        """So many of them; `log` is the level of their logs."""
+        endpoint = self.endpoint
+        return Workers(
+            tuple(
+                WorkerConfig(
+                    store=self.store,
+                    host=endpoint.address.host,
+                    port=endpoint.address.port,
+                    username=endpoint.username,
+                    password=endpoint.password,
+                    tls=endpoint.tls,
+                    ca=_text(endpoint.ca),
+                    certificate=_text(endpoint.certificate),
+                    key=_text(endpoint.key),
+                    own_users=self.own,
+                    kind=self.kind,
+                    holder=f"{self.holder}:{number}",
+                    slots=count if self.own else MAX_WORKERS,
+                    log=log,
+                )
+                for number in range(count)
             )
-            for number in range(count)
         )
-    )
+
+    def sweep(self, store: PostgresStore, workers: int, after: Callable[[Committed], Awaitable[None]]) -> Duty:
+        """Emptying what workers left behind, as a duty of a hub with so many."""
+        return Sweep(
+            store=store,
+            kind=self.kind,
+            # Numbers below are started again; and somebody must be there to take what comes from now on.
+            ours=workers if self.own else 0,
+            alone=workers == 0,
+            endpoint=lambda slot: worker_endpoint(self.endpoint, slot, own_users=self.own),
+            after=after,
+        ).run
+
+
+def lease_kind(where: str) -> str:
+    """Of the leases of the workers at one broker."""
+    return f"worker:{where}"
+
+
+async def known_workers(store: PostgresStore, holder: str) -> int:
+    """How many workers this hub's own broker may know: those of earlier runs, too."""
+    return 1 + max((lease.slot for lease in await store.leases(lease_kind(holder))), default=-1)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

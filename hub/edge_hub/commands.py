@@ -23,10 +23,25 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mqtt",
         metavar="HOST:PORT",
-        default="127.0.0.1:1883",
-        help="of the broker it starts, as devices reach it (default 127.0.0.1:1883)",
+        help="of the broker it starts, as devices reach it (default 127.0.0.1:1883, with --tls 8883)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt MQTT, with a certificate of an authority that the hub makes"
+    )
+    parser.add_argument(
+        "--tls-name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a further name or address at which devices reach the broker; may be repeated",
+    )
+    parser.add_argument(
+        "--client-certificates", action="store_true", help="devices show a certificate as well as their password"
     )
     parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--broker-ca", metavar="FILE", help="the authority of its certificate (PEM), if not the system's"
+    )
     parser.add_argument(
         "--store",
         metavar="URL",
@@ -63,6 +78,26 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-mb", type=float, default=2048.0, metavar="MB", help="at most (default 2048)")
     parser.add_argument(
+        "--home-assistant",
+        nargs="?",
+        const="homeassistant",
+        metavar="PREFIX",
+        help="show each device to Home Assistant, by discovery topics below this prefix (homeassistant)",
+    )
+    parser.add_argument(
+        "--sparkplug", metavar="GROUP", help="show each device as a Sparkplug B edge node of this group"
+    )
+    parser.add_argument(
+        "--sparkplug-host", metavar="ID", help="the primary host: edge nodes are born when it says that it is there"
+    )
+    parser.add_argument(
+        "--sparkplug-max",
+        type=int,
+        default=200,
+        metavar="N",
+        help="edge nodes at most, a connection each (default 200)",
+    )
+    parser.add_argument(
         "--keep-minutes-days", type=float, default=90.0, metavar="D", help="of telemetry by minute (default 90)"
     )
     parser.add_argument(
@@ -90,6 +125,11 @@ def _configure_enroll(parser: argparse.ArgumentParser) -> None:
         "--mqtt", metavar="HOST:PORT", help="where the device finds the broker, if not where the hub says it listens"
     )
     parser.add_argument("--again", action="store_true", help="replace the credentials it has")
+    _client(parser)
+
+
+def _configure_revoke(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="TENANT/DEVICE", help="who it is")
     _client(parser)
 
 
@@ -171,6 +211,7 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     _kept(parser)
+    parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
     parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
@@ -202,6 +243,12 @@ def _enroll(args: argparse.Namespace) -> int:
     from edge_hub import cli
 
     return cli.enroll(args)
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from edge_hub import cli
+
+    return cli.revoke(args)
 
 
 def _devices(args: argparse.Namespace) -> int:
@@ -253,6 +300,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="give a device credentials, and write the configuration its daemon takes",
         configure=_configure_enroll,
         run=_enroll,
+    ),
+    Command(
+        path=("hub", "revoke"),
+        summary="let a device in no more: its password and its certificates end",
+        configure=_configure_revoke,
+        run=_revoke,
     ),
     Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_configure_devices, run=_devices),
     Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_hub.api import Credentials
 from edge_hub.broker.accounts import hash_password, new_password
+from edge_hub.broker.backend import Papers
 from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.errors import UnknownDeviceError
 from edge_hub.store import Store
 from edge_sdk import atomic
 from edge_sdk.mqtt import DeviceId
 
 
-async def enrol(store: Store, device: DeviceId, *, host: str, port: int, tls: bool, again: bool) -> Credentials:
-    """Make a password, keep its hash, and return the one copy of it.
+async def enrol(
+    store: Store, device: DeviceId, *, host: str, port: int, tls: bool, papers: Callable[[str], Papers], again: bool
+) -> Credentials:
+    """Make a password and what goes with it, keep its hash, and return the one copy of it.
 
     Raises:
         EnrolledError: The device has one, and `again` is false.
     """
     password = new_password()
     await store.enrol(device, hash_password(password), now=time.time(), again=again)
-    return Credentials(device=str(device), host=host, port=port, tls=tls, username=str(device), password=password)
+    made = papers(str(device))
+    return Credentials(
+        device=str(device),
+        host=host,
+        port=port,
+        tls=tls,
+        username=str(device),
+        password=password,
+        ca=made.ca,
+        certificate=made.certificate,
+        key=made.key,
+    )
+
+
+async def revoke(store: Store, device: DeviceId) -> None:
+    """Give the device's account a password that nobody knows.
+
+    Raises:
+        UnknownDeviceError: The device has no account.
+    """
+    record = await store.device(device)
+    if record is None or record.enrolled is None:
+        raise UnknownDeviceError(
+            "this device has no credentials", where=str(device), hint="'edge hub devices' lists them"
+        )
+    await store.enrol(device, hash_password(new_password()), now=time.time(), again=True)
 
 
 def device_configuration(credentials: Credentials, models: Mapping[str, str]) -> str:
@@ -39,12 +68,22 @@ def device_configuration(credentials: Credentials, models: Mapping[str, str]) ->
         f"port = {credentials.port}",
         f"username = {_quoted(credentials.username)}",
         f"password = {_quoted(credentials.password)}",
-        *(["tls = true"] if credentials.tls else []),
+        *_tls(credentials),
         "",
         "[models]",
         *(f"{_quoted(name)} = {_quoted(path)}" for name, path in models.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tls(credentials: Credentials) -> list[str]:
+    if not credentials.tls:
+        return []
+    papers = {"ca_pem": credentials.ca, "cert_pem": credentials.certificate, "key_pem": credentials.key}
+    if not any(papers.values()):
+        return ["tls = true"]
+    # A multi-line literal string begins behind its first line break.
+    return ["", "[mqtt.tls]", *(f"{name} = '''\n{text}'''" for name, text in papers.items() if text is not None)]
 
 
 def write_configuration(path: Path, text: str) -> None:

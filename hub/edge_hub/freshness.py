@@ -18,6 +18,12 @@ _REORDER_S = 60.0
 # mistaken for that; a board without a battery for its clock begins in 1970.
 _RESTART_S = 120.0
 
+# A will is composed with the birth of its connection, or just before. One that is older than the birth that counts is
+# of a connection before it, and comes late: some brokers tell the old one's will after the new one's birth. What is
+# still older says only that the clock was set in between.
+_CONNECTING_S = 10.0
+_LATE_WILL_S = 30 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
@@ -40,14 +46,16 @@ def birth_applies(*, boot: str, online: bool, sent: float, known: Known, born_be
     Args:
         boot: The message's.
         online: A birth, not a will.
-        sent: When it was composed; a will is composed before the birth it belongs to, so only births are compared.
+        sent: When it was composed.
         known: The birth that counts now.
         born_before: A birth of this boot was seen at any time before.
     """
     if known.boot is None:
         return True
+    if boot == known.boot and not online:
+        return not _CONNECTING_S < known.sent - sent < _LATE_WILL_S
     if boot == known.boot:
-        return not online or not _overtaken(sent, known.sent, _REORDER_S)
+        return not _overtaken(sent, known.sent, _REORDER_S)
     return online and not born_before and not _overtaken(sent, known.sent, _RESTART_S)
 
 

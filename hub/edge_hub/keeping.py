@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-import sqlite3
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,9 +13,9 @@ from pathlib import Path
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.export.choice import matching
 from edge_hub.export.files import WRITERS
+from edge_hub.export.sources import Source, open_source
 from edge_hub.export.tables import TABLES, Wanted
 from edge_hub.store._backup import copy
-from edge_hub.store._opening import as_store_errors, read_only
 from edge_sdk import atomic
 from edge_sdk.cli.output import emit
 from edge_sdk.errors import UsageError
@@ -53,25 +52,22 @@ def export(args: argparse.Namespace) -> int:
     if not since < until:
         raise UsageError("--since is not before --until")
     named = tuple(DeviceId.parse(name) for name in args.device) or None
-    source = Path(args.data) / _DATABASE
-    with contextlib.closing(read_only(source)) as connection, as_store_errors(source):
-        devices = _devices(connection, named, args.query)
-        wanted = Wanted(since=since, until=until, devices=devices)
+    store = args.store or os.environ.get("EDGE_HUB_STORE") or None
+    with open_source(Path(args.data) / _DATABASE, store) as source:
+        wanted = Wanted(since=since, until=until, devices=_devices(source, named, args.query))
         with atomic.file(target, mode=PRIVATE_FILE) as stream:
             unix = args.times == "unix"
-            rows = WRITERS[args.format](stream, table.columns, table.read(connection, wanted), unix=unix)
+            rows = WRITERS[args.format](stream, table.columns, table.read(source, wanted), unix=unix)
     result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=target.stat().st_size)
     emit(args, result, lambda: f"{rows} rows of {args.what} are in {target}")
     return 0
 
 
-def _devices(
-    connection: sqlite3.Connection, named: tuple[DeviceId, ...] | None, query: str | None
-) -> tuple[DeviceId, ...] | None:
+def _devices(source: Source, named: tuple[DeviceId, ...] | None, query: str | None) -> tuple[DeviceId, ...] | None:
     """Those that are named and that the query means; None is all."""
     if query is None:
         return named
-    found = matching(connection, query, now=time.time())
+    found = matching(source, query, now=time.time())
     return found if named is None else tuple(device for device in found if device in set(named))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -28,7 +27,9 @@ _library_log.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
-# What a broker keeps; who shares a subscription is not given it (MQTT 5, section 4.8.2).
+# A broker gives each message to one of those who subscribe under the same name, and none of what it keeps (MQTT 5,
+# section 4.8.2).
+SHARED = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
 RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 _CONNECT_S = 10.0
 _DISCONNECT_S = 3.0
@@ -59,7 +60,8 @@ class Link:
         client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
         on_message: Called for each message; the broker is told that it was taken when this says so.
         on_up: Awaited in a task of its own after each connection.
-        subscriptions: Topics with wildcards.
+        subscriptions: Topics with wildcards; none, to take what waits and no more.
+        clean: End what the broker keeps under this name, at once.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Link:
         on_message: Handler,
         on_up: Callable[[], Coroutine[Any, Any, None]],
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
+        clean: bool = False,
     ) -> None:
         self.connections = 0
         self._endpoint = endpoint
@@ -77,6 +80,7 @@ class Link:
         self._on_message = on_message
         self._on_up = on_up
         self._subscriptions = subscriptions
+        self._clean = clean
         self._session: _Session | None = None
         self._version = MQTTv50
         self._first: asyncio.Future[None] | None = None
@@ -145,15 +149,29 @@ class Link:
         return await session.publish(topic, payload, retain=retain, expires_in_s=expires_in_s)
 
     async def _connect(self) -> _Session:
-        session = _Session(self._client_id, self._on_message)
+        """A session, in the version spoken last or, where the broker does not answer that, in the other.
+
+        A broker of MQTT 3.1.1 only says so by a code, or by hanging up.
+        """
         try:
-            await session.connect(self._endpoint, self._version, self._subscriptions)
-        except BrokerError as error:
-            await session.close()
-            if not isinstance(error, BrokerRefusedError):
-                # A broker of MQTT 3.1.1 only says so by a code, or by hanging up: try the other next time.
-                self._version = MQTTv311 if self._version == MQTTv50 else MQTTv50
+            return await self._connect_by(self._version)
+        except BrokerRefusedError:
             raise
+        except BrokerUnreachableError as error:
+            other = MQTTv311 if self._version == MQTTv50 else MQTTv50
+            try:
+                session = await self._connect_by(other)
+            except BrokerRefusedError:
+                raise
+            except BrokerError:
+                raise error from None
+            self._version = other
+            return session
+
+    async def _connect_by(self, version: int) -> _Session:
+        session = _Session(self._client_id, self._on_message, clean=self._clean)
+        try:
+            await session.connect(self._endpoint, version, self._subscriptions)
         except BaseException:
             await session.close()
             raise
@@ -163,7 +181,7 @@ class Link:
 class _Session:
     """One connection, from its birth to its loss."""
 
-    def __init__(self, client_id: str, on_message: Handler) -> None:
+    def __init__(self, client_id: str, on_message: Handler, *, clean: bool) -> None:
         self.lost = asyncio.Event()
         self._handler = on_message
         self._subscribed = asyncio.Event()
@@ -173,10 +191,10 @@ class _Session:
         self._client = _Client(
             client_id,
             self._take,
-            clean_session=False,
+            clean_session=clean,
             persistent_storage=self._outbox,
             logger=_library_log,
-            session_expiry_interval=_SESSION_EXPIRY_S,
+            session_expiry_interval=0 if clean else _SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
         self._client.on_disconnect = lambda *_: self.lost.set()
@@ -191,19 +209,23 @@ class _Session:
         where = str(endpoint.address)
         if endpoint.username is not None:
             self._client.set_auth_credentials(endpoint.username, endpoint.password)
-        secure = ssl.create_default_context() if endpoint.tls else False
         connecting = asyncio.ensure_future(
             self._client.connect(
-                endpoint.address.host, endpoint.address.port, ssl=secure, keepalive=_KEEPALIVE_S, version=version
+                endpoint.address.host,
+                endpoint.address.port,
+                ssl=endpoint.context() or False,
+                keepalive=_KEEPALIVE_S,
+                version=version,
             )
         )
         try:
             await self._unless_lost(connecting)
             self._outbox.limit = max(self._client.inflight_limit, 1)
-            # An earlier run under this name may have asked for more, and the broker remembers.
-            stale = [topic for topic in SUBSCRIPTIONS if topic not in subscriptions]
-            if stale:
-                self._client.unsubscribe(stale)
+            if subscriptions != SUBSCRIPTIONS:
+                # An earlier run under this name may have asked for more, and the broker remembers.
+                self._client.unsubscribe([topic for topic in (*SUBSCRIPTIONS, *SHARED) if topic not in subscriptions])
+            if not subscriptions:
+                return
             self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])
             await self._unless_lost(asyncio.ensure_future(self._subscribed.wait()))
         except MQTTConnectError as cause:

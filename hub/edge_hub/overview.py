@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edge_hub.rows import Row
-from edge_hub.store.records import AlertRecord, DeviceRecord
+from edge_hub.store.outline import Outline, VariantOutline
+from edge_hub.store.records import AlertRecord
 from edge_sdk.manifest import Origin
-from edge_sdk.mqtt import DeviceId, ServedVariant
+from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import Count, Millis, Name, Text, Unix, Wire
 
 CRITICAL = "critical"
@@ -156,7 +157,7 @@ def fleet_view(rows: Iterable[Row], alerts: OpenAlerts, *, now: float) -> FleetV
     )
 
 
-def models_view(records: Iterable[DeviceRecord]) -> ModelList:
+def models_view(records: Iterable[Outline]) -> ModelList:
     """Where each variant of each model could run and does."""
     devices: Counter[tuple[str, str]] = Counter()
     variants: dict[tuple[str, str], dict[str, _Use]] = {}
@@ -198,14 +199,14 @@ def models_view(records: Iterable[DeviceRecord]) -> ModelList:
 class _Use:
     """A variant while it is being counted."""
 
-    variant: ServedVariant
+    variant: VariantOutline
     able: Counter[str] = field(default_factory=Counter)
     active: Counter[str] = field(default_factory=Counter)
     p95_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     latency_ms: float | None = None
     origin: Origin | None = None
 
-    def sees(self, variant: ServedVariant) -> None:
+    def sees(self, variant: VariantOutline) -> None:
         """The same variant on another device."""
         if variant.latency_ms is not None and (self.latency_ms is None or variant.latency_ms < self.latency_ms):
             self.latency_ms, self.origin = variant.latency_ms, variant.origin

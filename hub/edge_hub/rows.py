@@ -13,9 +13,17 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
-from edge_hub.store.records import DeviceRecord
-from edge_sdk.conditions import Conditions
-from edge_sdk.mqtt import Birth, DeviceId, ModelState, ModelStats, Sample, ServedModel, State
+from edge_hub.store.outline import (
+    BirthOutline,
+    ConditionsOutline,
+    ModelOutline,
+    Outline,
+    SampleOutline,
+    ServedOutline,
+    StateOutline,
+    StatsOutline,
+)
+from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Text, Unix, Watts, Wire
 
 # A model's estimate of the board's draw, as a decision names it (`edge_daemon.policies`).
@@ -103,7 +111,7 @@ class Facts:
         flags: By the name of the field.
     """
 
-    record: DeviceRecord
+    record: Outline
     row: Row
     words: Mapping[str, tuple[str, ...]]
     numbers: Mapping[str, tuple[float, ...]]
@@ -131,7 +139,7 @@ class Fleet:
     @classmethod
     def of(
         cls,
-        records: Iterable[DeviceRecord],
+        records: Iterable[Outline],
         *,
         now: float,
         alerts: Mapping[DeviceId, int],
@@ -154,7 +162,7 @@ class Fleet:
         )
 
 
-def row_of(record: DeviceRecord, *, alerts: int = 0) -> Row:
+def row_of(record: Outline, *, alerts: int = 0) -> Row:
     """The row of a stored device."""
     birth, state, sample = record.birth, record.state, record.sample
     seen = _newest_conditions(state, sample)
@@ -182,7 +190,7 @@ def row_of(record: DeviceRecord, *, alerts: int = 0) -> Row:
     )
 
 
-def facts_of(record: DeviceRecord, fleet: Fleet) -> Facts:
+def facts_of(record: Outline, fleet: Fleet) -> Facts:
     """What can be asked of a device."""
     row = row_of(record, alerts=fleet.alerts.get(record.device, 0))
     birth = record.birth
@@ -229,7 +237,9 @@ def facts_of(record: DeviceRecord, fleet: Fleet) -> Facts:
     )
 
 
-def _models(birth: Birth | None, state: State | None, sample: Sample | None) -> tuple[ModelRow, ...]:
+def _models(
+    birth: BirthOutline | None, state: StateOutline | None, sample: SampleOutline | None
+) -> tuple[ModelRow, ...]:
     served = {} if birth is None else {model.name: model for model in birth.models}
     states = {} if state is None else state.models
     stats = {} if sample is None else sample.models
@@ -237,7 +247,7 @@ def _models(birth: Birth | None, state: State | None, sample: Sample | None) -> 
     return tuple(_model(name, served.get(name), states.get(name), stats.get(name)) for name in names)
 
 
-def _model(name: str, served: ServedModel | None, state: ModelState | None, stats: ModelStats | None) -> ModelRow:
+def _model(name: str, served: ServedOutline | None, state: ModelOutline | None, stats: StatsOutline | None) -> ModelRow:
     decision = None if state is None else state.decision
     return ModelRow(
         name=name,
@@ -253,7 +263,7 @@ def _model(name: str, served: ServedModel | None, state: ModelState | None, stat
     )
 
 
-def _newest_conditions(state: State | None, sample: Sample | None) -> Conditions | None:
+def _newest_conditions(state: StateOutline | None, sample: SampleOutline | None) -> ConditionsOutline | None:
     """Of the state or the sample, whichever was taken later."""
     if state is None or sample is None:
         found = state or sample
@@ -261,14 +271,14 @@ def _newest_conditions(state: State | None, sample: Sample | None) -> Conditions
     return state.conditions if state.at >= sample.at else sample.conditions
 
 
-def _headroom(record: DeviceRecord) -> tuple[float, ...]:
+def _headroom(record: Outline) -> tuple[float, ...]:
     """How far the temperature is below what the policy holds it below. Only the state tells the limit."""
     limit_c = None if record.state is None else record.state.conditions.temp_limit_c
     seen = _newest_conditions(record.state, record.sample)
     return () if limit_c is None or seen is None or seen.temp_c is None else (limit_c - seen.temp_c,)
 
 
-def _estimated_w(state: State) -> float | None:
+def _estimated_w(state: StateOutline) -> float | None:
     """The board's draw as the newest decision that says it took it to be."""
     told = [
         (model.decision.at, watts)
@@ -279,7 +289,7 @@ def _estimated_w(state: State) -> float | None:
     return newest[1] if newest is not None and 0 <= newest[1] <= 10_000 else None  # noqa: PLR2004 - the bound of Watts
 
 
-def _drop(served: ServedModel | None, active: str | None) -> float | None:
+def _drop(served: ServedOutline | None, active: str | None) -> float | None:
     """How many points of quality the active variant is below the best that the device could run."""
     if served is None or active is None:
         return None
@@ -295,6 +305,6 @@ def _there(value: _T | None) -> tuple[_T, ...]:
     return () if value is None else (value,)
 
 
-def rows_of(records: Sequence[DeviceRecord], alerts: Mapping[DeviceId, int]) -> tuple[Row, ...]:
+def rows_of(records: Sequence[Outline], alerts: Mapping[DeviceId, int]) -> tuple[Row, ...]:
     """The rows of several devices."""
     return tuple(row_of(record, alerts=alerts.get(record.device, 0)) for record in records)

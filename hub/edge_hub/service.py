@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,15 @@ from edge_hub.broker import BrokerBackend
 from edge_hub.broker.accounts import ALERTS_USER, hash_password
 from edge_hub.broker.external import ExternalBroker
 from edge_hub.broker.iotcore import IotCore
-from edge_hub.broker.mosquitto import Mosquitto, find_mosquitto
+from edge_hub.broker.mosquitto import Encryption, Mosquitto, find_mosquitto
 from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.datadir import DataDir, Settings
-from edge_hub.enrolment import enrol
+from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest, Release
+from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
@@ -57,8 +58,11 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
-_UPKEEP_PAUSE_S = 0.01  # let messages through in between
+_UPKEEP_PAUSE_S = 0.01
+_UPKEEP_LITTLE = 100  # rows or messages
+_UPKEEP_LONG_S = 0.1
 _STOP_STEP_S = 8.0
+_TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
 
 Duty = Callable[[], Coroutine[Any, Any, None]]
 
@@ -74,6 +78,8 @@ class HubConfig:
         broker: A broker that runs already, instead.
         embedded: Start the embedded broker even where mosquitto is installed.
         insecure_listen: Listen beyond loopback although nothing is encrypted.
+        interop: To whom else the fleet is shown.
+        encryption: Of the broker it starts; None if there is none.
         store: URL of a PostgreSQL database, instead of a file in the data directory.
         workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
         log: Level of the workers' logs.
@@ -87,7 +93,9 @@ class HubConfig:
     broker: Endpoint | None = None
     embedded: bool = False
     insecure_listen: bool = False
+    encryption: Encryption | None = None
     retention: Retention = field(default=Retention())
+    interop: Interop = field(default=Interop())
     store: str | None = None
     workers: int = 0
     log: str = "info"
@@ -152,8 +160,8 @@ class Hub:
         config = self.config
         _check_workers(config)
         refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen)
-        if config.broker is None:
-            refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen)
+        if config.broker is None and config.encryption is None:
+            refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen, hint=_TLS_HINT)
         os.umask(0o077)
         data = DataDir(config.data)
         webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
@@ -166,7 +174,12 @@ class Hub:
         self._closing.append(("listener", _closer(listener.close)))
 
         self._alerts_password = data.secret("alerts-password")
-        self.broker: BrokerBackend = _broker(config, data)
+        workers = config.workers
+        if shared is not None:
+            from edge_hub.cluster import known_workers
+
+            workers = max(workers, await known_workers(shared, _client_id(data)))
+        self.broker: BrokerBackend = _broker(config, data, workers)
         await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
@@ -185,9 +198,17 @@ class Hub:
         self.rowfeed = RowFeed(census=self.census, feed=self.feed)
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
         self.commander = Commander(store=self.store, publish=self.link.publish, feed=self.feed)
+        self.exporters = Exporters(
+            config.interop,
+            data=data,
+            broker=self.broker,
+            store=self.store,
+            commander=self.commander,
+            audit=self.audit,
+            hub=_client_id(data).removeprefix("edge-hub-"),
+        )
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
-        self._tasks.spawn("rows", self.rowfeed.run())
         self._alert_duties = self._alerts(webhooks)
         self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
@@ -197,6 +218,7 @@ class Hub:
         if self.workers is not None:
             await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
+        self._closing += await self.exporters.begin(self._tasks)
 
         from edge_hub.web.server import Server
 
@@ -225,17 +247,19 @@ class Hub:
             EnrolledError: One has one, and `again` is false; those before it have theirs now.
             UsageError: The broker is not ours.
         """
-        if not self.broker.enrols:
-            raise UsageError(
-                "this hub uses a broker of somebody else's, who makes its accounts",
-                hint="create the user there and write the device's configuration by hand",
-            )
+        self._check_accounts_are_ours()
         where = as_others_reach(self.broker.for_devices)
         try:
             return tuple(
                 [
                     await enrol(
-                        self.store, device, host=where.host, port=where.port, tls=self.broker.endpoint.tls, again=again
+                        self.store,
+                        device,
+                        host=where.host,
+                        port=where.port,
+                        tls=self.broker.endpoint.tls,
+                        papers=self.broker.papers,
+                        again=again,
                     )
                     for device in devices
                 ]
@@ -247,6 +271,25 @@ class Hub:
         """Let devices into the broker, and who is to hear of alerts."""
         alerts = {ALERTS_USER: hash_password(self._alerts_password)}
         await self.broker.set_accounts({**await self.store.accounts(), **alerts})
+
+    async def revoke(self, device: DeviceId) -> None:
+        """Let a device in no more, until it is enrolled again.
+
+        Raises:
+            UnknownDeviceError: It has no credentials.
+            UsageError: The broker is not ours.
+        """
+        self._check_accounts_are_ours()
+        await revoke(self.store, device)
+        await self.broker.revoke(str(device))
+        await self._tell_accounts()
+
+    def _check_accounts_are_ours(self) -> None:
+        if not self.broker.enrols:
+            raise UsageError(
+                "this hub uses a broker of somebody else's, who makes its accounts",
+                hint="create the user there and write the device's configuration by hand",
+            )
 
     async def health(self) -> Health:
         """How it is now."""
@@ -278,6 +321,7 @@ class Hub:
         )
 
     def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
+        self._tasks.spawn("rows", self.rowfeed.run())
         duties = {
             "expiry": self.commander.run_expiry,
             "roll-up": self._roll_up,
@@ -289,9 +333,15 @@ class Hub:
             for name, duty in duties.items():
                 self._tasks.spawn(name, duty())
             return
-        from edge_hub.cluster import Cluster, Neighbours, workers
+        from edge_hub.cluster import Cluster, Neighbours, Shares
 
         holder = _client_id(data)
+        shares = Shares(
+            store=self.config.store or "",
+            endpoint=self.broker.endpoint,
+            own=self.config.broker is None,
+            holder=holder,
+        )
         cluster = self.cluster = Cluster(
             store=shared,
             holder=holder,
@@ -299,24 +349,17 @@ class Hub:
                 resend=self.commander.resend,
                 connected=lambda: self.link.up,
                 spread=self._spread,
-                wanted=lambda: self.feed.listeners > 0,
+                wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
                 missed=self.feed.miss,
             ),
-            duties=duties,
+            duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
         self._tasks.spawn("listening", cluster.relay.run_listening())
         self._tasks.spawn("scheduler", cluster.scheduler.run())
         if self.config.workers:
-            self.workers = workers(
-                self.config.workers,
-                store=self.config.store or "",
-                endpoint=self.broker.endpoint,
-                own_users=self.config.broker is None,
-                holder=holder,
-                log=self.config.log,
-            )
+            self.workers = shares.workers(self.config.workers, log=self.config.log)
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
         """A message came. What workers store, they are sent as well; but not what the broker had kept."""
@@ -336,6 +379,7 @@ class Hub:
     async def _spread(self, committed: Committed) -> None:
         """Tell who listens here."""
         self.commander.finished(committed.finished)
+        self.exporters.took(committed)
         if not self.feed.listeners:
             return
         for event in committed.events:
@@ -351,10 +395,17 @@ class Hub:
             for delivery in self.deliveries:
                 delivery.tell()
 
-        hands = Hands(touch=self.rowfeed.touch, tell=tell)
+        hands = Hands(touch=self.touch, tell=tell)
         self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
         telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
         return {"alerts": self.alerting.run, **telling}
+
+    def touch(self, devices: Iterable[DeviceId]) -> None:
+        """These changed otherwise than by what they sent: who looks at them is to see it, here and elsewhere."""
+        touched = tuple(devices)
+        self.rowfeed.touch(touched)
+        if self.cluster is not None:
+            self.cluster.stored(Committed(touched=touched))
 
     def _tell(self, ended: Sequence[CommandRecord]) -> None:
         """Tell the other processes of commands that ended here."""
@@ -369,11 +420,16 @@ class Hub:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
     async def _upkeep(self, name: str, step: Callable[[float], Awaitable[int]], *, every_s: float) -> None:
-        """Repeat a step of the store's until there is nothing to do, then wait."""
+        """Repeat a step of the store's until there is little to do, then wait."""
         while True:
             try:
-                while await step(time.time()):  # noqa: ASYNC110 - nothing to wait for
-                    await asyncio.sleep(_UPKEEP_PAUSE_S)
+                while True:
+                    began = time.monotonic()
+                    done = await step(time.time())
+                    took_s = time.monotonic() - began
+                    if done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S:
+                        break  # under load there is always a little: with what comes until the next time it is cheaper
+                    await asyncio.sleep(max(_UPKEEP_PAUSE_S, took_s))  # half of the store's time is the messages'
                 self._troubles.pop(name, None)
             except StoreError as error:
                 self._troubles[name] = str(error)
@@ -409,15 +465,21 @@ def _check_workers(config: HubConfig) -> None:
         )
 
 
-def _broker(config: HubConfig, data: DataDir) -> BrokerBackend:
+def _broker(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
     if config.broker is not None:
         return ExternalBroker(config.broker)
-    if config.embedded or find_mosquitto() is None:
+    if config.encryption is not None and config.embedded:
+        raise UsageError("the embedded broker encrypts nothing", hint="leave --embedded out: mosquitto does")
+    if config.embedded or (find_mosquitto() is None and config.encryption is None):
         if not config.embedded:
             _log.warning("mosquitto is not installed: the embedded broker serves this machine, without access control")
         return IotCore(address=config.mqtt, directory=data.broker)
     return Mosquitto(
-        address=config.mqtt, directory=data.broker, hub_password=data.secret("broker-password"), workers=config.workers
+        address=config.mqtt,
+        directory=data.broker,
+        hub_password=data.secret("broker-password"),
+        workers=workers,
+        encryption=config.encryption,
     )
 
 

@@ -11,17 +11,20 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
 from edge_hub.errors import StoreError
 from edge_hub.ingest import Ingest
-from edge_hub.link import SUBSCRIPTIONS, Link
+from edge_hub.link import SHARED, Link
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
@@ -33,12 +36,12 @@ from edge_sdk.wire import Count, Text, Wire, decode
 
 _log = logging.getLogger(__name__)
 
-# A broker gives each message to one of those who subscribe under the same name (MQTT 5, section 4.8.2).
-SHARED = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
 MAX_WORKERS = 64
 TTL_S = 15.0
 RENEW_S = 4.0
 _ASK_EVERY_S = 0.5
+# One stores, one renews the lease, one tells the others.
+_CONNECTIONS = 3
 _STOP_S = 6.0
 _MAX_CONFIG_BYTES = 64 * 1024
 
@@ -48,7 +51,9 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
 
     Attributes:
         store: URL of the database.
+        ca, certificate, key: As in `Endpoint`.
         own_users: The broker is the hub's own, which knows each worker by a user name of its own.
+        kind: Of the lease: numbers are of one broker.
         holder: Who it is, for the lease.
         slots: How many workers there may be.
         log: Level of its log.
@@ -60,29 +65,36 @@ class WorkerConfig(Wire, frozen=True, kw_only=True):
     username: Text | None = None
     password: Text | None = None
     tls: bool = False
+    ca: Text | None = None
+    certificate: Text | None = None
+    key: Text | None = None
     own_users: bool = False
+    kind: Text
     holder: Text
     slots: Count
     log: Text = "info"
 
-    @property
-    def kind(self) -> str:
-        """Of the lease: numbers are of one broker."""
-        return lease_kind(Address(host=self.host, port=self.port))
-
     def endpoint(self, slot: int) -> Endpoint:
         """How the worker with this number connects."""
-        return Endpoint(
+        endpoint = Endpoint(
             address=Address(host=self.host, port=self.port),
-            username=worker_user(slot) if self.own_users else self.username,
+            username=self.username,
             password=self.password,
             tls=self.tls,
+            ca=_path(self.ca),
+            certificate=_path(self.certificate),
+            key=_path(self.key),
         )
+        return worker_endpoint(endpoint, slot, own_users=self.own_users)
 
 
-def lease_kind(broker: Address) -> str:
-    """Of the leases of the workers at this broker."""
-    return f"worker:{broker}"
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def worker_endpoint(endpoint: Endpoint, slot: int, *, own_users: bool) -> Endpoint:
+    """How the worker with this number connects, where the hub itself connects like that."""
+    return replace(endpoint, username=worker_user(slot)) if own_users else endpoint
 
 
 def client_id(identity: str, kind: str, slot: int) -> str:
@@ -113,7 +125,7 @@ class Worker:
         Raises:
             EdgeError: It cannot go on; whoever started it starts it again.
         """
-        store = await PostgresStore.open(self._config.store)
+        store = await PostgresStore.open(self._config.store, connections=_CONNECTIONS)
         try:
             slot = await self._lease(store)
             if slot is not None:
@@ -223,7 +235,8 @@ async def _run(config: WorkerConfig) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through `sys.stdin`: at the end of the interpreter nobody may be holding its lock.
+    while os.read(0, 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed: then the end is here already
         loop.call_soon_threadsafe(end)

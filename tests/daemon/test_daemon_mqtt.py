@@ -12,10 +12,12 @@ from daemon_stage import DEVICE, PASSWORD, Broker, DaemonProcess, NotingHub, end
 
 from edge_daemon import trace
 from edge_daemon.sensors.suite import SensorSuite
+from edge_daemon.spool import Limits, Message
+from edge_daemon.store import Store
 from edge_sdk import mqtt
 from edge_sdk.bundle import Bundle
 from edge_sdk.local import AppReport, Assignment, LocalClient, Register, Registered
-from edge_sdk.mqtt import Desired, Down, DownEnvelope, ReplyStatus, Up
+from edge_sdk.mqtt import Conditions, Desired, Down, DownEnvelope, ReplyStatus, Sample, Tele, Up
 from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import new_token
 
@@ -347,6 +349,35 @@ def test_what_was_recorded_survives_the_end_of_daemon_and_broker(
     for boot in boots:
         numbers = sorted(seq for b, seq in hub.numbers() if b == boot)
         assert numbers == list(range(1, len(numbers) + 1)), "no number is missing"
+    assert board.status().dropped == 0
+
+
+def test_a_board_that_was_away_for_a_day_tells_first_how_it_is_now(
+    board: DaemonProcess, broker: Broker, hub: NotingHub
+) -> None:
+    """A day at a scale of 1 to 144: 600 records of one a second, each a message, left by a boot before."""
+    before = "b" * 32
+    store = Store(board.state, boot=before, limits=Limits(max_bytes=64_000_000, max_age_s=604_800.0))
+    now = time.time()
+    for first in range(0, 600, 50):
+        ages = range(600 - first, 550 - first, -1)
+        samples = [Sample(at=now - age_s, window_s=1.0, conditions=Conditions(temp_c=50.0)) for age_s in ages]
+        store.commit(now, messages=[Message(body=Tele(samples=(one,))) for one in samples])
+    store.close()
+    board.start()
+
+    def numbers() -> list[int]:
+        return [envelope.seq for _, envelope in list(hub.noted) if envelope.boot == before]
+
+    def live() -> bool:
+        return any(kind is Up.TELE and envelope.boot != before for kind, envelope in list(hub.noted))
+
+    hub.when(live, "telemetry of now")
+    behind = len(numbers())
+    assert behind < 600, "the backlog was sent first"
+    assert hub.noted[0][0] in {Up.BIRTH, Up.STATE}
+    hub.when(lambda: len(numbers()) >= min(behind + 60, 600), "more of the backlog")
+    assert numbers() == list(range(1, len(numbers()) + 1))
     assert board.status().dropped == 0
 
 

@@ -76,6 +76,22 @@ class TestOutbox:
         outbox.heard()
         assert outbox.next_s(now) == 10.0
 
+    def test_what_is_new_goes_at_once_and_the_backlog_follows_paced_and_in_order(self) -> None:
+        outbox, now, old, sent = Outbox(backlog_per_s=10.0), 100.0, list(range(1, 101)), []
+        while old:
+            due = outbox.due([1000 + int(now)], now, backlog=old[: outbox.window])
+            outbox.sent(due, now)
+            outbox.heard()
+            live = [row for row in due if row > 1000]
+            assert due[: len(live)] == live
+            sent += [(now, row) for row in due if row <= 1000]
+            old = [row for row in old if row not in due]
+            now += min(outbox.next_s(now), 1.0) or 0.05
+        assert [row for _, row in sent] == list(range(1, 101))
+        for begin in range(100, int(now)):
+            assert sum(begin <= at < begin + 1 for at, _ in sent) <= 20, "a second's worth, and what was saved for one"
+        assert 8.0 <= now - 100.0 <= 12.0
+
     def test_a_new_connection_starts_anew(self) -> None:
         outbox = Outbox()
         outbox.sent(outbox.due([1], 0.0), 0.0)

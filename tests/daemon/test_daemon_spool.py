@@ -60,6 +60,20 @@ def test_replies_go_first_then_events_then_telemetry_each_in_order(make) -> None
     assert [unpack_up(one.kind, one.payload).seq for one in waiting] == [3, 2, 4, 1]
 
 
+def test_what_waited_at_the_connection_is_told_from_what_is_new_but_for_replies(make) -> None:
+    store = make()
+    store.commit(1.0, messages=[tele(), event("old"), reply(), tele()])
+    mark = store.last_row()
+    store.commit(1.0, messages=[tele(), event("new"), reply()])
+
+    def numbers(rows: list[int]) -> list[int]:
+        return [unpack_up(one.kind, one.payload).seq for one in store.payloads(rows)]
+
+    live, backlog = store.split(10, mark)
+    assert (numbers(live), numbers(backlog)) == ([3, 7, 6, 5], [2, 1, 4])
+    assert [numbers(rows) for rows in store.split(2, mark)] == [[3, 7], [2, 1]]
+
+
 def test_only_the_named_numbers_of_the_named_boot_leave(make) -> None:
     store = make(boot="1" * 32)
     store.commit(1.0, messages=[event() for _ in range(5)])

@@ -41,7 +41,7 @@ def test_labels_are_replaced_and_several_devices_are_read_at_once(place: Place) 
         await enrolled(store)
         await store.set_labels(CAM, {"site": "north"})
         await store.set_labels(CAM, {"site": "south", "floor": "2"})
-        found = await store.some_devices([CAM, NOBODY, OTHER])
+        found = await store.outlines([CAM, NOBODY, OTHER])
         assert [record.device for record in found] == [OTHER, CAM]  # capital letters come first
         assert [record.device for record in await store.devices()] == [OTHER, CAM]
         assert found[1].labels == {"site": "south", "floor": "2"}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, clean_environment
-from history_stage import CAM, NOON, OTHER, boot, sample, telemetry
+from daemon_stage import EDGE, clean_environment, until
+from history_stage import CAM, NOON, OTHER, boot, sample, telemetry, within
+from hub_stage import FakeDevice, HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
+from store_stage import AnyStore, PostgresPlace
+from store_stage import within as at_place
 
 from edge_hub import commands
 from edge_hub.errors import ExportLibraryError, StoreError
-from edge_hub.export import files, tables
+from edge_hub.export import files, sources
 from edge_hub.export.files import FORMULA, iso, write_csv
 from edge_hub.export.tables import TABLES, Kind
 from edge_hub.keeping import moment
@@ -44,50 +50,49 @@ def event(seq: int, at: float, text: str, *, of: int = 7) -> Arrival:
     return Arrival(device=CAM, kind=Up.EVENT, envelope=envelope, payload=mqtt.pack(envelope), received=at + 1)
 
 
+async def fill(store: AnyStore) -> None:
+    """Everything happens once."""
+    for start in range(0, 300, 3):
+        told = [sample(NOON + 10 * (start + n), temp_c=(start + n) % 100) for n in range(3)]
+        await store.commit([telemetry(start // 3 + 1, told)])
+    await store.commit([telemetry(1, [sample(NOON + 5, temp_c=-5.5, battery_pct=80)], of=2, device=OTHER)])
+    await store.commit([event(1, NOON, "it got hot"), event(2, NOON + 60, HOSTILE)])
+    await store.add_commands(
+        [
+            CommandRecord(
+                id=f"{1:032x}",
+                device=CAM,
+                command=Pin(model="digits", variant="small"),
+                sent=NOON,
+                expires=NOON + 60,
+            )
+        ]
+    )
+    reply = UpEnvelope(
+        id=f"{99:032x}",
+        boot=boot(7),
+        seq=3,
+        sent=NOON + 2,
+        reply_to=f"{1:032x}",
+        body=Reply(status=ReplyStatus.DONE, text="-1+1", result={"a": 1}),
+    )
+    await store.commit(
+        [Arrival(device=CAM, kind=Up.REPLY, envelope=reply, payload=mqtt.pack(reply), received=NOON + 2)]
+    )
+    await store.add_audit(
+        AuditRecord(at=NOON, who="ann", role="admin", what="command", target=str(CAM), detail=b'{"a":1}')
+    )
+    await store.raise_alert(
+        AlertRecord(rule="hot", device=CAM, severity="warning", began=NOON, text="80 °C", value=80.0)
+    )
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data directory in which everything happened once, and no hub runs."""
     directory = tmp_path / "hub"
     directory.mkdir()
-
-    async def fill() -> None:
-        store = SqliteStore(directory / "hub.db")
-        for start in range(0, 300, 3):
-            told = [sample(NOON + 10 * (start + n), temp_c=(start + n) % 100) for n in range(3)]
-            await store.commit([telemetry(start // 3 + 1, told)])
-        await store.commit([telemetry(1, [sample(NOON + 5, temp_c=-5.5, battery_pct=80)], of=2, device=OTHER)])
-        await store.commit([event(1, NOON, "it got hot"), event(2, NOON + 60, HOSTILE)])
-        await store.add_commands(
-            [
-                CommandRecord(
-                    id=f"{1:032x}",
-                    device=CAM,
-                    command=Pin(model="digits", variant="small"),
-                    sent=NOON,
-                    expires=NOON + 60,
-                )
-            ]
-        )
-        reply = UpEnvelope(
-            id=f"{99:032x}",
-            boot=boot(7),
-            seq=3,
-            sent=NOON + 2,
-            reply_to=f"{1:032x}",
-            body=Reply(status=ReplyStatus.DONE, text="-1+1", result={"a": 1}),
-        )
-        await store.commit(
-            [Arrival(device=CAM, kind=Up.REPLY, envelope=reply, payload=mqtt.pack(reply), received=NOON + 2)]
-        )
-        await store.add_audit(
-            AuditRecord(at=NOON, who="ann", role="admin", what="command", target=str(CAM), detail=b'{"a":1}')
-        )
-        await store.raise_alert(
-            AlertRecord(rule="hot", device=CAM, severity="warning", began=NOON, text="80 °C", value=80.0)
-        )
-        await store.close()
-
-    asyncio.run(fill())
+    within(directory / "hub.db", fill)
     return directory
 
 
@@ -232,7 +237,7 @@ def test_moments_are_read_as_people_and_programs_write_them() -> None:
 
 
 def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_PAGE_ROWS", 7)
+    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
 
     async def play() -> int:
         store = SqliteStore(data / "hub.db")
@@ -246,6 +251,45 @@ def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypat
         return rows
 
     assert asyncio.run(play()) >= 301
+
+
+@pytest.mark.postgres
+def test_from_postgresql_comes_the_same(data: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    at_place(database, fill)
+
+    def rows(*options: str) -> list[list[str]]:
+        return sorted(list(row.values()) for row in read(export(data, *options)))
+
+    query = ("--query", "alerts > 0 and switches_h = 0", "--since", str(NOON + 30))
+    for what in TABLES:
+        for choice in ((), ("--device", str(CAM)), query):
+            assert rows(what, *choice, "--store", database.url) == rows(what, *choice), (what, choice)
+    words = ["hub", "export", "--data", str(data), "--what", "audit", "-o", str(data / "x"), "--store", "mysql://x/y"]
+    assert main(words) == 2
+
+
+@pytest.mark.broker
+def test_a_hub_that_runs_is_read_and_copied_beside_it(
+    hub: HubProcess, device: Callable[..., FakeDevice], tmp_path: Path
+) -> None:
+    camera = device()
+    now = time.time()
+    camera.confirmed(camera.send(Up.TELE, mqtt.Tele(samples=(sample(now - 3600), sample(now - 3590)))))
+    assert len(read(export(hub.data, "telemetry"))) == 2
+    assert main(["hub", "backup", "--data", str(hub.data), "-o", str(tmp_path / "copy.db")]) == 0
+    camera.confirmed(camera.send(Up.TELE, mqtt.Tele(samples=(sample(now - 3580),))))
+
+    def summed() -> bool:  # by the hub's own upkeep
+        with contextlib.closing(sqlite3.connect(hub.data / "hub.db")) as connection:
+            return connection.execute("SELECT count(*) FROM condensed").fetchone()[0] >= 2
+
+    until(summed, "the roll-up")
+    restored = tmp_path / "again"
+    restored.mkdir()
+    (tmp_path / "copy.db").rename(restored / "hub.db")
+    assert len(read(export(restored, "telemetry"))) == 2
+    assert len(read(export(hub.data, "telemetry"))) == 3
 
 
 def test_a_back_up_is_made_by_command_while_nothing_runs(data: Path, tmp_path: Path) -> None:

@@ -91,7 +91,14 @@ TIMES = st.floats(0, 4e9, allow_nan=False)
 @given(boot=BOOTS, current=BOOTS, sent=TIMES, known=TIMES)
 def test_a_will_applies_to_its_own_boot_alone(boot: str, current: str, sent: float, known: float) -> None:
     applies = birth_applies(boot=boot, online=False, sent=sent, known=Known(boot=current, sent=known), born_before=True)
-    assert applies == (boot == current)
+    assert applies == (boot == current and not 10.0 < known - sent < 30 * 86_400.0)
+
+
+def test_a_will_of_an_earlier_connection_of_the_same_boot_changes_nothing(place: Place) -> None:
+    again = after(place, born(sent=100.0), born(sent=160.0), will(sent=100.0, at=161.0))
+    assert again.online
+    assert not after(place, born(sent=100.0), born(sent=160.0), will(sent=160.0, at=161.0)).online
+    assert not after(place, born(sent=100.0), will(sent=170.0, at=171.0)).online  # it said goodbye
 
 
 @given(boot=BOOTS, sent=TIMES, known=TIMES)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from store_stage import AnyStore, Place
 
 from edge_hub.errors import StoreError, UnknownDeviceError
-from edge_hub.store import _backup, _history
+from edge_hub.store import _backup, _roll_up
 from edge_hub.store.records import Arrival, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_sdk.errors import StorageError, UsageError
@@ -90,7 +90,7 @@ STEPS = st.lists(
 MADE = [telemetry(n + 1, [sample(NOON + 45 * n, temp_c=n)], of=n % 2) for n in range(40)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_each_sample_counts_once_whatever_is_cut_or_trimmed_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, object]]
@@ -106,12 +106,12 @@ def test_each_sample_counts_once_whatever_is_cut_or_trimmed_when(
                 came.update(batch)
                 await store.commit(list(batch.values()))
             elif what == "roll up":
-                monkeypatch.setattr(_history, "_STEP_MESSAGES", how)
+                monkeypatch.setattr(_roll_up, "_STEP_MESSAGES", how)
                 await store.roll_up(now=NOON)
             elif what == "cut":  # as if killed between reading a step and adding it, or while adding it
-                await store._read(_history.next_step)
+                await store._read(_roll_up.next_step)
                 with pytest.raises(ZeroDivisionError):
-                    await store._write(lambda c: _history.apply(c, _history.next_step(c)) // 0)
+                    await store._write(lambda c: _roll_up.apply(c, _roll_up.next_step(c)) // 0)
             elif what == "trim":
                 while await store.trim(NOTHING, now=NOON + 1e6):
                     pass
@@ -135,10 +135,10 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from history_stage import NOON
-from edge_hub.store import _history
+from edge_hub.store import _roll_up
 from edge_hub.store.sqlite import SqliteStore
 
-_history._STEP_MESSAGES = 2
+_roll_up._STEP_MESSAGES = 2
 
 async def run():
     store = SqliteStore(Path(sys.argv[1]))

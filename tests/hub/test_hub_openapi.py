@@ -87,9 +87,10 @@ def test_made_up_requests_are_answered_as_the_description_says(hub: HubProcess) 
 
 
 @pytest.mark.schemathesis
+@pytest.mark.timeout(1800)
 def test_thousands_of_made_up_requests_are(hub: HubProcess) -> None:
-    asked = ask(hub, examples=100)
-    assert sum(asked.values()) > 2000
+    asked = ask(hub, examples=50)
+    assert sum(asked.values()) > 1500
     with hub.client() as client:
         assert client.health().ok
 

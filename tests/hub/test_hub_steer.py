@@ -11,18 +11,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from daemon_stage import PATIENCE_S, end, until
+from daemon_stage import PATIENCE_S, DaemonProcess, end, tiny_bundle, until
 from hub_stage import FakeDevice, HubProcess
 
 from edge_hub.alerts.rules import Rule
-from edge_hub.api import CommandRequest
+from edge_hub.api import CommandRequest, DesiredRequest
 from edge_hub.broker.accounts import ALERT_TOPIC
 from edge_hub.client import HubClient
+from edge_hub.enrolment import device_configuration
 from edge_hub.errors import AnswerError
 from edge_sdk import mqtt
 from edge_sdk.cli.main import main
+from edge_sdk.local import Done, LocalClient
 from edge_sdk.mqtt import Birth, Conditions, DeviceId, Pause, Report, Resume, Sample, Tele, Up, UpEnvelope
+from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.broker
@@ -165,7 +169,7 @@ def test_labels_and_groups_take_in_newcomers(client: HubClient, device: Make, te
     second = device("second")
     client.set_labels(second.device, {"site": "roof"})
     assert {row.device for row in client.rows(f"group:{group}")} == {str(first.device), str(second.device)}
-    assert [one["name"] for one in edge("groups", "list")[1]["groups"]] == [group]
+    assert [one["name"] for one in edge("groups")[1]["groups"]] == [group]
     with pytest.raises(AnswerError) as caught:
         client.put_group("loop", "group:loop")
     assert caught.value.code == "query"
@@ -203,7 +207,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
     rule.write_text(f'when = "tenant = {tenant} and temp_c > 50"\ntext = "warm"\nvalue = "temp_c"\n')
     name = f"warm-{tenant}"
     assert edge("rules", "put", name, str(rule))[0] == 0
-    assert name in {one["name"] for one in edge("rules", "list")[1]["rules"]}
+    assert name in {one["name"] for one in edge("rules")[1]["rules"]}
     cam = device("cam")
     who = DeviceId(tenant=tenant, device="spy")
     spy = FakeDevice(hub.mqtt, hub.enrol(who), who, topics=(ALERT_TOPIC,))
@@ -255,6 +259,58 @@ def test_silences_and_tokens_from_the_command_line(client: HubClient, tenant: st
     token = edge("token", "make", f"ci-{tenant}", "viewer", "--for-s", "3600")[1]["token"]
     with HubClient(client.url, token) as viewer:
         assert viewer.session().role == "viewer"
-    assert f"ci-{tenant}" in {one["name"] for one in edge("token", "list")[1]["tokens"]}
+    assert f"ci-{tenant}" in {one["name"] for one in edge("token")[1]["tokens"]}
     assert edge("token", "withdraw", f"ci-{tenant}")[0] == 0
     assert edge("token", "make", "admin", "viewer")[0] == 1
+
+
+def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient, tenant: str, tmp_path: Path) -> None:
+    """With the real daemon: the difference is shown with its age, and gone once the device has applied it."""
+    who = DeviceId(tenant=tenant, device="board")
+    bundle = tiny_bundle(tmp_path / "digits-1.edge")
+    configuration = device_configuration(client.enrol(who, again=False), {"digits": str(bundle.path)})
+    wanted = DesiredRequest(pins={"digits": "quick"}, preferences={"digits": Preference(mode=Mode.SPEED)})
+    before = client.set_desired(who, wanted)
+    assert not before.in_step
+    assert before.since is not None
+    assert [(one.what, one.desired, one.reported) for one in before.differences] == [
+        ("pins.digits", "quick", None),
+        ("preferences.digits.mode", "speed", None),
+    ]
+    daemon = DaemonProcess(tmp_path / "board", configuration)
+    daemon.start()
+    try:
+        after = until(lambda: now if (now := client.desired(who)).in_step else None, "the device to be in step")
+        after = until(lambda: now if not (now := client.desired(who)).differences else None, "no difference")
+        assert (after.since, after.reported_version) == (None, 1)
+        assert daemon.status().models["digits"].pinned_by == "hub"
+        # Somebody at the device overrides the preference: that version is applied, and yet it differs.
+        with LocalClient(daemon.socket) as local:
+            local.call("POST", "/v1/prefer", Done, {"model": "digits", "preference": {"mode": "battery"}})
+        drifted = until(lambda: now if (now := client.desired(who)).differences else None, "the difference")
+        assert drifted.in_step
+        assert [(one.what, one.reported) for one in drifted.differences] == [("preferences.digits.mode", "battery")]
+        # A newer version goes over it.
+        client.set_desired(who, DesiredRequest(preferences={"digits": Preference(mode=Mode.SPEED)}))
+        until(lambda: client.desired(who).reported_version == 2, "the newer version")
+    finally:
+        daemon.stop()
+
+
+def test_who_asks_too_often_is_told_how_long_to_wait(tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path, "--requests-per-s", "1")
+    hub.start()
+    try:
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        url = f"http://127.0.0.1:{hub.http}/api/v1/session"
+        with httpx.Client(trust_env=False, headers=headers) as asking:
+            answers = [asking.get(url) for _ in range(60)]
+            late = next(answer for answer in answers if answer.status_code == 429)
+            assert late.json()["code"] == "too-many-requests"
+            assert int(late.headers["Retry-After"]) >= 1
+            wrong = [asking.get(url, headers={"Authorization": "Bearer x"}).status_code for _ in range(60)]
+            assert (wrong[0], 429 in wrong) == (401, True)
+        with hub.client() as client:
+            assert client.session().role == "admin"  # the client waits, and who knows the token gets in
+    finally:
+        hub.stop()

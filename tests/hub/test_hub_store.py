@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import sqlite3
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from edge_sdk.mqtt import DeviceId, Event, Report, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
 CAM = DeviceId(tenant="acme", device="cam1")
-DATA = Path(__file__).parent.parent / "data"
 DAY_S = 86_400.0
 EVERYTHING = Retention(max_age_s=1e9, max_bytes=10**12)
 NOTHING = Retention(max_age_s=0.0, max_bytes=10**12)
@@ -284,38 +282,3 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(
     with pytest.raises(StoreError, match=says):
         SqliteStore(path)
     assert (path.read_bytes() if path.is_file() else b"") == before
-
-
-def columns(path: Path) -> dict[str, set[tuple[str, str]]]:
-    """Name and type of the columns of each table."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        tables = [table for table in tables if not table.startswith("sqlite_")]
-        return {
-            table: {(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})")} for table in tables
-        }
-
-
-def test_a_file_of_format_1_is_brought_to_this_version_with_all_that_is_in_it(tmp_path: Path) -> None:
-    old, fresh = tmp_path / "old.db", tmp_path / "fresh.db"
-    with contextlib.closing(sqlite3.connect(old)) as connection:
-        connection.executescript((DATA / "hub-format-1.sql").read_text())
-
-    async def play() -> None:
-        await SqliteStore(fresh).close()
-        for _ in range(2):  # brought there once, and opened as it is after that
-            store = SqliteStore(old)
-            try:
-                record = await store.device(CAM)
-                assert record is not None
-                assert (record.messages, record.labels, record.skew_s) == (2, {}, None)
-                (command,) = await store.pending(device=CAM)
-                assert (command.published, command.by, command.batch) == (1, "", None)
-                assert [one.event.text for one in await store.events()] == ["two"]
-                again = await store.commit([event(seq, of=int("b" * 32, 16)) for seq in (1, 2)])
-                assert (again.stored, again.duplicates) == (0, 2)
-            finally:
-                await store.close()
-
-    asyncio.run(play())
-    assert columns(old) == columns(fresh)

@@ -7,30 +7,69 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from daemon_stage import until
-from hub_stage import CAM, FakeDevice, HubProcess
+from hub_stage import FakeDevice, HubProcess
 from postgres_stage import PostgresServer
-from store_stage import PostgresPlace
+from store_stage import PostgresPlace, postgres_place
 
 from edge_hub.api import EventView
+from edge_hub.errors import AnswerError
+from edge_hub.service import HubConfig, _check_workers
 from edge_sdk import mqtt
+from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report, Up
 from edge_sdk.wire import decode
 
 pytestmark = [pytest.mark.broker, pytest.mark.postgres]
 
 
+@contextmanager
+def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess]:
+    process = HubProcess(directory, "--store", database.url, "--workers", "2")
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+    assert "Traceback" not in process.said
+    assert "Fatal" not in process.said
+
+
+@pytest.fixture(scope="module")
+def crowded(postgres: PostgresServer) -> Iterator[PostgresPlace]:
+    """The database of `crowd`."""
+    with postgres_place(postgres) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory, crowded: PostgresPlace) -> Iterator[HubProcess]:
+    """A hub with two workers that tests share, each with devices of its own."""
+    with two_workers(tmp_path_factory.mktemp("crowd"), crowded) as process:
+        yield process
+
+
 @pytest.fixture
 def hub(tmp_path: Path, database: PostgresPlace) -> Iterator[HubProcess]:
-    """A hub with two workers."""
-    process = HubProcess(tmp_path / "h", "--store", database.url, "--workers", "2")
-    process.start()
-    yield process
-    process.stop()
+    """A hub with two workers that a test may end."""
+    with two_workers(tmp_path / "h", database) as process:
+        yield process
+
+
+@contextmanager
+def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
+    """A device that is connected."""
+    who = DeviceId(tenant="acme", device=name)
+    made = FakeDevice(hub.mqtt, hub.enrol(who), who)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def children(hub: HubProcess) -> list[int]:
@@ -39,16 +78,12 @@ def children(hub: HubProcess) -> list[int]:
     return [int(pid) for pid in found if b"edge_hub.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_one_of_two_workers_is_killed_and_each_message_is_a_row(hub: HubProcess, database: PostgresPlace) -> None:
+def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProcess, crowded: PostgresPlace) -> None:
     """What the broker confirmed is stored without anybody sending it again."""
     count, devices = 300, 3
     with ExitStack() as ends:
-        cams = []
-        for number in range(devices):
-            who = DeviceId(tenant="acme", device=f"d{number}")
-            cams.append(FakeDevice(hub.mqtt, hub.enrol(who), who))
-            ends.callback(cams[-1].close)
-        first, second = children(hub)
+        cams = [ends.enter_context(enrolled(crowd, f"killed-{number}")) for number in range(devices)]
+        first, second = children(crowd)
         killed = threading.Event()
 
         def send(cam: FakeDevice) -> None:
@@ -63,45 +98,93 @@ def test_one_of_two_workers_is_killed_and_each_message_is_a_row(hub: HubProcess,
             one.start()
         for one in sending:
             one.join()
-        until(lambda: database.count("log") == count * devices, "a row for each message")
+        rows = (
+            "SELECT count(*), count(DISTINCT (log.boot, seq)) FROM log JOIN boots ON boots.id = log.boot"
+            " WHERE boots.boot = ANY($1)"
+        )
+        boots = [cam.boot for cam in cams]
+        until(lambda: crowded.sql(rows, boots)[0][0] == count * devices, "a row for each message")
         for cam in cams:
             cam.when(lambda cam=cam: len(cam.acked) == count, "the acknowledgements")
-    assert second in children(hub)
-    assert database.sql("SELECT count(DISTINCT (boot, seq)) FROM log")[0][0] == count * devices
-    assert database.count("events") == count * devices
-    slots = database.sql("SELECT slot FROM leases WHERE kind LIKE 'worker:%' ORDER BY slot")
+        assert crowded.sql(rows, boots)[0] == (count * devices, count * devices)
+    assert second in children(crowd)
+    until(lambda: len(children(crowd)) == 2, "the worker to be started again")
+    slots = crowded.sql("SELECT slot FROM leases WHERE kind LIKE 'worker:%' ORDER BY slot")
     assert [row["slot"] for row in slots] == [0, 1]
 
 
-@pytest.fixture
-def cam(hub: HubProcess) -> Iterator[FakeDevice]:
-    made = FakeDevice(hub.mqtt, hub.enrol())
-    yield made
-    made.close()
+@pytest.mark.parametrize(
+    "path",
+    ["rows", "fleet", "models", "alerts", "audit", "devices", "devices/acme/seen/history?since=0&until=1e9&step_s=1e6"],
+)
+def test_the_api_answers_from_postgresql(crowd: HubProcess, path: str) -> None:
+    with crowd.client() as client, suppress(AnswerError):
+        client.enrol(DeviceId(tenant="acme", device="seen"), again=False)
+    answer = httpx.get(
+        f"http://127.0.0.1:{crowd.http}/api/v1/{path}",
+        headers={"Authorization": f"Bearer {crowd.token}"},
+        trust_env=False,
+    )
+    assert answer.status_code == 200, answer.text
 
 
-def test_a_reader_hears_of_what_a_worker_stored(hub: HubProcess, cam: FakeDevice) -> None:
+def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
     over = threading.Event()
+    with enrolled(crowd, "heard") as cam:
 
-    def happens() -> None:
-        while not over.wait(0.1):
-            cam.happens("the sun came out")
+        def happens() -> None:
+            while not over.wait(0.1):
+                cam.happens("the sun came out")
 
-    happening = threading.Thread(target=happens)
-    happening.start()
+        happening = threading.Thread(target=happens)
+        happening.start()
+        try:
+            with crowd.client() as client:
+                body = next(body for topic, body in client.news() if topic == "event")
+            assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
+        finally:
+            over.set()
+            happening.join()
+
+
+def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
+    crowd: HubProcess, crowded: PostgresPlace, tmp_path: Path
+) -> None:
+    """Two hubs, each with a broker of its own, and one store: as on two machines."""
+    other = HubProcess(tmp_path, "--store", crowded.url)
+    other.start()
+    over = threading.Event()
     try:
-        with hub.client() as client:
-            body = next(body for topic, body in client.news() if topic == "event")
-        assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
+        with enrolled(crowd, "far-away") as cam, other.client() as client:
+
+            def happens() -> None:
+                while not over.wait(0.1):
+                    cam.happens("on another machine")
+
+            happening = threading.Thread(target=happens)
+            happening.start()
+            try:
+                heard = (
+                    decode(body, EventView, where="test", max_bytes=len(body))
+                    for topic, body in client.news()
+                    if topic == "event"
+                )
+                assert (
+                    next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
+                )
+            finally:
+                over.set()
+                happening.join()
     finally:
-        over.set()
-        happening.join()
+        other.stop()
+    holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")
+    assert holders[0][0] == 1
 
 
-def test_a_command_is_answered_once_whoever_takes_the_reply(hub: HubProcess, cam: FakeDevice) -> None:
-    cam.born()
-    with hub.client() as client:
-        sent = [client.send([CAM], Report(), expires_s=60)[str(CAM)] for _ in range(10)]
+def test_a_command_is_answered_once_whoever_takes_the_reply(crowd: HubProcess) -> None:
+    with enrolled(crowd, "answering") as cam, crowd.client() as client:
+        cam.born()
+        sent = [client.send([cam.device], Report(), expires_s=60)[str(cam.device)] for _ in range(10)]
         cam.command(10)
         for command in sent:
             for _ in range(2):  # a device that is not sure says it again, under another number
@@ -112,12 +195,13 @@ def test_a_command_is_answered_once_whoever_takes_the_reply(hub: HubProcess, cam
         assert [client.command(command) for command in sent] == ended
 
 
-def test_who_comes_up_is_sent_what_it_missed(hub: HubProcess) -> None:
-    password = hub.enrol()
-    with hub.client() as client:
-        command = client.send([CAM], Report(), expires_s=60)[str(CAM)]
+def test_who_comes_up_is_sent_what_it_missed(crowd: HubProcess) -> None:
+    who = DeviceId(tenant="acme", device="late")
+    password = crowd.enrol(who)
+    with crowd.client() as client:
+        command = client.send([who], Report(), expires_s=60)[str(who)]
         until(lambda: client.command(command).published == 1, "the command to be sent to nobody")
-    late = FakeDevice(hub.mqtt, password)
+    late = FakeDevice(crowd.mqtt, password, who)
     try:
         late.born()
         assert late.command().id == command
@@ -145,6 +229,26 @@ def test_a_hub_that_is_killed_goes_on_under_the_same_numbers(hub: HubProcess, da
         assert database.sql("SELECT count(*), max(slot) FROM leases WHERE kind LIKE 'worker:%'") == [(2, 1)]
         with hub.client() as client:
             assert [event.event.text for event in client.events()] == ["before", "after"]
+    finally:
+        cam.close()
+
+
+def test_what_a_worker_that_does_not_come_back_was_given_is_stored(hub: HubProcess, database: PostgresPlace) -> None:
+    cam = FakeDevice(hub.mqtt, hub.enrol())
+    try:
+        cam.confirmed(cam.happens("to one of two"))
+        hub.stop()
+        hub.options = ("--store", database.url, "--workers", "1")
+        hub.start()
+        cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
+        for number in range(10):  # the broker still gives half of them to the second, who is not there
+            cam.happens(str(number))
+        until(lambda: database.count("log") == 11, "all to be stored")
+        slots = "SELECT slot FROM leases WHERE kind LIKE 'worker:%'"
+        until(lambda: [row["slot"] for row in database.sql(slots)] == [0], "the second to be forgotten")
+        numbers = [cam.happens(f"after {number}") for number in range(10)]
+        for number in numbers:
+            cam.confirmed(number)
     finally:
         cam.close()
 
@@ -181,15 +285,11 @@ def test_a_database_that_vanishes_and_returns_loses_nothing(tmp_path: Path) -> N
 
 
 def test_workers_take_a_database_that_several_can_write(tmp_path: Path) -> None:
-    for options, says in (
-        (("--workers", "2"), "--store"),
-        (("--workers", "2", "--store", "postgresql://h/d", "--embedded"), "embedded"),
-        (("--workers", "1000"), "64"),
-        (("--store", "hub.db"), "postgresql://"),
-    ):
-        hub = HubProcess(tmp_path, *options)
-        hub.start(ready=False)
-        assert hub.wait() == 2, hub.said
-        line = hub.said.splitlines()[-1]
-        assert "[usage]" in line
-        assert says in line
+    hub = HubProcess(tmp_path, "--workers", "2")
+    hub.start(ready=False)
+    assert hub.wait() == 2, hub.said
+    (line,) = hub.said.splitlines()
+    assert "[usage]" in line
+    assert "--store" in line
+    with pytest.raises(UsageError, match="embedded"):
+        _check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))

@@ -103,6 +103,21 @@ def test_every_request_of_the_hub_is_documented() -> None:
         assert f"`{route.method} {route.path}`" in text, f"{route.method} {route.path}"
 
 
+def test_every_request_of_the_hub_is_described_for_programs_and_has_a_method_in_python() -> None:
+    app = pytest.importorskip("edge_hub.web.app", reason="the hub extra is not installed")
+    from edge_hub import client
+    from edge_hub.web.openapi import document
+
+    described = {(method.upper(), path) for path, one in document(app.ROUTES)["paths"].items() for method in one}
+    assert described == {(route.method, route.path) for route in app.ROUTES}
+    source = Path(client.__file__).read_text("utf-8")
+    for route in app.ROUTES:
+        path = re.sub(r"\\{\w+\\}", r"\\{\\w+\\}", re.escape(route.path.replace("{tenant}/{device}", "{device}")))
+        method = "" if route.method == "GET" else rf'"{route.method}", '
+        asked = rf'{method}f?"{path}"'
+        assert re.search(asked, source), f"{route.method} {route.path}"
+
+
 # The words of the page for the types that more than one field has.
 WORDS: dict[str, Any] = {
     "name": wire.Name,

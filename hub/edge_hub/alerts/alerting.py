@@ -98,7 +98,7 @@ class Alerting:
         groups = {one.name.removeprefix(GROUP): one.body.decode() for one in kept if one.name.startswith(GROUP)}
         rules, broken = compiled(in_force(kept), groups)
         self._complain({name: str(error) for name, error in broken.items()})
-        records = await self._store.devices()
+        records = await self._store.outlines()
         fleet = await self._census.fleet_of(records, switches=any(_SWITCHES in rule.fields for rule in rules))
         alerts = await self._store.alerts(open_only=True, limit=_MAX_OPEN)
         pending = _pending(kept)

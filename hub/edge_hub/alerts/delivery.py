@@ -188,10 +188,10 @@ class Delivery:
             return False
         if any(not one.query for one in meant):
             return True
-        record = await self._store.device(alert.device)
-        if record is None:
+        found = await self._store.outlines((alert.device,))
+        if not found:
             return False
-        facts = facts_of(record, await self._census.fleet_of((record,), switches=False))
+        facts = facts_of(found[0], await self._census.fleet_of(found, switches=False))
         return any([await self._means(one.query, facts) for one in meant])
 
     async def _means(self, query: str, facts: Facts) -> bool:

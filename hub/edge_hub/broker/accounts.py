@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from edge_sdk.mqtt import ROOT, Down, Up
 
@@ -20,6 +21,20 @@ ALERT_TOPIC = f"{ROOT}/hub/alerts"
 _ITERATIONS = 101
 _SALT_BYTES = 12
 _PASSWORD_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A program that is let in beside the hub and the devices.
+
+    Attributes:
+        user: Unlike any device's name, which is `tenant/device`.
+        access: What it may touch, as mosquitto's access file has it: `read TOPIC`, `write TOPIC`, `readwrite TOPIC`.
+    """
+
+    user: str
+    password: str = field(repr=False)
+    access: tuple[str, ...]
 
 
 def new_password() -> str:
@@ -44,7 +59,7 @@ def password_file(accounts: Mapping[str, str]) -> bytes:
     return "".join(f"{user}:{digest}\n" for user, digest in sorted(accounts.items())).encode()
 
 
-def access_file(workers: int = 0) -> bytes:
+def access_file(workers: int = 0, guests: Sequence[Guest] = ()) -> bytes:
     """The hub and its workers may touch every topic of the protocol; a device what is below its own name, kind by kind.
 
     The kinds are spelled out so that a device cannot fill the broker with retained messages on topics of its own
@@ -53,6 +68,8 @@ def access_file(workers: int = 0) -> bytes:
     lines = [f"user {ALERTS_USER}", f"topic read {ALERT_TOPIC}", ""]
     for user in (HUB_USER, *map(worker_user, range(workers))):
         lines += [f"user {user}", f"topic readwrite {ROOT}/#", ""]
+    for guest in guests:
+        lines += [f"user {guest.user}", *(f"topic {access}" for access in guest.access), ""]
     lines += [f"pattern write {ROOT}/%u/up/{kind.value}" for kind in Up]
     lines += [f"pattern read {ROOT}/%u/down/{kind.value}" for kind in Down]
     return ("\n".join(lines) + "\n").encode()

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge_hub.address import Endpoint
+from edge_hub.broker.accounts import Guest
 from edge_sdk.address import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """What a device needs beside its password, all PEM.
+
+    Attributes:
+        ca: The authority it is to trust; None for the system's, or where nothing is encrypted.
+        certificate: Its own, with `key`, where the broker asks for one.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
 
 
 class BrokerBackend(Protocol):
@@ -45,6 +61,32 @@ class BrokerBackend(Protocol):
 
         Args:
             accounts: Password hash (see `edge_hub.broker.accounts`) by user name, which is `tenant/device`.
+        """
+
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Let these programs in, too, instead of those that the same part of the hub named before.
+
+        A broker that is not ours, or has no accounts, is told nothing.
+        """
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:
+        """How a guest on this machine connects: as itself where the accounts are ours, else as the hub does."""
+
+    def papers(self, device: str) -> Papers:
+        """Make what a device needs beside its password.
+
+        Args:
+            device: Its user name.
+
+        Raises:
+            StorageError: What was made could not be recorded.
+        """
+
+    async def revoke(self, device: str) -> None:
+        """Let no certificate of a device count any more, and end its connection. Its account is `set_accounts`' affair.
+
+        Raises:
+            StorageError: It could not be recorded.
         """
 
     async def start(self) -> None:

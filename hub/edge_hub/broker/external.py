@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edge_hub.address import Endpoint
+from edge_hub.broker.accounts import Guest
+from edge_hub.broker.backend import Papers
 from edge_sdk.address import Address
 
 
@@ -31,8 +33,27 @@ class ExternalBroker:
     async def set_accounts(self, accounts: Mapping[str, str]) -> None:
         """Nothing: see above."""
 
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Nothing: see above."""
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:  # noqa: ARG002 - there are no accounts of ours
+        """As the hub."""
+        return self.endpoint
+
+    def papers(self, device: str) -> Papers:  # noqa: ARG002 - the interface's
+        """None of ours."""
+        return Papers()
+
+    async def revoke(self, device: str) -> None:
+        """Nothing: see above."""
+
     async def start(self) -> None:
-        """Nothing to start; whether it answers shows when the hub connects."""
+        """Nothing to start; whether it answers shows when the hub connects.
+
+        Raises:
+            StorageError: The file of its authority cannot be read.
+        """
+        self.endpoint.context()
 
     async def stop(self) -> None:
         """Nothing to stop."""

@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+from collections import Counter
 
 from edge_hub.census import GROUP
+from edge_hub.export.sources import Source
 from edge_hub.query import parse
 from edge_hub.rows import Fleet, facts_of
-from edge_hub.store._rows import device_id, device_record
+from edge_hub.store._rows import device_id, event_record, outline
+from edge_hub.store.outline import COLUMNS
 from edge_sdk.mqtt import DeviceId
 
 _SWITCHES = "switches_h"
 _HOUR_S = 3600.0
 
 
-def matching(connection: sqlite3.Connection, text: str, *, now: float) -> tuple[DeviceId, ...]:
+def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
     """The devices that a query holds for now.
 
     Raises:
         QueryError: It is none.
     """
-    kept = connection.execute("SELECT name, body FROM rules").fetchall()
+    kept = source.fetch("SELECT name, body FROM rules")
     groups = {
         row["name"].removeprefix(GROUP): bytes(row["body"]).decode() for row in kept if row["name"].startswith(GROUP)
     }
     query = parse(text, groups)
-    records = [device_record(row) for row in connection.execute("SELECT * FROM devices ORDER BY tenant, name")]
+    found = source.fetch(f"SELECT {COLUMNS} FROM devices ORDER BY tenant, name")  # noqa: S608 - columns of ours
+    records = [outline(row) for row in found]
     fleet = Fleet.of(
         records,
         now=now,
-        alerts=_counted(connection, "alerts x", "x.ended IS NULL AND x.began <= ?", now),
-        switches=_counted(
-            connection,
-            "events x",
-            "x.received > ? AND json_extract(CAST(x.body AS TEXT), '$.kind') = 'switch'",
-            now - _HOUR_S,
-        )
-        if _SWITCHES in query.fields
-        else {},
+        alerts=_open_alerts(source),
+        switches=_switches(source, since=now - _HOUR_S) if _SWITCHES in query.fields else {},
     )
     return tuple(record.device for record in records if query(facts_of(record, fleet)))
 
 
-def _counted(connection: sqlite3.Connection, table: str, where: str, value: float) -> Mapping[DeviceId, int]:
-    rows = connection.execute(
-        "SELECT d.tenant, d.name, count(*) AS times"  # noqa: S608 - this module's own words
-        f" FROM {table} JOIN devices d ON d.id = x.device WHERE {where} GROUP BY x.device",
-        (value,),
-    )
-    return {device_id(row): row["times"] for row in rows}
+def _open_alerts(source: Source) -> Counter[DeviceId]:
+    select = "SELECT a.id, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
+    return Counter(device_id(row) for row in source.stream(select, key="a.id", where="a.ended IS NULL"))
+
+
+def _switches(source: Source, *, since: float) -> Counter[DeviceId]:
+    select = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
+    rows = source.stream(select, key="e.id", where="e.received >= ?", values=(since,))
+    return Counter(one.device for one in map(event_record, rows) if one.event.kind == "switch")

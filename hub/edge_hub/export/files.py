@@ -32,9 +32,18 @@ def write_csv(stream: BinaryIO, columns: Mapping[str, Kind], rows: Iterable[Row]
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="", write_through=False)
     writer = csv.writer(text)
     writer.writerow(columns)
-    cells = [_CELLS[kind] if not (unix and kind is Kind.TIME) else _same for kind in columns.values()]
+    # Numbers are written as they are; only the others are looked at.
+    cells = [
+        (index, _CELLS[kind])
+        for index, kind in enumerate(columns.values())
+        if kind in _CELLS and not (unix and kind is Kind.TIME)
+    ]
     for row in rows:
-        writer.writerow([None if value is None else cell(value) for cell, value in zip(cells, row, strict=True)])
+        told = list(row)
+        for index, cell in cells:
+            if told[index] is not None:
+                told[index] = cell(told[index])
+        writer.writerow(told)
         written += 1
     text.flush()
     text.detach()
@@ -111,10 +120,6 @@ def _harmless(value: str) -> str:
     return f"'{value}" if value.startswith(FORMULA) else value
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _flag(value: Any) -> str:
     return "true" if value else "false"
 
@@ -122,8 +127,6 @@ def _flag(value: Any) -> str:
 _CELLS: dict[Kind, Callable[[Any], Any]] = {
     Kind.TIME: iso,
     Kind.TEXT: _harmless,
-    Kind.REAL: _same,
-    Kind.WHOLE: _same,
     Kind.FLAG: _flag,
 }
 WRITERS: dict[str, Callable[..., int]] = {"csv": write_csv, "parquet": write_parquet}

@@ -1,24 +1,19 @@
-"""What can be exported: the columns of each kind, and how its rows are read, a page at a time.
-
-Rows are read from a running hub's database, too: no transaction lasts longer than a page, so that the hub's
-write-ahead log does not grow meanwhile. What came in after the first page was read is left out.
-"""
+"""What can be exported: the columns of each kind, and how its rows are made."""
 
 from __future__ import annotations
 
 import enum
 import math
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from edge_hub.store._history import LONGEST_BATCH_S, log_of, samples_of
+from edge_hub.export.sources import Source
+from edge_hub.store._logged import LONGEST_BATCH_S, Logged, logged
 from edge_hub.store._rows import command_record, device_id, event_record
-from edge_sdk.mqtt import DeviceId, ModelStats, Sample
+from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
-
-_PAGE_ROWS = 1000
 
 Row = tuple[Any, ...]
 
@@ -58,7 +53,7 @@ class Table:
     """
 
     columns: dict[str, Kind]
-    read: Callable[[sqlite3.Connection, Wanted], Iterator[Row]]
+    read: Callable[[Source, Wanted], Iterator[Row]]
 
 
 # ----------------------------------------------------------------------------------------------------- telemetry
@@ -90,59 +85,56 @@ _STATS: dict[str, Kind] = {
     "p95_ms": Kind.REAL,
 }
 _NO_MODEL = (None,) * (1 + len(_STATS))
+_stats = attrgetter(*_STATS)
+_conditions = attrgetter(*list(_CONDITIONS)[2:])  # after those that are spelled out below
 
 
-def _telemetry(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
+def _telemetry(source: Source, wanted: Wanted) -> Iterator[Row]:
     """A row for each sample and model; one for a sample without any."""
-    for row, device in _messages(connection, wanted):
-        for sample in samples_of(row["payload"]):
+    for message, device in _messages(source, wanted):
+        for sample in message.samples:
             if wanted.since <= sample.at < wanted.until:
-                yield from _sample_rows((sample.at, device, row["boot"], row["seq"], row["received"]), sample)
+                yield from _sample_rows((sample.at, device, message.boot, message.seq, message.received), sample)
 
 
 def _sample_rows(head: Row, sample: Sample) -> Iterator[Row]:
     seen = sample.conditions
-    told = (*head, sample.window_s, *(_plain(getattr(seen, name)) for name in _CONDITIONS))
+    told = (*head, sample.window_s, seen.temp_c, seen.throttle.value, *_conditions(seen))
     if not sample.models:
         yield (*told, *_NO_MODEL)
     for name, stats in sample.models.items():
         yield (*told, name, *_stats(stats))
 
 
-def _stats(stats: ModelStats) -> Row:
-    return tuple(getattr(stats, name) for name in _STATS)
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _messages(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[sqlite3.Row, str]]:
+def _messages(source: Source, wanted: Wanted) -> Iterator[tuple[Logged, str]]:
     """Telemetry messages of the log, with the device's name."""
-    if wanted.devices is None:
-        sql = (
-            "SELECT log.id, log.seq, log.received, log.payload, boots.boot, d.tenant, d.name"
-            " FROM log JOIN boots ON boots.id = log.boot JOIN devices d ON d.id = boots.device"
-            " WHERE log.id > ? AND log.id <= ? AND log.kind = 'tele' AND log.sent >= ? AND log.sent <= ?"
-            " ORDER BY log.id LIMIT ?"
-        )
-        for row in _pages(connection, "log", sql, (wanted.since, wanted.until + LONGEST_BATCH_S)):
-            yield row, str(device_id(row))
+    if wanted.devices is not None:
+        for device, number in _numbers(source, wanted.devices):
+            for message in source.telemetry(number, since=wanted.since, until=wanted.until):
+                yield message, str(device)
         return
-    for device, number in _numbers(connection, wanted.devices):
-        for row in log_of(connection, number, since=wanted.since, until=wanted.until):
-            yield row, str(device)
+    rows = source.stream(
+        "SELECT log.id, log.seq, log.received, log.payload, boots.boot, d.tenant, d.name"
+        " FROM log JOIN boots ON boots.id = log.boot JOIN devices d ON d.id = boots.device",
+        key="log.id",
+        where="log.kind = 'tele' AND log.sent >= ? AND log.sent <= ?",
+        values=(wanted.since, wanted.until + LONGEST_BATCH_S),
+    )
+    for row in rows:
+        yield logged(row, row["boot"]), str(device_id(row))
 
 
 # -------------------------------------------------------------------------------------- events, commands and others
 
 
-def _events(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
-    sql = (
-        "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-        " WHERE e.id > ? AND e.id <= ? AND (? OR e.device IN (SELECT value FROM json_each(?))) ORDER BY e.id LIMIT ?"
+def _events(source: Source, wanted: Wanted) -> Iterator[Row]:
+    rows = source.stream(
+        "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device",
+        key="e.id",
+        where=f"(? OR e.device {source.among})",
+        values=_of_devices(source, wanted),
     )
-    for row in _pages(connection, "events", sql, _of_devices(connection, wanted)):
+    for row in rows:
         record = event_record(row)
         event, because = record.event, record.event.because
         if wanted.since <= event.at < wanted.until:
@@ -152,13 +144,13 @@ def _events(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
             )
 
 
-def _commands(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
+def _commands(source: Source, wanted: Wanted) -> Iterator[Row]:
     """By device, the oldest first."""
-    for device, number in _numbers(connection, wanted.devices):
-        rows = connection.execute(
+    for device, number in _numbers(source, wanted.devices):
+        rows = source.fetch(
             "SELECT * FROM commands WHERE device = ? AND sent >= ? AND sent < ? ORDER BY sent",
             (number, wanted.since, wanted.until),
-        ).fetchall()
+        )
         for row in rows:
             one = command_record(row, device)
             reply = one.reply
@@ -169,24 +161,26 @@ def _commands(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
             )
 
 
-def _alerts(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
-    sql = (
-        "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device WHERE a.id > ? AND a.id <= ?"
-        " AND (? OR a.device IN (SELECT value FROM json_each(?))) AND a.began >= ? AND a.began < ?"
-        " ORDER BY a.id LIMIT ?"
+def _alerts(source: Source, wanted: Wanted) -> Iterator[Row]:
+    rows = source.stream(
+        "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device",
+        key="a.id",
+        where=f"(? OR a.device {source.among}) AND a.began >= ? AND a.began < ?",
+        values=(*_of_devices(source, wanted), wanted.since, wanted.until),
     )
-    values = (*_of_devices(connection, wanted), wanted.since, wanted.until)
-    for row in _pages(connection, "alerts", sql, values):
+    for row in rows:
         yield (
             *(row["id"], row["rule"], str(device_id(row)), row["severity"], row["began"], row["ended"], row["text"]),
             *(row["value"], row["acknowledged"], row["acknowledged_at"]),
         )
 
 
-def _audit(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
-    sql = "SELECT * FROM audit WHERE id > ? AND id <= ? AND at >= ? AND at < ? ORDER BY id LIMIT ?"
+def _audit(source: Source, wanted: Wanted) -> Iterator[Row]:
     targets = None if wanted.devices is None else {str(device) for device in wanted.devices}
-    for row in _pages(connection, "audit", sql, (wanted.since, wanted.until)):
+    rows = source.stream(
+        "SELECT * FROM audit", key="audit.id", where="at >= ? AND at < ?", values=(wanted.since, wanted.until)
+    )
+    for row in rows:
         if targets is None or row["target"] in targets:
             yield (
                 *(row[name] for name in ("id", "at", "who", "role", "what", "target")),
@@ -194,27 +188,15 @@ def _audit(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
             )
 
 
-def _pages(connection: sqlite3.Connection, table: str, sql: str, values: Row) -> Iterator[sqlite3.Row]:
-    """Rows by ascending id, up to the last there is now."""
-    last = connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0  # noqa: S608 - this module's own words
-    done = 0
-    while True:
-        rows = connection.execute(sql, (done, last, *values, _PAGE_ROWS)).fetchall()
-        yield from rows
-        if len(rows) < _PAGE_ROWS:
-            return
-        done = rows[-1]["id"]
-
-
-def _numbers(connection: sqlite3.Connection, devices: tuple[DeviceId, ...] | None) -> Iterator[tuple[DeviceId, int]]:
-    rows = connection.execute("SELECT id, tenant, name FROM devices ORDER BY tenant, name").fetchall()
+def _numbers(source: Source, devices: tuple[DeviceId, ...] | None) -> Iterator[tuple[DeviceId, int]]:
+    rows = source.fetch("SELECT id, tenant, name FROM devices ORDER BY tenant, name")
     wanted = None if devices is None else set(devices)
     return ((device_id(row), row["id"]) for row in rows if wanted is None or device_id(row) in wanted)
 
 
-def _of_devices(connection: sqlite3.Connection, wanted: Wanted) -> Row:
+def _of_devices(source: Source, wanted: Wanted) -> Row:
     """Whether it is all of them, and else their numbers as JSON: any number of them is one variable."""
-    numbers = [number for _, number in _numbers(connection, wanted.devices)]
+    numbers = [] if wanted.devices is None else [number for _, number in _numbers(source, wanted.devices)]
     return wanted.devices is None, encode(numbers).decode()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edge_sdk import atomic
 _STEP_PAGES = 256
 # What is copied goes to the disk little by little: one large flush at the end would make commits of others wait for it.
 _FLUSH_STEPS = 16
+_LONGEST_PAUSE_S = 0.5
 
 
 class StoppedError(Exception):
@@ -48,15 +50,17 @@ def copy(source: Path, target: Path, *, stopped: Callable[[], bool] = lambda: Fa
         writing.execute("PRAGMA journal_mode = OFF")
         writing.execute("PRAGMA synchronous = OFF")
         flushed = opened.enter_context(temporary.open("rb")).fileno()
-        steps = 0
+        steps, began = 0, time.monotonic()
 
         def progress(_status: int, _remaining: int, _total: int) -> None:
-            nonlocal steps
+            nonlocal steps, began
+            if stopped():
+                raise StoppedError
             steps += 1
             if steps % _FLUSH_STEPS == 0:
                 os.fdatasync(flushed)
-            if stopped():
-                raise StoppedError
+                time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))  # half of the disk's time is for others
+                began = time.monotonic()
 
         reading.execute("BEGIN")
         reading.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # here the snapshot begins

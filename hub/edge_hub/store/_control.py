@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from edge_hub.errors import UnknownDeviceError
-from edge_hub.store._rows import command_record, device_id, device_record
-from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, DeviceRecord, RuleRecord, TokenRecord
+from edge_hub.store._rows import command_record, device_id, outline
+from edge_hub.store.outline import COLUMNS, Outline
+from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
@@ -29,9 +30,12 @@ class ControlMixin:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         raise NotImplementedError
 
-    async def some_devices(self, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
-        """Of these the ones there are, by name."""
-        return await self._read(lambda connection: _some_devices(connection, devices))
+    async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
+        """All devices, or of these the ones there are, by name."""
+        if devices is not None:
+            return await self._read(lambda connection: _some_outlines(connection, devices))
+        sql = f"SELECT {COLUMNS} FROM devices ORDER BY tenant, name"  # noqa: S608 - columns of ours
+        return await self._read(lambda connection: tuple(outline(row) for row in connection.execute(sql)))
 
     async def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
         """Replace a device's labels."""
@@ -170,15 +174,16 @@ class ControlMixin:
         )
 
 
-def _some_devices(connection: sqlite3.Connection, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
-    found: list[DeviceRecord] = []
+def _some_outlines(connection: sqlite3.Connection, devices: Sequence[DeviceId]) -> tuple[Outline, ...]:
+    found: list[Outline] = []
     for first in range(0, len(devices), _AT_ONCE):
         part = devices[first : first + _AT_ONCE]
         pairs = ", ".join("(?, ?)" for _ in part)
         names = [name for device in part for name in (device.tenant, device.device)]
-        rows = connection.execute(f"SELECT * FROM devices WHERE (tenant, name) IN (VALUES {pairs})", names)  # noqa: S608
-        found += [device_record(row) for row in rows]
-    return tuple(sorted(found, key=lambda record: (record.device.tenant, record.device.device)))
+        where = f"(tenant, name) IN (VALUES {pairs})"
+        rows = connection.execute(f"SELECT {COLUMNS} FROM devices WHERE {where}", names)  # noqa: S608
+        found += [outline(row) for row in rows]
+    return tuple(sorted(found, key=lambda one: (one.device.tenant, one.device.device)))
 
 
 def _alert(connection: sqlite3.Connection, alert_id: int) -> AlertRecord | None:

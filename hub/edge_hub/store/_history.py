@@ -1,13 +1,8 @@
-"""Telemetry over time in the SQLite store: rolled up from the log in steps, read from whatever is fine enough.
-
-What is rolled up already is one number, the id of the last message of the log that was; it moves in the transaction
-that writes the sums. So each sample counts once, whatever is killed when.
-"""
+"""Telemetry over time in the SQLite store: read from whatever is fine enough; and the store's `History`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sqlite3
 import threading
@@ -18,121 +13,26 @@ from typing import Protocol, TypeVar
 
 from edge_hub.errors import UnknownDeviceError
 from edge_hub.store._backup import copy
+from edge_hub.store._logged import log_of
+from edge_hub.store._roll_up import apply, in_snapshot, next_step
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
     Span,
     begin,
-    condense,
     decode_span,
-    encode_span,
-    gather,
-    merged,
-    moments,
     of_sample,
     points,
     widened,
 )
 from edge_hub.store.records import Point
-from edge_sdk import mqtt
-from edge_sdk.errors import UsageError, WireError
-from edge_sdk.mqtt import DeviceId, Sample, Up
+from edge_sdk.errors import UsageError
+from edge_sdk.mqtt import DeviceId
 
 T = TypeVar("T")
 
 MAX_POINTS = 2000
-# A step ends at whichever comes first.
-_STEP_MESSAGES = 250
-_STEP_BYTES = 128 * 1024
-_STEP_ROWS = 2000
-_PAGE_ROWS = 200
-LONGEST_BATCH_S = 86_400.0  # the most that `mqtt.Configure.telemetry_every_s` can be
 LOG_STEP_S = 1.0
-_MARK = "condensed"
-
-Key = tuple[int, int, int]  # device, step, at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What one step of the roll-up changes.
-
-    Attributes:
-        after: The last message rolled up before it.
-        last: The last one of it; `after` where there is nothing to do.
-        messages: How many it takes.
-        rows: The sums as they are with them, by device, step and begin.
-    """
-
-    after: int
-    last: int
-    messages: int
-    rows: tuple[tuple[int, int, int, bytes], ...]
-
-
-def mark(connection: sqlite3.Connection) -> int:
-    """The id of the last message of the log that is rolled up."""
-    row = connection.execute("SELECT value FROM counters WHERE name = ?", (_MARK,)).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def set_mark(connection: sqlite3.Connection, last: int) -> None:
-    """Remember it; in the transaction that makes it true."""
-    connection.execute(
-        "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (_MARK, last)
-    )
-
-
-def next_step(connection: sqlite3.Connection) -> Step:
-    """Sum up the next messages of the log; only reads. All of the work is here, so that writers hardly wait."""
-    after = last = mark(connection)
-    spans: dict[Key, Span] = {}
-    messages = size_bytes = 0
-    rows = connection.execute(
-        "SELECT log.id, log.received, boots.device, CASE WHEN log.kind = 'tele' THEN log.payload END AS payload"
-        " FROM log JOIN boots ON boots.id = log.boot WHERE log.id > ? ORDER BY log.id LIMIT ?",
-        (after, _STEP_MESSAGES),
-    )
-    with contextlib.closing(rows):
-        for row in rows:
-            last = row["id"]
-            messages += 1
-            if row["payload"] is not None:
-                size_bytes += len(row["payload"])
-                for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
-                    gather(spans, (row["device"], MINUTE_S, int(at)), span)
-                    gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
-            if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
-                break
-    return Step(
-        after=after,
-        last=last,
-        messages=messages,
-        rows=tuple((*key, encode_span(_with_present(connection, key, spans[key]))) for key in sorted(spans)),
-    )
-
-
-def _with_present(connection: sqlite3.Connection, key: Key, span: Span) -> Span:
-    row = connection.execute("SELECT body FROM condensed WHERE device = ? AND step = ? AND at = ?", key).fetchone()
-    return span if row is None else merged(decode_span(row["body"]), span)
-
-
-def apply(connection: sqlite3.Connection, step: Step) -> bool:
-    """Write what a step changes, within a transaction; false, and nothing done, where another came before it."""
-    if mark(connection) != step.after:
-        return False
-    connection.executemany("INSERT OR REPLACE INTO condensed VALUES (?, ?, ?, ?)", step.rows)
-    set_mark(connection, step.last)
-    return True
-
-
-def in_snapshot(connection: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
-    """Look at one moment of the database, whatever is written meanwhile."""
-    connection.execute("BEGIN")
-    try:
-        return look(connection)
-    finally:
-        connection.execute("COMMIT")
 
 
 def read_history(
@@ -175,50 +75,10 @@ def check_asked(since: float, until: float, step_s: float) -> None:
 
 def _from_log(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
     """Each sample by itself."""
-    for row in log_of(connection, device, since=since, until=until):
-        told = samples_of(row["payload"])
-        for moment, sample in zip(moments(told, received=row["received"]), told, strict=True):
+    for message in log_of(connection, device, since=since, until=until):
+        for moment, sample in zip(message.when, message.samples, strict=True):
             if since <= moment < until:
                 yield moment, of_sample(sample, moment=moment)
-
-
-def log_of(connection: sqlite3.Connection, device: int, *, since: float, until: float) -> Iterator[sqlite3.Row]:
-    """A device's telemetry messages that may hold samples of this time, boot by boot as they were composed.
-
-    There is no index by time, which would cost every message that comes in: within a boot numbers and times both go up,
-    so where to begin is found by halving. (Where a clock was set back within a boot, something may be overlooked here;
-    minutes and hours know of it.)
-    """
-    for boot in connection.execute("SELECT id, boot FROM boots WHERE device = ?", (device,)).fetchall():
-        seq = _first_since(connection, boot["id"], since)
-        while seq is not None:
-            page = connection.execute(
-                "SELECT ? AS boot, seq, kind, sent, received, payload FROM log WHERE boot = ? AND seq >= ?"
-                " ORDER BY seq LIMIT ?",
-                (boot["boot"], boot["id"], seq, _PAGE_ROWS),
-            ).fetchall()
-            yield from (row for row in page if row["kind"] == "tele")
-            # What was composed a day after holds nothing of the time before: no batch gathers for longer.
-            over = len(page) < _PAGE_ROWS or page[-1]["sent"] > until + LONGEST_BATCH_S
-            seq = None if over else page[-1]["seq"] + 1
-
-
-def _first_since(connection: sqlite3.Connection, boot: int, since: float) -> int | None:
-    """The number of the first message of a boot that was sent then or later; None where there is none."""
-    last = connection.execute("SELECT seq, sent FROM log WHERE boot = ? ORDER BY seq DESC LIMIT 1", (boot,)).fetchone()
-    if last is None or last["sent"] < since:
-        return None
-    low, high = 0, int(last["seq"])
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(
-            "SELECT seq, sent FROM log WHERE boot = ? AND seq >= ? ORDER BY seq LIMIT 1", (boot, middle)
-        ).fetchone()
-        if row["sent"] >= since:
-            high = middle
-        else:
-            low = int(row["seq"]) + 1
-    return low
 
 
 def _minutes(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
@@ -252,15 +112,6 @@ _LEVELS = (
     _Level(width_s=MINUTE_S, read=_minutes),
     _Level(width_s=HOUR_S, read=_hours),
 )
-
-
-def samples_of(payload: bytes) -> tuple[Sample, ...]:
-    """Of a telemetry message in the log; none where this version does not read it any more."""
-    try:
-        samples: tuple[Sample, ...] = mqtt.unpack_up(Up.TELE, payload).body.samples
-    except WireError:
-        return ()
-    return samples
 
 
 class _Doors(Protocol):

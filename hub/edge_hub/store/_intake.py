@@ -19,7 +19,7 @@ from edge_hub.store._books import Books, Happened
 from edge_hub.store._numbers import Boot
 from edge_hub.store._rows import Row
 from edge_hub.store.records import Arrival, CommandRecord, Committed, Malformed, Refusal
-from edge_sdk.mqtt import DeviceId, Reply, Up
+from edge_sdk.mqtt import DeviceId, Reply, Sample, Up
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -58,6 +58,7 @@ class Intake:
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
         self._events: list[Happened] = []
         self._finished: list[CommandRecord] = []
+        self._late: list[tuple[DeviceId, tuple[Sample, ...]]] = []
         self._quarantined: list[Malformed] = []
         self._stored = 0
         self._duplicates = 0
@@ -83,6 +84,7 @@ class Intake:
             finished=tuple(self._finished),
             born=tuple(d.device for d in self._devices.values() if d.born),
             touched=tuple(d.device for d in self._devices.values() if d.changed),
+            late=tuple(self._late),
         )
 
     # ------------------------------------------------------------------------------------------------- numbers
@@ -172,7 +174,7 @@ class Intake:
 
     def _sample(self, device: _Device, arrival: Arrival, boot: Boot) -> None:
         envelope = arrival.envelope
-        sample = envelope.body.samples[-1]
+        *earlier, sample = envelope.body.samples
         # Of times from the future the one thing known is that they are not true.
         at = min(sample.at, arrival.received)
         known = self._known(device, device.get("sample_boot"), device.get("sample_at"))
@@ -186,6 +188,10 @@ class Intake:
             born_before=boot.born,
         ):
             device.changed.update(sample_boot=envelope.boot, sample_seq=envelope.seq, sample_at=at, sample=sample)
+        else:
+            earlier.append(sample)
+        if earlier:
+            self._late.append((arrival.device, tuple(earlier)))
 
     def _known(self, device: _Device, boot: str | None, sent: float) -> Known:
         """What counts now; whether its boot was born is asked only where it may be another one than the message's."""

@@ -54,7 +54,9 @@ class SqliteLeases:
 
     async def release(self, kind: str, holder: str) -> None:
         """Let go of it at once."""
-        await self._write(lambda c: c.execute("DELETE FROM leases WHERE kind = ? AND holder = ?", (kind, holder)))
+        # The row stays: that a number was in use is worth knowing.
+        sql = "UPDATE leases SET until = 0 WHERE kind = ? AND holder = ?"
+        await self._write(lambda c: c.execute(sql, (kind, holder)))
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The store's."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from edge_hub.errors import UnknownDeviceError
 from edge_hub.store._postgres_books import storable
 from edge_hub.store._postgres_pool import Connection, Database, Record, rows_changed
-from edge_hub.store._rows import command_record, device_id, device_record
-from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, DeviceRecord, RuleRecord, TokenRecord
+from edge_hub.store._rows import command_record, device_id, outline
+from edge_hub.store.outline import COLUMNS, Outline
+from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
@@ -24,16 +25,19 @@ class PostgresControl:
 
     _database: Database
 
-    async def some_devices(self, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
-        """Of these the ones there are, by name."""
+    async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
+        """All devices, or of these the ones there are, by name."""
+        names = [(one.tenant, one.device) for one in devices or ()]
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT * FROM devices d WHERE (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[]))"  # noqa: S608
+                f"SELECT {COLUMNS} FROM devices d"  # noqa: S608 - columns of ours
+                " WHERE $3 OR (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
                 f" ORDER BY {_BY_DEVICE}",
-                [device.tenant for device in devices],
-                [device.device for device in devices],
+                [tenant for tenant, _ in names],
+                [name for _, name in names],
+                devices is None,
             )
-        return tuple(device_record(row) for row in rows)
+        return tuple(outline(row) for row in rows)
 
     async def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
         """Replace a device's labels."""

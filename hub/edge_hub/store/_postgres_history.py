@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_hub.errors import UnknownDeviceError
-from edge_hub.store._history import LOG_STEP_S, Key, check_asked, samples_of
+from edge_hub.store._history import LOG_STEP_S, check_asked
+from edge_hub.store._logged import LONGEST_BATCH_S, samples_of
 from edge_hub.store._postgres_pool import Connection, Database
+from edge_hub.store._roll_up import Key
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
@@ -49,7 +51,7 @@ _Spans = AsyncIterator[tuple[float, Span]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """What one step of the roll-up adds: see `_history.Step`."""
+    """What one step of the roll-up adds: see `_roll_up.Step`."""
 
     after: Position
     last: Position
@@ -210,11 +212,12 @@ async def _from_log(connection: Connection, device: int, since: float, until: fl
     boots = await connection.fetch("SELECT id FROM boots WHERE device = $1", device)
     for boot in boots:
         # A message is sent after its last sample was taken, so none that was sent before `since` matters; nor does a
-        # day before `since`, for nothing was sampled after it was received.
+        # day before `since`, for nothing was sampled after it was received. No batch gathers for longer than a day, so
+        # none that was sent later matters either, unless its clock is ahead: then it was received in time.
         rows = connection.cursor(
             "SELECT received, payload FROM log WHERE boot = $1 AND kind = 'tele' AND sent >= $2 AND received >= $2"
-            " ORDER BY sent",
-            *(boot["id"], since),
+            " AND (sent <= $3 OR received <= $3)",
+            *(boot["id"], since, until + LONGEST_BATCH_S),
         )
         async for row in rows:
             told = samples_of(row["payload"])
@@ -222,8 +225,6 @@ async def _from_log(connection: Connection, device: int, since: float, until: fl
             for moment, sample in zip(when, told, strict=True):
                 if since <= moment < until:
                     yield moment, of_sample(sample, moment=moment)
-            if min(when, default=since) >= until:
-                break
 
 
 async def _minutes(connection: Connection, device: int, since: float, until: float) -> _Spans:

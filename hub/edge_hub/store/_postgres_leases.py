@@ -32,6 +32,28 @@ class PostgresLeases:
     async def release(self, kind: str, holder: str) -> None:
         """Let go of it at once."""
         async with self._database.connection() as connection:
+            # The row stays: that a number was in use is worth knowing.
+            await connection.execute("UPDATE leases SET until = 0 WHERE kind = $1 AND holder = $2", kind, holder)
+
+    async def leases(self, kind: str) -> tuple[Lease, ...]:
+        """The numbers that are or were in use; one that was let go of ended at 0."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch("SELECT slot, holder, until FROM leases WHERE kind = $1 ORDER BY slot", kind)
+        return tuple(Lease(**dict(row)) for row in rows)
+
+    async def take_over(self, kind: str, holder: str, *, slot: int, now: float, ttl_s: float) -> bool:
+        """Lease this very number, whose time is over; false where somebody was faster."""
+        async with self._database.connection() as connection:
+            status = await connection.execute(
+                "UPDATE leases SET holder = $3, until = $4::double precision + $5"
+                " WHERE kind = $1 AND slot = $2 AND until < $4",
+                *(kind, slot, holder, now, ttl_s),
+            )
+        return rows_changed(status) > 0
+
+    async def forget(self, kind: str, holder: str) -> None:
+        """Let go of it at once; nobody needs to know that it was in use."""
+        async with self._database.connection() as connection:
             await connection.execute("DELETE FROM leases WHERE kind = $1 AND holder = $2", kind, holder)
 
     async def identity(self) -> str:

@@ -29,7 +29,6 @@ _CONNECT_S = 10.0
 _COMMAND_S = 30.0
 _CLOSE_S = 5.0
 _IDLE_S = 60.0
-_CONNECTIONS = 8
 _REFUSALS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -99,11 +98,13 @@ class Database:
 
     Args:
         url: Where it is.
+        connections: At most, beside those of who listens.
         mend: Awaited in the transaction that brings the tables to this version, once they are.
     """
 
-    def __init__(self, url: DatabaseUrl, mend: Callable[[Connection], Awaitable[None]]) -> None:
+    def __init__(self, url: DatabaseUrl, *, connections: int, mend: Callable[[Connection], Awaitable[None]]) -> None:
         self.url = url
+        self._connections = connections
         self._mend = mend
         self._pool: Any = None
 
@@ -122,7 +123,7 @@ class Database:
             self._pool = await asyncpg.create_pool(
                 self.url.url,
                 min_size=0,  # else it tries by itself to keep so many, and fails loudly while the server is away
-                max_size=_CONNECTIONS,
+                max_size=self._connections,
                 timeout=_CONNECT_S,
                 command_timeout=_COMMAND_S,
                 server_settings={**_SETTINGS, **settings},

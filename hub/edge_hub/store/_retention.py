@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from edge_hub.ranges import to_ranges
-from edge_hub.store._history import apply, mark, next_step, set_mark
+from edge_hub.store._roll_up import apply, mark, next_step, set_mark
 from edge_hub.store.condense import HOUR_S, MINUTE_S
 from edge_hub.store.records import Retention
 
-_STEP_ROWS = 2000
+_STEP_ROWS = 1000
 # A spool is replayed within days; a thousand restarts later nothing of that boot comes any more.
 _KEPT_BOOTS = 1000
 

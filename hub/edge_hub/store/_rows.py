@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from edge_hub.errors import StoreError
+from edge_hub.store.outline import BirthOutline, Outline, SampleOutline, StateOutline
 from edge_hub.store.records import (
     CommandRecord,
     CommandState,
@@ -27,6 +28,9 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
+_birth_outline = msgspec.json.Decoder(BirthOutline)
+_state_outline = msgspec.json.Decoder(StateOutline)
+_sample_outline = msgspec.json.Decoder(SampleOutline)
 _birth = msgspec.json.Decoder(Birth)
 _state = msgspec.json.Decoder(State)
 _sample = msgspec.json.Decoder(Sample)
@@ -56,6 +60,22 @@ def device_record(row: Row) -> DeviceRecord:
         sample=_maybe(_sample, row["sample"]),
         messages=row["messages"],
         duplicates=row["duplicates"],
+        desired_version=row["desired_version"],
+        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        skew_s=row["skew_s"],
+    )
+
+
+def outline(row: Row) -> Outline:
+    """Of a row with `outline.COLUMNS`."""
+    return Outline(
+        # As it came from a name that was checked.
+        device=DeviceId(tenant=row["tenant"], device=row["name"]),
+        online=bool(row["online"]),
+        last_seen=row["last_seen"],
+        birth=_maybe(_birth_outline, row["birth"]),
+        state=_maybe(_state_outline, row["state"]),
+        sample=_maybe(_sample_outline, row["sample"]),
         desired_version=row["desired_version"],
         labels={} if row["labels"] is None else _must(_labels, row["labels"]),
         skew_s=row["skew_s"],

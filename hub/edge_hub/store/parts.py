@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from edge_hub.store.outline import Outline
 from edge_hub.store.records import (
     AlertRecord,
     AuditRecord,
     CommandRecord,
-    DeviceRecord,
     Point,
     RuleRecord,
     TokenRecord,
@@ -24,8 +24,8 @@ from edge_sdk.mqtt import DeviceId
 class Control(Protocol):
     """Labels, cancelled commands, tokens, alert rules, alerts, the audit log."""
 
-    async def some_devices(self, devices: Sequence[DeviceId]) -> tuple[DeviceRecord, ...]:
-        """Of these the ones there are, by name."""
+    async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
+        """All devices, or of these the ones there are, by name."""
 
     async def set_labels(self, device: DeviceId, labels: dict[str, str]) -> None:
         """Replace a device's labels.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 
@@ -45,6 +46,7 @@ from edge_sdk.mqtt import Desired, DeviceId
 from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
+_CONNECTIONS = 8
 _EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
 _COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
@@ -58,14 +60,18 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         self._days: set[int] = set()
 
     @classmethod
-    async def open(cls, url: str) -> PostgresStore:
+    async def open(cls, url: str, *, connections: int = _CONNECTIONS) -> PostgresStore:
         """Connect, and bring the tables to this version.
+
+        Args:
+            url: Of the database.
+            connections: At most; a server has a hundred for all, unless told otherwise.
 
         Raises:
             UsageError: It is no `postgresql://` URL.
             StoreError: The database cannot be reached, or is no database of this version.
         """
-        database = Database(DatabaseUrl.parse(url), mend_order)
+        database = Database(DatabaseUrl.parse(url), connections=connections, mend=mend_order)
         await database.open()
         return cls(database)
 
@@ -77,6 +83,10 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""
         await self._database.close()
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
+        """A transaction that sees the database as it is at its beginning, for who reads much of it."""
+        return self._database.transaction(readonly=True)
 
     # -------------------------------------------------------------------------------------------------- messages
 
@@ -101,8 +111,9 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             return await books.write(Intake(books).store(batch))
 
     async def _make_days(self, days: set[int]) -> None:
-        if not days <= self._days:
-            ahead = {day_of(time.time()) + number for number in range(AHEAD_DAYS + 1)}
+        today = day_of(time.time())
+        if not days | {today + 1} <= self._days:
+            ahead = {today + number for number in range(AHEAD_DAYS + 1)}
             async with self._database.transaction() as connection:
                 await make_days(connection, days | ahead)
             self._days = days | ahead

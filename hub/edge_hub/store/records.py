@@ -176,6 +176,7 @@ class Committed:
         finished: Commands that got their final state, or a late reply.
         born: Devices that are there anew.
         touched: Devices of which anything changed.
+        late: New telemetry but for each device's newest record: it says nothing about now.
     """
 
     acks: Mapping[tuple[DeviceId, str], tuple[tuple[int, int], ...]] = field(default_factory=dict)
@@ -186,6 +187,7 @@ class Committed:
     finished: tuple[CommandRecord, ...] = ()
     born: tuple[DeviceId, ...] = ()
     touched: tuple[DeviceId, ...] = ()
+    late: tuple[tuple[DeviceId, tuple[Sample, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

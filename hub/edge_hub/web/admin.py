@@ -51,6 +51,13 @@ async def enrol_all(ask: Ask) -> Response:
     return json_answer(CredentialsList(devices=credentials), status=http.HTTPStatus.CREATED)
 
 
+async def revoke(ask: Ask) -> Response:
+    """Let a device in no more."""
+    await ask.hub.revoke(ask.device)
+    await ask.hub.audit.note(ask.caller, "revoke", str(ask.device), {})
+    return Response(status_code=http.HTTPStatus.NO_CONTENT)
+
+
 async def session(ask: Ask) -> Response:
     """Who asks."""
     csrf = None if ask.caller.session is None else ask.hub.gate.csrf_of(ask.caller.session)

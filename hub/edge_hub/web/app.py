@@ -116,6 +116,7 @@ ROUTES: tuple[Operation, ...] = (
         api.HistoryView,
         query=(_SINCE, _UNTIL, _STEP),
     ),
+    _route("DELETE", f"{_DEVICE}/credentials", _A, admin.revoke, "lets it in no more", status=204),
     _route("GET", f"{_DEVICE}/desired", _V, orders.desired, "its desired document", api.DesiredView),
     _route(
         "PUT", f"{_DEVICE}/desired", _O, orders.set_desired, "replaces it", api.DesiredView, body=api.DesiredRequest

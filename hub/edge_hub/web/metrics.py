@@ -47,6 +47,7 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
     rows = await hub.census.rows()
     view = await hub.census.overview(rows)
     alerts = await hub.store.alerts(open_only=True, limit=_MAX_ALERTS)
+    workers = hub.workers
 
     def one(name: str, kind: str, text: str, value: float) -> Metric:
         return Metric(name=f"edge_hub_{name}", kind=kind, text=text, values=(({}, value),))
@@ -70,6 +71,9 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
         one("broker_connected", "gauge", "1 while the hub is connected to the broker.", hub.link.up),
         one("broker_connections_total", "counter", "Connections to the broker since the start.", hub.link.connections),
         one("broker_restarts_total", "counter", "Restarts of the broker's process.", hub.broker.restarts),
+        one("workers", "gauge", "Worker processes asked for.", 0 if workers is None else workers.count),
+        one("workers_running", "gauge", "Those that take their share.", 0 if workers is None else workers.running),
+        one("worker_restarts_total", "counter", "Times one was replaced.", 0 if workers is None else workers.restarts),
         one("listeners", "gauge", "Open event streams.", hub.feed.listeners),
         one("alert_looks_total", "counter", "Times the alert rules were evaluated.", hub.alerting.evaluations),
         one("alerts_told_total", "counter", "Beginnings and ends of alerts that arrived.", _sum(hub, "told")),

@@ -110,7 +110,7 @@ async def set_desired(ask: Ask) -> Response:
     """Replace it."""
     record = await ask.record()
     stored = await ask.hub.commander.set_desired(record.device, ask.body)
-    ask.hub.rowfeed.touch((record.device,))
+    ask.hub.touch((record.device,))
     await ask.hub.audit.note(ask.caller, "desired", str(record.device), stored.desired)
     return json_answer(DesiredView.of(stored, record))
 
@@ -118,6 +118,6 @@ async def set_desired(ask: Ask) -> Response:
 async def set_labels(ask: Ask) -> Response:
     """Replace a device's labels."""
     await ask.hub.store.set_labels(ask.device, dict(ask.body.labels))
-    ask.hub.rowfeed.touch((ask.device,))
+    ask.hub.touch((ask.device,))
     await ask.hub.audit.note(ask.caller, "labels", str(ask.device), ask.body.labels)
     return json_answer(ask.body)

@@ -18,7 +18,7 @@ export class ApiError extends Error {
   }
 }
 
-export async function ask(method, path, body, { signal: stop } = {}) {
+export async function ask(method, path, body) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-Edge-CSRF"] = cookie(CSRF_COOKIE);
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -33,10 +33,9 @@ export async function ask(method, path, body, { signal: stop } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
-      signal: stop ? AbortSignal.any([stop, limit]) : limit,
+      signal: limit,
     }));
-  } catch (cause) {
-    if (stop?.aborted) throw cause;
+  } catch {
     throw new ApiError(0, "unreachable", limit.aborted
       ? `The hub did not answer within ${PATIENCE_MS / 1000} s. Is it overloaded? 'edge hub run --log debug' says more.`
       : "The hub does not answer. Does 'edge hub run' still run, and does this machine reach it?");
@@ -56,7 +55,7 @@ function parsed(text) {
   }
 }
 
-export const get = (path, options) => ask("GET", path, undefined, options);
+export const get = (path) => ask("GET", path);
 
 export async function signIn(token) {
   session.value = await ask("POST", "/session", { token });

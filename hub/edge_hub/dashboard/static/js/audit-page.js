@@ -6,13 +6,16 @@ import { listen } from "./live.js";
 import { Ago, Chip, Empty, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
 
-const PAGE = 100;
+const PAGE = 200;
+const QUIET = new Set(["log-in", "log-out"]); // they change nothing
+const FEW = 4;
 const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export function AuditPage() {
   const [entries, set] = useState(null);
   const [problem, setProblem] = useState(null);
   const [more, setMore] = useState(false);
+  const [all, showAll] = useState(false);
   const read = async (before) => {
     try {
       const { entries: found } = await get(`/audit?limit=${PAGE}${before ? `&before=${before}` : ""}`);
@@ -28,21 +31,31 @@ export function AuditPage() {
     read();
     return listen("reread", () => read());
   }, []);
-  return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><button type="button" class="small" onClick=${() => read()}>Read again</button></div></header>
+  const shown = entries?.filter((one) => all || !QUIET.has(one.what));
+  return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><div class="windows" role="group" aria-label="Which">${[[false, "Changes"], [true, "With sign-ins"]].map(
+      ([key, text]) => html`<button type="button" key=${text} class="small" aria-pressed=${all === key ? "true" : "false"} onClick=${() => showAll(key)}>${text}</button>`)}</div>
+      <button type="button" class="small" onClick=${() => read()}>Read again</button></div></header>
     ${problem && html`<${Trouble} text=${problem} again=${() => read()} />`}
     ${!entries && !problem && html`<${Loading} />`}
-    ${entries?.length === 0 && html`<${Empty} title="Nothing has been changed yet"><p>Commands, desired documents, labels, enrolments, tokens and rules are noted here, with who did it.</p></${Empty}>`}
-    ${entries?.length > 0 && html`<section class="panel"><ol class="rows audit">${entries.map((one) => html`<li key=${one.id}>
+    ${shown?.length === 0 && html`<${Empty} title="Nothing has been changed yet"><p>Commands, desired documents, labels, enrolments, tokens and rules are noted here, with who did it.</p></${Empty}>`}
+    ${shown?.length > 0 && html`<section class="panel"><ol class="rows audit">${shown.map((one) => html`<li key=${one.id}>
         <span class="soft when"><${Ago} at=${one.at} /></span>
-        <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong><small>${plain(one.role, 20)}</small></span>
+        <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong> <small>${plain(one.role, 20)}</small></span>
         <span><${Chip}>${plain(one.what, 24)}</${Chip}></span>
         <span class="target">${DEVICE.test(one.target) ? html`<a href=${deviceLink(one.target)}><${Words} text=${one.target} /></a>` : html`<${Words} text=${one.target} />`}</span>
-        <code class="detail"><${Words} text=${told(one.detail)} most=${300} /></code>
+        <span class="detail"><${Words} text=${told(one.detail)} most=${300} /></span>
       </li>`)}</ol></section>
-      <p class="soft foot-note">${count(entries.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
+      <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
 }
 
-function told(detail) {
-  const text = detail === null || detail === undefined ? "" : JSON.stringify(detail);
-  return text === "{}" ? "" : text;
+// {"command": {"name": "pin"}, "devices": 3} as "name pin, devices 3".
+function told(detail, before = "") {
+  if (Array.isArray(detail)) {
+    const few = detail.slice(0, FEW).map((one) => told(one)).join(" ");
+    return `${before} ${few}${detail.length > FEW ? ` and ${detail.length - FEW} more` : ""}`;
+  }
+  if (detail === null || detail === undefined) return "";
+  if (typeof detail !== "object") return before ? `${before} ${detail}` : String(detail);
+  const parts = Object.entries(detail).filter(([key]) => key !== "batch").map(([key, value]) => told(value, key));
+  return parts.filter(Boolean).join(", ");
 }

@@ -1,7 +1,7 @@
 // A device over time: what ran, drawn over latency, temperature, battery and power on one axis of time, with a mark at
 // every switch. uPlot draws; what stands under the pointer is told in words above each chart.
 import uPlot from "uplot";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./bound.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./bound.js";
 import { NOTHING, celsius, duration, millis, moment, number, percent, plain, watts } from "./format.js";
 
 const AXIS_PX = 58;
@@ -62,14 +62,20 @@ export function segments(points, step_s) {
   return lanes;
 }
 
+// Lanes, the variants in them, and the charts that have something to show.
+function laidOut({ points, step_s }) {
+  const all = holed(points, step_s);
+  const lanes = segments(points, step_s);
+  const variants = [...new Set(Object.values(lanes).flat().map((one) => one.variant))].sort();
+  const there = CHARTS.map((chart) => ({ ...chart, data: [all.map((p) => p.at), ...chart.lines.map((line) => all.map((p) => line.of(p) ?? null))] }))
+    .filter((chart) => chart.data.slice(1).some((column) => column.some((value) => value !== null)));
+  return { lanes, variants, there };
+}
+
 export function Charts({ history, since, until, switches, marked, estimated }) {
   const colours = useColours();
-  const points = holed(history.points, history.step_s);
-  const lanes = segments(history.points, history.step_s);
-  const variants = [...new Set(Object.values(lanes).flat().map((one) => one.variant))].sort();
+  const { lanes, variants, there } = useMemo(() => laidOut(history), [history]);
   const colourOf = (variant) => colours(`--v${variants.indexOf(variant) % 8}`);
-  const there = CHARTS.map((chart) => ({ ...chart, data: [points.map((p) => p.at), ...chart.lines.map((line) => points.map((p) => line.of(p) ?? null))] }))
-    .filter((chart) => chart.data.slice(1).some((column) => column.some((value) => value !== null)));
   if (!history.points.length) {
     return html`<p class="soft nothing">No reports within this time. A device reports every 10 s unless told otherwise; a longer window may show older ones.</p>`;
   }

@@ -140,8 +140,12 @@ async function send(devices, command, expires_s) {
   const ids = {};
   for (let from = 0; from < devices.length; from += MOST_NAMED) {
     const some = devices.slice(from, from + MOST_NAMED);
-    const answer = await ask("POST", "/commands", { devices: some, command, expires_s });
-    Object.assign(ids, answer.ids);
+    try {
+      Object.assign(ids, (await ask("POST", "/commands", { devices: some, command, expires_s })).ids);
+    } catch (failed) {
+      if (from) throw new Error(`It was sent to the first ${from} devices, then: ${failed.message}`);
+      throw failed;
+    }
   }
   follow(Object.values(ids), command.name, expires_s);
 }

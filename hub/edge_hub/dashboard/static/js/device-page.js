@@ -106,7 +106,7 @@ function Why({ view }) {
       : "A model is served once its daemon has loaded a bundle."}</p></section>`;
   }
   return html`<section class="why" aria-label="Why it runs what it runs">
-    ${models.map(([name, model]) => html`<${WhyModel} key=${name} name=${name} model=${model} stats=${stats[name]} window_s=${view.sample?.window_s} on=${model.on ?? row(view.device)?.models?.find((one) => one.name === name)?.on} />`)}
+    <div class="running">${models.map(([name, model]) => html`<${WhyModel} key=${name} name=${name} model=${model} stats=${stats[name]} window_s=${view.sample?.window_s} on=${model.on ?? row(view.device)?.models?.find((one) => one.name === name)?.on} />`)}</div>
     <${Conditions} conditions=${conditions.values} at=${conditions.at} one=${row(view.device)} />
   </section>`;
 }

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "./bound.js";
 import { mayOperate } from "./api.js";
 import { changes, filter, filterProblem, filtering, loaded, members, problem, readRows, severities, shown, total, totals } from "./fleet.js";
-import { Table, inOrder } from "./fleet-table.js";
+import { COLUMNS, Table, inOrder, turned } from "./fleet-table.js";
 import { CommandDialog } from "./command.js";
 import { count, number, plain } from "./format.js";
 import { Dialog, Empty, HEALTH, Icon, Loading, Trouble, Words } from "./parts.js";
@@ -20,6 +20,11 @@ export function FleetPage() {
   const area = useRef(null);
   const [again, sortAgain] = useState(0);
   const devices = useMemo(() => inOrder(shown(), sort), [members.value, sort, again]);
+  useEffect(() => {
+    // What is no longer shown is no longer meant: a command must not reach what nobody sees.
+    const there = new Set(devices);
+    setSelected((old) => ([...old].every((one) => there.has(one)) ? old : new Set([...old].filter((one) => there.has(one)))));
+  }, [devices]);
   useEffect(() => {
     // Not under somebody's hand: a row that moves while it is pointed at is the wrong row.
     const timer = setInterval(() => {
@@ -42,6 +47,7 @@ export function FleetPage() {
     <${Totals} members=${members.value} />
     <div class="bar">
       <${Filter} of=${known} found=${devices.length} />
+      <${Sort} sort=${sort} setSort=${setSort} />
       <div class="chosen" hidden=${!mayOperate.value}>
         <span aria-live="polite">${selected.size ? `${number(selected.size)} selected` : ""}</span>
         <button type="button" class="primary" disabled=${!selected.size} onClick=${() => command(true)}><${Icon} name="send" />Command…</button>
@@ -54,6 +60,13 @@ export function FleetPage() {
     </div>
     ${commanding && html`<${CommandDialog} devices=${[...selected]} close=${() => command(false)} />`}
   </div>`;
+}
+
+// Where there is no room for heads of columns.
+function Sort({ sort, setSort }) {
+  const ways = COLUMNS.filter((column) => column.of);
+  return html`<label class="sort"><span class="unseen">Sort by</span><select value=${sort.key} onChange=${(event) => setSort(turned({}, ways.find((one) => one.key === event.target.value)))}>
+    ${ways.map((one) => html`<option key=${one.key} value=${one.key}>by ${one.title.toLowerCase()}</option>`)}</select></label>`;
 }
 
 function Head({ devices }) {

@@ -179,7 +179,7 @@ function Spark({ device }) {
   return html`<svg viewBox=${`0 0 ${SPARK.width} ${SPARK.height}`} role="img" aria-label=${text}><title>${text}</title><path d=${path(values, SPARK.width, SPARK.height)} /></svg>`;
 }
 
-function turned(sort, column) {
+export function turned(sort, column) {
   if (sort.key === column.key) return { key: column.key, down: !sort.down };
   return { key: column.key, down: Boolean(column.number) && column.key !== "seen" && column.key !== "battery" };
 }

@@ -9,6 +9,7 @@ const WORST = { critical: 3, warning: 2, info: 1 };
 
 const rows = new Map();
 let matching = null; // a Set of device names while a filter is on
+let whole = false; // all devices were read once, not only those of a filter
 let asked = 0;
 
 export const changes = signal(0); // counts what rows hold anew
@@ -96,6 +97,7 @@ export async function readRows() {
     batch(() => {
       hubSays(found.at);
       if (!query) rows.clear();
+      whole ||= !query;
       for (const one of found.rows) rows.set(one.device, one);
       matching = query ? new Set(found.rows.map((one) => one.device)) : null;
       filterProblem.value = null;
@@ -104,27 +106,34 @@ export async function readRows() {
       members.value += 1;
       changes.value += 1;
     });
+    if (!whole) readAll();
   } catch (failed) {
     if (mine !== asked) return;
     if (query && failed.status === 400) {
       filterProblem.value = failed.message;
-      if (!loaded.value) readAll();
+      if (!whole) readAll();
     } else problem.value = failed.message;
   } finally {
     if (mine === asked) filtering.value = false;
   }
 }
 
-// A filter that makes no sense must not leave the page empty.
+// Beside a filter, so that its result can be told of how many, and one that makes no sense leaves no empty page.
 async function readAll() {
-  const found = await get("/rows");
-  batch(() => {
-    hubSays(found.at);
-    for (const one of found.rows) rows.set(one.device, one);
-    loaded.value = true;
-    members.value += 1;
-    changes.value += 1;
-  });
+  whole = true;
+  try {
+    const found = await get("/rows");
+    batch(() => {
+      hubSays(found.at);
+      for (const one of found.rows) rows.set(one.device, one);
+      loaded.value = true;
+      members.value += 1;
+      changes.value += 1;
+    });
+  } catch (failed) {
+    whole = false;
+    problem.value = failed.message;
+  }
 }
 
 export async function readAlerts() {
@@ -135,6 +144,7 @@ export async function readAlerts() {
 export function forget() {
   rows.clear();
   matching = null;
+  whole = false;
   loaded.value = false;
   openAlerts.value = new Map();
   filter.value = "";

@@ -1,5 +1,6 @@
 // The hub's news. Pages listen by topic; when the stream was away or could not keep up, `reread` tells them to ask anew.
 import { signal } from "./bound.js";
+import { whoAmI } from "./api.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
@@ -15,6 +16,7 @@ let source = null;
 let waiting = null;
 let wait_ms = FIRST_WAIT_MS;
 let wasLive = false;
+let failures = 0;
 
 export function listen(topic, hear) {
   listeners.get(topic).add(hear);
@@ -43,6 +45,7 @@ function open() {
     const again = wasLive;
     wasLive = true;
     wait_ms = FIRST_WAIT_MS;
+    failures = 0;
     stream.value = "live";
     droppedAt.value = null;
     watch(mine);
@@ -79,6 +82,9 @@ function lost(mine) {
   if (mine !== source) return;
   // Not left to the browser, which gives up for good after some kinds of answers.
   mine.close();
+  failures += 1;
+  // It does not say why: perhaps the session is over, and then asking for the stream again and again helps nobody.
+  if (failures > 1) whoAmI().catch(() => {});
   stream.value = wasLive ? "dropped" : "connecting";
   droppedAt.value ??= Date.now() / 1000;
   clearTimeout(waiting);

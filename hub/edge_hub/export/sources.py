@@ -1,0 +1,142 @@
+"""Where exported rows come from: the SQLite file of a hub, or its PostgreSQL; read, never changed.
+
+From SQLite a page at a time, each a transaction of its own, so that the write-ahead log of a hub that runs does not
+grow meanwhile; what came in after the first page is left out. From PostgreSQL as of one moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_hub.store._logged import LONGEST_BATCH_S, Logged, log_of, logged
+from edge_hub.store._opening import as_store_errors, read_only
+from edge_hub.store._rows import Row
+
+_PAGE_ROWS = 1000
+Values = tuple[Any, ...]
+
+
+class Source(Protocol):
+    """A database; variables are `?`, in the order of their values.
+
+    Attributes:
+        among: That a number is one of a JSON array, which is the next variable.
+    """
+
+    among: str
+
+    def fetch(self, sql: str, values: Values = ()) -> list[Row]:
+        """Few rows."""
+
+    def stream(self, select: str, *, key: str, where: str = "TRUE", values: Values = ()) -> Iterator[Row]:
+        """Any number of rows; `key` is the id by which there may be pages, and is among the columns as `id`."""
+
+    def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
+        """The messages of a device that may hold samples of this time."""
+
+
+class SqliteSource:
+    """A hub's file, whether a hub runs or not."""
+
+    among = "IN (SELECT value FROM json_each(?))"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def fetch(self, sql: str, values: Values = ()) -> list[Row]:
+        """Few rows."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def stream(self, select: str, *, key: str, where: str = "TRUE", values: Values = ()) -> Iterator[Row]:
+        """By ascending key, up to the last there is now."""
+        last = self.fetch(f"{select} ORDER BY {key} DESC LIMIT 1")
+        sql = f"{select} WHERE {key} > ? AND {key} <= ? AND {where} ORDER BY {key} LIMIT ?"
+        done, end = 0, last[0]["id"] if last else 0
+        while True:
+            rows = self.fetch(sql, (done, end, *values, _PAGE_ROWS))
+            yield from rows
+            if len(rows) < _PAGE_ROWS:
+                return
+            done = rows[-1]["id"]
+
+    def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
+        """Boot by boot."""
+        return log_of(self._connection, device, since=since, until=until)
+
+
+class PostgresSource:
+    """A hub's database, as it is at one moment.
+
+    Args:
+        loop: Runs while this is used, and only then.
+        connection: In a transaction that reads.
+    """
+
+    among = "IN (SELECT value::bigint FROM json_array_elements_text(?::text::json))"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Any) -> None:
+        self._loop = loop
+        self._connection = connection
+
+    def fetch(self, sql: str, values: Values = ()) -> list[Row]:
+        """Few rows."""
+        found: list[Row] = self._loop.run_until_complete(self._connection.fetch(_numbered(sql), *values))
+        return found
+
+    def stream(self, select: str, *, key: str, where: str = "TRUE", values: Values = ()) -> Iterator[Row]:
+        """In the order in which they lie, which is that of the days."""
+        del key
+        sql = _numbered(f"{select} WHERE {where}")
+        cursor = self._loop.run_until_complete(self._connection.cursor(sql, *values))
+        while rows := self._loop.run_until_complete(cursor.fetch(_PAGE_ROWS)):
+            yield from rows
+
+    def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
+        """Boot by boot."""
+        select = "SELECT log.seq, log.received, log.payload, boots.boot FROM log JOIN boots ON boots.id = log.boot"
+        where = "boots.device = ? AND log.kind = 'tele' AND log.sent >= ? AND log.sent <= ? ORDER BY log.boot, log.sent"
+        for row in self.stream(select, key="log.id", where=where, values=(device, since, until + LONGEST_BATCH_S)):
+            yield logged(row, row["boot"])
+
+
+@contextlib.contextmanager
+def open_source(file: Path, store: str | None) -> Iterator[Source]:
+    """The database of a hub.
+
+    Args:
+        file: SQLite's.
+        store: Of PostgreSQL, instead.
+
+    Raises:
+        StoreError: There is none, it is of another version, or it refuses.
+    """
+    if store is None:
+        with contextlib.closing(read_only(file)) as connection, as_store_errors(file):
+            yield SqliteSource(connection)
+        return
+    from edge_hub.store.choose import open_postgres
+
+    loop = asyncio.new_event_loop()
+    try:
+        kept = loop.run_until_complete(open_postgres(store))
+        reading = kept.reading()
+        try:
+            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()))
+        finally:
+            loop.run_until_complete(reading.__aexit__(None, None, None))
+            loop.run_until_complete(kept.close())
+    finally:
+        loop.close()
+
+
+def _numbered(sql: str) -> str:
+    """`?` as PostgreSQL writes it; none of our statements has one in a text."""
+    count = itertools.count(1)
+    return re.sub(r"\?", lambda _: f"${next(count)}", sql)

@@ -1,0 +1,1 @@
+"""The fleet in the words of others: Home Assistant and Sparkplug B."""

@@ -1,0 +1,74 @@
+"""A database of an older version is taken over as it is: nothing lost, nothing counted twice, tables like new ones."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+from history_stage import CAM, NOON, rolled_up, sample, telemetry, within
+
+from edge_hub.errors import StoreError
+from edge_hub.store import sqlite as sqlite_store
+from edge_hub.store._schema import APPLICATION_ID, FORMAT
+from edge_hub.store.sqlite import SqliteStore
+
+WRITTEN_BY_1 = Path(__file__).resolve().parents[1] / "data" / "hub-format-1-telemetry.sql"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database that the version before wrote: three messages of telemetry, an event, a number that retention took."""
+    found = tmp_path / "hub.db"
+    with contextlib.closing(sqlite3.connect(found)) as connection:
+        connection.executescript(WRITTEN_BY_1.read_text("ascii"))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+    return found
+
+
+def shape(path: Path) -> dict[str, object]:
+    """Columns and indexes of each table."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            name: (
+                {row[1:4] for row in connection.execute(f"PRAGMA table_info({name})")},
+                {row[1:4] for row in connection.execute(f"PRAGMA index_list({name})")},
+            )
+            for name in names
+        }
+
+
+def test_what_an_older_version_wrote_is_all_there(path: Path) -> None:
+    async def look(store: SqliteStore) -> None:
+        record = await store.device(CAM)
+        assert record is not None
+        assert (record.messages, record.labels) == (5, {})
+        assert [one.event.kind for one in await store.events()] == ["switch"]
+        assert len(await store.pending()) == 1
+        assert await rolled_up(store) == 4
+        found = await store.history(CAM, since=NOON, until=NOON + 600, step_s=60)
+        assert [point.samples for point in found] == [2, 2, 2]
+        again = await store.commit([telemetry(seq, [sample(NOON)], of=1) for seq in (1, 2, 6)])
+        assert (again.stored, again.duplicates) == (1, 2)
+
+    within(path, look)
+
+
+def test_its_tables_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+    for each in (path, new):
+        within(each, lambda store: store.totals())
+    assert shape(path) == shape(new)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+
+
+def test_a_change_of_format_that_breaks_off_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shape(path)
+    monkeypatch.setattr(sqlite_store, "ADDED_IN_2", sqlite_store.ADDED_IN_2 + "CREATE TABLE;")
+    with pytest.raises(StoreError):
+        SqliteStore(path)
+    assert shape(path) == before
