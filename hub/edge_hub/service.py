@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import logging
 import os
@@ -36,7 +35,7 @@ from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest, Release
+from edge_hub.ingest import Ingest, Release, spare_the_collector
 from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
@@ -139,7 +138,7 @@ class Hub:
         """
         try:
             await self._start()
-            _spare_the_collector()
+            spare_the_collector()
         except BaseException:
             await self.stop()
             raise
@@ -495,10 +494,3 @@ def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         close()
 
     return closing
-
-
-def _spare_the_collector() -> None:
-    """What is there now stays; a batch of messages is thousands of objects, none of them in a cycle."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
