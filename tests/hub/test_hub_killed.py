@@ -66,7 +66,7 @@ def survive(hub: HubProcess, fleet: PlayedFleet, victims: list[str]) -> None:
     time.sleep(1.0)
     told = fleet.finish()
     assert told["unconfirmed"] == 0
-    assert told["sent"] > DEVICES * len(victims)
+    assert told["sent"] > DEVICES
     with hub.client() as client:
         health = client.health()
         counted = [view.messages for view in client.devices()]
