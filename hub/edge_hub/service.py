@@ -35,7 +35,7 @@ from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest, Release
+from edge_hub.ingest import Ingest, Release, spare_the_collector
 from edge_hub.interop.exporters import Exporters, Interop
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
@@ -138,6 +138,7 @@ class Hub:
         """
         try:
             await self._start()
+            spare_the_collector()
         except BaseException:
             await self.stop()
             raise
@@ -352,7 +353,7 @@ class Hub:
                 wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
                 missed=self.feed.miss,
             ),
-            duties={**duties, "sweep": shares.sweep(shared, self._after)},
+            duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())

@@ -36,6 +36,8 @@ def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess
         yield process
     finally:
         process.stop()
+    assert "Traceback" not in process.said
+    assert "Fatal" not in process.said
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +238,8 @@ def test_what_a_worker_that_does_not_come_back_was_given_is_stored(hub: HubProce
     try:
         cam.confirmed(cam.happens("to one of two"))
         hub.stop()
-        hub.restart("--store", database.url, "--workers", "1")
+        hub.options = ("--store", database.url, "--workers", "1")
+        hub.start()
         cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
         for number in range(10):  # the broker still gives half of them to the second, who is not there
             cam.happens(str(number))
