@@ -18,8 +18,8 @@ from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
 from edge_hub.api import EventView
+from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
-from edge_hub.service import HubConfig, _check_workers
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report, Up
@@ -292,4 +292,4 @@ def test_workers_take_a_database_that_several_can_write(tmp_path: Path) -> None:
     assert "[usage]" in line
     assert "--store" in line
     with pytest.raises(UsageError, match="embedded"):
-        _check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))
+        check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))
