@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
 from edge_hub.errors import StoreError
 from edge_hub.ingest import Ingest
-from edge_hub.link import SHARED, Link
+from edge_hub.link import Link, shared
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
@@ -102,6 +103,11 @@ def client_id(identity: str, kind: str, slot: int) -> str:
     return f"edge-hub-{digest}-{slot}"
 
 
+def shared_topics(identity: str) -> tuple[str, ...]:
+    """What all workers of a store subscribe to together, under a name that is nobody else's to know."""
+    return shared("hub-" + hashlib.sha256(f"{identity} share".encode()).hexdigest()[:32])
+
+
 class Worker:
     """A running worker.
 
@@ -156,12 +162,13 @@ class Worker:
                 sys.stdout.write(f"{slot}\n")
                 sys.stdout.flush()
 
+        identity = await store.identity()
         link = Link(
             endpoint=self._config.endpoint(slot),
-            client_id=client_id(await store.identity(), self._config.kind, slot),
+            client_id=client_id(identity, self._config.kind, slot),
             on_message=lambda *message: ingest.take(*message),  # noqa: PLW0108 - it is made below
             on_up=on_up,
-            subscriptions=SHARED,
+            subscriptions=shared_topics(identity),
         )
         ingest = Ingest(store=store, publish=link.publish, after=after)
         self._tasks.spawn("relay", relay.run())
@@ -234,7 +241,8 @@ async def _run(config: WorkerConfig) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through the buffer, whose lock this thread would still hold when the interpreter ends, which aborts it.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed: then the end is here already
         loop.call_soon_threadsafe(end)
