@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from edge_sdk.cli.command import Command
 
@@ -23,10 +24,16 @@ def _page(parser: argparse.ArgumentParser) -> None:
 
 
 class _Verbs:
-    """The verbs below one, each with `--json`; without a verb the first is meant."""
+    """The verbs below one, each with `--json`; without a verb `list` is meant."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+        parse = parser.parse_known_args
+
+        def fill_in(words: Sequence[str] | None = None, namespace: Any = None) -> Any:
+            return parse(_listed(list(words or [])), namespace)
+
+        setattr(parser, "parse_known_args", fill_in)  # noqa: B010 - a method of this one parser
 
     def add(self, name: str, summary: str, configure: _Configure = client_options) -> argparse.ArgumentParser:
         """One more."""
@@ -34,6 +41,15 @@ class _Verbs:
         one.add_argument("--json", action="store_true", help="print the result as one JSON object")
         configure(one)
         return one
+
+
+def _listed(words: list[str]) -> list[str]:
+    """Options alone are those of `list`; but for help, and what each command takes."""
+    first = next((number for number, word in enumerate(words) if word != "--debug"), len(words))
+    word = words[first] if first < len(words) else "--"
+    if word in {"-h", "--help"} or not word.startswith("-"):
+        return words
+    return [*words[:first], "list", *words[first:]]
 
 
 def _configure_cancel(parser: argparse.ArgumentParser) -> None:

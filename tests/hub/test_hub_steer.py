@@ -264,6 +264,17 @@ def test_silences_and_tokens_from_the_command_line(client: HubClient, tenant: st
     assert edge("token", "make", "admin", "viewer")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("what", "listed"), [("alerts", "alerts"), ("rules", "rules"), ("groups", "groups"), ("token", "tokens")]
+)
+def test_without_a_verb_it_lists(edge: Any, what: str, listed: str) -> None:
+    status, found, said = edge(what)
+    assert (status, said) == (0, "")
+    assert list(found) == [listed]
+    with pytest.raises(SystemExit, match="2"):
+        edge(what, "lost")
+
+
 def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient, tenant: str, tmp_path: Path) -> None:
     """With the real daemon: the difference is shown with its age, and gone once the device has applied it."""
     who = DeviceId(tenant=tenant, device="board")
