@@ -59,8 +59,8 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
+    from edge_hub.config import HubConfig
     from edge_hub.interop.exporters import Interop
-    from edge_hub.service import HubConfig
     from edge_hub.store.records import Retention
 
     logging.basicConfig(

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -234,7 +235,8 @@ async def _run(config: WorkerConfig) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through `sys.stdin`: at the end of the interpreter nobody may be holding its lock.
+    while os.read(0, 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed: then the end is here already
         loop.call_soon_threadsafe(end)

@@ -169,7 +169,7 @@ def test_labels_and_groups_take_in_newcomers(client: HubClient, device: Make, te
     second = device("second")
     client.set_labels(second.device, {"site": "roof"})
     assert {row.device for row in client.rows(f"group:{group}")} == {str(first.device), str(second.device)}
-    assert [one["name"] for one in edge("groups", "list")[1]["groups"]] == [group]
+    assert [one["name"] for one in edge("groups")[1]["groups"]] == [group]
     with pytest.raises(AnswerError) as caught:
         client.put_group("loop", "group:loop")
     assert caught.value.code == "query"
@@ -207,7 +207,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
     rule.write_text(f'when = "tenant = {tenant} and temp_c > 50"\ntext = "warm"\nvalue = "temp_c"\n')
     name = f"warm-{tenant}"
     assert edge("rules", "put", name, str(rule))[0] == 0
-    assert name in {one["name"] for one in edge("rules", "list")[1]["rules"]}
+    assert name in {one["name"] for one in edge("rules")[1]["rules"]}
     cam = device("cam")
     who = DeviceId(tenant=tenant, device="spy")
     spy = FakeDevice(hub.mqtt, hub.enrol(who), who, topics=(ALERT_TOPIC,))
@@ -259,20 +259,9 @@ def test_silences_and_tokens_from_the_command_line(client: HubClient, tenant: st
     token = edge("token", "make", f"ci-{tenant}", "viewer", "--for-s", "3600")[1]["token"]
     with HubClient(client.url, token) as viewer:
         assert viewer.session().role == "viewer"
-    assert f"ci-{tenant}" in {one["name"] for one in edge("token", "list")[1]["tokens"]}
+    assert f"ci-{tenant}" in {one["name"] for one in edge("token")[1]["tokens"]}
     assert edge("token", "withdraw", f"ci-{tenant}")[0] == 0
     assert edge("token", "make", "admin", "viewer")[0] == 1
-
-
-@pytest.mark.parametrize(
-    ("what", "listed"), [("alerts", "alerts"), ("rules", "rules"), ("groups", "groups"), ("token", "tokens")]
-)
-def test_without_a_verb_it_lists(edge: Any, what: str, listed: str) -> None:
-    status, found, said = edge(what)
-    assert (status, said) == (0, "")
-    assert list(found) == [listed]
-    with pytest.raises(SystemExit, match="2"):
-        edge(what, "lost")
 
 
 def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient, tenant: str, tmp_path: Path) -> None:

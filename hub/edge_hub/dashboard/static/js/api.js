@@ -61,11 +61,15 @@ export async function signIn(token) {
   session.value = await ask("POST", "/session", { token });
 }
 
+// The page first, so that nothing is asked any more when the cookie goes.
 export async function signOut() {
+  const who = session.value;
+  session.value = null;
   try {
     await ask("DELETE", "/session");
-  } finally {
-    session.value = null;
+  } catch (failed) {
+    if (failed.status !== 401) session.value = who;
+    throw failed;
   }
 }
 

@@ -4,7 +4,7 @@ import { mayOperate, session, signIn, signOut } from "./api.js";
 import { openAlerts } from "./fleet.js";
 import { duration, now } from "./format.js";
 import { droppedAt, stream } from "./live.js";
-import { Dialog, Icon, Notices, Trouble, Words } from "./parts.js";
+import { Dialog, Icon, Notices, Trouble, Words, say } from "./parts.js";
 
 const PAGES = [
   ["fleet", "Fleet"],
@@ -69,7 +69,7 @@ export function Shell({ children }) {
           <div class="tools">
             <${Theme} />
             <button type="button" class="quiet square" title="Keys" aria-label="Keys" onClick=${() => showKeys(true)}><${Icon} name="help" /></button>
-            <button type="button" class="quiet square" title="Sign out" aria-label="Sign out" onClick=${() => signOut().catch(() => {})}><${Icon} name="out" /></button>
+            <button type="button" class="quiet square" title="Sign out" aria-label="Sign out" onClick=${() => signOut().catch((failed) => say(`Still signed in: ${failed.message}`, "bad"))}><${Icon} name="out" /></button>
           </div>
         </div>
       </nav>
