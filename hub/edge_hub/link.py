@@ -27,9 +27,6 @@ _library_log.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
-# A broker gives each message to one of those who subscribe under the same name, and none of what it keeps (MQTT 5,
-# section 4.8.2).
-SHARED = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
 RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 _CONNECT_S = 10.0
 _DISCONNECT_S = 3.0
@@ -52,6 +49,16 @@ _MOST_WAITING = 4 * RECEIVE_MAXIMUM
 Handler = Callable[[str, bytes, bool, int, Callable[[Sequence[int]], None]], None]
 
 
+def shared(group: str) -> tuple[str, ...]:
+    """`SUBSCRIPTIONS`, of which a broker gives each message to one of those who ask under the same name of a group.
+
+    It gives none of what it keeps (MQTT 5, section 4.8.2). mosquitto lets anybody subscribe to anything and looks at
+    the access rules only when it delivers: a device that knew the name would be given a share, which is then dropped.
+    So it must be a secret.
+    """
+    return tuple(f"$share/{group}/{topic}" for topic in SUBSCRIPTIONS)
+
+
 class Link:
     """One connection at a time, until `run` is cancelled.
 
@@ -61,6 +68,7 @@ class Link:
         on_message: Called for each message; the broker is told that it was taken when this says so.
         on_up: Awaited in a task of its own after each connection.
         subscriptions: Topics with wildcards; none, to take what waits and no more.
+        earlier: What an earlier run under this name may have asked for, which the broker remembers.
         clean: End what the broker keeps under this name, at once.
     """
 
@@ -72,6 +80,7 @@ class Link:
         on_message: Handler,
         on_up: Callable[[], Coroutine[Any, Any, None]],
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
+        earlier: Sequence[str] = SUBSCRIPTIONS,
         clean: bool = False,
     ) -> None:
         self.connections = 0
@@ -80,6 +89,7 @@ class Link:
         self._on_message = on_message
         self._on_up = on_up
         self._subscriptions = subscriptions
+        self._unwanted = tuple(topic for topic in earlier if topic not in subscriptions)
         self._clean = clean
         self._session: _Session | None = None
         self._version = MQTTv50
@@ -171,7 +181,7 @@ class Link:
     async def _connect_by(self, version: int) -> _Session:
         session = _Session(self._client_id, self._on_message, clean=self._clean)
         try:
-            await session.connect(self._endpoint, version, self._subscriptions)
+            await session.connect(self._endpoint, version, self._subscriptions, self._unwanted)
         except BaseException:
             await session.close()
             raise
@@ -200,8 +210,10 @@ class _Session:
         self._client.on_disconnect = lambda *_: self.lost.set()
         self._client.on_subscribe = self._on_subscribe
 
-    async def connect(self, endpoint: Endpoint, version: int, subscriptions: Sequence[str]) -> None:
-        """Connect and subscribe.
+    async def connect(
+        self, endpoint: Endpoint, version: int, subscriptions: Sequence[str], unwanted: Sequence[str]
+    ) -> None:
+        """Connect, and subscribe to what is wanted alone.
 
         Raises:
             BrokerError: It did not come to that.
@@ -221,9 +233,8 @@ class _Session:
         try:
             await self._unless_lost(connecting)
             self._outbox.limit = max(self._client.inflight_limit, 1)
-            if subscriptions != SUBSCRIPTIONS:
-                # An earlier run under this name may have asked for more, and the broker remembers.
-                self._client.unsubscribe([topic for topic in (*SUBSCRIPTIONS, *SHARED) if topic not in subscriptions])
+            if unwanted:
+                self._client.unsubscribe(list(unwanted))
             if not subscriptions:
                 return
             self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])

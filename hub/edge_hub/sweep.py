@@ -17,7 +17,7 @@ from edge_hub.errors import BrokerError, StoreError
 from edge_hub.ingest import Ingest, Release
 from edge_hub.link import Link
 from edge_hub.tasks import Tasks
-from edge_hub.worker import TTL_S, client_id
+from edge_hub.worker import TTL_S, client_id, shared_topics
 from edge_sdk.wire import new_token
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class Sweep:
         holder = new_token()
         if not await self._store.take_over(self._kind, holder, slot=slot, now=time.time(), ttl_s=_MOST_S + TTL_S):
             return
-        name = client_id(await self._store.identity(), self._kind, slot)
+        identity = await self._store.identity()
+        name = client_id(identity, self._kind, slot)
         try:
-            await asyncio.wait_for(self._take_all(slot, name), _MOST_S)
+            await asyncio.wait_for(self._take_all(slot, name, shared_topics(identity)), _MOST_S)
             await self._end(slot, name)
         except BaseException:
             with contextlib.suppress(StoreError):
@@ -103,7 +104,7 @@ class Sweep:
         await self._store.forget(self._kind, holder)
         _log.info("worker %d did not come back: what the broker had for it is stored", slot)
 
-    async def _take_all(self, slot: int, name: str) -> None:
+    async def _take_all(self, slot: int, name: str, earlier: tuple[str, ...]) -> None:
         """Store what waits, until nothing more comes for a while."""
         heard = time.monotonic()
         ingest: Ingest
@@ -113,7 +114,14 @@ class Sweep:
             heard = time.monotonic()
             ingest.take(topic, payload, retained, number, release)
 
-        link = Link(endpoint=self._endpoint(slot), client_id=name, on_message=take, on_up=_nothing, subscriptions=())
+        link = Link(
+            endpoint=self._endpoint(slot),
+            client_id=name,
+            on_message=take,
+            on_up=_nothing,
+            subscriptions=(),
+            earlier=earlier,
+        )
         ingest = Ingest(store=self._store, publish=link.publish, after=self._after)
         tasks = Tasks()
         tasks.spawn("ingest", ingest.run())

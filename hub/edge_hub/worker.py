@@ -24,7 +24,7 @@ from edge_hub.address import Endpoint
 from edge_hub.broker.accounts import worker_user
 from edge_hub.errors import StoreError
 from edge_hub.ingest import Ingest
-from edge_hub.link import SHARED, Link
+from edge_hub.link import Link, shared
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
@@ -103,6 +103,11 @@ def client_id(identity: str, kind: str, slot: int) -> str:
     return f"edge-hub-{digest}-{slot}"
 
 
+def shared_topics(identity: str) -> tuple[str, ...]:
+    """What all workers of a store subscribe to together, under a name that is nobody else's to know."""
+    return shared("hub-" + hashlib.sha256(f"{identity} share".encode()).hexdigest()[:32])
+
+
 class Worker:
     """A running worker.
 
@@ -157,12 +162,13 @@ class Worker:
                 sys.stdout.write(f"{slot}\n")
                 sys.stdout.flush()
 
+        identity = await store.identity()
         link = Link(
             endpoint=self._config.endpoint(slot),
-            client_id=client_id(await store.identity(), self._config.kind, slot),
+            client_id=client_id(identity, self._config.kind, slot),
             on_message=lambda *message: ingest.take(*message),  # noqa: PLW0108 - it is made below
             on_up=on_up,
-            subscriptions=SHARED,
+            subscriptions=shared_topics(identity),
         )
         ingest = Ingest(store=store, publish=link.publish, after=after)
         self._tasks.spawn("relay", relay.run())

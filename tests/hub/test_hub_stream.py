@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
@@ -41,13 +43,44 @@ def test_a_reader_that_does_not_read_is_told_so_and_cut_off() -> None:
         for number in range(5000):
             hub.feed.spread(news(number))
         (listener,) = hub.feed._listeners
-        assert listener._queue.qsize() == 1000
+        assert (listener.missed, listener._queue.qsize()) == (1, 0)  # what waits for one who may never come is let go
         assert await frames(reader, 1) == [b"event: missed\ndata: {}\n\n"]
         with pytest.raises(StopAsyncIteration):
             await anext(reader)
         assert hub.feed.listeners == 0
 
     asyncio.run(play())
+
+
+def test_rows_that_wait_for_a_reader_are_bounded_by_their_size() -> None:
+    async def play() -> None:
+        feed = Feed()
+        with feed.listen() as listener:
+            rows = News(topic=Topic.ROWS, body=msgspec.Raw(b" " * 1_000_000))
+            for _ in range(8):
+                feed.spread(rows)
+                assert await listener.next(1.0) is rows
+            for _ in range(8):
+                feed.spread(rows)
+            assert (listener.missed, listener._queue.qsize()) == (0, 8)
+            feed.spread(rows)
+            assert (listener.missed, listener._queue.qsize()) == (1, 0)
+
+    asyncio.run(play())
+
+
+def test_one_token_does_not_take_all_streams(hub: HubProcess) -> None:
+    with hub.client() as client, contextlib.ExitStack() as ends:
+        viewer = client.make_token("viewer", role="viewer").token
+        url = f"http://127.0.0.1:{hub.http}/api/v1/stream"
+        with httpx.Client(limits=httpx.Limits(max_connections=200), timeout=20) as http:
+
+            def status(token: str) -> int:
+                headers = {"Authorization": f"Bearer {token}"}
+                return ends.enter_context(http.stream("GET", url, headers=headers)).status_code
+
+            assert [status(viewer) for _ in range(101)] == [200] * 100 + [429]
+            assert status(hub.token) == 200
 
 
 def test_a_reader_that_comes_back_is_sent_what_it_missed_and_nothing_twice(tmp_path: Path) -> None:

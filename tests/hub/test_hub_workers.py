@@ -20,6 +20,7 @@ from store_stage import PostgresPlace, postgres_place
 from edge_hub.api import EventView
 from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
+from edge_hub.link import SUBSCRIPTIONS
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report, Up
@@ -76,6 +77,20 @@ def children(hub: HubProcess) -> list[int]:
     """The workers' process ids."""
     found = Path(f"/proc/{hub.pid}/task/{hub.pid}/children").read_text().split()
     return [int(pid) for pid in found if b"edge_hub.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_device_that_asks_for_a_share_takes_nothing_from_the_workers(crowd: HubProcess) -> None:
+    """Its broker lets anybody subscribe, and gives a share to whoever asks by its name, if only to drop it."""
+    who = DeviceId(tenant="acme", device="greedy")
+    topics = tuple(f"$share/hub/{topic}" for topic in SUBSCRIPTIONS)
+    with enrolled(crowd, "robbed") as cam:
+        greedy = FakeDevice(crowd.mqtt, crowd.enrol(who), who, topics=topics)
+        try:
+            for number in range(30):
+                cam.happens(str(number))
+            cam.when(lambda: len(cam.acked) == 30, "the acknowledgement of each")
+        finally:
+            greedy.close()
 
 
 def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProcess, crowded: PostgresPlace) -> None:

@@ -25,6 +25,7 @@ from edge_hub.api import (
 from edge_hub.rows import RowList
 from edge_hub.web import metrics
 from edge_hub.web.operation import Ask, json_answer
+from edge_hub.web.stream import refuse_too_many
 from edge_hub.web.stream import stream as news_stream
 from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
@@ -131,7 +132,8 @@ async def stream(ask: Ask) -> Response:
     if given is not None and not (given.isascii() and given.isdigit() and len(given) <= 15):  # noqa: PLR2004 - below 2^53
         raise WireError(f"Last-Event-ID is {given[:40]!r}", where="header", hint="give the id of an event")
     after = ask.query.get("after") if given is None else int(given)
-    body = news_stream(ask.hub, after=after, stopping=ask.request.app.state.stopping)
+    refuse_too_many(ask.hub, ask.caller.name)
+    body = news_stream(ask.hub, after=after, stopping=ask.request.app.state.stopping, who=ask.caller.name)
     # A proxy that collects the answer before it sends it on would make a stream of nothing.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(body, media_type="text/event-stream", headers=headers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge_hub.web.app import build_app
+from edge_hub.web.patience import PatientProtocol
 from edge_sdk.errors import TransportError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Server:
                 limit_concurrency=1000,
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=_GRACEFUL_S,
-                http="h11",
+                http=PatientProtocol,
                 ws="none",
             )
         )

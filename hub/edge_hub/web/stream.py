@@ -7,22 +7,39 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from edge_hub.api import MAX_PAGE, EventView, to_json
+from edge_hub.errors import TooManyRequestsError
 from edge_hub.feed import News, Topic
 
 if TYPE_CHECKING:
     from edge_hub.service import Hub
 
+MAX_STREAMS = 400
+MAX_OF_A_TOKEN = 100
 _BEAT_S = 15.0
 _POLL_S = 0.5
 _RETRY_MS = 2000
 
 
-async def stream(hub: Hub, *, after: int | None, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+def refuse_too_many(hub: Hub, who: str) -> None:
+    """Leave room for the others and for the rest of the API: each stream is a connection for as long as it lasts.
+
+    Raises:
+        TooManyRequestsError: The hub tells as many already, or as many with this token.
+    """
+    if hub.feed.listening(who) >= MAX_OF_A_TOKEN or hub.feed.listeners >= MAX_STREAMS:
+        raise TooManyRequestsError(
+            f"too many streams are open, {MAX_OF_A_TOKEN} of a token and {MAX_STREAMS} together are the most",
+            wait_s=_BEAT_S,
+            hint="close some",
+        )
+
+
+async def stream(hub: Hub, *, after: int | None, stopping: asyncio.Event, who: str = "") -> AsyncIterator[bytes]:
     """The events after `after` that are stored, then all news as they come.
 
     A reader that is too slow is sent `missed` and cut off; it comes again with the last id it saw.
     """
-    with hub.feed.listen() as listener:
+    with hub.feed.listen(who) as listener:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         last = after
         while last is not None:
