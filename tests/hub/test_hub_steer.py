@@ -225,7 +225,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
         born(cam, "rpi4")
         measures(cam, 60.0)
         (alert,) = until(lambda: client.alerts(open_only=True, device=cam.device), "the alert")
-        assert (alert.rule, alert.text) == (name, "warm: temp_c 60 °C")
+        assert (alert.rule, alert.text) == (name, "warm: temperature 60 °C")
         until(lambda: any(json.loads(one)["id"] == f"{alert.id}-began" for one in told), "the notice")
         assert client.rows(f"device = {cam.device}")[0].alerts == 1
         assert edge("alerts", "acknowledge", str(alert.id))[1]["acknowledged"] == "admin"
