@@ -122,7 +122,7 @@ def test_an_alert_says_the_number_with_its_unit() -> None:
     play = Played(Rule(when="temp_c > 80", text="too hot", value="temp_c", severity="critical"))
     play.look(0.0, 83.25)
     (alert,) = play.opened.values()
-    assert (alert.text, alert.value, alert.severity) == ("too hot: temp_c 83.25 °C", 83.25, "critical")
+    assert (alert.text, alert.value, alert.severity) == ("too hot: temperature 83.25 °C", 83.25, "critical")
 
 
 def test_alerts_of_rules_that_are_gone_end_and_of_rules_that_cannot_be_asked_stay() -> None:

@@ -242,6 +242,25 @@ def test_a_dropped_stream_is_said_and_what_was_missed_is_read_again(
         hub.stop()
 
 
+def test_what_ails_the_hub_is_said_while_the_stream_goes_on(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    told = {"ok": False, "trouble": "hub.db: the database refuses: database or disk is full"}
+    someone.context.route("**/api/v1/health", lambda route: route.fulfill(status=503, json=told))
+    page = someone.enter()
+    page.get_by_text("The hub is in trouble: hub.db: the database refuses").wait_for()
+    someone.complaints.clear()  # the browser notes the status
+
+
+def test_a_device_that_never_came_is_said_to_be_one(visit: Callable[..., Visit], fleet: HubProcess) -> None:
+    with fleet.client() as client:
+        client.enrol(DeviceId(tenant="new", device="never"), again=True)
+    someone = visit()
+    someone.enter()
+    page = someone.go("devices/new/never")
+    page.get_by_text("never heard of").wait_for()
+    page.get_by_text("has never connected").wait_for()
+
+
 def test_a_reader_that_was_too_slow_reads_again(visit: Callable[..., Visit]) -> None:
     someone = visit()
     asked: list[str] = []

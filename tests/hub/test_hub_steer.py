@@ -148,6 +148,16 @@ def test_a_cancelled_command_stays_cancelled_and_a_late_reply_is_kept_beside(
     assert (status, told["state"]) == (1, "done")
     assert "[command-failed]" in said
     assert edge("cancel", "0" * 32)[0] == 1
+    status, _, said = edge("cancel", "7f3a")
+    assert (status, "no id of a command or a batch" in said) == (2, True)
+
+
+def test_a_device_that_is_away_gets_no_command_and_that_is_said(client: HubClient, tenant: str, edge: Any) -> None:
+    away = DeviceId(tenant=tenant, device="away")
+    client.enrol(away, again=False)
+    status, told, said = edge("send", str(away), "report", "--timeout", "1")
+    assert (status, told["commands"][0]["state"]) == (1, "pending")
+    assert "no reply within the --timeout" in said
 
 
 def test_what_waits_of_a_batch_is_cancelled_together(client: HubClient, device: Make, edge: Any) -> None:
@@ -215,7 +225,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
         born(cam, "rpi4")
         measures(cam, 60.0)
         (alert,) = until(lambda: client.alerts(open_only=True, device=cam.device), "the alert")
-        assert (alert.rule, alert.text) == (name, "warm: temp_c 60 °C")
+        assert (alert.rule, alert.text) == (name, "warm: temperature 60 °C")
         until(lambda: any(json.loads(one)["id"] == f"{alert.id}-began" for one in told), "the notice")
         assert client.rows(f"device = {cam.device}")[0].alerts == 1
         assert edge("alerts", "acknowledge", str(alert.id))[1]["acknowledged"] == "admin"

@@ -20,6 +20,22 @@ from edge_sdk.errors import UsageError, WireError
 from edge_sdk.wire import Text, Wire, decode
 
 MAX_RULES = 200
+# Fields as alerts name them to people.
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "temp_c": "temperature",
+        "headroom_c": "room below the limit",
+        "battery_pct": "charge",
+        "power_w": "draw",
+        "rtt_ms": "round trip",
+        "late_pct": "late",
+        "p95_ms": "p95",
+        "age_s": "last heard of before",
+        "clock_skew_s": "off by",
+        "quality_drop": "below its best by",
+        "switches_h": "switches",
+    }
+)
 _DAY_S = 86_400.0
 _PRESENCE = frozenset({"online", "age_s"})
 
@@ -143,7 +159,9 @@ def in_force(kept: tuple[RuleRecord, ...]) -> dict[str, Rule]:
 def sentence(rule: Rule, value: float | None) -> str:
     """What an alert says."""
     text = rule.text or rule.when
-    return text if rule.value is None or value is None else f"{text}: {rule.value} {_told(rule.value, value)}"
+    if rule.value is None or value is None:
+        return text
+    return f"{text}: {_WORDS.get(rule.value, rule.value)} {_told(rule.value, value)}"
 
 
 def _told(name: str, value: float) -> str:

@@ -44,7 +44,7 @@ export async function ask(method, path, body) {
   const found = text ? parsed(text) : null;
   if (answer.ok) return found;
   if (answer.status === 401 && session.value) session.value = null;
-  throw new ApiError(answer.status, found?.code ?? "http", found?.text ?? `The hub answered with status ${answer.status}.`);
+  throw new ApiError(answer.status, found?.code ?? "http", found?.text ?? found?.trouble ?? `The hub answered with status ${answer.status}.`);
 }
 
 function parsed(text) {
