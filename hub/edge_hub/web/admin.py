@@ -78,8 +78,10 @@ async def log_in(ask: Ask) -> Response:
     return answer
 
 
-async def log_out(_ask: Ask) -> Response:
-    """Forget the cookie."""
+async def log_out(ask: Ask) -> Response:
+    """Forget the cookie, here and in the browser."""
+    if ask.caller.session is not None:
+        await ask.hub.gate.end(ask.caller.session)
     answer = Response(status_code=http.HTTPStatus.NO_CONTENT)
     for cookie in (COOKIE, CSRF_COOKIE):
         answer.delete_cookie(cookie, path="/", samesite="strict")
