@@ -139,7 +139,8 @@ def signed_in(browser: Browser, address: str, token: str) -> BrowserContext:
 
 def wait_for_rows(page: Page) -> None:
     """Until rows are painted. The page's policy forbids what Playwright would wait with."""
-    until(lambda: page.evaluate("Boolean(window.seen.rows)") or page.wait_for_timeout(20), "rows")
+    painted = "Boolean(window.seen.rows && window.seen['first-contentful-paint'])"
+    until(lambda: page.evaluate(painted) or page.wait_for_timeout(20), "rows")
 
 
 def heap_over(context: BrowserContext, page: Page, minutes: float) -> list[float]:

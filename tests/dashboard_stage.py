@@ -42,6 +42,7 @@ SCRIPT = "<script>document.title='run'</script><img src=x onerror=\"document.tit
 TURNED = "safe\u202egnp.exe\u202c and \u0000 and \u2066inside\u2069"
 ENDLESS = "A" * 900
 HOSTILE = DeviceId(tenant="evil", device="one")
+WATCHED = DeviceId(tenant="acme", device="cam0001")
 PROFILES = (("rpi4", "Raspberry Pi 4 Model B"), ("rpi5", "Raspberry Pi 5"), ("jetson-orin-nano", "Jetson Orin Nano"))
 VARIANTS = ("large-fp16", "base-int8", "small-int8", "tiny-int8")
 WINDOW_S = 10.0
@@ -57,6 +58,7 @@ def fill(path: Path, devices: int, *, tenant: str = "acme", more: Iterable[Arriv
             arrivals = [*hostile(), *more]
             for number in range(devices):
                 arrivals += made(DeviceId(tenant=tenant, device=f"cam{number:04}"), random.Random(number))
+            arrivals += reports(WATCHED, minutes=12)
             for first in range(0, len(arrivals), _BATCH):
                 await store.commit(arrivals[first : first + _BATCH])
         finally:

@@ -73,11 +73,6 @@ class HubProcess:
         if ready:
             until(self._answers, "the hub")
 
-    def restart(self, *options: str) -> None:
-        """Start it with other options than before."""
-        self._options = options
-        self.start()
-
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; its exit status."""
         if self._process is None:

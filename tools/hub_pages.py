@@ -80,7 +80,7 @@ def squeezed(picture: bytes) -> bytes:
     target = io.BytesIO()
     plain = Image.open(io.BytesIO(picture)).convert("RGB")
     # By colours, not by how often they occur: a lone green dot stays green.
-    few = plain.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(target, "PNG", optimize=True)
     return target.getvalue()
 

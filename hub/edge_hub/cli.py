@@ -59,8 +59,8 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
+    from edge_hub.config import HubConfig
     from edge_hub.interop.exporters import Interop
-    from edge_hub.service import HubConfig
     from edge_hub.store.records import Retention
 
     logging.basicConfig(
@@ -186,11 +186,12 @@ def enroll(args: argparse.Namespace) -> int:
     result = Enrolled(
         device=str(device), file=str(path), broker=f"{credentials.host}:{credentials.port}", models=models
     )
+    listing = "" if models else " list its models under [models],"
     emit(
         args,
         result,
         lambda: (
-            f"{device} is enrolled. Copy {path} to the board, list its models under [models], then there:\n"
+            f"{device} is enrolled. Copy {path} to the board,{listing} then there:\n"
             f"    edge daemon run --config {path.name}"
         ),
     )
@@ -306,7 +307,10 @@ def send(args: argparse.Namespace) -> int:
     if failed:
         raise CommandFailedError(
             f"{len(failed)} of {len(found)} not done" if len(found) > 1 else f"{failed[0].state}{_why(failed[0])}",
-            where=failed[0].device,
+            where="" if len(found) > 1 else failed[0].device,
+            hint="no reply within the --timeout: a device that is back by then would get it"
+            if any(one.state == "pending" for one in failed)
+            else "",
         )
     return 0
 

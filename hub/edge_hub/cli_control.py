@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import MAX_TOML_BYTES, decode, decode_toml
 
 _MAX_LIMIT = 1000
+_ID = re.compile(r"\A[0-9a-f]{16,64}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,11 @@ class Done:
 
 def cancel(args: argparse.Namespace) -> int:
     """Give up on a command or a batch."""
+    if _ID.fullmatch(args.id) is None:
+        raise UsageError(
+            f"{args.id[:80]!r} is no id of a command or a batch",
+            hint="it has 32 letters and digits; 'edge hub send --no-wait --json' and 'edge hub show' name it",
+        )
     with _client(args) as client:
         try:
             one = client.cancel(args.id)

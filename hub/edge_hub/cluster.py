@@ -156,11 +156,14 @@ class Shares:
             )
         )
 
-    def sweep(self, store: PostgresStore, after: Callable[[Committed], Awaitable[None]]) -> Duty:
-        """Emptying what workers left behind, as a duty."""
+    def sweep(self, store: PostgresStore, workers: int, after: Callable[[Committed], Awaitable[None]]) -> Duty:
+        """Emptying what workers left behind, as a duty of a hub with so many."""
         return Sweep(
             store=store,
             kind=self.kind,
+            # Numbers below are started again; and somebody must be there to take what comes from now on.
+            ours=workers if self.own else 0,
+            alone=workers == 0,
             endpoint=lambda slot: worker_endpoint(self.endpoint, slot, own_users=self.own),
             after=after,
         ).run
@@ -173,7 +176,7 @@ def lease_kind(where: str) -> str:
 
 async def known_workers(store: PostgresStore, holder: str) -> int:
     """How many workers this hub's own broker may know: those of earlier runs, too."""
-    return 1 + max(await store.slots(lease_kind(holder)), default=-1)
+    return 1 + max((lease.slot for lease in await store.leases(lease_kind(holder))), default=-1)
 
 
 def _text(path: Path | None) -> str | None:

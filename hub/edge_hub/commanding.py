@@ -54,7 +54,8 @@ class Commander:
         self._feed = feed
         self._clock = clock
         self.told: Callable[[Sequence[CommandRecord]], None] = lambda _: None
-        self._born: asyncio.Queue[DeviceId] = asyncio.Queue()
+        self._born: dict[DeviceId, None] = {}  # in their order, each once, however often it comes up meanwhile
+        self._is_born = asyncio.Event()
         self._ended = asyncio.Event()
 
     async def send(
@@ -149,7 +150,8 @@ class Commander:
     def born(self, devices: Sequence[DeviceId]) -> None:
         """Devices came up: they are to be sent what they have not answered."""
         for device in devices:
-            self._born.put_nowait(device)
+            self._born[device] = None
+        self._is_born.set()
 
     def finished(self, records: Sequence[CommandRecord]) -> None:
         """Commands came to their end."""
@@ -171,13 +173,17 @@ class Commander:
     async def run_births(self) -> None:
         """Send again to each device that is born, until cancelled."""
         while True:
-            device = await self._born.get()
+            while not self._born:
+                self._is_born.clear()
+                await self._is_born.wait()
+            device = next(iter(self._born))
+            del self._born[device]
             try:
                 await self.resend(device)
             except StoreError as error:
                 _log.warning("orders for %s wait: %s", device, error)
                 await asyncio.sleep(_RETRY_S)
-                self._born.put_nowait(device)
+                self._born[device] = None
 
     async def resend(self, device: DeviceId) -> None:
         """Send a device its desired document and what it has not answered.

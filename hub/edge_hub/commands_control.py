@@ -4,35 +4,69 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Protocol
 
 from edge_sdk.cli.command import Command
 
 _ROLES = ("viewer", "operator", "admin")
-_Configure = Callable[[argparse.ArgumentParser], None]
 
 
-def client_options(parser: argparse.ArgumentParser) -> None:
-    """Where the hub is, and with which token it is asked."""
-    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
-    parser.add_argument("--hub", metavar="URL", help="of its HTTP API; else what the directory says")
+class _Options(Protocol):
+    """Adds options; `below` a parser that has the same ones, without defaults of their own."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *, below: bool = False) -> None: ...
 
 
-def _page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (default 100)")
-    client_options(parser)
+def client_options(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
+    """Where the hub is, and with which token it is asked; `below` another parser that has the same options."""
+    parser.add_argument(
+        "--data", metavar="DIR", default=_default("hub", below), help="the hub's data directory (default ./hub)"
+    )
+    parser.add_argument(
+        "--hub", metavar="URL", default=_default(None, below), help="of its HTTP API; else what the directory says"
+    )
+
+
+def _page(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
+    default = _default(100, below)
+    parser.add_argument("--limit", type=int, default=default, metavar="N", help="how many at most (default 100)")
+    client_options(parser, below=below)
+
+
+def _shown(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
+    """What alerts are listed by."""
+    default = _default(None, below)
+    parser.add_argument(
+        "--open", action="store_true", default=_default(default=False, below=below), help="those that have not ended"
+    )
+    parser.add_argument("--device", metavar="TENANT/DEVICE", default=default, help="of this one alone")
+    _page(parser, below=below)
+
+
+def _default(default: object, below: bool) -> object:
+    return argparse.SUPPRESS if below else default
 
 
 class _Verbs:
-    """The verbs below one, each with `--json`; without a verb the first is meant."""
+    """The verbs below one; without any, it lists.
 
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self._verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    What the verb itself takes (where the hub is, what is listed) may stand before or after them: the parsers below have
+    the same options without a default, which would go over what was given before.
+    """
 
-    def add(self, name: str, summary: str, configure: _Configure = client_options) -> argparse.ArgumentParser:
+    def __init__(self, parser: argparse.ArgumentParser, what: str, listing: _Options = client_options) -> None:
+        listing(parser)
+        self._verbs = parser.add_subparsers(metavar="VERB", dest="verb")
+        parser.set_defaults(verb="list")
+        self.add("list", what, listing)
+
+    def add(self, name: str, summary: str, options: _Options = client_options) -> argparse.ArgumentParser:
         """One more."""
         one = self._verbs.add_parser(name, help=summary, description=summary)
-        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
-        configure(one)
+        one.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object"
+        )
+        options(one, below=True)
         return one
 
 
@@ -48,8 +82,7 @@ def _configure_label(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_groups(parser: argparse.ArgumentParser) -> None:
-    verbs = _Verbs(parser)
-    verbs.add("list", "named queries, and how many devices each means now")
+    verbs = _Verbs(parser, "named queries, and how many devices each means now")
     put = verbs.add("put", "give a query a name")
     put.add_argument("name", metavar="NAME")
     put.add_argument("query", metavar="QUERY", help="such as 'label.site = roof'")
@@ -57,10 +90,7 @@ def _configure_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_alerts(parser: argparse.ArgumentParser) -> None:
-    verbs = _Verbs(parser)
-    found = verbs.add("list", "alerts, the newest first", _page)
-    found.add_argument("--open", action="store_true", help="those that have not ended")
-    found.add_argument("--device", metavar="TENANT/DEVICE", help="of this one alone")
+    verbs = _Verbs(parser, "alerts, the newest first", _shown)
     verbs.add("acknowledge", "say that somebody has seen it").add_argument("number", type=int, metavar="ID")
     silence = verbs.add("silence", "tell nobody for a while")
     silence.add_argument("--query", default="", metavar="QUERY", help="of these devices; all without it")
@@ -72,8 +102,7 @@ def _configure_alerts(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_rules(parser: argparse.ArgumentParser) -> None:
-    verbs = _Verbs(parser)
-    verbs.add("list", "alert rules in force")
+    verbs = _Verbs(parser, "alert rules in force")
     put = verbs.add("put", "make or replace a rule")
     put.add_argument("name", metavar="NAME")
     put.add_argument("file", metavar="FILE", help="TOML, or JSON by the end of its name")
@@ -81,8 +110,7 @@ def _configure_rules(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_token(parser: argparse.ArgumentParser) -> None:
-    verbs = _Verbs(parser)
-    verbs.add("list", "tokens, without themselves")
+    verbs = _Verbs(parser, "tokens, without themselves")
     make = verbs.add("make", "make a token, and print it this once")
     make.add_argument("name", metavar="NAME")
     make.add_argument("role", choices=_ROLES)
@@ -113,21 +141,18 @@ CONTROL: tuple[Command, ...] = (
         summary="names for queries",
         configure=_configure_groups,
         run=_does("groups"),
-        has_json=False,
     ),
     Command(
         path=("hub", "alerts"),
         summary="what is wrong with devices",
         configure=_configure_alerts,
         run=_does("alerts"),
-        has_json=False,
     ),
     Command(
         path=("hub", "rules"),
         summary="when something is wrong",
         configure=_configure_rules,
         run=_does("rules"),
-        has_json=False,
     ),
     Command(path=("hub", "audit"), summary="who did what, and when", configure=_page, run=_does("audit")),
     Command(
@@ -135,6 +160,5 @@ CONTROL: tuple[Command, ...] = (
         summary="who may use the API",
         configure=_configure_token,
         run=_does("token"),
-        has_json=False,
     ),
 )

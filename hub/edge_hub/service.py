@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.address import as_others_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
 from edge_hub.alerts.ways import Topic as AlertTopic
@@ -26,21 +23,19 @@ from edge_hub.api import Credentials, EventView, Health
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.accounts import ALERTS_USER, hash_password
-from edge_hub.broker.external import ExternalBroker
-from edge_hub.broker.iotcore import IotCore
-from edge_hub.broker.mosquitto import Encryption, Mosquitto, find_mosquitto
 from edge_hub.census import Census
 from edge_hub.commanding import Commander
+from edge_hub.config import HubConfig, broker_of, check_workers, client_id
 from edge_hub.datadir import DataDir, Settings
 from edge_hub.enrolment import enrol, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.ingest import Ingest, Release
-from edge_hub.interop.exporters import Exporters, Interop
+from edge_hub.ingest import Ingest, Release, spare_the_collector
+from edge_hub.interop.exporters import Exporters
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
-from edge_hub.store.records import CommandRecord, Committed, Retention
+from edge_hub.store.records import CommandRecord, Committed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -65,42 +60,6 @@ _STOP_STEP_S = 8.0
 _TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
 
 Duty = Callable[[], Coroutine[Any, Any, None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubConfig:
-    """How to run a hub.
-
-    Attributes:
-        data: The data directory.
-        listen: Of the HTTP API.
-        mqtt: Of the broker the hub starts.
-        broker: A broker that runs already, instead.
-        embedded: Start the embedded broker even where mosquitto is installed.
-        insecure_listen: Listen beyond loopback although nothing is encrypted.
-        interop: To whom else the fleet is shown.
-        encryption: Of the broker it starts; None if there is none.
-        store: URL of a PostgreSQL database, instead of a file in the data directory.
-        workers: Processes that store what devices send, instead of this one; they take PostgreSQL.
-        log: Level of the workers' logs.
-        requests_per_s: Of one token from one address, to the API; 0 is as many as come.
-        alert_webhooks: URLs that are told of alerts, beside the topic.
-    """
-
-    data: Path
-    listen: Address = field(default=Address(host="127.0.0.1", port=8080))
-    mqtt: Address = field(default=Address(host="127.0.0.1", port=1883))
-    broker: Endpoint | None = None
-    embedded: bool = False
-    insecure_listen: bool = False
-    encryption: Encryption | None = None
-    retention: Retention = field(default=Retention())
-    interop: Interop = field(default=Interop())
-    store: str | None = None
-    workers: int = 0
-    log: str = "info"
-    requests_per_s: float = 200.0
-    alert_webhooks: tuple[str, ...] = ()
 
 
 class Hub:
@@ -138,6 +97,7 @@ class Hub:
         """
         try:
             await self._start()
+            spare_the_collector()
         except BaseException:
             await self.stop()
             raise
@@ -158,7 +118,7 @@ class Hub:
 
     async def _start(self) -> None:
         config = self.config
-        _check_workers(config)
+        check_workers(config)
         refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen)
         if config.broker is None and config.encryption is None:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen, hint=_TLS_HINT)
@@ -178,15 +138,15 @@ class Hub:
         if shared is not None:
             from edge_hub.cluster import known_workers
 
-            workers = max(workers, await known_workers(shared, _client_id(data)))
-        self.broker: BrokerBackend = _broker(config, data, workers)
+            workers = max(workers, await known_workers(shared, client_id(data)))
+        self.broker: BrokerBackend = broker_of(config, data, workers)
         await self._tell_accounts()
         self._closing.append(("broker", self.broker.stop))
         await self.broker.start()
 
         self.link = Link(
             endpoint=self.broker.endpoint,
-            client_id=_client_id(data),
+            client_id=client_id(data),
             # Both are made below: they publish through this link.
             on_message=self._take,
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
@@ -205,7 +165,7 @@ class Hub:
             store=self.store,
             commander=self.commander,
             audit=self.audit,
-            hub=_client_id(data).removeprefix("edge-hub-"),
+            hub=client_id(data).removeprefix("edge-hub-"),
         )
         self._tasks.spawn("ingest", self.ingest.run())
         self._closing.append(("ingest", self._stop_ingest))
@@ -335,7 +295,7 @@ class Hub:
             return
         from edge_hub.cluster import Cluster, Neighbours, Shares
 
-        holder = _client_id(data)
+        holder = client_id(data)
         shares = Shares(
             store=self.config.store or "",
             endpoint=self.broker.endpoint,
@@ -352,7 +312,7 @@ class Hub:
                 wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
                 missed=self.feed.miss,
             ),
-            duties={**duties, "sweep": shares.sweep(shared, self._after)},
+            duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
         )
         self.commander.told = self._tell
         self._tasks.spawn("relay", cluster.relay.run())
@@ -443,49 +403,6 @@ class Hub:
         alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
         for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
-
-
-def _check_workers(config: HubConfig) -> None:
-    """Refuse what would be no hub of several processes.
-
-    Raises:
-        UsageError: Says why.
-    """
-    if not config.workers:
-        return
-    if config.store is None:
-        raise UsageError(
-            "workers share a store, and an SQLite file has one writer",
-            hint="name a database: --store postgresql://user:password@host/database",
-        )
-    if config.broker is None and (config.embedded or find_mosquitto() is None):
-        raise UsageError(
-            "the embedded broker keeps nothing for a worker that is away",
-            hint="apt install mosquitto, or name a broker with --broker",
-        )
-
-
-def _broker(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
-    if config.broker is not None:
-        return ExternalBroker(config.broker)
-    if config.encryption is not None and config.embedded:
-        raise UsageError("the embedded broker encrypts nothing", hint="leave --embedded out: mosquitto does")
-    if config.embedded or (find_mosquitto() is None and config.encryption is None):
-        if not config.embedded:
-            _log.warning("mosquitto is not installed: the embedded broker serves this machine, without access control")
-        return IotCore(address=config.mqtt, directory=data.broker)
-    return Mosquitto(
-        address=config.mqtt,
-        directory=data.broker,
-        hub_password=data.secret("broker-password"),
-        workers=workers,
-        encryption=config.encryption,
-    )
-
-
-def _client_id(data: DataDir) -> str:
-    """Stable, and different for each hub that may share an external broker."""
-    return f"edge-hub-{hashlib.sha256(data.secret('token').encode() + b' client id').hexdigest()[:16]}"
 
 
 def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -40,6 +40,9 @@ def heard(known: Skew, *, sent: float, received: float, set_back: bool = False) 
     seen = sent - received
     if known.s is None or set_back:
         return Skew(s=seen, next_s=seen, until=received + WINDOW_S)
-    if not known.until - WINDOW_S <= received < known.until:  # over, or the hub's own clock was set back
+    if not known.until - WINDOW_S <= received < known.until + WINDOW_S:
+        # The hub's own clock was set, or the device was away for long: what was seen before says nothing of now.
+        return Skew(s=seen, next_s=seen, until=received + WINDOW_S)
+    if received >= known.until:
         return Skew(s=max(known.next_s, seen), next_s=seen, until=received + WINDOW_S)
     return Skew(s=max(known.s, seen), next_s=max(known.next_s, seen), until=known.until)

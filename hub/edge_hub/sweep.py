@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FIRST_S = 5.0
+_FIRST_S = 2.0
 _EVERY_S = 30.0
 # Whoever is only being restarted is back within this.
 _PATIENCE_S = 10.0
@@ -43,6 +43,8 @@ class Sweep:
     Args:
         store: Of the leases, and where messages go.
         kind: Of the leases.
+        ours: Numbers below this one are of workers that this process starts again.
+        alone: This process takes all messages itself; else it only begins while some worker is there to take them.
         endpoint: How the worker with a number connects.
         after: Awaited with what each batch changed.
     """
@@ -52,24 +54,39 @@ class Sweep:
         *,
         store: PostgresStore,
         kind: str,
+        ours: int,
+        alone: bool,
         endpoint: Callable[[int], Endpoint],
         after: Callable[[Committed], Awaitable[None]],
     ) -> None:
         self._store = store
         self._kind = kind
+        self._ours = ours
+        self._alone = alone
         self._endpoint = endpoint
         self._after = after
 
     async def run(self) -> None:
         """Look now and then."""
-        await asyncio.sleep(_FIRST_S)
         while True:
+            await asyncio.sleep(_FIRST_S)
             try:
-                for slot in await self._store.slots(self._kind, over=time.time() - _PATIENCE_S):
+                left = await self._left()
+                for slot in left or ():
                     await self._empty(slot)
             except (StoreError, BrokerError, asyncio.TimeoutError) as error:
                 _log.debug("what workers left behind has to wait: %r", error)
-            await asyncio.sleep(_EVERY_S)
+                left = []
+            if left is not None:
+                await asyncio.sleep(_EVERY_S)
+
+    async def _left(self) -> list[int] | None:
+        """Numbers that nobody comes back for; None while no worker is there."""
+        now = time.time()
+        leases = await self._store.leases(self._kind)
+        if not self._alone and all(lease.until < now for lease in leases):
+            return None
+        return [lease.slot for lease in leases if lease.slot >= self._ours and lease.until < now - _PATIENCE_S]
 
     async def _empty(self, slot: int) -> None:
         holder = new_token()

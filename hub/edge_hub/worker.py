@@ -241,8 +241,8 @@ async def _run(config: WorkerConfig) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    # Not through the buffer, whose lock this thread would still hold when the interpreter ends, which aborts it.
-    while os.read(sys.stdin.fileno(), 1):
+    # Not through `sys.stdin`: at the end of the interpreter nobody may be holding its lock.
+    while os.read(0, 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed: then the end is here already
         loop.call_soon_threadsafe(end)

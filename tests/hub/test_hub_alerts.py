@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store_stage import AnyStore, Place
 
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import GIVE_UP_S, Delivery, Notice
@@ -31,7 +32,6 @@ from edge_hub.errors import QueryError
 from edge_hub.feed import Feed
 from edge_hub.rows import Facts, Fleet, facts_of
 from edge_hub.store.records import AlertRecord, Arrival, DeviceRecord, RuleRecord
-from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import Birth, Conditions, DeviceId, Sample, State, Tele, Up, UpEnvelope
@@ -122,7 +122,7 @@ def test_an_alert_says_the_number_with_its_unit() -> None:
     play = Played(Rule(when="temp_c > 80", text="too hot", value="temp_c", severity="critical"))
     play.look(0.0, 83.25)
     (alert,) = play.opened.values()
-    assert (alert.text, alert.value, alert.severity) == ("too hot: temp_c 83.25 °C", 83.25, "critical")
+    assert (alert.text, alert.value, alert.severity) == ("too hot: temperature 83.25 °C", 83.25, "critical")
 
 
 def test_alerts_of_rules_that_are_gone_end_and_of_rules_that_cannot_be_asked_stay() -> None:
@@ -184,12 +184,12 @@ def test_a_kept_rule_replaces_the_built_in_one_and_what_cannot_be_read_does_not_
 class Scene:
     """A store with one device, and the parts that work on it; made anew, they are another process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Place, store: AnyStore) -> None:
         self.now = 10_000.0
-        self.path = path
+        self.place = place
         self.seq = 0
         self.boot = new_token()
-        self.store = SqliteStore(path)
+        self.store = store
 
     def parts(self) -> Alerting:
         self.census = Census(self.store, clock=lambda: self.now)
@@ -217,13 +217,13 @@ class Scene:
 
     async def restart(self) -> Alerting:
         await self.store.close()
-        self.store = SqliteStore(self.path)
+        self.store = await self.place.open()
         return self.parts()
 
 
-def play(path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
+def play(place: Place, story: Callable[[Scene], Awaitable[None]]) -> None:
     async def run() -> None:
-        scene = Scene(path)
+        scene = Scene(place, await place.open())
         try:
             await story(scene)
         finally:
@@ -232,7 +232,7 @@ def play(path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_a_restart_neither_loses_nor_repeats_an_alert(tmp_path: Path) -> None:
+def test_a_restart_neither_loses_nor_repeats_an_alert(place: Place) -> None:
     async def story(scene: Scene) -> None:
         alerting = scene.parts()
         await scene.measures(90.0)
@@ -256,7 +256,7 @@ def test_a_restart_neither_loses_nor_repeats_an_alert(tmp_path: Path) -> None:
         (ended,) = await scene.store.alerts()
         assert ended.ended == scene.now
 
-    play(tmp_path / "hub.db", story)
+    play(place, story)
 
 
 @dataclass
@@ -288,7 +288,7 @@ async def ring(scene: Scene, temp_c: float) -> None:
     await alerting.step()
 
 
-def test_each_beginning_and_each_end_is_told_once_also_over_failures_and_restarts(tmp_path: Path) -> None:
+def test_each_beginning_and_each_end_is_told_once_also_over_failures_and_restarts(place: Place) -> None:
     async def story(scene: Scene) -> None:
         heard = Heard()
         scene.parts()
@@ -311,10 +311,10 @@ def test_each_beginning_and_each_end_is_told_once_also_over_failures_and_restart
         assert heard.ids[:2] == [f"{number}-began", f"{number}-ended"]
         assert [notice.what for notice in heard.notices] == ["began", "ended", "began"]
 
-    play(tmp_path / "hub.db", story)
+    play(place, story)
 
 
-def test_a_way_that_is_new_is_not_told_of_what_is_long_over(tmp_path: Path) -> None:
+def test_a_way_that_is_new_is_not_told_of_what_is_long_over(place: Place) -> None:
     async def story(scene: Scene) -> None:
         await ring(scene, 90.0)
         await ring(scene, 40.0)
@@ -323,10 +323,10 @@ def test_a_way_that_is_new_is_not_told_of_what_is_long_over(tmp_path: Path) -> N
         await scene.delivery(heard).step()
         assert heard.ids == []
 
-    play(tmp_path / "hub.db", story)
+    play(place, story)
 
 
-def test_what_cannot_be_told_for_hours_is_given_up(tmp_path: Path) -> None:
+def test_what_cannot_be_told_for_hours_is_given_up(place: Place) -> None:
     async def story(scene: Scene) -> None:
         heard = Heard()
         scene.parts()
@@ -341,10 +341,10 @@ def test_what_cannot_be_told_for_hours_is_given_up(tmp_path: Path) -> None:
         await delivery.step()
         assert heard.ids == []  # nobody is told the end of what they were not told
 
-    play(tmp_path / "hub.db", story)
+    play(place, story)
 
 
-def test_in_a_silence_nobody_is_told(tmp_path: Path) -> None:
+def test_in_a_silence_nobody_is_told(place: Place) -> None:
     async def story(scene: Scene) -> None:
         heard = Heard()
         scene.parts()
@@ -362,7 +362,7 @@ def test_in_a_silence_nobody_is_told(tmp_path: Path) -> None:
         await scene.delivery(heard).step()
         assert [notice.what for notice in heard.notices] == ["began"]
 
-    play(tmp_path / "hub.db", story)
+    play(place, story)
 
 
 # --------------------------------------------------------------------------------------------------- webhooks

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,16 @@ def test_metrics_stay_few_in_a_large_fleet() -> None:
     assert len(running.values) == MAX_LABELS + 1
     assert sum(value for _, value in running.values) == 500
     assert {labels["of"]: value for labels, value in found["edge_hub_temp_celsius"].values}["max"] == 499
+
+
+def test_many_wrong_passwords_at_once_are_answered_and_counted(tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path)
+    hub.start()
+    try:
+        with ThreadPoolExecutor(16) as pool, raw(hub, token=None) as browser:
+            answers = list(pool.map(lambda _: browser.post("/api/v1/session", json={"token": "x"}), range(60)))
+        assert {answer.status_code for answer in answers} == {401, 429}
+        with hub.client() as client:
+            assert client.session().name == "admin"
+    finally:
+        hub.stop()

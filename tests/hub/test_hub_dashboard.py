@@ -242,6 +242,25 @@ def test_a_dropped_stream_is_said_and_what_was_missed_is_read_again(
         hub.stop()
 
 
+def test_what_ails_the_hub_is_said_while_the_stream_goes_on(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    told = {"ok": False, "trouble": "hub.db: the database refuses: database or disk is full"}
+    someone.context.route("**/api/v1/health", lambda route: route.fulfill(status=503, json=told))
+    page = someone.enter()
+    page.get_by_text("The hub is in trouble: hub.db: the database refuses").wait_for()
+    someone.complaints.clear()  # the browser notes the status
+
+
+def test_a_device_that_never_came_is_said_to_be_one(visit: Callable[..., Visit], fleet: HubProcess) -> None:
+    with fleet.client() as client:
+        client.enrol(DeviceId(tenant="new", device="never"), again=True)
+    someone = visit()
+    someone.enter()
+    page = someone.go("devices/new/never")
+    page.get_by_text("never heard of").wait_for()
+    page.get_by_text("has never connected").wait_for()
+
+
 def test_a_reader_that_was_too_slow_reads_again(visit: Callable[..., Visit]) -> None:
     someone = visit()
     asked: list[str] = []
@@ -369,7 +388,27 @@ def test_what_is_desired_is_set_and_shown_as_differing_until_the_device_applies_
     page.get_by_label("Variant").select_option(label="pinned: tiny-int8")
     page.get_by_role("button", name="Set").click()
     page.get_by_text("version 1 is desired, 0 applied").wait_for()
-    page.get_by_role("cell", name="pins.digits").wait_for()
+    page.locator("li", has_text="pins.digits").get_by_text("tiny-int8 desired, nothing reported").wait_for()
+
+
+def test_switches_and_their_reasons_stand_over_time_in_three_windows(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go(f"devices/{stage.WATCHED}")
+    lane = page.get_by_role("figure", name="What ran of digits")
+    lane.wait_for()
+    told = lane.get_attribute("aria-label") or ""
+    assert told.index("large-fp16 for 6 min") < told.index("small-int8 for 6 min")
+    for name in ("Latency", "Temperature", "Battery", "Power"):
+        assert page.get_by_role("figure", name=name).locator("canvas").count() == 1, name
+    switch = page.locator(".events li", has_text="small-int8 keeps it below 70 °C")
+    switch.focus()
+    assert switch.locator(".what").inner_text().startswith("large-fp16 → small-int8")
+    assert switch.locator("time").get_attribute("title")
+    for window in ("6 h", "7 d"):
+        page.get_by_role("button", name=window).click()
+        page.get_by_text(f"What happened in the last {window}").wait_for()
+        lane.wait_for()
 
 
 def test_a_viewer_sees_no_button_that_would_be_refused(visit: Callable[..., Visit]) -> None:

@@ -70,3 +70,19 @@ def test_a_newer_database_and_a_stranger_are_refused(database: PostgresPlace) ->
     with pytest.raises(StoreError, match="not a hub's"):
         asyncio.run(PostgresStore.open(stranger.url))
     assert stranger.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'edge_hub'")[0][0] == 1
+
+
+@pytest.mark.postgres
+def test_a_number_that_is_over_is_taken_over_once_and_forgotten(database: PostgresPlace) -> None:
+    async def play(store: PostgresStore) -> None:
+        await store.lease("worker", "a", slots=9, now=0.0, ttl_s=10.0)
+        assert not await store.take_over("worker", "b", slot=0, now=5.0, ttl_s=10.0)
+        assert await store.take_over("worker", "b", slot=0, now=11.0, ttl_s=10.0)
+        assert not await store.take_over("worker", "c", slot=0, now=12.0, ttl_s=10.0)
+        assert [(lease.holder, lease.until) for lease in await store.leases("worker")] == [("b", 21.0)]
+        await store.release("worker", "b")
+        assert [lease.until for lease in await store.leases("worker")] == [0.0]
+        await store.forget("worker", "b")
+        assert await store.leases("worker") == ()
+
+    within(database, play)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from hub_messages import CAM, NEW, born, came, tele
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,13 @@ def test_the_hubs_own_clock_may_be_set_back_too() -> None:
     known = heard(known, sent=1e6, received=1e6)
     known = heard(known, sent=1e6 + 5, received=1e6 + 5)
     assert known.s == 0.0
+
+
+def test_a_hubs_clock_that_was_wrong_for_a_while_leaves_nothing_behind() -> None:
+    known = heard(Skew(), sent=1e9, received=1e9)
+    known = heard(known, sent=1e9 + 5, received=1e9 + 5 - 3600.0)
+    assert known.s == 3600.0
+    assert heard(known, sent=1e9 + 10 - 0.1, received=1e9 + 10).s == pytest.approx(-0.1, abs=1e-6)
 
 
 def test_only_what_is_composed_as_it_is_sent_shows_the_clock(tmp_path: Path) -> None:

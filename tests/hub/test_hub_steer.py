@@ -148,6 +148,16 @@ def test_a_cancelled_command_stays_cancelled_and_a_late_reply_is_kept_beside(
     assert (status, told["state"]) == (1, "done")
     assert "[command-failed]" in said
     assert edge("cancel", "0" * 32)[0] == 1
+    status, _, said = edge("cancel", "7f3a")
+    assert (status, "no id of a command or a batch" in said) == (2, True)
+
+
+def test_a_device_that_is_away_gets_no_command_and_that_is_said(client: HubClient, tenant: str, edge: Any) -> None:
+    away = DeviceId(tenant=tenant, device="away")
+    client.enrol(away, again=False)
+    status, told, said = edge("send", str(away), "report", "--timeout", "1")
+    assert (status, told["commands"][0]["state"]) == (1, "pending")
+    assert "no reply within the --timeout" in said
 
 
 def test_what_waits_of_a_batch_is_cancelled_together(client: HubClient, device: Make, edge: Any) -> None:
@@ -169,7 +179,7 @@ def test_labels_and_groups_take_in_newcomers(client: HubClient, device: Make, te
     second = device("second")
     client.set_labels(second.device, {"site": "roof"})
     assert {row.device for row in client.rows(f"group:{group}")} == {str(first.device), str(second.device)}
-    assert [one["name"] for one in edge("groups", "list")[1]["groups"]] == [group]
+    assert [one["name"] for one in edge("groups")[1]["groups"]] == [group]
     with pytest.raises(AnswerError) as caught:
         client.put_group("loop", "group:loop")
     assert caught.value.code == "query"
@@ -207,7 +217,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
     rule.write_text(f'when = "tenant = {tenant} and temp_c > 50"\ntext = "warm"\nvalue = "temp_c"\n')
     name = f"warm-{tenant}"
     assert edge("rules", "put", name, str(rule))[0] == 0
-    assert name in {one["name"] for one in edge("rules", "list")[1]["rules"]}
+    assert name in {one["name"] for one in edge("rules")[1]["rules"]}
     cam = device("cam")
     who = DeviceId(tenant=tenant, device="spy")
     spy = FakeDevice(hub.mqtt, hub.enrol(who), who, topics=(ALERT_TOPIC,))
@@ -215,7 +225,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
         born(cam, "rpi4")
         measures(cam, 60.0)
         (alert,) = until(lambda: client.alerts(open_only=True, device=cam.device), "the alert")
-        assert (alert.rule, alert.text) == (name, "warm: temp_c 60 °C")
+        assert (alert.rule, alert.text) == (name, "warm: temperature 60 °C")
         until(lambda: any(json.loads(one)["id"] == f"{alert.id}-began" for one in told), "the notice")
         assert client.rows(f"device = {cam.device}")[0].alerts == 1
         assert edge("alerts", "acknowledge", str(alert.id))[1]["acknowledged"] == "admin"
@@ -259,7 +269,7 @@ def test_silences_and_tokens_from_the_command_line(client: HubClient, tenant: st
     token = edge("token", "make", f"ci-{tenant}", "viewer", "--for-s", "3600")[1]["token"]
     with HubClient(client.url, token) as viewer:
         assert viewer.session().role == "viewer"
-    assert f"ci-{tenant}" in {one["name"] for one in edge("token", "list")[1]["tokens"]}
+    assert f"ci-{tenant}" in {one["name"] for one in edge("token")[1]["tokens"]}
     assert edge("token", "withdraw", f"ci-{tenant}")[0] == 0
     assert edge("token", "make", "admin", "viewer")[0] == 1
 

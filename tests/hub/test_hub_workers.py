@@ -18,9 +18,9 @@ from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
 from edge_hub.api import EventView
+from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
-from edge_hub.service import HubConfig, _check_workers
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report, Up
@@ -37,6 +37,8 @@ def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess
         yield process
     finally:
         process.stop()
+    assert "Traceback" not in process.said
+    assert "Fatal" not in process.said
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,8 @@ def test_what_a_worker_that_does_not_come_back_was_given_is_stored(hub: HubProce
     try:
         cam.confirmed(cam.happens("to one of two"))
         hub.stop()
-        hub.restart("--store", database.url, "--workers", "1")
+        hub.options = ("--store", database.url, "--workers", "1")
+        hub.start()
         cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
         for number in range(10):  # the broker still gives half of them to the second, who is not there
             cam.happens(str(number))
@@ -304,4 +307,4 @@ def test_workers_take_a_database_that_several_can_write(tmp_path: Path) -> None:
     assert "[usage]" in line
     assert "--store" in line
     with pytest.raises(UsageError, match="embedded"):
-        _check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))
+        check_workers(HubConfig(data=tmp_path, workers=2, store="postgresql://h/d", embedded=True))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
+from daemon_stage import until
+from fleet_stage import PlayedFleet
 from hub_stage import HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,17 +63,10 @@ def test_boards_take_part_in_the_ratio_of_their_shares() -> None:
 
 
 @pytest.fixture
-def simulated(hub: HubProcess) -> Iterator[subprocess.Popen[str]]:
-    playing = subprocess.Popen(
-        [*EDGE, "hub", "simulate", "--devices", str(FEW), "--every", "1", "--data", str(hub.data), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=clean_environment(hub.directory),
-    )
-    yield playing
-    playing.kill()
-    playing.communicate(timeout=PATIENCE_S)
+def fleet(hub: HubProcess) -> Iterator[PlayedFleet]:
+    played = PlayedFleet(hub, FEW)
+    yield played
+    played.close()
 
 
 @pytest.fixture
@@ -87,14 +78,8 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 
 
 @pytest.mark.broker
-def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(
-    hub: HubProcess, simulated: subprocess.Popen[str]
-) -> None:
-    def online() -> bool:
-        with hub.client() as client:
-            return client.health().online == FEW
-
-    until(online, "the fleet")
+def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(hub: HubProcess, fleet: PlayedFleet) -> None:
+    fleet.until_online()
     with hub.client() as client:
         devices = client.devices()
         one, other, third = [device for device, _ in names(Plan(devices=FEW, tenant="sim", duration_s=None))]
@@ -117,10 +102,8 @@ def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(
 
         until(pinned, "the pin")
     assert all(view.birth is not None and view.birth.models for view in devices)
-    simulated.send_signal(signal.SIGTERM)
-    out, err = simulated.communicate(timeout=PATIENCE_S)
-    assert simulated.returncode == 0, err
-    told = json.loads(out)
+    told = fleet.finish()
+    assert told["status"] == 0
     assert (told["confirmed"], told["unconfirmed"], told["replies"]) == (told["sent"], 0, 4)
     with hub.client() as client:
         health = client.health()

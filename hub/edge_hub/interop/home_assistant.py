@@ -186,6 +186,7 @@ class HomeAssistant:
     async def _shown(self, session: Session) -> None:
         self._session = session
         self._published.clear()
+        await self._save()
         await self._publish(HUB_STATUS, ONLINE)
         try:
             await self._upkeep()  # the hub first: devices say that they are connected through it

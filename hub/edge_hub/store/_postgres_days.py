@@ -76,7 +76,10 @@ async def trim(connection: Connection, retention: Retention, *, now: float, kept
         NotRolledUpError: What is to be dropped is not in the minutes yet.
     """
     await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
-    deleted = await _drop_old_days(connection, now - retention.max_age_s)
+    dropped = await _drop_old_days(connection, now - retention.max_age_s)
+    if dropped:
+        return dropped  # what dropping locks is let go of before anything else is waited for
+    deleted = 0
     for table, where, order, age_s in (
         ("commands", "finished", "finished", retention.max_age_s),
         ("audit", "at", "id", retention.audit_age_s),

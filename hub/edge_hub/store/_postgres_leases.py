@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from edge_hub.store._leases import Lease, choose
 from edge_hub.store._postgres_pool import Database, rows_changed
 from edge_hub.store._rows import device_id
@@ -37,13 +35,11 @@ class PostgresLeases:
             # The row stays: that a number was in use is worth knowing.
             await connection.execute("UPDATE leases SET until = 0 WHERE kind = $1 AND holder = $2", kind, holder)
 
-    async def slots(self, kind: str, *, over: float = math.inf) -> tuple[int, ...]:
-        """The numbers that are or were in use; those alone whose time was over before `over`."""
+    async def leases(self, kind: str) -> tuple[Lease, ...]:
+        """The numbers that are or were in use; one that was let go of ended at 0."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                "SELECT slot FROM leases WHERE kind = $1 AND until < $2 ORDER BY slot", kind, over
-            )
-        return tuple(row["slot"] for row in rows)
+            rows = await connection.fetch("SELECT slot, holder, until FROM leases WHERE kind = $1 ORDER BY slot", kind)
+        return tuple(Lease(**dict(row)) for row in rows)
 
     async def take_over(self, kind: str, holder: str, *, slot: int, now: float, ttl_s: float) -> bool:
         """Lease this very number, whose time is over; false where somebody was faster."""

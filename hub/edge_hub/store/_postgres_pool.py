@@ -215,7 +215,9 @@ async def _prepare(connection: Any, url: DatabaseUrl, mend: Callable[[Connection
     async with connection.transaction():
         # Several workers start at once: the first does it, the others find it done.
         await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        # Asked first: creating takes a right that whoever only uses the schema may not have.
+        if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
+            await connection.execute(f"CREATE SCHEMA {SCHEMA}")
         done = 0
         if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.migrations") is None:
             if await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", SCHEMA):

@@ -100,9 +100,7 @@ class Door:
                 )
                 return await operation.handler(ask)
             except EdgeError as error:
-                if isinstance(error, TokenRefusedError):
-                    self._wrong.take(_address(request))
-                return refusal(error)
+                return refusal(self._counted(error, request))
             except ClientDisconnect:
                 return Response(status_code=http.HTTPStatus.BAD_REQUEST)  # nobody reads it
             except Exception:  # noqa: BLE001 - the task runner of the handlers
@@ -111,6 +109,15 @@ class Door:
                 return json_answer(told, status=http.HTTPStatus.INTERNAL_SERVER_ERROR)
 
         return enter
+
+    def _counted(self, error: EdgeError, request: Request) -> EdgeError:
+        """What is answered: a wrong token counts, and one too many is told so."""
+        if isinstance(error, TokenRefusedError):
+            try:
+                self._wrong.take(_address(request))
+            except TooManyRequestsError as many:
+                return many
+        return error
 
     async def _caller(self, request: Request, operation: Operation) -> Caller:
         """Who asks, where they may.

@@ -54,7 +54,11 @@ async def _meant(ask: Ask, body: CommandRequest) -> tuple[DeviceId, ...]:
         raise UsageError("devices are given by name and by query", hint="give one of them")
     found = await ask.hub.census.matching(await ask.hub.census.query(body.query))
     if not found:
-        raise UsageError("no device is meant by this query", where=body.query[:80], hint="try it with GET /api/v1/rows")
+        raise UsageError(
+            "no device is meant by this query",
+            where=body.query[:80],
+            hint="try it with 'edge hub devices --query' or in the dashboard",
+        )
     if len(found) > MAX_QUERIED:
         raise UsageError(f"{len(found)} devices at once, {MAX_QUERIED} are the most", hint="narrow the query")
     return tuple(facts.record.device for facts in found)

@@ -7,9 +7,11 @@ answers as the daemon does, with the daemon's code.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -242,7 +244,7 @@ class Device:
     async def _connect(self) -> None:
         given = self._credentials
         connection = Connection(self._login(), tuple(self._kinds), self, lag_s=self._habits.lag_s)
-        tls = ssl.create_default_context() if given.tls else None
+        tls = _tls(given.ca, given.certificate, given.key) if given.tls else None
         try:
             await asyncio.get_running_loop().create_connection(lambda: connection, given.host, given.port, ssl=tls)
         except OSError as error:
@@ -380,6 +382,19 @@ class Device:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
+
+
+@functools.lru_cache(maxsize=8)
+def _tls(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
+    """What a connection is encrypted with; devices without certificates of their own share one."""
+    context = ssl.create_default_context(cadata=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None and key is not None:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the library reads keys from files alone
+            file.write(f"{certificate}\n{key}\n")
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
 
 
 class _Stopwatch:

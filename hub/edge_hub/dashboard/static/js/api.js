@@ -44,7 +44,7 @@ export async function ask(method, path, body) {
   const found = text ? parsed(text) : null;
   if (answer.ok) return found;
   if (answer.status === 401 && session.value) session.value = null;
-  throw new ApiError(answer.status, found?.code ?? "http", found?.text ?? `The hub answered with status ${answer.status}.`);
+  throw new ApiError(answer.status, found?.code ?? "http", found?.text ?? found?.trouble ?? `The hub answered with status ${answer.status}.`);
 }
 
 function parsed(text) {
@@ -61,11 +61,15 @@ export async function signIn(token) {
   session.value = await ask("POST", "/session", { token });
 }
 
+// The page first, so that nothing is asked any more when the cookie goes.
 export async function signOut() {
+  const who = session.value;
+  session.value = null;
   try {
     await ask("DELETE", "/session");
-  } finally {
-    session.value = null;
+  } catch (failed) {
+    if (failed.status !== 401) session.value = who;
+    throw failed;
   }
 }
 

@@ -65,7 +65,7 @@ export function DevicePage() {
     ${back}
     <header class="top"><h1><${Words} text=${view.device} most=${130} /></h1>
       <${Health} value=${one ? healthOf(one) : view.online ? "ok" : "offline"} />
-      <p class="soft">${view.online ? "heard of" : "last heard of"} <${Ago} at=${view.last_seen} /></p>
+      <p class="soft">${!view.last_seen ? "never heard of" : html`${view.online ? "heard of" : "last heard of"} <${Ago} at=${view.last_seen} />`}</p>
       <div class="actions">${mayOperate.value && html`<button type="button" class="primary" onClick=${() => command(true)}><${Icon} name="send" />Command…</button>`}</div>
     </header>
     <${Facts} view=${view} detail=${detail} read=${() => read.current()} />
@@ -101,7 +101,7 @@ function Why({ view }) {
   const stats = view.sample?.models ?? {};
   const conditions = newest(view);
   if (!models.length) {
-    return html`<section class="card"><h2>Why it runs what it runs</h2><p class="soft">It has not said yet what it runs. ${view.enrolled && !view.last_seen
+    return html`<section class="card unsaid"><h2>Why it runs what it runs</h2><p class="soft">It has not said yet what it runs. ${view.enrolled && !view.last_seen
       ? html`It was given credentials but has never connected: <code>edge daemon run --config device.toml</code> on the device.`
       : "A model is served once its daemon has loaded a bundle."}</p></section>`;
   }
@@ -211,7 +211,7 @@ function OverTime({ device, estimated }) {
 function Switches({ events, frame, mark }) {
   const list = [...events].reverse().slice(0, 100);
   return html`<h3 class="over">What happened in the last ${frame.text}</h3>
-    ${list.length === 0 ? html`<p class="soft">Nothing: it ran on without a switch.</p>` : html`<ol class="events">${list.map((one) => html`<li key=${one.id} tabindex="0" onMouseEnter=${() => mark(one.id)} onMouseLeave=${() => mark(null)} onFocus=${() => mark(one.id)} onBlur=${() => mark(null)}>
+    ${list.length === 0 ? html`<p class="soft">Nothing that it told of: no switch, no trouble.</p>` : html`<ol class="events">${list.map((one) => html`<li key=${one.id} tabindex="0" onMouseEnter=${() => mark(one.id)} onMouseLeave=${() => mark(null)} onFocus=${() => mark(one.id)} onBlur=${() => mark(null)}>
       <span class="when"><${Ago} at=${one.at} /></span>
       <span class="what">${one.kind === "switch" ? html`<bdi>${plain(one.old ?? "nothing", 48)}</bdi> → <strong><bdi>${plain(one.new, 48)}</bdi></strong>` : html`<strong>${plain(one.kind, 40)}</strong>`}
         <span class="soft">${one.model ? html` <bdi>${plain(one.model, 48)}</bdi>` : ""}${one.took_ms ? ` in ${millis(one.took_ms)}` : ""}</span></span>

@@ -41,10 +41,12 @@ export function Twin({ detail, read }) {
   return html`<section class="panel"><header><h2>Desired and reported</h2>${mayOperate.value && html`<button type="button" class="small" onClick=${() => edit(true)}>Change…</button>`}</header>
     ${!version ? html`<p class="soft">Nothing is desired of it: its own configuration holds.</p>`
       : desired.in_step !== false && !differences.length ? html`<p><${Chip} kind="ok">in step</${Chip}> It has applied version ${version}, set <${Ago} at=${desired.sent} />.</p>`
-        : html`<p><${Chip} kind="warning">differs</${Chip}> ${Number.isFinite(since) ? html`for <${For} since=${since} />: ` : ""}version ${version} is desired, ${desired.reported_version ?? 0} applied.</p>`}
+        : html`<p><${Chip} kind="warning">differs</${Chip}> ${Number.isFinite(since) ? html`for <${For} since=${since} />: ` : ""}${desired.in_step === false
+          ? `version ${version} is desired, ${desired.reported_version ?? 0} applied.` : `version ${version} was applied, and is overridden at the device or by a command.`}</p>`}
     ${desired?.refused && html`<${Trouble} text=${`It refuses: ${desired.refused}`} />`}
-    ${differences.length > 0 && html`<div class="scrolls"><table><thead><tr><th scope="col">What</th><th scope="col">Desired</th><th scope="col">Reported</th><th scope="col" class="number">For</th></tr></thead><tbody>${differences.map(
-      (one, index) => html`<tr key=${index}><td><${Words} text=${one.what} /></td><td><strong><${Words} text=${one.desired} /></strong></td><td><${Words} text=${one.reported} /></td><td class="number soft">${one.since ? html`<${For} since=${one.since} />` : ""}</td></tr>`)}</tbody></table></div>`}
+    ${differences.length > 0 && html`<ul class="rows">${differences.map((one, index) => html`<li key=${index}>
+      <p class="soft"><${Words} text=${one.what} />${one.since ? html` for <${For} since=${one.since} />` : ""}</p>
+      <p><strong><${Words} text=${one.desired ?? "nothing"} /></strong> desired, <${Words} text=${one.reported ?? "nothing"} /> reported</p></li>`)}</ul>`}
     ${editing && html`<${DesiredDialog} detail=${detail} close=${(changed) => { edit(false); if (changed) read(); }} />`}
   </section>`;
 }
@@ -111,6 +113,7 @@ export function CommandList({ commands, read }) {
 export function spelled(command) {
   const { name, preference, ...rest } = command;
   const words = Object.values(rest).map((value) => plain(value, 64));
+  if (preference && !preference.mode) words.push("balanced");
   if (preference) words.push(...Object.entries(preference).map(([key, value]) => (key === "mode" ? plain(value, 20) : `${plain(key, 30)}=${plain(value, 40)}`)));
   return [plain(name, 20), ...words].join(" ");
 }

@@ -4,7 +4,7 @@ import { whoAmI } from "./api.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
-const SILENCE_MS = 40_000; // the hub says something every 15 s
+const SILENCE_MS = 60_000; // without any news
 const TOPICS = ["rows", "event", "command", "alert"];
 
 // "live", "connecting", "dropped", or "off".
@@ -17,6 +17,7 @@ let waiting = null;
 let wait_ms = FIRST_WAIT_MS;
 let wasLive = false;
 let failures = 0;
+let silence = null;
 
 export function listen(topic, hear) {
   listeners.get(topic).add(hear);
@@ -26,12 +27,14 @@ export function listen(topic, hear) {
 export function connect() {
   disconnect();
   wasLive = false;
+  failures = 0;
   stream.value = "connecting";
   open();
 }
 
 export function disconnect() {
   clearTimeout(waiting);
+  clearTimeout(silence);
   source?.close();
   source = null;
   stream.value = "off";
@@ -68,18 +71,19 @@ function open() {
   mine.addEventListener("missed", () => spread("reread", null));
 }
 
-let silence = null;
-
+// A connection that died without a word (a laptop that slept) looks open for ever; a new one costs little.
 function watch(mine) {
   clearTimeout(silence);
   silence = setTimeout(() => {
-    // A comment the hub sends is not seen from here; what is seen is whether the connection is still open.
-    if (mine === source && mine.readyState !== EventSource.OPEN) lost(mine);
+    if (mine !== source) return;
+    mine.close();
+    open();
   }, SILENCE_MS);
 }
 
 function lost(mine) {
   if (mine !== source) return;
+  clearTimeout(silence);
   // Not left to the browser, which gives up for good after some kinds of answers.
   mine.close();
   failures += 1;

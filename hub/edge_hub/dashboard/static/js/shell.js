@@ -1,10 +1,10 @@
 // What surrounds every page: where one is, where one can go, whether the news are live, who is signed in.
 import { html, signal, useEffect, useRef, useState } from "./bound.js";
-import { mayOperate, session, signIn, signOut } from "./api.js";
+import { get, mayOperate, session, signIn, signOut } from "./api.js";
 import { openAlerts } from "./fleet.js";
 import { duration, now } from "./format.js";
 import { droppedAt, stream } from "./live.js";
-import { Dialog, Icon, Notices, Trouble, Words } from "./parts.js";
+import { Dialog, Icon, Notices, Trouble, Words, say } from "./parts.js";
 
 const PAGES = [
   ["fleet", "Fleet"],
@@ -23,7 +23,11 @@ const KEYS = [
   ["?", "these keys"],
 ];
 
+const LOOK_MS = 10_000;
+const UNWELL = 503;
+
 export const place = signal(read());
+const trouble = signal(null);
 
 // "#/devices/acme/cam1?window=6h" -> {page, rest, query}
 function read() {
@@ -50,6 +54,7 @@ export function queryLink(query) {
 export function Shell({ children }) {
   const [keys, showKeys] = useState(false);
   useKeys(() => showKeys(true));
+  useHealth();
   const { page } = place.value;
   const alerts = openAlerts.value.size;
   const main = useRef(null);
@@ -69,7 +74,7 @@ export function Shell({ children }) {
           <div class="tools">
             <${Theme} />
             <button type="button" class="quiet square" title="Keys" aria-label="Keys" onClick=${() => showKeys(true)}><${Icon} name="help" /></button>
-            <button type="button" class="quiet square" title="Sign out" aria-label="Sign out" onClick=${() => signOut().catch(() => {})}><${Icon} name="out" /></button>
+            <button type="button" class="quiet square" title="Sign out" aria-label="Sign out" onClick=${() => signOut().catch((failed) => say(`Still signed in: ${failed.message}`, "bad"))}><${Icon} name="out" /></button>
           </div>
         </div>
       </nav>
@@ -99,6 +104,7 @@ function Stream() {
 
 // Over the page, so that nothing moves when it comes and goes.
 function Dropped() {
+  if (stream.value !== "dropped" && trouble.value) return html`<div role="status" class="dropped">The hub is in trouble: <${Words} text=${trouble.value} most=${400} /></div>`;
   if (stream.value !== "dropped") return html`<div role="status" class="unseen"></div>`;
   return html`<div role="status" class="dropped">The live stream dropped ${duration(Math.max(0, Date.now() / 1000 - droppedAt.value + now.value * 0))} ago:
     what you see may be old. Reconnecting by itself; if that goes on, look whether <code>edge hub run</code> still runs.</div>`;
@@ -122,6 +128,19 @@ function Theme() {
   };
   const text = isDark ? "Light colours" : "Dark colours";
   return html`<button type="button" class="quiet square" title=${text} aria-label=${text} onClick=${turn}><${Icon} name=${isDark ? "sun" : "moon"} /></button>`;
+}
+
+// The stream stays open while the hub can store nothing, and what is shown gets older: the hub has to be asked.
+function useHealth() {
+  useEffect(() => {
+    const look = () => document.hidden || get("/health").then(
+      () => { trouble.value = null; },
+      (failed) => { trouble.value = failed.status === UNWELL ? failed.message : null; },
+    );
+    look();
+    const timer = setInterval(look, LOOK_MS);
+    return () => clearInterval(timer);
+  }, []);
 }
 
 function useKeys(help) {

@@ -1,6 +1,6 @@
 // Latency of the last minutes for the rows that are in view, asked for a few at a time and kept for a while.
-import { signal } from "./bound.js";
-import { devicePath, get } from "./api.js";
+import { effect, signal } from "./bound.js";
+import { devicePath, get, session } from "./api.js";
 import { now } from "./format.js";
 
 export const SPARK_S = 900;
@@ -14,6 +14,12 @@ let wanted = [];
 let running = 0;
 
 export const drawn = signal(0);
+
+effect(() => {
+  if (session.value) return;
+  wanted = [];
+  kept.clear();
+});
 
 export function spark(device) {
   return kept.get(device)?.values;
