@@ -67,6 +67,17 @@ class Census:
 
         return await asyncio.to_thread(look)
 
+    async def counts(self, queries: Sequence[Query]) -> tuple[int, ...]:
+        """How many devices each query holds for; every device is read once, however many queries there are."""
+        records = await self._store.outlines()
+        fleet = await self.fleet_of(records, switches=any(_SWITCHES in query.fields for query in queries))
+
+        def look() -> tuple[int, ...]:
+            facts = [facts_of(record, fleet) for record in records]
+            return tuple(sum(query(one) for one in facts) for query in queries)
+
+        return await asyncio.to_thread(look)
+
     async def rows(self, text: str = "") -> tuple[Row, ...]:
         """The rows of the devices that a query means.
 

@@ -236,6 +236,36 @@ def test_a_browser_changes_nothing_without_the_value_no_other_site_can_read(hub:
         assert browser.get("/api/v1/fleet").status_code == 401
 
 
+def test_groups_say_how_many_they_mean_also_beside_one_that_means_nothing_any_more(client: HubClient) -> None:
+    total = len(client.devices())
+    for name, query in (
+        ("all", "not device = nobody"),
+        ("none", "device = nobody"),
+        ("gone", "online"),
+        ("broken", "group:gone"),
+    ):
+        client.put_group(name, query)
+    client.delete_group("gone")
+    found = {one.name: one.devices for one in client.groups() if one.name != "mine"}
+    assert found == {"all": total, "none": 0, "broken": 0}
+
+
+def test_who_logs_out_takes_every_copy_of_the_cookie_along(hub: HubProcess) -> None:
+    url = f"http://127.0.0.1:{hub.http}"
+
+    def status(cookies: dict[str, str]) -> int:
+        return httpx.get(f"{url}/api/v1/rows", cookies=cookies).status_code
+
+    with httpx.Client(base_url=url) as browser, httpx.Client(base_url=url) as other:
+        for one in (browser, other):
+            one.post("/api/v1/session", json={"token": hub.token})
+        stolen, kept = dict(browser.cookies), dict(other.cookies)
+        assert (status(stolen), status(kept)) == (200, 200)
+        answer = browser.delete("/api/v1/session", headers={"X-Edge-CSRF": stolen["edge-hub-csrf"]})
+        assert answer.status_code == 204
+        assert (status(stolen), status(kept)) == (401, 200)
+
+
 def test_a_cookie_that_was_tampered_with_opens_nothing(hub: HubProcess) -> None:
     with raw(hub, token=None) as browser:
         browser.post("/api/v1/session", json={"token": hub.token})

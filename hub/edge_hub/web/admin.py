@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import secrets
 import time
@@ -78,8 +79,10 @@ async def log_in(ask: Ask) -> Response:
     return answer
 
 
-async def log_out(_ask: Ask) -> Response:
-    """Forget the cookie."""
+async def log_out(ask: Ask) -> Response:
+    """Forget the cookie, here and in the browser."""
+    if ask.caller.session is not None:
+        await ask.hub.gate.end(ask.caller.session)
     answer = Response(status_code=http.HTTPStatus.NO_CONTENT)
     for cookie in (COOKIE, CSRF_COOKIE):
         answer.delete_cookie(cookie, path="/", samesite="strict")
@@ -137,7 +140,13 @@ async def audit(ask: Ask) -> Response:
 async def groups(ask: Ask) -> Response:
     """All groups."""
     found = await ask.hub.census.groups()
-    return json_answer(GroupList(groups=tuple([await _group(ask, name, query) for name, query in found.items()])))
+    queries = {}
+    for name, query in found.items():
+        with contextlib.suppress(QueryError):  # it names a group that was deleted
+            queries[name] = parse(query, found)
+    counts = dict(zip(queries, await ask.hub.census.counts(tuple(queries.values())), strict=True))
+    views = (GroupView(name=name, query=query, devices=counts.get(name, 0)) for name, query in found.items())
+    return json_answer(GroupList(groups=tuple(views)))
 
 
 async def group(ask: Ask) -> Response:

@@ -1,9 +1,9 @@
 """Who asks, and what they may: a bearer token for programs, a signed cookie for a browser.
 
 The data directory's token is the administrator's; further tokens, each with a role, are in the store as digests. A
-cookie is worth the token it was made from, until it expires or that token is changed or withdrawn. It is
-`SameSite=Strict`, and what a browser changes must carry a second value that no other site can read, bound to the
-session (OWASP: signed double submit).
+cookie is worth the token it was made from, until it expires, its browser logs out, or that token is changed or
+withdrawn. It is `SameSite=Strict`, and what a browser changes must carry a second value that no other site can read,
+bound to the session (OWASP: signed double submit).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from edge_hub.errors import CrossSiteError, ForbiddenError, TokenRefusedError
+from edge_hub.errors import CrossSiteError, ForbiddenError, StoreError, TokenRefusedError
 from edge_hub.store import Store
-from edge_hub.store.records import TokenRecord
+from edge_hub.store.records import RuleRecord, TokenRecord
 
 COOKIE = "edge-hub"
 CSRF_COOKIE = "edge-hub-csrf"
@@ -33,6 +33,9 @@ _USED_EVERY_S = 60.0
 _MAX_TIME_DIGITS = 12
 _MAX_GIVEN_CHARS = 512
 _MAX_COOKIE_CHARS = 1024
+# Sessions that somebody ended before their time, kept among the rules until then; of more, the earliest come to life.
+_ENDED = "ended:"
+_MAX_ENDED = 1000
 
 
 class Role(enum.IntEnum):
@@ -86,6 +89,7 @@ class Gate:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._used_at: dict[str, float] = {}
+        self._ended: frozenset[str] = frozenset()
 
     async def caller(self, request: Request) -> Caller:
         """Who asks.
@@ -147,6 +151,17 @@ class Gate:
         """What a browser must send with each change it asks for in this session."""
         return hmac.new(self._key, f"edge-hub csrf {session}".encode(), hashlib.sha256).hexdigest()
 
+    async def end(self, session: str) -> None:
+        """A session is over; another process of this hub knows within seconds."""
+        now = self._clock()
+        kept = [one for one in await self._store.rules() if one.name.startswith(_ENDED)]
+        over = [one for one in kept if one.changed + SESSION_S <= now]
+        crowd = sorted((one for one in kept if one not in over), key=lambda one: one.changed)
+        for one in (*over, *crowd[: max(0, len(crowd) + 1 - _MAX_ENDED)]):
+            await self._store.delete_rule(one.name)
+        await self._store.put_rule(RuleRecord(name=_end_of(session), body=b"", changed=now))
+        self.forget()
+
     def forget(self) -> None:
         """The tokens have changed."""
         self._read_at = float("-inf")
@@ -157,8 +172,13 @@ class Gate:
         if len(parts) != 4 or not (parts[0].isascii() and parts[0].isdigit() and len(parts[0]) <= _MAX_TIME_DIGITS):  # noqa: PLR2004 - expiry, nonce, mac, name
             raise refused
         expires, nonce, mac, name = parts
-        if name != ADMIN:
+        try:
             await self._refresh()
+        except StoreError:
+            if name != ADMIN:  # who is to mend the database is not kept out by its absence
+                raise
+        if _end_of(value) in self._ended:
+            raise refused
         record = self._known(name)
         if record is None or not _same(mac, self._mac(f"{expires}.{nonce}", record)) or self._clock() >= int(expires):
             raise refused
@@ -192,6 +212,7 @@ class Gate:
             if now - self._read_at < _FRESH_S:
                 return
             records = await self._store.tokens()
+            self._ended = frozenset(one.name for one in await self._store.rules() if one.name.startswith(_ENDED))
             self._by_name = {record.name: record for record in records}
             self._by_digest = {record.digest: record for record in records}
             self._used_at = {name: at for name, at in self._used_at.items() if name in self._by_name}
@@ -201,6 +222,10 @@ class Gate:
 def digest(token: str) -> str:
     """What is kept of a token; a random one of 256 bits needs no salt and no slow hash."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def _end_of(session: str) -> str:
+    return f"{_ENDED}{digest(session)[:32]}"
 
 
 def _same(given: str, wanted: str) -> bool:
