@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,13 +49,13 @@ WINDOW_S = 10.0
 _BATCH = 1000
 
 
-def fill(path: Path, devices: int, *, tenant: str = "acme") -> None:
+def fill(path: Path, devices: int, *, tenant: str = "acme", more: Iterable[Arrival] = ()) -> None:
     """Give a hub's database devices that have reported for the last minutes, and one that says hostile things."""
 
     async def run() -> None:
         store = SqliteStore(path)
         try:
-            arrivals = [*hostile()]
+            arrivals = [*hostile(), *more]
             for number in range(devices):
                 arrivals += made(DeviceId(tenant=tenant, device=f"cam{number:04}"), random.Random(number))
             arrivals += reports(WATCHED, minutes=12)
@@ -131,6 +131,29 @@ def hostile() -> Iterator[Arrival]:
     yield arrived(HOSTILE, Up.BIRTH, Birth(online=True, board=SCRIPT, software=TURNED + ENDLESS), boot=boot, seq=0)
     yield arrived(HOSTILE, Up.STATE, state, boot=boot, seq=0)
     yield arrived(HOSTILE, Up.EVENT, Event(at=now, kind="sensor", text=SCRIPT + TURNED), boot=boot, seq=1)
+
+
+def odd(device: DeviceId) -> Iterator[Arrival]:
+    """A device that calls everything by names which each object of a page's language has already."""
+    now, boot = time.time(), new_token()
+    names = ("constructor", "toString", "valueOf", "hasOwnProperty")
+    variants = tuple(ServedVariant(id=name, precision=name, quality=1e308, size_bytes=1) for name in names)
+    models = tuple(ServedModel(name=name, version=name, variants=variants) for name in names)
+    because = Because(code=names[0], text="x", runner_up=names[0], margin=1.0, numbers=dict.fromkeys(names, 1e12))
+    running = {
+        name: ModelState(active=name, decision=Decision(model=name, variant=name, because=because, at=now), on=name)
+        for name in names
+    }
+    seen = Conditions(temp_c=50.0, missing=dict.fromkeys((*names, "__proto__"), "why"))
+    yield arrived(device, Up.BIRTH, Birth(online=True, profile=names[0], models=models), boot=boot, seq=0)
+    yield arrived(device, Up.STATE, State(at=now, conditions=seen, models=running), boot=boot, seq=0)
+    event = Event(at=now, kind=names[0], model=names[0], old=names[0], new=names[1], because=because)
+    yield arrived(device, Up.EVENT, event, boot=boot, seq=1)
+    stats = {name: ModelStats(variant=name, calls=3, p50_ms=1.0, p95_ms=2.0) for name in names[:2]}
+    for step in range(3):
+        at = now - 60.0 * (2 - step)
+        tele = Tele(samples=(Sample(at=at, window_s=WINDOW_S, conditions=seen, models=stats if step else {}),))
+        yield arrived(device, Up.TELE, tele, boot=boot, seq=step + 2)
 
 
 def arrived(device: DeviceId, kind: Up, body: Any, *, boot: str, seq: int) -> Arrival:

@@ -187,12 +187,15 @@ def test_a_throughput_holds_before_and_after_the_transfer_that_showed_it(root: P
             conditions = super().read()
             if self.asked == 3:
                 self.throughput = type(self.throughput)(time.monotonic)
+            if self.asked == 6:
+                ended.set()
             return conditions
 
+    ended = threading.Event()
     out = tmp_path / "trace.csv"
     with Once(root) as suite:
         suite.look(TcpInfo(rtt_ms=12.0, acked_bytes=None, busy_s=None))
-        trace.record(out, suite, root=str(root), socket="/nowhere", every_s=0.01, for_s=0.06, ended=threading.Event())
+        trace.record(out, suite, root=str(root), socket="/nowhere", every_s=0.01, for_s=60.0, ended=ended)
     found = rows(out)
     assert len(found) > 3
     assert {row["up_mbps"] for row in found} == {"2"}

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
 DEVICES = 120
 MANY = 5000
+ODD = DeviceId(tenant="constructor", device="toString")
 LIVE = DeviceId(tenant="live", device="one")
 WIDE: Any = {"width": 1440, "height": 900}
 PHONE: Any = {"width": 360, "height": 740}
@@ -50,8 +51,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> HubProcess:
 
 
 @pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    directory = tmp_path_factory.mktemp("odd")
+    stage.fill(directory / "hub" / "hub.db", 1, more=stage.odd(ODD))
+    hub = HubProcess(directory)
+    hub.start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="module")
 def browser(
-    fleet: HubProcess, large: HubProcess
+    fleet: HubProcess, large: HubProcess, odd: HubProcess
 ) -> Iterator[Browser]:  # after it: Playwright holds an event loop of this thread
     with stage.browser() as opened:
         yield opened
@@ -285,6 +296,30 @@ def test_hostile_words_stay_words(visit: Callable[..., Visit], fleet: HubProcess
     assert page.locator("main script, main img").count() == 0
     assert stage.ENDLESS not in page.locator(".facts").inner_text(), "what goes on and on is cut"
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDE["width"]
+
+
+def test_names_that_every_object_has_already_are_names_like_others(
+    odd: HubProcess, visit: Callable[..., Visit]
+) -> None:
+    ask(odd, "PUT", f"/devices/{ODD}/labels", json={"labels": {"constructor": "valueOf"}})
+    ask(odd, "PUT", f"/devices/{ODD}/desired", json={"pins": {"valueOf": "toString"}})
+    guest = visit(hub=odd)
+    page = guest.enter()
+    until(lambda: page.get_by_role("grid").count() and rows(page) == 3, "the devices")
+    guest.go(f"devices/{ODD}")
+    page.get_by_role("region", name="Why it runs").wait_for()
+    page.get_by_text("What happened").wait_for()
+    page.get_by_role("button", name="Command").first.click()
+    page.get_by_role("dialog").wait_for()
+    page.get_by_role("dialog").get_by_label("Command").select_option("pin")
+    options = page.get_by_role("dialog").locator("label").filter(has_text=re.compile("^Variant")).locator("option")
+    until(lambda: options.all_inner_texts() == ["constructor", "hasOwnProperty", "toString", "valueOf"], "variants")
+    page.keyboard.press("Escape")
+    guest.go("models")
+    page.get_by_role("heading", name="hasOwnProperty").wait_for()
+    for nowhere in ("constructor", "toString/x"):
+        guest.go(nowhere)
+        page.get_by_text("No such page").wait_for()
 
 
 def test_the_keyboard_alone_filters_moves_selects_commands_and_opens(visit: Callable[..., Visit]) -> None:

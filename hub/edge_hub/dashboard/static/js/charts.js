@@ -2,7 +2,7 @@
 // every switch. uPlot draws; what stands under the pointer is told in words above each chart.
 import uPlot from "uplot";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./bound.js";
-import { NOTHING, celsius, duration, millis, moment, number, percent, plain, watts } from "./format.js";
+import { NOTHING, byName, celsius, duration, millis, moment, number, percent, plain, watts } from "./format.js";
 
 const AXIS_PX = 58;
 const LANE_PX = 24;
@@ -41,9 +41,9 @@ function holed(points, step_s) {
 
 // {model: [{variant, from, to}]}, from the seconds each variant ran within each step.
 export function segments(points, step_s) {
-  const lanes = {};
+  const lanes = byName();
   for (const point of points) {
-    const best = {};
+    const best = byName();
     for (const [key, seconds] of Object.entries(point.variants ?? {})) {
       const slash = key.indexOf("/");
       const model = key.slice(0, slash);

@@ -2,7 +2,7 @@
 import { html, signal, useMemo, useState } from "./bound.js";
 import { ask, get } from "./api.js";
 import { row } from "./fleet.js";
-import { count, plain } from "./format.js";
+import { byName, count, plain } from "./format.js";
 import { listen } from "./live.js";
 import { Dialog, Trouble, say } from "./parts.js";
 
@@ -35,7 +35,7 @@ const MOST_NAMED = 1000; // the API takes so many by name; more are sent in turn
 const EXPIRES = [[60, "1 min"], [600, "10 min"], [3600, "1 h"], [86_400, "1 day"], [7 * 86_400, "7 days"]];
 
 export function CommandDialog({ devices, close }) {
-  const models = useMemo(() => modelsOf(devices), [devices]);
+  const models = useMemo(() => modelsOf(devices), [devices, served.value]);
   const [kind, setKind] = useState("prefer");
   const [model, setModel] = useState("");
   const [variant, setVariant] = useState("");
@@ -108,7 +108,7 @@ function made({ kind, model, variant, mode, limits, every }) {
 
 // What there is to choose from: the models of these devices, with the variants that run on any device that is known.
 function modelsOf(devices) {
-  const found = {};
+  const found = byName();
   for (const device of devices) {
     for (const model of row(device)?.models ?? []) {
       found[model.name] ??= new Set();
@@ -117,18 +117,19 @@ function modelsOf(devices) {
   }
   for (const [name, known] of Object.entries(served.value)) if (found[name]) for (const id of known) found[name].add(id);
   readServed();
-  return Object.fromEntries(Object.entries(found).map(([name, ids]) => [name, [...ids].sort()]));
+  for (const name of Object.keys(found)) found[name] = [...found[name]].sort();
+  return found;
 }
 
 // Variants by model name, of the whole fleet; read once, when somebody first wants to command.
-const served = signal({});
+const served = signal(byName());
 let reading = false;
 
 function readServed() {
   if (reading) return;
   reading = true;
   get("/models").then((found) => {
-    const all = {};
+    const all = byName();
     for (const model of found.models) all[model.name] = [...(all[model.name] ?? []), ...model.variants.map((one) => one.id)];
     served.value = all;
   }, () => { reading = false; });

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { CommandDialog } from "./command.js";
 import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
-import { celsius, count, duration, hubSays, millis, now, percent, plain, watts, windowOf } from "./format.js";
+import { celsius, count, duration, hubSays, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
 import { place } from "./shell.js";
@@ -106,7 +106,7 @@ function Why({ view }) {
       : "A model is served once its daemon has loaded a bundle."}</p></section>`;
   }
   return html`<section class="why" aria-label="Why it runs what it runs">
-    <div class="running">${models.map(([name, model]) => html`<${WhyModel} key=${name} name=${name} model=${model} stats=${stats[name]} window_s=${view.sample?.window_s} on=${model.on ?? row(view.device)?.models?.find((one) => one.name === name)?.on} />`)}</div>
+    <div class="running">${models.map(([name, model]) => html`<${WhyModel} key=${name} name=${name} model=${model} stats=${own(stats, name)} window_s=${view.sample?.window_s} on=${model.on ?? row(view.device)?.models?.find((one) => one.name === name)?.on} />`)}</div>
     <${Conditions} conditions=${conditions.values} at=${conditions.at} one=${row(view.device)} />
   </section>`;
 }

@@ -2,7 +2,7 @@
 import { html, useState } from "./bound.js";
 import { ask, devicePath, mayOperate } from "./api.js";
 import { LIMITS, PreferenceFields, preferenceOf } from "./command.js";
-import { now, plain } from "./format.js";
+import { now, own, plain } from "./format.js";
 import { Ago, Chip, Dialog, For, Trouble, Words, say } from "./parts.js";
 
 // -------------------------------------------------------------------------------------------------------- alerts
@@ -55,11 +55,11 @@ function DesiredDialog({ detail, close }) {
   const now_ = detail.desired?.desired ?? {};
   const models = detail.device.birth?.models ?? [];
   const [wishes, setWishes] = useState(() => Object.fromEntries(models.map((model) => {
-    const preference = now_.preferences?.[model.name];
+    const preference = own(now_.preferences, model.name);
     return [model.name, {
       mode: preference?.mode ?? (preference ? "balanced" : ""),
       limits: Object.fromEntries(LIMITS.map(([key]) => [key, preference?.[key] ?? ""])),
-      pin: now_.pins && model.name in now_.pins ? now_.pins[model.name] ?? "\0none" : "",
+      pin: own(now_.pins, model.name) === undefined ? "" : now_.pins[model.name] ?? "\0none",
     }];
   })));
   const [problem, setProblem] = useState(null);

@@ -17,6 +17,16 @@ export function tick() {
   now.value = Date.now() / 1000 + ahead_s;
 }
 
+// A device may call a model `constructor`, which every plain object has: what is kept by names of theirs is kept in these.
+export function byName(entries = {}) {
+  return Object.assign(Object.create(null), entries);
+}
+
+// Of an object that came as JSON.
+export function own(object, name) {
+  return object && Object.hasOwn(object, name) ? object[name] : undefined;
+}
+
 // Control characters and those that turn the direction of text around become visible marks: a name can neither hide nor
 // rearrange what stands beside it. The length is cut, for 10 kB of a name make no page unusable.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/gu;

@@ -3,18 +3,18 @@ import { effect, html, render, signal, useEffect } from "./bound.js";
 import { mayBeSignedIn, session, whoAmI } from "./api.js";
 import { filter, follow, forget, readAlerts, readRows } from "./fleet.js";
 import { FleetPage } from "./fleet-page.js";
-import { tick } from "./format.js";
+import { byName, tick } from "./format.js";
 import { connect, disconnect } from "./live.js";
 import { Loading, Trouble } from "./parts.js";
 import { Shell, SignIn, place } from "./shell.js";
 
-const LATER = {
+const LATER = byName({
   devices: () => import("./device-page.js").then((found) => found.DevicePage),
   models: () => import("./models-page.js").then((found) => found.ModelsPage),
   alerts: () => import("./alerts-page.js").then((found) => found.AlertsPage),
   audit: () => import("./audit-page.js").then((found) => found.AuditPage),
-};
-const pages = signal({ fleet: FleetPage });
+});
+const pages = signal(byName({ fleet: FleetPage }));
 const problem = signal(null);
 
 function Page() {
@@ -23,7 +23,7 @@ function Page() {
   useEffect(() => {
     if (Found || !LATER[page]) return;
     LATER[page]().then(
-      (loaded) => { pages.value = { ...pages.value, [page]: loaded }; },
+      (loaded) => { pages.value = byName({ ...pages.value, [page]: loaded }); },
       () => { problem.value = "A part of this page could not be loaded. Was the hub updated? Reload the page."; },
     );
   }, [page, Found]);
