@@ -7,11 +7,13 @@ import random
 import signal
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, within
 
 from edge_hub.errors import StoreError
+from edge_hub.store._postgres_pool import Database, DatabaseUrl
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Arrival, Retention
 from edge_sdk import mqtt
@@ -214,3 +216,11 @@ def test_a_database_that_is_not_there_is_named_without_the_password(postgres: Po
     with pytest.raises(StoreError, match="nowhere") as caught:
         asyncio.run(PostgresStore.open(url))
     assert "secret" not in str(caught.value)
+
+
+def test_what_the_driver_says_of_itself_is_told_in_words() -> None:
+    async def mend(_connection: object) -> None: ...
+
+    database = Database(DatabaseUrl.parse("postgresql://db.example/edge"), connections=1, mend=mend)
+    with pytest.raises(StoreError, match="the connection broke while it was asked"), database.refusals():
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")

@@ -192,6 +192,8 @@ class Database:
         except _REFUSALS as cause:
             lines = str(cause).splitlines()
             what = lines[0] if lines else f"no answer ({type(cause).__name__})"
+            if isinstance(cause, asyncpg.InternalClientError):  # the driver's own state, of a server that died under it
+                what = "the connection broke while it was asked"
             raise StoreError(
                 f"the database refuses: {what}", where=str(self.url), hint="does PostgreSQL run, and let the hub in?"
             ) from cause
