@@ -305,7 +305,7 @@ def test_names_that_every_object_has_already_are_names_like_others(
     ask(odd, "PUT", f"/devices/{ODD}/desired", json={"pins": {"valueOf": "toString"}})
     guest = visit(hub=odd)
     page = guest.enter()
-    until(lambda: page.get_by_role("grid").count() and rows(page) == 3, "the devices")
+    until(lambda: page.get_by_role("grid").count() and rows(page) > 1, "the devices")
     guest.go(f"devices/{ODD}")
     page.get_by_role("region", name="Why it runs").wait_for()
     page.get_by_text("What happened").wait_for()
