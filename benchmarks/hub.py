@@ -143,7 +143,8 @@ def command(options: Options) -> list[Figure]:
                 deadline = began_s + hub_fleet.PATIENCE_S
                 while time.monotonic() < deadline and not set(ids.values()) <= set(watching.seen.replies_s):
                     time.sleep(0.05)
-                took = [watching.stop().replies_s[id_] - began_s for id_ in ids.values()]
+                heard = watching.stop().replies_s
+                took = [heard[id_] - began_s for id_ in ids.values()]
                 times += took
                 worst.append(quantile(took, 0.99))
                 done = [client.command(id_) for id_ in list(ids.values())[:20]]
