@@ -59,7 +59,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
-    from edge_hub.config import HubConfig
+    from edge_hub.config import HubConfig, share_memory
     from edge_hub.interop.exporters import Interop
     from edge_hub.store.records import Retention
 
@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         alert_webhooks=tuple(dict.fromkeys(args.alert_webhooks)),
     )
+    share_memory()
     return asyncio.run(_serve(config))
 
 

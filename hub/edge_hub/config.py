@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import logging
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from edge_sdk.address import Address
 from edge_sdk.errors import UsageError
 
 _log = logging.getLogger(__name__)
+
+_M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +108,9 @@ def broker_of(config: HubConfig, data: DataDir, workers: int) -> BrokerBackend:
 def client_id(data: DataDir) -> str:
     """Stable, and different for each hub that may share an external broker."""
     return f"edge-hub-{hashlib.sha256(data.secret('token').encode() + b' client id').hexdigest()[:16]}"
+
+
+def share_memory() -> None:
+    """Have all threads allocate from one arena: with one each, a fleet of 5,000 took 155 MB instead of 135."""
+    with contextlib.suppress(AttributeError, OSError):  # glibc has it, musl and macOS do not
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
