@@ -10,7 +10,7 @@ const RANK = { viewer: 0, operator: 1, admin: 2 };
 export const session = signal(undefined);
 export const mayOperate = computed(() => (RANK[session.value?.role] ?? -1) >= RANK.operator);
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, code, text) {
     super(text);
     this.status = status;

@@ -7,7 +7,7 @@ import { Ago, Chip, Empty, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
 
 const PAGE = 200;
-const QUIET = new Set(["log-in", "log-out"]); // they change nothing
+const QUIET = "log-in"; // it changes nothing
 const FEW = 4;
 const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -31,7 +31,7 @@ export function AuditPage() {
     read();
     return listen("reread", () => read());
   }, []);
-  const shown = entries?.filter((one) => all || !QUIET.has(one.what));
+  const shown = entries?.filter((one) => all || one.what !== QUIET);
   return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><div class="windows" role="group" aria-label="Which">${[[false, "Changes"], [true, "With sign-ins"]].map(
       ([key, text]) => html`<button type="button" key=${text} class="small" aria-pressed=${all === key ? "true" : "false"} onClick=${() => showAll(key)}>${text}</button>`)}</div>
       <button type="button" class="small" onClick=${() => read()}>Read again</button></div></header>

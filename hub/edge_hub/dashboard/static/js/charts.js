@@ -40,7 +40,7 @@ function holed(points, step_s) {
 }
 
 // {model: [{variant, from, to}]}, from the seconds each variant ran within each step.
-export function segments(points, step_s) {
+function segments(points, step_s) {
   const lanes = byName();
   for (const point of points) {
     const best = byName();

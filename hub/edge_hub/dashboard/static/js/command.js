@@ -6,7 +6,7 @@ import { byName, count, plain } from "./format.js";
 import { listen } from "./live.js";
 import { Dialog, Trouble, say } from "./parts.js";
 
-export const KINDS = {
+const KINDS = {
   prefer: "Prefer: what to maximise, and limits",
   pin: "Pin: run one variant whatever the conditions",
   unpin: "Unpin: let the policy decide again",
@@ -17,12 +17,7 @@ export const KINDS = {
   configure: "Configure: how often it reports",
   explain: "Explain the last decisions",
 };
-export const MODES = {
-  accuracy: "accuracy",
-  balanced: "balanced",
-  speed: "speed",
-  battery: "battery",
-};
+const MODES = ["accuracy", "balanced", "speed", "battery"];
 export const LIMITS = [
   ["max_latency_ms", "Latency at most", "ms", { min: 0.1, max: 86_400_000 }],
   ["min_accuracy", "Quality at least", "%", { min: 0, max: 100 }],
@@ -82,8 +77,8 @@ export function CommandDialog({ devices, close }) {
 }
 
 export function PreferenceFields({ name = "mode", mode, setMode, limits, setLimits }) {
-  return html`<fieldset class="modes"><legend>Maximise</legend>${Object.entries(MODES).map(([key, text]) => html`<label key=${key}>
-      <input type="radio" name=${name} value=${key} checked=${mode === key} onChange=${() => setMode(key)} /><span>${text}</span></label>`)}</fieldset>
+  return html`<fieldset class="modes"><legend>Maximise</legend>${MODES.map((one) => html`<label key=${one}>
+      <input type="radio" name=${name} value=${one} checked=${mode === one} onChange=${() => setMode(one)} /><span>${one}</span></label>`)}</fieldset>
     <div class="pair">${LIMITS.map(([key, text, unit, bounds]) => html`<label key=${key}>${text} (${unit})<input type=${bounds ? "number" : "text"} step="any" ...${bounds ?? { maxlength: 40 }}
       placeholder="no limit" value=${limits[key] ?? ""} onInput=${(e) => setLimits({ ...limits, [key]: e.target.value })} /></label>`)}</div>`;
 }

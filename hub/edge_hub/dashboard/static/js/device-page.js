@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { CommandDialog } from "./command.js";
 import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
-import { celsius, count, duration, hubSays, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
+import { celsius, count, duration, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
 import { place } from "./shell.js";
@@ -135,7 +135,7 @@ const LIMIT_WORDS = {
   max_temp_c: (v) => `≤ ${celsius(v, 0)}`, battery_until: (v) => `battery until ${plain(v, 40)}`, battery_for_s: (v) => `battery for ${duration(v)}`, max_power_w: (v) => `≤ ${watts(v)}`,
 };
 
-export function wanted(preference) {
+function wanted(preference) {
   const limits = Object.entries(preference ?? {}).filter(([key, value]) => LIMIT_WORDS[key] && value !== null && value !== undefined);
   return [preference?.mode ?? "balanced", ...limits.map(([key, value]) => LIMIT_WORDS[key](value))].join(", ");
 }

@@ -110,7 +110,7 @@ export function CommandList({ commands, read }) {
   </li>`)}</ul>`}</section>`;
 }
 
-export function spelled(command) {
+function spelled(command) {
   const { name, preference, ...rest } = command;
   const words = Object.values(rest).map((value) => plain(value, 64));
   if (preference && !preference.mode) words.push("balanced");

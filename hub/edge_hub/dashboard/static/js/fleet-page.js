@@ -131,7 +131,7 @@ function ask(query) {
   readRows();
 }
 
-export const EXAMPLES = [
+const EXAMPLES = [
   ["profile = rpi4 and temp_c > 70", "hot Raspberry Pis"],
   ["online = false", "devices that are away"],
   ["battery_pct < 20 and not charging", "soon without power"],
@@ -141,7 +141,7 @@ export const EXAMPLES = [
   ["device ~ \"acme/cam*\"", "by name, with * for anything"],
   ["label.site = berlin", "by a label"],
 ];
-export const FIELDS = [
+const FIELDS = [
   ["device, tenant, profile, board, model, variant, on, throttle, software", "text: = != ~ (with *)"],
   ["temp_c, headroom_c, battery_pct, power_w, rtt_ms, p95_ms, late_pct, quality_drop, alerts, switches_h, age_s, clock_skew_s", "numbers: = != < <= > >="],
   ["online, charging, pinned, in_step, version_skew", "true or false; alone means true"],

@@ -1,7 +1,7 @@
 // Values as people read them. Everything a device says goes through `plain` before it is shown.
 import { signal } from "./bound.js";
 
-const NOTHING = "–";
+export const NOTHING = "–";
 const MAX_SHOWN = 200;
 
 // By how much the hub's clock is ahead of this machine's, in seconds; ages are told by the hub's.
@@ -99,13 +99,6 @@ export function moment(at) {
   return at === null || at === undefined ? "" : absolute.format(at * 1000);
 }
 
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dated = new Intl.DateTimeFormat("en-GB", { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" });
-
-export function short(at, present) {
-  return Math.abs(present - at) < 20 * 3600 ? clock.format(at * 1000) : dated.format(at * 1000);
-}
-
 export function windowOf(seconds) {
   return seconds === null || seconds === undefined ? "" : `over ${duration(seconds)}`;
 }
@@ -113,5 +106,3 @@ export function windowOf(seconds) {
 export function count(amount, noun, nouns = `${noun}s`) {
   return `${number(amount)} ${amount === 1 ? noun : nouns}`;
 }
-
-export { NOTHING };

@@ -16,9 +16,7 @@ const PATHS = {
   pin: "M5.5 2h5l-.7 4 2 2.5H4.2l2-2.5zM8 8.5V14",
   help: "M8 1.8a6.2 6.2 0 1 0 0 12.4A6.2 6.2 0 0 0 8 1.8zM6.3 6.2a1.7 1.7 0 1 1 2.5 1.5c-.6.3-.8.6-.8 1.3M8 11.3h.01",
   charge: "M8.8 1.8L3.8 9h3.7l-.6 5.2L12.2 7H8.3z",
-  check: "M3 8.5l3.2 3.2L13 5",
   back: "M10 3L5 8l5 5",
-  bell: "M4 11V7a4 4 0 0 1 8 0v4l1 1.2H3zM6.7 13.8h2.6",
 };
 
 export function Icon({ name }) {
@@ -37,9 +35,8 @@ export function Ago({ at }) {
     : html`<time datetime=${new Date(at * 1000).toISOString()} title=${moment(at)}>${text}</time>`;
 }
 
-export function For({ since, until }) {
-  const end = until ?? now.value;
-  return html`<time title=${`since ${moment(since)}`}>${duration(Math.max(0, end - since))}</time>`;
+export function For({ since }) {
+  return html`<time title=${`since ${moment(since)}`}>${duration(Math.max(0, now.value - since))}</time>`;
 }
 
 export const HEALTH = { ok: "OK", warning: "Warning", critical: "Critical", offline: "Offline" };
@@ -91,17 +88,16 @@ export function Dialog({ title, close, children }) {
 // ------------------------------------------------------------------------------------------------------- notices
 
 const LONGEST_SHOWN_MS = 8000;
-export const notices = signal([]);
+const notices = signal([]);
 let counted = 0;
 
 export function say(text, kind = "") {
   const id = ++counted;
   notices.value = [...notices.value.slice(-3), { id, text, kind }];
   setTimeout(() => unsay(id), LONGEST_SHOWN_MS);
-  return id;
 }
 
-export function unsay(id) {
+function unsay(id) {
   notices.value = notices.value.filter((one) => one.id !== id);
 }
 

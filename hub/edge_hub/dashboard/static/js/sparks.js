@@ -3,7 +3,7 @@ import { effect, signal } from "./bound.js";
 import { devicePath, get, session } from "./api.js";
 import { now } from "./format.js";
 
-export const SPARK_S = 900;
+const SPARK_S = 900;
 const STEP_S = 30;
 const FRESH_S = 60;
 const AT_ONCE = 2; // a browser keeps six connections to a hub, one of which is the stream
