@@ -2,19 +2,19 @@
 import { html, useEffect, useState } from "./bound.js";
 import { get } from "./api.js";
 import { Acknowledge } from "./device-panels.js";
+import { gravity } from "./fleet.js";
 import { count, duration, plain } from "./format.js";
 import { listen } from "./live.js";
-import { Ago, Chip, Empty, For, Loading, Trouble, Words } from "./parts.js";
+import { Ago, Chip, Choice, Empty, For, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
 
 const PAGE = 200;
-const RANK = { critical: 0, warning: 1, info: 2 };
+const KINDS = [["open", "Open"], ["ended", "Ended"], ["rules", "Rules"]];
 
 export function AlertsPage() {
   const [kind, choose] = useState("open");
   useEffect(() => { document.title = "Alerts · edge hub"; }, []);
-  return html`<header class="top"><h1>Alerts</h1><div class="actions windows" role="group" aria-label="Which">${[["open", "Open"], ["ended", "Ended"], ["rules", "Rules"]].map(
-      ([key, text]) => html`<button type="button" key=${key} class="small" aria-pressed=${kind === key ? "true" : "false"} onClick=${() => choose(key)}>${text}</button>`)}</div></header>
+  return html`<header class="top"><h1>Alerts</h1><div class="actions"><${Choice} label="Which" among=${KINDS} value=${kind} choose=${choose} /></div></header>
     ${kind === "rules" ? html`<${Rules} />` : html`<${Alerts} key=${kind} open=${kind === "open"} />`}`;
 }
 
@@ -46,7 +46,7 @@ function Alerts({ open }) {
     return open ? html`<${Empty} title="Nothing is wrong"><p>No rule holds for any device. The rules are under “Rules”; they can also call a webhook or publish over MQTT.</p></${Empty}>`
       : html`<${Empty} title="No alert has ended yet"><p>An alert that is over moves here from “Open”.</p></${Empty}>`;
   }
-  const list = open ? [...alerts].sort((a, b) => (RANK[a.severity] ?? 3) - (RANK[b.severity] ?? 3) || b.began - a.began) : alerts;
+  const list = open ? [...alerts].sort((a, b) => gravity(b) - gravity(a) || b.began - a.began) : alerts;
   return html`<section class="panel"><ul class="rows alerts">${list.map((one) => html`<li key=${one.id} data-alert=${one.id}>
       <${Chip} kind=${one.severity}>${one.severity}</${Chip}>
       <span class="who-what"><a href=${deviceLink(one.device)}><bdi>${plain(one.device, 80)}</bdi></a><small><bdi>${plain(one.rule, 64)}</bdi></small></span>

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./bound.js";
 import { get } from "./api.js";
 import { count, plain } from "./format.js";
 import { listen } from "./live.js";
-import { Ago, Chip, Empty, Loading, Trouble, Words } from "./parts.js";
+import { Ago, Chip, Choice, Empty, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
 
 const PAGE = 200;
@@ -32,8 +32,7 @@ export function AuditPage() {
     return listen("reread", () => read());
   }, []);
   const shown = entries?.filter((one) => all || one.what !== QUIET);
-  return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><div class="windows" role="group" aria-label="Which">${[[false, "Changes"], [true, "With sign-ins"]].map(
-      ([key, text]) => html`<button type="button" key=${text} class="small" aria-pressed=${all === key ? "true" : "false"} onClick=${() => showAll(key)}>${text}</button>`)}</div>
+  return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><${Choice} label="Which" among=${[[false, "Changes"], [true, "With sign-ins"]]} value=${all} choose=${showAll} />
       <button type="button" class="small" onClick=${() => read()}>Read again</button></div></header>
     ${problem && html`<${Trouble} text=${problem} again=${() => read()} />`}
     ${!entries && !problem && html`<${Loading} />`}

@@ -7,7 +7,7 @@ import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
 import { celsius, count, duration, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
-import { Ago, Chip, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
+import { Ago, Chip, Choice, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
 import { place } from "./shell.js";
 
 const GATHER_MS = 400; // what comes within this time is read in one go
@@ -200,8 +200,7 @@ function OverTime({ device, estimated }) {
     };
   }, [device, key]);
   const switches = useMemo(() => (found?.events ?? []).filter((one) => one.kind === "switch"), [found]);
-  return html`<section class="panel overtime"><header><h2>Over time</h2><div class="windows" role="group" aria-label="Window">${Object.entries(WINDOWS).map(
-      ([name, { text }]) => html`<button type="button" key=${name} class="small" aria-pressed=${name === key ? "true" : "false"} onClick=${() => choose(name)}>${text}</button>`)}</div></header>
+  return html`<section class="panel overtime"><header><h2>Over time</h2><${Choice} label="Window" among=${Object.entries(WINDOWS).map(([name, { text }]) => [name, text])} value=${key} choose=${choose} /></header>
     ${problem && html`<${Trouble} text=${problem} />`}
     ${found ? html`<div class=${found.key === key ? "" : "stale"}><${Charts} history=${found.history} since=${found.since} until=${found.until} switches=${switches} marked=${marked} estimated=${estimated} />
       <${Switches} events=${found.events} frame=${WINDOWS[found.key]} mark=${mark} /></div>` : html`<${Loading} lines=${10} />`}

@@ -5,7 +5,7 @@ import { hubSays } from "./format.js";
 import { listen } from "./live.js";
 
 const FILTER_AGAIN_MS = 5000; // a filtered list is asked for anew: whether a changed device still fits, the hub knows
-const WORST = { critical: 3, warning: 2, info: 1 };
+const GRAVITY = { critical: 3, warning: 2, info: 1 };
 
 const rows = new Map();
 let matching = null; // a Set of device names while a filter is on
@@ -24,12 +24,13 @@ export const openAlerts = signal(new Map()); // by id
 // By device: the worst severity among its open alerts.
 export const severities = computed(() => {
   const found = new Map();
-  for (const alert of openAlerts.value.values()) {
-    const known = found.get(alert.device);
-    if (!known || (WORST[alert.severity] ?? 0) > (WORST[known] ?? 0)) found.set(alert.device, alert.severity);
-  }
+  for (const alert of [...openAlerts.value.values()].sort((a, b) => gravity(a) - gravity(b))) found.set(alert.device, alert.severity);
   return found;
 });
+
+export function gravity(alert) {
+  return GRAVITY[alert.severity] ?? 0;
+}
 
 export function row(device) {
   return rows.get(device);
@@ -95,16 +96,12 @@ export async function readRows() {
     const found = await get(query ? `/rows?query=${encodeURIComponent(query)}` : "/rows");
     if (mine !== asked) return;
     batch(() => {
-      hubSays(found.at);
       if (!query) rows.clear();
       whole ||= !query;
-      for (const one of found.rows) rows.set(one.device, one);
       matching = query ? new Set(found.rows.map((one) => one.device)) : null;
       filterProblem.value = null;
       problem.value = null;
-      loaded.value = true;
-      members.value += 1;
-      changes.value += 1;
+      take(found);
     });
     if (!whole) readAll();
   } catch (failed) {
@@ -123,17 +120,19 @@ async function readAll() {
   whole = true;
   try {
     const found = await get("/rows");
-    batch(() => {
-      hubSays(found.at);
-      for (const one of found.rows) rows.set(one.device, one);
-      loaded.value = true;
-      members.value += 1;
-      changes.value += 1;
-    });
+    batch(() => take(found));
   } catch (failed) {
     whole = false;
     problem.value = failed.message;
   }
+}
+
+function take(found) {
+  hubSays(found.at);
+  for (const one of found.rows) rows.set(one.device, one);
+  loaded.value = true;
+  members.value += 1;
+  changes.value += 1;
 }
 
 export async function readAlerts() {

@@ -68,6 +68,12 @@ export function Loading({ lines = 8 }) {
     ${Array.from({ length: lines }, (_, index) => html`<i key=${index} aria-hidden="true"></i>`)}</div>`;
 }
 
+// One of a few, as a row of buttons.
+export function Choice({ label, among, value, choose }) {
+  return html`<div class="windows" role="group" aria-label=${label}>${among.map(([key, text]) => html`<button type="button" key=${text}
+    class="small" aria-pressed=${value === key ? "true" : "false"} onClick=${() => choose(key)}>${text}</button>`)}</div>`;
+}
+
 // A dialog of the browser's own: it holds the focus, ends with Escape, and gives the focus back.
 export function Dialog({ title, close, children }) {
   const box = useRef(null);
