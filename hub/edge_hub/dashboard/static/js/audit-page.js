@@ -1,7 +1,7 @@
 // Who did what, when, to whom.
 import { html, useEffect, useState } from "./bound.js";
 import { get } from "./api.js";
-import { count, plain } from "./format.js";
+import { absent, count, plain } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
@@ -53,7 +53,7 @@ function told(detail, before = "") {
     const few = detail.slice(0, FEW).map((one) => told(one)).join(" ");
     return `${before} ${few}${detail.length > FEW ? ` and ${detail.length - FEW} more` : ""}`;
   }
-  if (detail === null || detail === undefined) return "";
+  if (absent(detail)) return "";
   if (typeof detail !== "object") return before ? `${before} ${detail}` : String(detail);
   const parts = Object.entries(detail).filter(([key]) => key !== "batch").map(([key, value]) => told(value, key));
   return parts.filter(Boolean).join(", ");

@@ -17,6 +17,8 @@ const KINDS = {
   configure: "Configure: how often it reports",
   explain: "Explain the last decisions",
 };
+const OF_VARIANT = new Set(["pin", "measure"]); // which need a model, too
+const OF_MODEL = new Set([...OF_VARIANT, "prefer", "unpin", "explain"]); // of all models, where none is chosen
 const MODES = ["accuracy", "balanced", "speed", "battery"];
 export const LIMITS = [
   ["max_latency_ms", "Latency at most", "ms", { min: 0.1, max: 86_400_000 }],
@@ -40,7 +42,7 @@ export function CommandDialog({ devices, close }) {
   const [expires, setExpires] = useState(60);
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
-  const needsModel = kind === "pin" || kind === "measure";
+  const needsModel = OF_VARIANT.has(kind);
   const chosen = model || (needsModel ? Object.keys(models)[0] ?? "" : "");
   const variants = models[chosen] ?? [];
   const picked = variant && variants.includes(variant) ? variant : kind === "pin" ? variants[0] ?? "" : "";
@@ -60,9 +62,9 @@ export function CommandDialog({ devices, close }) {
     <form class="form" onSubmit=${submit}>
       <label>Command<select value=${kind} onChange=${(e) => setKind(e.target.value)}>${Object.entries(KINDS).map(
         ([key, text]) => html`<option key=${key} value=${key}>${text}</option>`)}</select></label>
-      ${["prefer", "pin", "unpin", "measure", "explain"].includes(kind) && html`<label>Model<select value=${chosen} onChange=${(e) => setModel(e.target.value)}>
+      ${OF_MODEL.has(kind) && html`<label>Model<select value=${chosen} onChange=${(e) => setModel(e.target.value)}>
         ${!needsModel && html`<option value="">all models</option>`}${Object.keys(models).map((name) => html`<option key=${name} value=${name}>${plain(name, 64)}</option>`)}</select></label>`}
-      ${["pin", "measure"].includes(kind) && html`<label>Variant<select value=${picked} onChange=${(e) => setVariant(e.target.value)}>
+      ${OF_VARIANT.has(kind) && html`<label>Variant<select value=${picked} onChange=${(e) => setVariant(e.target.value)}>
         ${kind === "measure" && html`<option value="">all variants</option>`}${variants.map((name) => html`<option key=${name} value=${name}>${plain(name, 64)}</option>`)}</select></label>`}
       ${kind === "prefer" && html`<${PreferenceFields} mode=${mode} setMode=${setMode} limits=${limits} setLimits=${setLimits} />`}
       ${kind === "configure" && html`<div class="pair">
@@ -94,8 +96,8 @@ export function preferenceOf(mode, limits) {
 
 function made({ kind, model, variant, mode, limits, every }) {
   const command = { name: kind };
-  if (model && ["prefer", "pin", "unpin", "measure", "explain"].includes(kind)) command.model = model;
-  if (variant && ["pin", "measure"].includes(kind)) command.variant = variant;
+  if (model && OF_MODEL.has(kind)) command.model = model;
+  if (variant && OF_VARIANT.has(kind)) command.variant = variant;
   if (kind === "prefer") command.preference = preferenceOf(mode, limits);
   if (kind === "configure") for (const [key, value] of Object.entries(every)) if (value) command[key] = Number(value);
   return command;

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { CommandDialog } from "./command.js";
 import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
-import { celsius, count, duration, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
+import { absent, celsius, count, duration, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
 import { place } from "./shell.js";
@@ -123,7 +123,7 @@ function WhyModel({ name, model, stats, window_s, on }) {
       ${decision && html`<span class="soft">decided <${Ago} at=${decision.at} /></span>`}</p>
     ${because && html`<p class="sentence"><${Chip} title="what bound">${plain(because.code, 32)}</${Chip}> <${Words} text=${because.text} most=${1000} /></p>`}
     ${wished && html`<p class="soft">Decided is <bdi>${plain(decision.variant, 64)}</bdi>; the app has not switched yet.</p>`}
-    <p class="soft">${because?.runner_up && html`Next best: <bdi>${plain(because.runner_up, 64)}</bdi>${because.margin !== null && because.margin !== undefined ? `, worth ${because.margin.toFixed(2)} points less` : ""}. `}
+    <p class="soft">${because?.runner_up && html`Next best: <bdi>${plain(because.runner_up, 64)}</bdi>${!absent(because.margin) ? `, worth ${because.margin.toFixed(2)} points less` : ""}. `}
       Wanted: ${wanted(model.preference)}${model.wished_by ? html` (<${Words} text=${model.wished_by} />)` : ""}.</p>
     <dl class="stats"><div><dt>p95</dt><dd>${millis(stats?.p95_ms)}</dd></div><div><dt>p50</dt><dd>${millis(stats?.p50_ms)}</dd></div><div><dt>calls</dt><dd>${stats?.calls ?? 0}</dd></div>
       <div><dt>late</dt><dd>${stats?.calls ? percent((100 * (stats.late ?? 0)) / stats.calls, 1) : percent(null)}</dd></div><div><dt>failed</dt><dd>${stats?.failed ?? 0}</dd></div>${over && html`<div class="over"><dt>window</dt><dd>${over}</dd></div>`}</dl>
@@ -136,7 +136,7 @@ const LIMIT_WORDS = {
 };
 
 function wanted(preference) {
-  const limits = Object.entries(preference ?? {}).filter(([key, value]) => LIMIT_WORDS[key] && value !== null && value !== undefined);
+  const limits = Object.entries(preference ?? {}).filter(([key, value]) => LIMIT_WORDS[key] && !absent(value));
   return [preference?.mode ?? "balanced", ...limits.map(([key, value]) => LIMIT_WORDS[key](value))].join(", ");
 }
 
@@ -148,11 +148,11 @@ function newest(view) {
 
 function Conditions({ conditions, at, one }) {
   const power = conditions.power_w ?? one?.power_w;
-  const estimated = (conditions.power_w === null || conditions.power_w === undefined) && power !== null && power !== undefined;
+  const estimated = absent(conditions.power_w) && !absent(power);
   const rows = [
     ["Temperature", html`${celsius(conditions.temp_c)}${conditions.temp_limit_c ? html` <span class="soft">of ${celsius(conditions.temp_limit_c, 0)}</span>` : ""}`],
     ["Throttle", conditions.throttle ?? "none"],
-    ["Battery", conditions.battery_pct === null || conditions.battery_pct === undefined ? "none" : html`${percent(conditions.battery_pct)}${conditions.charging ? " charging" : ""}`],
+    ["Battery", absent(conditions.battery_pct) ? "none" : html`${percent(conditions.battery_pct)}${conditions.charging ? " charging" : ""}`],
     ["Power", html`${watts(power)} ${estimated && html`<${Estimate} />`}`],
     ["CPU load", percent(conditions.load_pct)],
     ["Round trip", millis(conditions.rtt_ms)],

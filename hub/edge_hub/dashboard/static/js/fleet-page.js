@@ -6,7 +6,7 @@ import { COLUMNS, Table, inOrder, turned } from "./fleet-table.js";
 import { CommandDialog } from "./command.js";
 import { count, number, plain } from "./format.js";
 import { Dialog, Empty, HEALTH, Icon, Loading, Trouble, Words } from "./parts.js";
-import { place } from "./shell.js";
+import { place, queryLink } from "./shell.js";
 
 const TYPING_MS = 250;
 const SORT_AGAIN_MS = 5000;
@@ -44,7 +44,7 @@ export function FleetPage() {
   if (known === 0 && !filter.value) return html`<${Head} /><${NoDevices} />`;
   return html`<div class="fleet">
     <${Head} devices=${devices} />
-    <${Totals} members=${members.value} />
+    <${Totals} />
     <div class="bar">
       <${Filter} of=${known} found=${devices.length} />
       <${Sort} sort=${sort} setSort=${setSort} />
@@ -93,7 +93,7 @@ function Totals() {
     const timer = setInterval(() => { if (!document.hidden) sum((n) => n + 1); }, SUM_AGAIN_MS);
     return () => clearInterval(timer);
   }, []);
-  severities.value;
+  members.value; severities.value; // what the sums are of
   const { health, variants, accelerators, profiles } = totals(shown());
   const all = Object.values(health).reduce((a, b) => a + b, 0);
   const ways = { offline: "online = false", warning: "alerts > 0", critical: "alerts > 0", ok: "online = true and alerts = 0" };
@@ -127,7 +127,7 @@ function quoted(name) {
 
 function ask(query) {
   filter.value = query;
-  history.replaceState(null, "", query ? `#/fleet?q=${encodeURIComponent(query)}` : "#/fleet");
+  history.replaceState(null, "", query ? queryLink(query) : "#/fleet");
   readRows();
 }
 

@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./bound.js";
 import { mayOperate } from "./api.js";
 import { changes, healthOf, leading, row as rowOf, severities } from "./fleet.js";
-import { NOTHING, ago, celsius, duration, millis, moment, now, percent, plain, watts, windowOf } from "./format.js";
+import { NOTHING, absent, ago, celsius, duration, millis, moment, now, percent, plain, watts, windowOf } from "./format.js";
 import { Health, Icon } from "./parts.js";
 import { drawn, path, spark, want } from "./sparks.js";
 import { deviceLink, go } from "./shell.js";
@@ -150,6 +150,7 @@ function Row({ one, index, height, phone, active, picked, activate, toggle }) {
   const more = (one.models?.length ?? 0) - 1;
   const share = late(model);
   const over = windowOf(one.window_s);
+  const throttled = one.throttle && one.throttle !== "none";
   return html`<div class=${`tr ${active ? "active" : ""} ${picked ? "picked" : ""} ${one.online ? "" : "away"}`} role="row" id=${`row-${index}`}
       aria-rowindex=${index + 2} aria-selected=${picked ? "true" : "false"} style=${{ transform: `translateY(${index * height}px)` }} onClick=${open}>
     ${mayOperate.value && html`<span role="gridcell" class="pick" onClick=${(e) => { if (e.target.tagName !== "INPUT") toggle(index, e.shiftKey); }}>
@@ -164,8 +165,8 @@ function Row({ one, index, height, phone, active, picked, activate, toggle }) {
     <span role="gridcell" class="p95 number" title=${over && `95th percentile ${over}`}>${millis(model?.p95_ms)}</span>
     ${phone ? "" : html`<span role="gridcell" class="spark"><${Spark} device=${one.device} /></span>`}
     <span role="gridcell" class=${`late number ${share > 0 ? "some" : ""}`} title=${over && `share of late answers ${over}`}>${percent(share, share > 0 && share < 10 ? 1 : 0)}</span>
-    <span role="gridcell" class=${`temp number ${one.throttle && one.throttle !== "none" ? "hot" : ""}`} title=${one.throttle && one.throttle !== "none" ? `throttled: ${one.throttle}` : ""}>${celsius(one.temp_c)}</span>
-    <span role="gridcell" class="battery number">${one.battery_pct === null || one.battery_pct === undefined ? html`<span class="soft">${phone ? "" : "mains"}</span>` : html`${percent(one.battery_pct)}${one.charging ? html`<${Icon} name="charge" />` : ""}`}</span>
+    <span role="gridcell" class=${`temp number ${throttled ? "hot" : ""}`} title=${throttled ? `throttled: ${one.throttle}` : ""}>${celsius(one.temp_c)}</span>
+    <span role="gridcell" class="battery number">${absent(one.battery_pct) ? html`<span class="soft">${phone ? "" : "mains"}</span>` : html`${percent(one.battery_pct)}${one.charging ? html`<${Icon} name="charge" />` : ""}`}</span>
     <span role="gridcell" class="power number" title=${one.power_estimated ? "estimated by the device's model of its board" : ""}>${one.power_estimated ? "≈ " : ""}${watts(one.power_w)}</span>
     <span role="gridcell" class="seen number" title=${moment(one.last_seen)}>${ago(one.last_seen, now.value)}</span>
   </div>`;

@@ -1,7 +1,7 @@
 // The fleet as this page knows it: rows by device, kept up to date by the stream, and what follows from them.
 import { batch, computed, signal } from "./bound.js";
 import { get } from "./api.js";
-import { hubSays } from "./format.js";
+import { absent, hubSays } from "./format.js";
 import { listen } from "./live.js";
 
 const FILTER_AGAIN_MS = 5000; // a filtered list is asked for anew: whether a changed device still fits, the hub knows
@@ -172,7 +172,7 @@ export function follow() {
     }),
     listen("alert", (alert) => {
       const next = new Map(openAlerts.value);
-      if (alert.ended === null || alert.ended === undefined) next.set(alert.id, alert);
+      if (absent(alert.ended)) next.set(alert.id, alert);
       else next.delete(alert.id);
       openAlerts.value = next;
     }),

@@ -27,12 +27,17 @@ export function own(object, name) {
   return object && Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
+// JSON has null for what is not known, or leaves it out.
+export function absent(value) {
+  return value === null || value === undefined;
+}
+
 // Control characters and those that turn the direction of text around become visible marks: a name can neither hide nor
 // rearrange what stands beside it. The length is cut, for 10 kB of a name make no page unusable.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/gu;
 
 export function plain(value, most = MAX_SHOWN) {
-  if (value === null || value === undefined) return NOTHING;
+  if (absent(value)) return NOTHING;
   let text = typeof value === "string" ? value : JSON.stringify(value);
   if (text.length > most) text = `${text.slice(0, most)}…`;
   return text.replace(UNSEEN, (char) => `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
@@ -41,7 +46,7 @@ export function plain(value, most = MAX_SHOWN) {
 const numbers = new Map();
 
 export function number(value, digits = 0) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
+  if (!Number.isFinite(value)) return NOTHING;
   if (!numbers.has(digits)) {
     numbers.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
   }
@@ -50,13 +55,13 @@ export function number(value, digits = 0) {
 
 // Three figures say as much of a time as anyone can use.
 export function millis(value) {
-  if (value === null || value === undefined) return NOTHING;
+  if (absent(value)) return NOTHING;
   if (value >= 10_000) return `${number(value / 1000, 1)} s`;
   return `${number(value, value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
 }
 
 export function bytes(value) {
-  if (value === null || value === undefined) return NOTHING;
+  if (absent(value)) return NOTHING;
   if (value < 1000) return `${value} B`;
   const units = ["kB", "MB", "GB", "TB"];
   let power = -1;
@@ -66,19 +71,19 @@ export function bytes(value) {
 }
 
 export function percent(value, digits = 0) {
-  return value === null || value === undefined ? NOTHING : `${number(value, digits)} %`;
+  return absent(value) ? NOTHING : `${number(value, digits)} %`;
 }
 
 export function celsius(value, digits = 1) {
-  return value === null || value === undefined ? NOTHING : `${number(value, digits)} °C`;
+  return absent(value) ? NOTHING : `${number(value, digits)} °C`;
 }
 
 export function watts(value) {
-  return value === null || value === undefined ? NOTHING : `${number(value, value < 10 ? 2 : 1)} W`;
+  return absent(value) ? NOTHING : `${number(value, value < 10 ? 2 : 1)} W`;
 }
 
 export function duration(seconds) {
-  if (seconds === null || seconds === undefined) return NOTHING;
+  if (absent(seconds)) return NOTHING;
   const s = Math.abs(seconds);
   if (s < 99.5) return `${Math.round(s)} s`;
   if (s < 99.5 * 60) return `${Math.round(s / 60)} min`;
@@ -87,7 +92,7 @@ export function duration(seconds) {
 }
 
 export function ago(at, present) {
-  if (at === null || at === undefined) return "never";
+  if (absent(at)) return "never";
   const s = present - at;
   if (s < -2) return `in ${duration(s)}`;
   return s < 2 ? "now" : `${duration(s)} ago`;
@@ -96,11 +101,11 @@ export function ago(at, present) {
 const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
 
 export function moment(at) {
-  return at === null || at === undefined ? "" : absolute.format(at * 1000);
+  return absent(at) ? "" : absolute.format(at * 1000);
 }
 
 export function windowOf(seconds) {
-  return seconds === null || seconds === undefined ? "" : `over ${duration(seconds)}`;
+  return absent(seconds) ? "" : `over ${duration(seconds)}`;
 }
 
 export function count(amount, noun, nouns = `${noun}s`) {

@@ -1,6 +1,6 @@
 // Small pieces that several pages are made of.
 import { html, signal, useEffect, useRef } from "./bound.js";
-import { ago, duration, moment, now, plain } from "./format.js";
+import { absent, ago, duration, moment, now, plain } from "./format.js";
 
 const PATHS = {
   fleet: "M2.5 3.5h11v3.5h-11zM2.5 9h11v3.5h-11zM5 5.25h.01M5 10.75h.01",
@@ -30,7 +30,7 @@ export function Words({ text, most }) {
 
 export function Ago({ at }) {
   const text = ago(at, now.value);
-  return at === null || at === undefined
+  return absent(at)
     ? html`<span class="soft">${text}</span>`
     : html`<time datetime=${new Date(at * 1000).toISOString()} title=${moment(at)}>${text}</time>`;
 }

@@ -106,7 +106,8 @@ function Stream() {
 function Dropped() {
   if (stream.value !== "dropped" && trouble.value) return html`<div role="status" class="dropped">The hub is in trouble: <${Words} text=${trouble.value} most=${400} /></div>`;
   if (stream.value !== "dropped") return html`<div role="status" class="unseen"></div>`;
-  return html`<div role="status" class="dropped">The live stream dropped ${duration(Math.max(0, Date.now() / 1000 - droppedAt.value + now.value * 0))} ago:
+  now.value; // each second
+  return html`<div role="status" class="dropped">The live stream dropped ${duration(Math.max(0, Date.now() / 1000 - droppedAt.value))} ago:
     what you see may be old. Reconnecting by itself; if that goes on, look whether <code>edge hub run</code> still runs.</div>`;
 }
 
