@@ -351,6 +351,8 @@ def test_the_keyboard_alone_filters_moves_selects_commands_and_opens(visit: Call
     page.keyboard.press("g")
     page.keyboard.press("m")
     page.get_by_role("heading", name="Models").wait_for()
+    page.keyboard.press("/")
+    until(lambda: page.evaluate("document.activeElement.id") == "filter", "the filter of the fleet")
 
 
 def test_a_command_to_what_is_selected_is_sent_told_and_can_be_cancelled(

@@ -162,7 +162,10 @@ function useKeys(help) {
         event.preventDefault();
         const focus = () => document.getElementById("filter")?.focus();
         if (document.getElementById("filter")) focus();
-        else { go("/fleet"); setTimeout(focus, 50); }
+        else if (place.value.page !== "fleet") {
+          addEventListener("hashchange", () => requestAnimationFrame(focus), { once: true }); // when it is drawn
+          go("/fleet");
+        }
       }
     };
     document.addEventListener("keydown", hear, true);
