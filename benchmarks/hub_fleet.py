@@ -86,6 +86,11 @@ class HubAtWork:
         return self.log.read_text(errors="replace")
 
     @property
+    def url(self) -> str:
+        """Of its API and dashboard."""
+        return f"http://127.0.0.1:{self._http}"
+
+    @property
     def pid(self) -> int:
         """Of the hub itself."""
         if self._process is None:
@@ -102,7 +107,7 @@ class HubAtWork:
 
     def client(self) -> HubClient:
         """Of its API."""
-        return HubClient.of(url=f"http://127.0.0.1:{self._http}", data=self.data)
+        return HubClient.of(url=self.url, data=self.data)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
