@@ -64,9 +64,10 @@ def picture(browser: Browser, address: str, token: str, *, where: str, view: Any
     """A page as it looks once it has settled."""
     context = browser.new_context(viewport=view, color_scheme=scheme)
     try:
+        stage.sign_in(context, address, token)
         page = context.new_page()
-        stage.sign_in(page, address, token)
         page.goto(f"{address}/#/{where}")
+        page.locator("main h1").wait_for()
         page.locator(".loading").wait_for(state="detached")
         page.wait_for_timeout(SETTLE_MS)
         taken: bytes = page.screenshot()
