@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from edge_hub.errors import UnknownDeviceError
+from edge_hub.store._objections import unknown
 from edge_hub.store._rows import command_record, device_id, outline
 from edge_hub.store.outline import COLUMNS, Outline
 from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
@@ -46,7 +46,7 @@ class ControlMixin:
                 (encode(labels) if labels else None, device.tenant, device.device),
             ).rowcount
             if not changed:
-                raise UnknownDeviceError("no such device", where=str(device), hint="'edge hub devices' lists them")
+                raise unknown(device)
 
         await self._write(write)
 
@@ -134,7 +134,7 @@ class ControlMixin:
                 f"{_ALERTS} WHERE a.rule = ? AND d.tenant = ? AND d.name = ? AND a.ended IS NULL", (record.rule, *names)
             ).fetchone()
             if row is None:
-                raise UnknownDeviceError("no such device", where=str(record.device))
+                raise unknown(record.device)
             return _alert_record(row)
 
         return await self._write(write)

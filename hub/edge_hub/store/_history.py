@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from edge_hub.errors import UnknownDeviceError
 from edge_hub.store._backup import copy
 from edge_hub.store._logged import log_of
+from edge_hub.store._objections import unknown
 from edge_hub.store._roll_up import apply, in_snapshot, next_step
 from edge_hub.store.condense import (
     HOUR_S,
@@ -44,9 +44,7 @@ def read_history(
         "SELECT id FROM devices WHERE tenant = ? AND name = ?", (device.tenant, device.device)
     ).fetchone()
     if row is None:
-        raise UnknownDeviceError(
-            "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
-        )
+        raise unknown(device)
     first = begin(since, step_s)
     start = max(index for index, level in enumerate(_LEVELS) if level.width_s <= step_s)
     found: dict[float, Span] = {}

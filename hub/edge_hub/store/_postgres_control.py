@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_hub.errors import UnknownDeviceError
+from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_books import storable
 from edge_hub.store._postgres_pool import Connection, Database, Record, rows_changed
 from edge_hub.store._rows import command_record, device_id, outline
@@ -47,7 +47,7 @@ class PostgresControl:
                 *(device.tenant, device.device, encode(labels) if labels else None),
             )
         if not rows_changed(changed):
-            raise UnknownDeviceError("no such device", where=str(device), hint="'edge hub devices' lists them")
+            raise unknown(device)
 
     async def cancel_command(self, command_id: str, *, now: float) -> CommandRecord | None:
         """Call a pending command cancelled; the record as it is now (which may have ended before), None without one."""
@@ -146,7 +146,7 @@ class PostgresControl:
                 *(record.rule, *names),
             )
         if row is None:
-            raise UnknownDeviceError("no such device", where=str(record.device))
+            raise unknown(record.device)
         return _alert_record(row)
 
     async def end_alert(self, alert_id: int, *, now: float) -> AlertRecord | None:

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_hub.errors import UnknownDeviceError
 from edge_hub.store._history import LOG_STEP_S, check_asked
 from edge_hub.store._logged import LONGEST_BATCH_S, samples_of
+from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_pool import Connection, Database
 from edge_hub.store._roll_up import Key
 from edge_hub.store.condense import (
@@ -72,11 +72,7 @@ class PostgresHistory:
                 "SELECT id FROM devices WHERE tenant = $1 AND name = $2", device.tenant, device.device
             )
             if row is None:
-                raise UnknownDeviceError(
-                    "no such device",
-                    where=str(device),
-                    hint="`edge hub devices` lists them, `edge hub enroll` adds one",
-                )
+                raise unknown(device)
             first = begin(since, step_s)
             start = max(index for index, level in enumerate(_LEVELS) if level.width_s <= step_s)
             found: dict[float, Span] = {}

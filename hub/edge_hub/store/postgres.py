@@ -12,9 +12,10 @@ from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 
-from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.errors import StoreError
 from edge_hub.store import _retention
 from edge_hub.store._intake import Intake
+from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
 from edge_hub.store._postgres_control import PostgresControl
 from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
@@ -165,11 +166,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
                 *(device.tenant, device.device, password_hash, now, again),
             )
         if kept is None:
-            raise EnrolledError(
-                "this device has credentials already",
-                where=str(device),
-                hint="give it new ones with --again; the old ones end then",
-            )
+            raise enrolled(device)
 
     async def accounts(self) -> dict[str, str]:
         """Password hash by `tenant/device`, of all enrolled devices."""
@@ -191,7 +188,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             numbers = {device_id(row): row["id"] for row in rows}
             for command in commands:
                 if command.device not in numbers:
-                    raise _unknown(command.device)
+                    raise unknown(command.device)
             await connection.execute(
                 "INSERT INTO commands (id, device, sent, expires, body, state, by, batch)"
                 " SELECT n.id, n.device, n.sent, n.expires, n.body, 'pending', n.by, n.batch FROM unnest($1::text[],"
@@ -263,14 +260,9 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         async with self._database.transaction() as connection:
             row = await _device_row(connection, device, held=True)
             if row is None:
-                raise _unknown(device)
+                raise unknown(device)
             present = row["desired_version"]
-            if expected_version is not None and expected_version != present:
-                raise VersionConflictError(
-                    f"the desired document has version {present}, not {expected_version}",
-                    where=str(device),
-                    hint="read it again, and change that",
-                )
+            check_version(device, present, expected_version)
             record = DesiredRecord(
                 device=device,
                 desired=Desired(version=present + 1, preferences=preferences, pins=pins),
@@ -339,9 +331,3 @@ async def _device_row(connection: Connection, device: DeviceId, *, held: bool = 
     """Its row; held until the end of the transaction where it is going to be changed."""
     sql = f"SELECT * FROM devices WHERE tenant = $1 AND name = $2{' FOR NO KEY UPDATE' if held else ''}"  # noqa: S608
     return await connection.fetchrow(sql, device.tenant, device.device)
-
-
-def _unknown(device: DeviceId) -> UnknownDeviceError:
-    return UnknownDeviceError(
-        "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
-    )

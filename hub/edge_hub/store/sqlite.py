@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
-from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
+from edge_hub.errors import StoreError
 from edge_hub.store._books import SqliteBooks
 from edge_hub.store._control import ControlMixin
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake
 from edge_hub.store._leases import SqliteLeases
+from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
@@ -141,11 +142,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
         def write(connection: sqlite3.Connection) -> None:
             row = _device_row(connection, device)
             if row is not None and row["password"] is not None and not again:
-                raise EnrolledError(
-                    "this device has credentials already",
-                    where=str(device),
-                    hint="give it new ones with --again; the old ones end then",
-                )
+                raise enrolled(device)
             connection.execute(
                 "INSERT INTO devices (tenant, name, password, enrolled) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name)"
                 " DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled",
@@ -246,12 +243,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
         def write(connection: sqlite3.Connection) -> DesiredRecord:
             row = _must_device_row(connection, device)
             present = row["desired_version"]
-            if expected_version is not None and expected_version != present:
-                raise VersionConflictError(
-                    f"the desired document has version {present}, not {expected_version}",
-                    where=str(device),
-                    hint="read it again, and change that",
-                )
+            check_version(device, present, expected_version)
             record = DesiredRecord(
                 device=device,
                 desired=Desired(version=present + 1, preferences=preferences, pins=pins),
@@ -378,7 +370,5 @@ def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row
 def _must_device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row:
     row = _device_row(connection, device)
     if row is None:
-        raise UnknownDeviceError(
-            "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
-        )
+        raise unknown(device)
     return row
