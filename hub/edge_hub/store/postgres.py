@@ -23,6 +23,7 @@ from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
 from edge_hub.store._rows import (
+    EVENTS,
     command_record,
     desired_record,
     device_id,
@@ -48,8 +49,6 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
 _CONNECTIONS = 8
-_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
 class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
@@ -131,7 +130,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             where += " AND e.device = (SELECT id FROM devices WHERE tenant = $3 AND name = $4)"
             values += [device.tenant, device.device]
         async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT $2", *values)
+            rows = await connection.fetch(f"{EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT $2", *values)
         found = tuple(event_record(row) for row in rows)
         return found if ascending else found[::-1]
 
@@ -205,19 +204,19 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
 
     async def command(self, command_id: str) -> CommandRecord | None:
         """One command."""
-        found = await self._commands("WHERE c.id = $1", command_id)
+        found = await self._commands_where("WHERE c.id = $1", command_id)
         return found[0] if found else None
 
     async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
         """A device's last commands, the newest first."""
-        return await self._commands(
+        return await self._commands_where(
             "WHERE d.tenant = $1 AND d.name = $2 ORDER BY c.sent DESC LIMIT $3", device.tenant, device.device, limit
         )
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
         tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands(
+        return await self._commands_where(
             "WHERE c.state = 'pending' AND ($1::text IS NULL OR (d.tenant = $1 AND d.name = $2::text))"
             " AND (NOT $3::boolean OR c.published = 0) ORDER BY c.sent, c.id",
             *(tenant, name, unsent),
@@ -238,12 +237,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
                 " WHERE d.id = c.device AND c.state = 'pending' AND c.expires < $2 RETURNING c.*, d.tenant, d.name",
                 *(now, now - grace_s),
             )
-        return tuple(command_record(row, device_id(row)) for row in rows)
-
-    async def _commands(self, where: str, *values: object) -> tuple[CommandRecord, ...]:
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_COMMANDS} {where}", *values)
-        return tuple(command_record(row, device_id(row)) for row in rows)
+        return tuple(command_record(row) for row in rows)
 
     # --------------------------------------------------------------------------------------------------- desired
 

@@ -25,6 +25,8 @@ from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
+    COMMANDS,
+    EVENTS,
     command_record,
     desired_record,
     device_id,
@@ -51,9 +53,6 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
 T = TypeVar("T")
-
-_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
 class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
@@ -109,7 +108,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
             if device is not None:
                 where += " AND e.device = (SELECT id FROM devices WHERE tenant = ? AND name = ?)"
                 values += [device.tenant, device.device]
-            rows = connection.execute(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT ?", (*values, limit))
+            rows = connection.execute(f"{EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT ?", (*values, limit))
             found = tuple(event_record(row) for row in rows)
             return found if ascending else found[::-1]
 
@@ -182,19 +181,19 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
 
     async def command(self, command_id: str) -> CommandRecord | None:
         """One command."""
-        found = await self._commands("WHERE c.id = ?", (command_id,))
+        found = await self._commands_where("WHERE c.id = ?", (command_id,))
         return found[0] if found else None
 
     async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
         """A device's last commands, the newest first."""
-        return await self._commands(
+        return await self._commands_where(
             "WHERE d.tenant = ? AND d.name = ? ORDER BY c.sent DESC LIMIT ?", (device.tenant, device.device, limit)
         )
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
         tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands(
+        return await self._commands_where(
             "WHERE c.state = 'pending' AND (? IS NULL OR (d.tenant = ? AND d.name = ?)) AND (NOT ? OR c.published = 0)"
             " ORDER BY c.sent, c.id",
             (tenant, tenant, name, unsent),
@@ -210,7 +209,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
 
         def write(connection: sqlite3.Connection) -> tuple[CommandRecord, ...]:
             over = connection.execute(
-                f"{_COMMANDS} WHERE c.state = 'pending' AND c.expires < ?", (now - grace_s,)
+                f"{COMMANDS} WHERE c.state = 'pending' AND c.expires < ?", (now - grace_s,)
             ).fetchall()
             done = []
             for found in over:
@@ -221,11 +220,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
             return tuple(done)
 
         return await self._write(write)
-
-    async def _commands(self, where: str, values: tuple[object, ...]) -> tuple[CommandRecord, ...]:
-        return await self._read(
-            lambda c: tuple(command_record(row, device_id(row)) for row in c.execute(f"{_COMMANDS} {where}", values))
-        )
 
     # --------------------------------------------------------------------------------------------------- desired
 
