@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from edge_hub.errors import StoreError
-from edge_hub.store import _retention
 from edge_hub.store._intake import Intake
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
@@ -316,7 +315,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         try:
             async with self._database.transaction() as connection:
-                return await trim(connection, retention, now=now, kept_boots=_retention._KEPT_BOOTS)  # noqa: SLF001
+                return await trim(connection, retention, now=now)
         except NotRolledUpError:
             return await self.roll_up(now=now)
 
