@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -79,16 +80,8 @@ def _from_log(connection: sqlite3.Connection, device: int, since: float, until: 
                 yield moment, of_sample(sample, moment=moment)
 
 
-def _minutes(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
-    return _condensed(connection, device, MINUTE_S, since, until)
-
-
-def _hours(connection: sqlite3.Connection, device: int, since: float, until: float) -> Iterator[tuple[float, Span]]:
-    return _condensed(connection, device, HOUR_S, since, until)
-
-
 def _condensed(
-    connection: sqlite3.Connection, device: int, step: int, since: float, until: float
+    step: int, connection: sqlite3.Connection, device: int, since: float, until: float
 ) -> Iterator[tuple[float, Span]]:
     rows = connection.execute(
         "SELECT at, body FROM condensed WHERE device = ? AND step = ? AND at >= ? AND at < ? ORDER BY at",
@@ -107,8 +100,8 @@ class _Level:
 
 _LEVELS = (
     _Level(width_s=LOG_STEP_S, read=_from_log),
-    _Level(width_s=MINUTE_S, read=_minutes),
-    _Level(width_s=HOUR_S, read=_hours),
+    _Level(width_s=MINUTE_S, read=partial(_condensed, MINUTE_S)),
+    _Level(width_s=HOUR_S, read=partial(_condensed, HOUR_S)),
 )
 
 

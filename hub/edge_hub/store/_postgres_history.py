@@ -11,19 +11,19 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_hub.store._history import LOG_STEP_S, check_asked
 from edge_hub.store._logged import LONGEST_BATCH_S, samples_of
 from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_pool import Connection, Database
-from edge_hub.store._roll_up import Key
+from edge_hub.store._roll_up import Key, sum_up
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
     Span,
     begin,
-    condense,
     decode_span,
     encode_span,
     gather,
@@ -166,9 +166,7 @@ async def _next_step(connection: Connection) -> _Step:
         messages += 1
         if row["payload"] is not None:
             size_bytes += len(row["payload"])
-            for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
-                gather(spans, (row["device"], MINUTE_S, int(at)), span)
-                gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
+            sum_up(row, spans)
         if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
             break
         if messages % 50 == 0:
@@ -223,17 +221,7 @@ async def _from_log(connection: Connection, device: int, since: float, until: fl
                     yield moment, of_sample(sample, moment=moment)
 
 
-async def _minutes(connection: Connection, device: int, since: float, until: float) -> _Spans:
-    async for span in _condensed(connection, device, MINUTE_S, since, until):
-        yield span
-
-
-async def _hours(connection: Connection, device: int, since: float, until: float) -> _Spans:
-    async for span in _condensed(connection, device, HOUR_S, since, until):
-        yield span
-
-
-async def _condensed(connection: Connection, device: int, step: int, since: float, until: float) -> _Spans:
+async def _condensed(step: int, connection: Connection, device: int, since: float, until: float) -> _Spans:
     rows = await connection.fetch(
         "SELECT at, body FROM condensed WHERE device = $1 AND step = $2 AND at >= $3 AND at < $4 ORDER BY at",
         *(device, step, math.ceil(since), math.ceil(until)),
@@ -252,6 +240,6 @@ class _Level:
 
 _LEVELS = (
     _Level(width_s=LOG_STEP_S, read=_from_log),
-    _Level(width_s=MINUTE_S, read=_minutes),
-    _Level(width_s=HOUR_S, read=_hours),
+    _Level(width_s=MINUTE_S, read=partial(_condensed, MINUTE_S)),
+    _Level(width_s=HOUR_S, read=partial(_condensed, HOUR_S)),
 )
