@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from edge_hub.errors import StoreError
-from edge_hub.store._intake import Intake
+from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
 from edge_hub.store._postgres_control import PostgresControl
@@ -39,7 +39,6 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
-    Refusal,
     Retention,
     Totals,
 )
@@ -305,9 +304,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             events=counters.get("events", 0),
             commands={row["state"]: row["commands"] for row in states},
             size_bytes=size_bytes,
-            refused={
-                why.value: counters[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counters
-            },
+            refused=refused_of(counters),
             newer=counters.get("newer", 0),
         )
 

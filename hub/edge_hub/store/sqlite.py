@@ -19,7 +19,7 @@ from edge_hub.errors import StoreError
 from edge_hub.store._books import SqliteBooks
 from edge_hub.store._control import ControlMixin
 from edge_hub.store._history import SqliteHistory
-from edge_hub.store._intake import Intake
+from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._opening import as_store_errors
@@ -44,7 +44,6 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
-    Refusal,
     Retention,
     Totals,
 )
@@ -287,9 +286,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
                 events=events[0] if events else 0,
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
                 size_bytes=used_bytes(connection),
-                refused={
-                    why.value: counts[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counts
-                },
+                refused=refused_of(counts),
                 newer=counts.get("newer", 0),
             )
 
