@@ -10,7 +10,7 @@ import pytest
 from history_stage import CAM, NOON, rolled_up, sample, telemetry, within
 
 from edge_hub.errors import StoreError
-from edge_hub.store import sqlite as sqlite_store
+from edge_hub.store import _opening
 from edge_hub.store._schema import APPLICATION_ID, FORMAT
 from edge_hub.store.sqlite import SqliteStore
 
@@ -75,7 +75,7 @@ def test_its_tables_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
 
 def test_a_change_of_format_that_breaks_off_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shape(path)
-    monkeypatch.setattr(sqlite_store, "ADDED_IN_2", sqlite_store.ADDED_IN_2 + "CREATE TABLE;")
+    monkeypatch.setattr(_opening, "ADDED_IN_2", _opening.ADDED_IN_2 + "CREATE TABLE;")
     with pytest.raises(StoreError):
         SqliteStore(path)
     assert shape(path) == before

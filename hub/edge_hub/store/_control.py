@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from edge_hub.store._objections import unknown
+from edge_hub.store._opening import SqliteFile
 from edge_hub.store._rows import ALERTS, COMMANDS, alert_record, command_record, outline
 from edge_hub.store.outline import COLUMNS, Outline
 from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
-T = TypeVar("T")
-
 _NO_EDGE = 2**62
 _AT_ONCE = 400  # names in one statement, two variables each: SQLite before 3.32 takes 999
 
 
-class ControlMixin:
+class SqliteControl(SqliteFile):
     """What a `SqliteStore` has of `Control`."""
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
 
     async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
         """All devices, or of these the ones there are, by name."""

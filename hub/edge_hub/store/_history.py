@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from edge_hub.store._backup import copy
 from edge_hub.store._logged import log_of
 from edge_hub.store._objections import unknown
+from edge_hub.store._opening import SqliteFile
 from edge_hub.store._roll_up import apply, in_snapshot, next_step
 from edge_hub.store.condense import (
     HOUR_S,
@@ -29,8 +29,6 @@ from edge_hub.store.condense import (
 from edge_hub.store.records import Point
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
-
-T = TypeVar("T")
 
 MAX_POINTS = 2000
 LOG_STEP_S = 1.0
@@ -105,35 +103,21 @@ _LEVELS = (
 )
 
 
-class _Doors(Protocol):
-    """What a store offers its parts."""
-
-    _path: Path
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """In the reading thread."""
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """In the writing thread, as a transaction."""
-
-
-class SqliteHistory:
+class SqliteHistory(SqliteFile):
     """`History` of a `SqliteStore`."""
 
-    async def history(
-        self: _Doors, device: DeviceId, *, since: float, until: float, step_s: float
-    ) -> tuple[Point, ...]:
+    async def history(self, device: DeviceId, *, since: float, until: float, step_s: float) -> tuple[Point, ...]:
         """At most 2,000 points in ascending order, from whichever of samples, minutes and hours has this step."""
         return await self._read(lambda c: read_history(c, device, since=since, until=until, step_s=step_s))
 
-    async def roll_up(self: _Doors, *, now: float) -> int:  # noqa: ARG002 - one writer: nothing is still on its way
+    async def roll_up(self, *, now: float) -> int:  # noqa: ARG002 - one writer: nothing is still on its way
         """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""
         step = await self._read(lambda c: in_snapshot(c, next_step))
         if step.messages:
             await self._write(lambda c: apply(c, step))
         return step.messages
 
-    async def back_up(self: _Doors, target: Path) -> None:
+    async def back_up(self, target: Path) -> None:
         """A consistent copy of everything while the hub runs; whole or not at all."""
         stopped = threading.Event()
         try:

@@ -1,28 +1,16 @@
-"""The store in one SQLite file.
-
-Two connections, each with a thread of its own: one writes, one reads, so that a page of the API never waits for a
-commit. `Store` says what the methods promise.
-"""
+"""The store in one SQLite file; `Store` says what the methods promise."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
 
-from edge_hub.datadir import PRIVATE_FILE
-from edge_hub.errors import StoreError
 from edge_hub.store._books import SqliteBooks
-from edge_hub.store._control import ControlMixin
+from edge_hub.store._control import SqliteControl
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._objections import check_version, enrolled, unknown
-from edge_hub.store._opening import as_store_errors
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
     COMMANDS,
@@ -34,7 +22,6 @@ from edge_hub.store._rows import (
     event_record,
     quarantined_record,
 )
-from edge_hub.store._schema import ADDED_IN_2, APPLICATION_ID, FORMAT, FROM_1, PRAGMAS, TABLES
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -51,10 +38,8 @@ from edge_sdk.mqtt import Desired, DeviceId
 from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
-T = TypeVar("T")
 
-
-class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
+class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
     """A `Store`.
 
     Args:
@@ -63,30 +48,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     Raises:
         StoreError: It cannot be opened, is damaged, or is no database of this version.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with as_store_errors(path), contextlib.ExitStack() as opened:
-            self._writing = opened.enter_context(contextlib.closing(_connect(path)))
-            # Looked at before anything is set: a database of somebody else's is left as it is.
-            _prepare(self._writing, path)
-            path.chmod(PRIVATE_FILE)
-            _configure(self._writing)
-            self._reading = opened.enter_context(contextlib.closing(_connect(path)))
-            _configure(self._reading)
-            self._reading.execute("PRAGMA query_only = TRUE")
-            opened.pop_all()
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
-
-    async def close(self) -> None:
-        """Finish what is under way and close the file."""
-        self._writer.shutdown(wait=True)
-        self._reader.shutdown(wait=True)
-        self._reading.close()
-        with contextlib.suppress(sqlite3.Error):
-            self._writing.execute("PRAGMA optimize")
-        self._writing.close()
 
     # -------------------------------------------------------------------------------------------------- messages
 
@@ -295,61 +256,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     async def trim(self, retention: Retention, *, now: float) -> int:
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         return await self._write(lambda connection: trim(connection, retention, now=now))
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, work)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            with as_store_errors(self._path):
-                return work(self._reading)
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._writing
-        with as_store_errors(self._path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk may have rolled back already
-                    connection.execute("ROLLBACK")
-                raise
-        return result
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Each connection belongs to one thread at a time: this one while opening, its own afterwards.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in PRAGMAS:
-        connection.execute(pragma)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    owner = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found == 0 and owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        connection.executescript(
-            f"BEGIN; {TABLES} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {FORMAT}; COMMIT;"
-        )
-    elif owner != APPLICATION_ID:
-        raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
-    elif found == 1:
-        connection.executescript(f"BEGIN IMMEDIATE; {FROM_1} {ADDED_IN_2} PRAGMA user_version = {FORMAT}; COMMIT;")
-    elif found != FORMAT:
-        raise StoreError(
-            f"a database of format {found}, this version reads {FORMAT}",
-            where=str(path),
-            hint="use the version that wrote it",
-        )
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:
