@@ -112,6 +112,17 @@ class HubProcess:
         (pid,) = found
         return pid
 
+    def children(self) -> dict[int, str]:
+        """Broker and workers: what they are by their process ids."""
+        found = {}
+        for pid in map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
+        return found
+
+    def workers(self) -> list[int]:
+        return [pid for pid, what in self.children().items() if what == "worker"]
+
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.said
@@ -222,6 +233,15 @@ class FakeDevice:
             id=new_token(), boot=boot or self.boot, seq=0, sent=time.time(), body=mqtt.Birth(online=online)
         )
         self.publish(mqtt.up_topic(self.device, Up.BIRTH), mqtt.pack(envelope), retain=True)
+
+    def insists(self, seq: int, text: str) -> None:
+        """Send an event again by its number until it is confirmed, as a device does that lost its connection."""
+        deadline = time.monotonic() + PATIENCE_S
+        while seq not in self.acked:
+            assert time.monotonic() < deadline, f"the acknowledgement of {seq}"
+            self.send(Up.EVENT, mqtt.Event(at=1.0, kind="sensor", text=text), seq=seq)
+            with self._changed:
+                self._changed.wait_for(lambda: seq in self.acked, 0.5)
 
     def happens(self, text: str) -> int:
         """Send an event; returns its number."""

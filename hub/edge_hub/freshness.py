@@ -78,7 +78,7 @@ def state_applies(*, boot: str, sent: float, known: Known, current: str | None, 
 
 
 def sample_applies(
-    *, boot: str, seq: int, at: float, known: Known, known_seq: int, current: str | None, born_before: bool = False
+    *, boot: str, seq: int, at: float, known: Known, known_seq: int, current: str | None, born_before: bool
 ) -> bool:
     """A telemetry sample replaces the last one known: never one that a replayed spool brings after newer ones.
 

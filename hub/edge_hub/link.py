@@ -34,7 +34,8 @@ _PUBLISH_S = 10.0
 _KEEPALIVE_S = 30
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 15.0
-# As many as one batch of the ingest: the broker keeps the rest, and sends on as we acknowledge.
+# Two batches of the ingest, so that one can fill while the other is stored: the broker keeps the rest, and sends on as
+# we acknowledge.
 RECEIVE_MAXIMUM = 1000
 _SESSION_EXPIRY_S = 14 * 86_400
 _MAX_EXPIRY_S = 0xFFFF_FFFF
@@ -165,15 +166,11 @@ class Link:
         """
         try:
             return await self._connect_by(self._version)
-        except BrokerRefusedError:
-            raise
         except BrokerUnreachableError as error:
             other = MQTTv311 if self._version == MQTTv50 else MQTTv50
             try:
                 session = await self._connect_by(other)
-            except BrokerRefusedError:
-                raise
-            except BrokerError:
+            except BrokerUnreachableError:
                 raise error from None
             self._version = other
             return session
@@ -216,7 +213,8 @@ class _Session:
         """Connect, and subscribe to what is wanted alone.
 
         Raises:
-            BrokerError: It did not come to that.
+            BrokerRefusedError: The broker refuses the user name or password, or to subscribe.
+            BrokerUnreachableError: It did not come to that otherwise.
         """
         where = str(endpoint.address)
         if endpoint.username is not None:

@@ -16,7 +16,8 @@ from msgspec import Meta
 
 from edge_hub.errors import StoreError
 from edge_hub.ranges import to_ranges
-from edge_hub.store.records import CommandRecord, Committed, EventRecord
+from edge_hub.store import Store
+from edge_hub.store.records import Committed, EventRecord
 from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import Token, Wire, decode, encode, new_token
@@ -55,16 +56,6 @@ class Bulletin(Wire, frozen=True, kw_only=True):
     finished: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
     events: Annotated[tuple[tuple[int, int], ...], Meta(max_length=_AT_ONCE)] = ()
     missed: bool = False
-
-
-class Readable(Protocol):
-    """Where what a bulletin names is read."""
-
-    async def events(self, *, after: int | None = None, limit: int = 100) -> tuple[EventRecord, ...]:
-        """As of `Store`."""
-
-    async def command(self, command_id: str) -> CommandRecord | None:
-        """As of `Store`."""
 
 
 class Wireless(Protocol):
@@ -147,30 +138,38 @@ class Relay:
     async def _listen(self, *, missed: bool) -> None:
         """One connection, until it is lost."""
         assert self._hear is not None  # noqa: S101 - who runs this wants to know
-        texts: asyncio.Queue[str] = asyncio.Queue(_MAX_WAITING)
-        lost = asyncio.Event()
+        texts: asyncio.Queue[str | None] = asyncio.Queue(_MAX_WAITING)
+        overflowed = False
 
-        def heard(_connection: Any, _pid: int, _channel: str, text: str) -> None:
-            with contextlib.suppress(asyncio.QueueFull):
+        def put(text: str | None) -> None:
+            nonlocal overflowed
+            try:
                 texts.put_nowait(text)
+            except asyncio.QueueFull:
+                overflowed = True
 
         connection = await self._database.connect()
-        connection.add_termination_listener(lambda _: lost.set())
+        connection.add_termination_listener(lambda _: put(None))
         try:
-            await connection.add_listener(CHANNEL, heard)
+            await connection.add_listener(CHANNEL, lambda _connection, _pid, _channel, text: put(text))
             if missed:
                 await self._hear(Bulletin(by=self._by, missed=True))
-            while not lost.is_set():
+            while True:
                 try:
                     text = await asyncio.wait_for(texts.get(), _ALIVE_EVERY_S)
                 except asyncio.TimeoutError:
                     await connection.execute("SELECT 1")
                     continue
-                await self._take(text, overflowed=texts.full())
+                if text is None:
+                    return
+                await self._take(text)
+                if overflowed:
+                    overflowed = False
+                    await self._hear(Bulletin(by=self._by, missed=True))
         finally:
             connection.terminate()
 
-    async def _take(self, text: str, *, overflowed: bool) -> None:
+    async def _take(self, text: str) -> None:
         assert self._hear is not None  # noqa: S101 - see above
         try:
             bulletin = decode(text.encode(), Bulletin, where=CHANNEL, max_bytes=_MAX_BYTES + 100)
@@ -179,8 +178,6 @@ class Relay:
             bulletin = Bulletin(by=new_token(), missed=True)
         if bulletin.by != self._by:
             await self._hear(bulletin)
-        if overflowed:
-            await self._hear(Bulletin(by=self._by, missed=True))
 
     def _bulletins(self) -> list[Bulletin]:
         """All that waits, in pieces that fit."""
@@ -204,7 +201,7 @@ class Relay:
         ]
 
 
-async def recall(store: Readable, bulletin: Bulletin) -> Committed:
+async def recall(store: Store, bulletin: Bulletin) -> Committed:
     """What a bulletin stands for, read from the store."""
     events: list[EventRecord] = []
     for first, last in bulletin.events:

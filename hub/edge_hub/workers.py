@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
 
 from edge_hub.broker.child import die_with_parent
 from edge_hub.worker import WorkerConfig
@@ -34,13 +33,11 @@ class Workers:
 
     Args:
         configs: Of each.
-        on_restart: Called when one had to be started again.
     """
 
-    def __init__(self, configs: tuple[WorkerConfig, ...], *, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, configs: tuple[WorkerConfig, ...]) -> None:
         self.restarts = 0
         self._configs = configs
-        self._on_restart = on_restart
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._working: dict[int, bool] = {}
         self._changed = asyncio.Event()
@@ -91,7 +88,6 @@ class Workers:
             if process.stdin is not None:
                 process.stdin.close()
             self.restarts += 1
-            self._on_restart()
 
     async def _follow(self, number: int, process: asyncio.subprocess.Process) -> int:
         """Until it ends; its status. It writes a line once it takes its share."""

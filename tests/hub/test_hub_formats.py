@@ -10,11 +10,11 @@ import pytest
 from history_stage import CAM, NOON, rolled_up, sample, telemetry, within
 
 from edge_hub.errors import StoreError
-from edge_hub.store import sqlite as sqlite_store
+from edge_hub.store import _opening
 from edge_hub.store._schema import APPLICATION_ID, FORMAT
 from edge_hub.store.sqlite import SqliteStore
 
-WRITTEN_BY_1 = Path(__file__).resolve().parents[1] / "data" / "hub-format-1-telemetry.sql"
+WRITTEN_BY_1 = Path(__file__).resolve().parents[1] / "data" / "hub-format-1.sql"
 
 
 @pytest.fixture
@@ -45,16 +45,23 @@ def test_what_an_older_version_wrote_is_all_there(path: Path) -> None:
     async def look(store: SqliteStore) -> None:
         record = await store.device(CAM)
         assert record is not None
-        assert (record.messages, record.labels) == (5, {})
+        assert (record.messages, record.labels, record.skew_s) == (5, {}, None)
         assert [one.event.kind for one in await store.events()] == ["switch"]
-        assert len(await store.pending()) == 1
+        (command,) = await store.pending(device=CAM)
+        assert (command.published, command.by, command.batch) == (0, "", None)
         assert await rolled_up(store) == 4
         found = await store.history(CAM, since=NOON, until=NOON + 600, step_s=60)
         assert [point.samples for point in found] == [2, 2, 2]
         again = await store.commit([telemetry(seq, [sample(NOON)], of=1) for seq in (1, 2, 6)])
         assert (again.stored, again.duplicates) == (1, 2)
 
+    async def look_again(store: SqliteStore) -> None:
+        record = await store.device(CAM)
+        assert record is not None
+        assert (record.messages, len(await store.pending())) == (6, 1)
+
     within(path, look)
+    within(path, look_again)  # brought there once, it is opened as it is
 
 
 def test_its_tables_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
@@ -68,7 +75,7 @@ def test_its_tables_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
 
 def test_a_change_of_format_that_breaks_off_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shape(path)
-    monkeypatch.setattr(sqlite_store, "ADDED_IN_2", sqlite_store.ADDED_IN_2 + "CREATE TABLE;")
+    monkeypatch.setattr(_opening, "ADDED_IN_2", _opening.ADDED_IN_2 + "CREATE TABLE;")
     with pytest.raises(StoreError):
         SqliteStore(path)
     assert shape(path) == before

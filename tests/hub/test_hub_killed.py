@@ -23,15 +23,6 @@ pytestmark = pytest.mark.broker
 DEVICES = 3
 
 
-def children(hub: HubProcess) -> dict[int, str]:
-    """Broker and workers: what they are by their process ids."""
-    found = {}
-    for pid in map(int, Path(f"/proc/{hub.pid}/task/{hub.pid}/children").read_text().split()):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
-    return found
-
-
 def is_well(hub: HubProcess) -> bool:
     with contextlib.suppress(EdgeError), hub.client() as client:
         return client.health().ok
@@ -44,9 +35,9 @@ def kill(hub: HubProcess, whom: str) -> None:
         hub.kill()
         hub.start()
         return
-    pid = next(pid for pid, what in children(hub).items() if what == whom)
+    pid = next(pid for pid, what in hub.children().items() if what == whom)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: pid not in children(hub) and whom in children(hub).values(), f"another {whom}")
+    until(lambda: pid not in hub.children() and whom in hub.children().values(), f"another {whom}")
     until(lambda: is_well(hub), "the hub to be well again")
 
 

@@ -158,7 +158,7 @@ def test_a_bound_that_cannot_be_kept_ends_the_trimming_all_the_same(place: Place
 
 
 def test_boots_are_remembered_within_bounds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retention, "_KEPT_BOOTS", 5)
+    monkeypatch.setattr(_retention, "KEPT_BOOTS", 5)
 
     async def play(store: AnyStore) -> None:
         await store.commit([event(1, of=of) for of in range(20)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,9 +20,8 @@ from edge_hub.api import EventView
 from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
-from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
-from edge_sdk.mqtt import DeviceId, Report, Up
+from edge_sdk.mqtt import DeviceId, Report
 from edge_sdk.wire import decode
 
 pytestmark = [pytest.mark.broker, pytest.mark.postgres]
@@ -73,10 +71,22 @@ def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
         made.close()
 
 
-def children(hub: HubProcess) -> list[int]:
-    """The workers' process ids."""
-    found = Path(f"/proc/{hub.pid}/task/{hub.pid}/children").read_text().split()
-    return [int(pid) for pid in found if b"edge_hub.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+@contextmanager
+def happening(cam: FakeDevice, text: str) -> Iterator[None]:
+    """The same event again and again, for whoever begins to listen some time."""
+    over = threading.Event()
+
+    def happens() -> None:
+        while not over.wait(0.1):
+            cam.happens(text)
+
+    thread = threading.Thread(target=happens)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_device_that_asks_for_a_share_takes_nothing_from_the_workers(crowd: HubProcess) -> None:
@@ -98,7 +108,7 @@ def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProces
     count, devices = 300, 3
     with ExitStack() as ends:
         cams = [ends.enter_context(enrolled(crowd, f"killed-{number}")) for number in range(devices)]
-        first, second = children(crowd)
+        first, second = crowd.workers()
         killed = threading.Event()
 
         def send(cam: FakeDevice) -> None:
@@ -122,8 +132,8 @@ def test_one_of_two_workers_is_killed_and_each_message_is_a_row(crowd: HubProces
         for cam in cams:
             cam.when(lambda cam=cam: len(cam.acked) == count, "the acknowledgements")
         assert crowded.sql(rows, boots)[0] == (count * devices, count * devices)
-    assert second in children(crowd)
-    until(lambda: len(children(crowd)) == 2, "the worker to be started again")
+    assert second in crowd.workers()
+    until(lambda: len(crowd.workers()) == 2, "the worker to be started again")
     slots = crowded.sql("SELECT slot FROM leases WHERE kind LIKE 'worker:%' ORDER BY slot")
     assert [row["slot"] for row in slots] == [0, 1]
 
@@ -144,22 +154,9 @@ def test_the_api_answers_from_postgresql(crowd: HubProcess, path: str) -> None:
 
 
 def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
-    over = threading.Event()
-    with enrolled(crowd, "heard") as cam:
-
-        def happens() -> None:
-            while not over.wait(0.1):
-                cam.happens("the sun came out")
-
-        happening = threading.Thread(target=happens)
-        happening.start()
-        try:
-            with crowd.client() as client:
-                body = next(body for topic, body in client.news() if topic == "event")
-            assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
-        finally:
-            over.set()
-            happening.join()
+    with enrolled(crowd, "heard") as cam, happening(cam, "the sun came out"), crowd.client() as client:
+        body = next(body for topic, body in client.news() if topic == "event")
+    assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
 
 
 def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
@@ -168,28 +165,14 @@ def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
     """Two hubs, each with a broker of its own, and one store: as on two machines."""
     other = HubProcess(tmp_path, "--store", crowded.url)
     other.start()
-    over = threading.Event()
     try:
-        with enrolled(crowd, "far-away") as cam, other.client() as client:
-
-            def happens() -> None:
-                while not over.wait(0.1):
-                    cam.happens("on another machine")
-
-            happening = threading.Thread(target=happens)
-            happening.start()
-            try:
-                heard = (
-                    decode(body, EventView, where="test", max_bytes=len(body))
-                    for topic, body in client.news()
-                    if topic == "event"
-                )
-                assert (
-                    next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
-                )
-            finally:
-                over.set()
-                happening.join()
+        with enrolled(crowd, "far-away") as cam, happening(cam, "on another machine"), other.client() as client:
+            heard = (
+                decode(body, EventView, where="test", max_bytes=len(body))
+                for topic, body in client.news()
+                if topic == "event"
+            )
+            assert next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
     finally:
         other.stop()
     holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")
@@ -228,19 +211,12 @@ def test_a_hub_that_is_killed_goes_on_under_the_same_numbers(hub: HubProcess, da
     cam = FakeDevice(hub.mqtt, hub.enrol())
     try:
         cam.confirmed(cam.happens("before"))
-        workers = children(hub)
+        workers = hub.workers()
         hub.kill()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers to end with their hub")
         hub.start()
         cam.when(lambda: cam._subscribed and cam._client.is_connected(), "the device to be connected again")
-        number = cam.happens("after")
-
-        def again() -> bool:
-            cam.send(Up.EVENT, mqtt.Event(at=1.0, kind="sensor", text="after"), seq=number)
-            time.sleep(0.2)
-            return number in cam.acked
-
-        until(again, "the acknowledgement")
+        cam.insists(cam.happens("after"), "after")
         assert database.sql("SELECT count(*), max(slot) FROM leases WHERE kind LIKE 'worker:%'") == [(2, 1)]
         with hub.client() as client:
             assert [event.event.text for event in client.events()] == ["before", "after"]

@@ -8,7 +8,7 @@ from edge_hub.census import GROUP
 from edge_hub.export.sources import Source
 from edge_hub.query import parse
 from edge_hub.rows import Fleet, facts_of
-from edge_hub.store._rows import device_id, event_record, outline
+from edge_hub.store._rows import EVENTS, device_id, event_record, outline
 from edge_hub.store.outline import COLUMNS
 from edge_sdk.mqtt import DeviceId
 
@@ -44,6 +44,5 @@ def _open_alerts(source: Source) -> Counter[DeviceId]:
 
 
 def _switches(source: Source, *, since: float) -> Counter[DeviceId]:
-    select = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-    rows = source.stream(select, key="e.id", where="e.received >= ?", values=(since,))
+    rows = source.stream(EVENTS, key="e.id", where="e.received >= ?", values=(since,))
     return Counter(one.device for one in map(event_record, rows) if one.event.kind == "switch")

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_hub.export.sources import Source
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, logged
-from edge_hub.store._rows import command_record, device_id, event_record
+from edge_hub.store._rows import ALERTS, EVENTS, alert_record, command_record, device_id, event_record
 from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
 
@@ -129,7 +129,7 @@ def _messages(source: Source, wanted: Wanted) -> Iterator[tuple[Logged, str]]:
 
 def _events(source: Source, wanted: Wanted) -> Iterator[Row]:
     rows = source.stream(
-        "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device",
+        EVENTS,
         key="e.id",
         where=f"(? OR e.device {source.among})",
         values=_of_devices(source, wanted),
@@ -163,15 +163,16 @@ def _commands(source: Source, wanted: Wanted) -> Iterator[Row]:
 
 def _alerts(source: Source, wanted: Wanted) -> Iterator[Row]:
     rows = source.stream(
-        "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device",
+        ALERTS,
         key="a.id",
         where=f"(? OR a.device {source.among}) AND a.began >= ? AND a.began < ?",
         values=(*_of_devices(source, wanted), wanted.since, wanted.until),
     )
     for row in rows:
+        one = alert_record(row)
         yield (
-            *(row["id"], row["rule"], str(device_id(row)), row["severity"], row["began"], row["ended"], row["text"]),
-            *(row["value"], row["acknowledged"], row["acknowledged_at"]),
+            *(one.id, one.rule, str(one.device), one.severity, one.began, one.ended, one.text),
+            *(one.value, one.acknowledged, one.acknowledged_at),
         )
 
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from edge_hub.errors import UnknownDeviceError
-from edge_hub.store._rows import command_record, device_id, outline
+from edge_hub.store._objections import unknown
+from edge_hub.store._opening import SqliteFile
+from edge_hub.store._rows import ALERTS, COMMANDS, alert_record, command_record, outline
 from edge_hub.store.outline import COLUMNS, Outline
 from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
-T = TypeVar("T")
-
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
-_ALERTS = "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
 _NO_EDGE = 2**62
 _AT_ONCE = 400  # names in one statement, two variables each: SQLite before 3.32 takes 999
 
 
-class ControlMixin:
+class SqliteControl(SqliteFile):
     """What a `SqliteStore` has of `Control`."""
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
 
     async def outlines(self, devices: Sequence[DeviceId] | None = None) -> tuple[Outline, ...]:
         """All devices, or of these the ones there are, by name."""
@@ -46,7 +36,7 @@ class ControlMixin:
                 (encode(labels) if labels else None, device.tenant, device.device),
             ).rowcount
             if not changed:
-                raise UnknownDeviceError("no such device", where=str(device), hint="'edge hub devices' lists them")
+                raise unknown(device)
 
         await self._write(write)
 
@@ -58,8 +48,8 @@ class ControlMixin:
                 "UPDATE commands SET state = 'cancelled', finished = ? WHERE id = ? AND state = 'pending'",
                 (now, command_id),
             )
-            row = connection.execute(f"{_COMMANDS} WHERE c.id = ?", (command_id,)).fetchone()
-            return None if row is None else command_record(row, device_id(row))
+            row = connection.execute(f"{COMMANDS} WHERE c.id = ?", (command_id,)).fetchone()
+            return None if row is None else command_record(row)
 
         return await self._write(write)
 
@@ -76,7 +66,7 @@ class ControlMixin:
         """The newest first; those with a lower id."""
         sql = "SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?"
         values = (_NO_EDGE if before is None else before, limit)
-        return await self._read(lambda c: tuple(_audit_record(row) for row in c.execute(sql, values)))
+        return await self._read(lambda c: tuple(AuditRecord(**dict(row)) for row in c.execute(sql, values)))
 
     async def add_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""
@@ -131,11 +121,11 @@ class ControlMixin:
                 (record.rule, record.severity, record.began, record.text, record.value, *names),
             )
             row = connection.execute(
-                f"{_ALERTS} WHERE a.rule = ? AND d.tenant = ? AND d.name = ? AND a.ended IS NULL", (record.rule, *names)
+                f"{ALERTS} WHERE a.rule = ? AND d.tenant = ? AND d.name = ? AND a.ended IS NULL", (record.rule, *names)
             ).fetchone()
             if row is None:
-                raise UnknownDeviceError("no such device", where=str(record.device))
-            return _alert_record(row)
+                raise unknown(record.device)
+            return alert_record(row)
 
         return await self._write(write)
 
@@ -165,12 +155,12 @@ class ControlMixin:
         if device is not None:
             where += " AND a.device = (SELECT id FROM devices WHERE tenant = ? AND name = ?)"
             values += [device.tenant, device.device]
-        sql = f"{_ALERTS} WHERE {where} ORDER BY a.id DESC LIMIT ?"
-        return await self._read(lambda c: _alert_records(c.execute(sql, (*values, limit))))
+        sql = f"{ALERTS} WHERE {where} ORDER BY a.id DESC LIMIT ?"
+        return await self._read(lambda c: tuple(alert_record(row) for row in c.execute(sql, (*values, limit))))
 
     async def _commands_where(self, where: str, values: tuple[object, ...]) -> tuple[CommandRecord, ...]:
         return await self._read(
-            lambda c: tuple(command_record(row, device_id(row)) for row in c.execute(f"{_COMMANDS} {where}", values))
+            lambda c: tuple(command_record(row) for row in c.execute(f"{COMMANDS} {where}", values))
         )
 
 
@@ -187,18 +177,5 @@ def _some_outlines(connection: sqlite3.Connection, devices: Sequence[DeviceId]) 
 
 
 def _alert(connection: sqlite3.Connection, alert_id: int) -> AlertRecord | None:
-    row = connection.execute(f"{_ALERTS} WHERE a.id = ?", (alert_id,)).fetchone()
-    return None if row is None else _alert_record(row)
-
-
-def _alert_records(rows: Iterable[sqlite3.Row]) -> tuple[AlertRecord, ...]:
-    return tuple(_alert_record(row) for row in rows)
-
-
-def _alert_record(row: sqlite3.Row) -> AlertRecord:
-    own = {key: row[key] for key in row.keys() if key not in {"device", "tenant", "name"}}  # noqa: SIM118 - values
-    return AlertRecord(device=device_id(row), **own)
-
-
-def _audit_record(row: sqlite3.Row) -> AuditRecord:
-    return AuditRecord(**dict(row))
+    row = connection.execute(f"{ALERTS} WHERE a.id = ?", (alert_id,)).fetchone()
+    return None if row is None else alert_record(row)

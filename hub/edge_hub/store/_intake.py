@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,6 +243,12 @@ class Intake:
         counts["malformed"] = len(self._quarantined)
         counts["newer"] = self._newer
         self._books.refused(self._quarantined, {name: count for name, count in counts.items() if count})
+
+
+def refused_of(counters: Mapping[str, int]) -> dict[str, int]:
+    """Of a store's counters, how many messages were refused for which reason."""
+    named = {why.value: f"refused:{why.value}" for why in Refusal}
+    return {why: counters[name] for why, name in named.items() if name in counters}
 
 
 def _contradiction(arrival: Arrival, problem: str) -> Malformed:

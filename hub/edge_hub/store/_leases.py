@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-T = TypeVar("T")
+from edge_hub.store._opening import SqliteFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ def take(connection: sqlite3.Connection, kind: str, holder: str, *, slots: int, 
     return slot
 
 
-class SqliteLeases:
+class SqliteLeases(SqliteFile):
     """`Leases` on SQLite; mixed into its store."""
 
     async def lease(self, kind: str, holder: str, *, slots: int, now: float, ttl_s: float) -> int | None:
@@ -57,7 +56,3 @@ class SqliteLeases:
         # The row stays: that a number was in use is worth knowing.
         sql = "UPDATE leases SET until = 0 WHERE kind = ? AND holder = ?"
         await self._write(lambda c: c.execute(sql, (kind, holder)))
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The store's."""
-        raise NotImplementedError

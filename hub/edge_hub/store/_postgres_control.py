@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_hub.errors import UnknownDeviceError
+from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_books import storable
-from edge_hub.store._postgres_pool import Connection, Database, Record, rows_changed
-from edge_hub.store._rows import command_record, device_id, outline
+from edge_hub.store._postgres_pool import Connection, Database, rows_changed
+from edge_hub.store._rows import ALERTS, COMMANDS, alert_record, command_record, outline
 from edge_hub.store.outline import COLUMNS, Outline
 from edge_hub.store.records import AlertRecord, AuditRecord, CommandRecord, RuleRecord, TokenRecord
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
-_ALERTS = "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
 # By their bytes, as SQLite sorts: a database's own order of letters may be any.
 _BY_DEVICE = 'd.tenant COLLATE "C", d.name COLLATE "C"'
 _NO_EDGE = 2**62
@@ -47,7 +45,7 @@ class PostgresControl:
                 *(device.tenant, device.device, encode(labels) if labels else None),
             )
         if not rows_changed(changed):
-            raise UnknownDeviceError("no such device", where=str(device), hint="'edge hub devices' lists them")
+            raise unknown(device)
 
     async def cancel_command(self, command_id: str, *, now: float) -> CommandRecord | None:
         """Call a pending command cancelled; the record as it is now (which may have ended before), None without one."""
@@ -56,8 +54,8 @@ class PostgresControl:
                 "UPDATE commands SET state = 'cancelled', finished = $2 WHERE id = $1 AND state = 'pending'",
                 *(command_id, now),
             )
-            row = await connection.fetchrow(f"{_COMMANDS} WHERE c.id = $1", command_id)
-        return None if row is None else command_record(row, device_id(row))
+            row = await connection.fetchrow(f"{COMMANDS} WHERE c.id = $1", command_id)
+        return None if row is None else command_record(row)
 
     async def batch(self, batch: str) -> tuple[CommandRecord, ...]:
         """The commands that were ordered at once, by device."""
@@ -142,12 +140,12 @@ class PostgresControl:
                 *(record.rule, record.severity, record.began, storable(record.text), record.value, *names),
             )
             row = await connection.fetchrow(
-                f"{_ALERTS} WHERE a.rule = $1 AND d.tenant = $2 AND d.name = $3 AND a.ended IS NULL",
+                f"{ALERTS} WHERE a.rule = $1 AND d.tenant = $2 AND d.name = $3 AND a.ended IS NULL",
                 *(record.rule, *names),
             )
         if row is None:
-            raise UnknownDeviceError("no such device", where=str(record.device))
-        return _alert_record(row)
+            raise unknown(record.device)
+        return alert_record(row)
 
     async def end_alert(self, alert_id: int, *, now: float) -> AlertRecord | None:
         """Close an open alert; None where it was closed already."""
@@ -176,20 +174,15 @@ class PostgresControl:
             where += " AND a.device = (SELECT id FROM devices WHERE tenant = $3 AND name = $4)"
             values += [device.tenant, device.device]
         async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_ALERTS} WHERE {where} ORDER BY a.id DESC LIMIT $2", *values)
-        return tuple(_alert_record(row) for row in rows)
+            rows = await connection.fetch(f"{ALERTS} WHERE {where} ORDER BY a.id DESC LIMIT $2", *values)
+        return tuple(alert_record(row) for row in rows)
 
     async def _commands_where(self, where: str, *values: object) -> tuple[CommandRecord, ...]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_COMMANDS} {where}", *values)
-        return tuple(command_record(row, device_id(row)) for row in rows)
+            rows = await connection.fetch(f"{COMMANDS} {where}", *values)
+        return tuple(command_record(row) for row in rows)
 
 
 async def _alert(connection: Connection, alert_id: int) -> AlertRecord | None:
-    row = await connection.fetchrow(f"{_ALERTS} WHERE a.id = $1", alert_id)
-    return None if row is None else _alert_record(row)
-
-
-def _alert_record(row: Record) -> AlertRecord:
-    own = {key: value for key, value in row.items() if key not in {"device", "tenant", "name"}}
-    return AlertRecord(device=device_id(row), **own)
+    row = await connection.fetchrow(f"{ALERTS} WHERE a.id = $1", alert_id)
+    return None if row is None else alert_record(row)

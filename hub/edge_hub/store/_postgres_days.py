@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from edge_hub.store import _retention
 from edge_hub.store._postgres_history import all_rolled_up
 from edge_hub.store._postgres_pool import rows_changed
 from edge_hub.store._postgres_schema import DAILY, LOCK, SCHEMA
@@ -69,7 +70,7 @@ async def used_bytes(connection: Connection) -> int:
     )
 
 
-async def trim(connection: Connection, retention: Retention, *, now: float, kept_boots: int) -> int:
+async def trim(connection: Connection, retention: Retention, *, now: float) -> int:
     """Delete about one step's worth, within a transaction; returns how many partitions and rows.
 
     Raises:
@@ -88,7 +89,7 @@ async def trim(connection: Connection, retention: Retention, *, now: float, kept
         deleted += await _trim_rows(connection, table, where, order, now - age_s)
     for step, age_s in ((MINUTE_S, retention.minutes_age_s), (HOUR_S, retention.hours_age_s)):
         deleted += await _trim_condensed(connection, step, now - age_s)
-    deleted += await _trim_boots(connection, kept_boots)
+    deleted += await _trim_boots(connection)
     return deleted or await _trim_by_size(connection, retention.max_bytes)
 
 
@@ -150,8 +151,9 @@ async def _trim_by_size(connection: Connection, max_bytes: int) -> int:
     return 0
 
 
-async def _trim_boots(connection: Connection, kept: int) -> int:
+async def _trim_boots(connection: Connection) -> int:
     """Forget a device's oldest boots of which no message is left, beyond those worth remembering."""
+    kept = _retention.KEPT_BOOTS
     crowded = await connection.fetch("SELECT device FROM boots GROUP BY device HAVING count(*) > $1", kept)
     deleted = 0
     for row in crowded:

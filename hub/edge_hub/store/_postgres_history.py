@@ -11,26 +11,23 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from edge_hub.errors import UnknownDeviceError
-from edge_hub.store._history import LOG_STEP_S, check_asked
+from edge_hub.store._assembly import LOG_STEP_S, Assembly
 from edge_hub.store._logged import LONGEST_BATCH_S, samples_of
+from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_pool import Connection, Database
-from edge_hub.store._roll_up import Key
+from edge_hub.store._roll_up import Key, sum_up
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
     Span,
-    begin,
-    condense,
     decode_span,
     encode_span,
     gather,
     moments,
     of_sample,
-    points,
-    widened,
 )
 from edge_hub.store.records import Point
 from edge_sdk.errors import UsageError
@@ -66,29 +63,17 @@ class PostgresHistory:
 
     async def history(self, device: DeviceId, *, since: float, until: float, step_s: float) -> tuple[Point, ...]:
         """At most 2,000 points in ascending order, from whichever of samples, minutes and hours has this step."""
-        check_asked(since, until, step_s)
+        assembly = Assembly(since=since, until=until, step_s=step_s)
         async with self._database.transaction(readonly=True) as connection:
             row = await connection.fetchrow(
                 "SELECT id FROM devices WHERE tenant = $1 AND name = $2", device.tenant, device.device
             )
             if row is None:
-                raise UnknownDeviceError(
-                    "no such device",
-                    where=str(device),
-                    hint="`edge hub devices` lists them, `edge hub enroll` adds one",
-                )
-            first = begin(since, step_s)
-            start = max(index for index, level in enumerate(_LEVELS) if level.width_s <= step_s)
-            found: dict[float, Span] = {}
-            # The coarsest that is fine enough; what is not kept that fine any more of the time before comes from the
-            # next.
-            for level in _LEVELS[start:]:
-                edge = min(found, default=until)
-                width_s = max(step_s, level.width_s)
-                told = [span async for span in level.read(connection, row["id"], first, edge)]
-                older = widened(told, step_s=width_s)
-                found.update({at: span for at, span in older.items() if not found or at + width_s <= edge})
-        return points(found)
+                raise unknown(device)
+            for width_s in assembly.widths_s:
+                read = _KEPT[width_s](connection, row["id"], assembly.first, assembly.edge)
+                assembly.add([span async for span in read], width_s=width_s)
+        return assembly.points()
 
     async def roll_up(self, *, now: float) -> int:  # noqa: ARG002 - positions say what is new
         """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""
@@ -170,9 +155,7 @@ async def _next_step(connection: Connection) -> _Step:
         messages += 1
         if row["payload"] is not None:
             size_bytes += len(row["payload"])
-            for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
-                gather(spans, (row["device"], MINUTE_S, int(at)), span)
-                gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
+            sum_up(row, spans)
         if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
             break
         if messages % 50 == 0:
@@ -227,17 +210,7 @@ async def _from_log(connection: Connection, device: int, since: float, until: fl
                     yield moment, of_sample(sample, moment=moment)
 
 
-async def _minutes(connection: Connection, device: int, since: float, until: float) -> _Spans:
-    async for span in _condensed(connection, device, MINUTE_S, since, until):
-        yield span
-
-
-async def _hours(connection: Connection, device: int, since: float, until: float) -> _Spans:
-    async for span in _condensed(connection, device, HOUR_S, since, until):
-        yield span
-
-
-async def _condensed(connection: Connection, device: int, step: int, since: float, until: float) -> _Spans:
+async def _condensed(step: int, connection: Connection, device: int, since: float, until: float) -> _Spans:
     rows = await connection.fetch(
         "SELECT at, body FROM condensed WHERE device = $1 AND step = $2 AND at >= $3 AND at < $4 ORDER BY at",
         *(device, step, math.ceil(since), math.ceil(until)),
@@ -246,16 +219,8 @@ async def _condensed(connection: Connection, device: int, step: int, since: floa
         yield row["at"], decode_span(row["body"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Level:
-    """Where telemetry is kept, and how fine."""
-
-    width_s: float
-    read: Callable[[Connection, int, float, float], _Spans]
-
-
-_LEVELS = (
-    _Level(width_s=LOG_STEP_S, read=_from_log),
-    _Level(width_s=MINUTE_S, read=_minutes),
-    _Level(width_s=HOUR_S, read=_hours),
-)
+_KEPT: dict[float, Callable[[Connection, int, float, float], _Spans]] = {
+    LOG_STEP_S: _from_log,
+    MINUTE_S: partial(_condensed, MINUTE_S),
+    HOUR_S: partial(_condensed, HOUR_S),
+}

@@ -59,6 +59,11 @@ class Connection(Protocol):
     async def execute(self, query: str, *values: object) -> str:
         """Nothing but its status, such as `DELETE 3`; several statements where there are no values."""
 
+    def transaction(
+        self, *, isolation: str | None = None, readonly: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[object]:
+        """All or nothing of what is done within; the server's own isolation where none is named."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DatabaseUrl:
@@ -151,16 +156,9 @@ class Database:
         Raises:
             StoreError: The database refuses. Whether what was under way is durable, is not known.
         """
-        if self._pool is None:
-            raise StoreError("the store is closed", where=str(self.url))
-        with self.refusals():
-            async with self._pool.acquire(timeout=_COMMAND_S) as connection:
-                if readonly:
-                    async with connection.transaction(isolation="repeatable_read", readonly=True):
-                        yield connection
-                else:
-                    async with connection.transaction():
-                        yield connection
+        isolation = "repeatable_read" if readonly else None
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=readonly):
+            yield connection
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -14,7 +14,7 @@ from edge_hub.store.records import Retention
 
 _STEP_ROWS = 1000
 # A spool is replayed within days; a thousand restarts later nothing of that boot comes any more.
-_KEPT_BOOTS = 1000
+KEPT_BOOTS = 1000
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -114,7 +114,7 @@ def _trim_found(connection: sqlite3.Connection, table: str, where: str, order: s
 def _trim_boots(connection: sqlite3.Connection) -> int:
     """Forget a device's oldest boots of which no message is left, beyond those worth remembering."""
     crowded = connection.execute(
-        "SELECT device FROM boots GROUP BY device HAVING count(*) > ?", (_KEPT_BOOTS,)
+        "SELECT device FROM boots GROUP BY device HAVING count(*) > ?", (KEPT_BOOTS,)
     ).fetchall()
     deleted = 0
     for row in crowded:
@@ -122,7 +122,7 @@ def _trim_boots(connection: sqlite3.Connection) -> int:
             "SELECT b.id FROM boots b JOIN devices d ON d.id = b.device"
             " WHERE b.device = ? AND b.boot IS NOT d.boot AND NOT EXISTS (SELECT 1 FROM log WHERE log.boot = b.id)"
             " AND b.id <= (SELECT id FROM boots WHERE device = b.device ORDER BY id DESC LIMIT 1 OFFSET ?) LIMIT ?",
-            (row["device"], _KEPT_BOOTS, _STEP_ROWS),
+            (row["device"], KEPT_BOOTS, _STEP_ROWS),
         ).fetchall()
         for boot in going:
             connection.execute("DELETE FROM trimmed WHERE boot = ?", (boot["id"],))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from edge_hub.store._logged import samples_of
+from edge_hub.store._rows import Row
 from edge_hub.store.condense import (
     HOUR_S,
     MINUTE_S,
@@ -82,9 +83,7 @@ def next_step(connection: sqlite3.Connection) -> Step:
             messages += 1
             if row["payload"] is not None:
                 size_bytes += len(row["payload"])
-                for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
-                    gather(spans, (row["device"], MINUTE_S, int(at)), span)
-                    gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
+                sum_up(row, spans)
             if size_bytes >= _STEP_BYTES or len(spans) >= _STEP_ROWS:
                 break
     return Step(
@@ -93,6 +92,13 @@ def next_step(connection: sqlite3.Connection) -> Step:
         messages=messages,
         rows=tuple((*key, encode_span(_with_present(connection, key, spans[key]))) for key in sorted(spans)),
     )
+
+
+def sum_up(row: Row, spans: dict[Key, Span]) -> None:
+    """Add the samples of a telemetry message to the minutes and hours that are summed up."""
+    for at, span in condense(samples_of(row["payload"]), received=row["received"]).items():
+        gather(spans, (row["device"], MINUTE_S, int(at)), span)
+        gather(spans, (row["device"], HOUR_S, int(begin(at, HOUR_S))), span)
 
 
 def _with_present(connection: sqlite3.Connection, key: Key, span: Span) -> Span:

@@ -1,4 +1,4 @@
-"""Rows of a store to records."""
+"""Rows of a store to records, and how rows that name their device are selected; the same for both databases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from edge_hub.errors import StoreError
 from edge_hub.store.outline import BirthOutline, Outline, SampleOutline, StateOutline
 from edge_hub.store.records import (
+    AlertRecord,
     CommandRecord,
     CommandState,
     DesiredRecord,
@@ -27,6 +28,10 @@ class Row(Protocol):
 
     def __getitem__(self, column: str, /) -> Any: ...
 
+
+EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
+COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
+ALERTS = "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
 
 _birth_outline = msgspec.json.Decoder(BirthOutline)
 _state_outline = msgspec.json.Decoder(StateOutline)
@@ -69,8 +74,7 @@ def device_record(row: Row) -> DeviceRecord:
 def outline(row: Row) -> Outline:
     """Of a row with `outline.COLUMNS`."""
     return Outline(
-        # As it came from a name that was checked.
-        device=DeviceId(tenant=row["tenant"], device=row["name"]),
+        device=device_id(row),
         online=bool(row["online"]),
         last_seen=row["last_seen"],
         birth=_maybe(_birth_outline, row["birth"]),
@@ -83,15 +87,15 @@ def outline(row: Row) -> Outline:
 
 
 def event_record(row: Row) -> EventRecord:
-    """Of a row of `events` joined with its device's names."""
+    """Of a row of `EVENTS`."""
     return EventRecord(id=row["id"], device=device_id(row), received=row["received"], event=_must(_event, row["body"]))
 
 
-def command_record(row: Row, device: DeviceId) -> CommandRecord:
-    """Of a whole row of `commands`."""
+def command_record(row: Row, device: DeviceId | None = None) -> CommandRecord:
+    """Of a row of `COMMANDS`, or of a whole row of `commands` of this device."""
     return CommandRecord(
         id=row["id"],
-        device=device,
+        device=device_id(row) if device is None else device,
         command=_must(_command, row["body"]),
         sent=row["sent"],
         expires=row["expires"],
@@ -102,6 +106,22 @@ def command_record(row: Row, device: DeviceId) -> CommandRecord:
         late=bool(row["late"]),
         by=row["by"],
         batch=row["batch"],
+    )
+
+
+def alert_record(row: Row) -> AlertRecord:
+    """Of a row of `ALERTS`."""
+    return AlertRecord(
+        id=row["id"],
+        rule=row["rule"],
+        device=device_id(row),
+        severity=row["severity"],
+        began=row["began"],
+        ended=row["ended"],
+        text=row["text"],
+        value=row["value"],
+        acknowledged=row["acknowledged"],
+        acknowledged_at=row["acknowledged_at"],
     )
 
 

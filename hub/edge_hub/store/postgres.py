@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 
-from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
-from edge_hub.store import _retention
-from edge_hub.store._intake import Intake
+from edge_hub.errors import StoreError
+from edge_hub.store._intake import Intake, refused_of
+from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
 from edge_hub.store._postgres_control import PostgresControl
 from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
@@ -22,6 +22,7 @@ from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
 from edge_hub.store._rows import (
+    EVENTS,
     command_record,
     desired_record,
     device_id,
@@ -38,7 +39,6 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
-    Refusal,
     Retention,
     Totals,
 )
@@ -47,8 +47,6 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
 _CONNECTIONS = 8
-_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 
 
 class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
@@ -130,7 +128,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             where += " AND e.device = (SELECT id FROM devices WHERE tenant = $3 AND name = $4)"
             values += [device.tenant, device.device]
         async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT $2", *values)
+            rows = await connection.fetch(f"{EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT $2", *values)
         found = tuple(event_record(row) for row in rows)
         return found if ascending else found[::-1]
 
@@ -165,11 +163,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
                 *(device.tenant, device.device, password_hash, now, again),
             )
         if kept is None:
-            raise EnrolledError(
-                "this device has credentials already",
-                where=str(device),
-                hint="give it new ones with --again; the old ones end then",
-            )
+            raise enrolled(device)
 
     async def accounts(self) -> dict[str, str]:
         """Password hash by `tenant/device`, of all enrolled devices."""
@@ -191,7 +185,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             numbers = {device_id(row): row["id"] for row in rows}
             for command in commands:
                 if command.device not in numbers:
-                    raise _unknown(command.device)
+                    raise unknown(command.device)
             await connection.execute(
                 "INSERT INTO commands (id, device, sent, expires, body, state, by, batch)"
                 " SELECT n.id, n.device, n.sent, n.expires, n.body, 'pending', n.by, n.batch FROM unnest($1::text[],"
@@ -208,19 +202,19 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
 
     async def command(self, command_id: str) -> CommandRecord | None:
         """One command."""
-        found = await self._commands("WHERE c.id = $1", command_id)
+        found = await self._commands_where("WHERE c.id = $1", command_id)
         return found[0] if found else None
 
     async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
         """A device's last commands, the newest first."""
-        return await self._commands(
+        return await self._commands_where(
             "WHERE d.tenant = $1 AND d.name = $2 ORDER BY c.sent DESC LIMIT $3", device.tenant, device.device, limit
         )
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
         tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands(
+        return await self._commands_where(
             "WHERE c.state = 'pending' AND ($1::text IS NULL OR (d.tenant = $1 AND d.name = $2::text))"
             " AND (NOT $3::boolean OR c.published = 0) ORDER BY c.sent, c.id",
             *(tenant, name, unsent),
@@ -241,12 +235,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
                 " WHERE d.id = c.device AND c.state = 'pending' AND c.expires < $2 RETURNING c.*, d.tenant, d.name",
                 *(now, now - grace_s),
             )
-        return tuple(command_record(row, device_id(row)) for row in rows)
-
-    async def _commands(self, where: str, *values: object) -> tuple[CommandRecord, ...]:
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(f"{_COMMANDS} {where}", *values)
-        return tuple(command_record(row, device_id(row)) for row in rows)
+        return tuple(command_record(row) for row in rows)
 
     # --------------------------------------------------------------------------------------------------- desired
 
@@ -263,14 +252,9 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         async with self._database.transaction() as connection:
             row = await _device_row(connection, device, held=True)
             if row is None:
-                raise _unknown(device)
+                raise unknown(device)
             present = row["desired_version"]
-            if expected_version is not None and expected_version != present:
-                raise VersionConflictError(
-                    f"the desired document has version {present}, not {expected_version}",
-                    where=str(device),
-                    hint="read it again, and change that",
-                )
+            check_version(device, present, expected_version)
             record = DesiredRecord(
                 device=device,
                 desired=Desired(version=present + 1, preferences=preferences, pins=pins),
@@ -320,9 +304,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             events=counters.get("events", 0),
             commands={row["state"]: row["commands"] for row in states},
             size_bytes=size_bytes,
-            refused={
-                why.value: counters[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counters
-            },
+            refused=refused_of(counters),
             newer=counters.get("newer", 0),
         )
 
@@ -330,7 +312,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         try:
             async with self._database.transaction() as connection:
-                return await trim(connection, retention, now=now, kept_boots=_retention._KEPT_BOOTS)  # noqa: SLF001
+                return await trim(connection, retention, now=now)
         except NotRolledUpError:
             return await self.roll_up(now=now)
 
@@ -339,9 +321,3 @@ async def _device_row(connection: Connection, device: DeviceId, *, held: bool = 
     """Its row; held until the end of the transaction where it is going to be changed."""
     sql = f"SELECT * FROM devices WHERE tenant = $1 AND name = $2{' FOR NO KEY UPDATE' if held else ''}"  # noqa: S608
     return await connection.fetchrow(sql, device.tenant, device.device)
-
-
-def _unknown(device: DeviceId) -> UnknownDeviceError:
-    return UnknownDeviceError(
-        "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
-    )

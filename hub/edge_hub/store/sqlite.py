@@ -1,29 +1,20 @@
-"""The store in one SQLite file.
-
-Two connections, each with a thread of its own: one writes, one reads, so that a page of the API never waits for a
-commit. `Store` says what the methods promise.
-"""
+"""The store in one SQLite file; `Store` says what the methods promise."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
 
-from edge_hub.datadir import PRIVATE_FILE
-from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError, VersionConflictError
 from edge_hub.store._books import SqliteBooks
-from edge_hub.store._control import ControlMixin
+from edge_hub.store._control import SqliteControl
 from edge_hub.store._history import SqliteHistory
-from edge_hub.store._intake import Intake
+from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._leases import SqliteLeases
-from edge_hub.store._opening import as_store_errors
+from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._rows import (
+    COMMANDS,
+    EVENTS,
     command_record,
     desired_record,
     device_id,
@@ -31,7 +22,6 @@ from edge_hub.store._rows import (
     event_record,
     quarantined_record,
 )
-from edge_hub.store._schema import ADDED_IN_2, APPLICATION_ID, FORMAT, FROM_1, PRAGMAS, TABLES
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -41,7 +31,6 @@ from edge_hub.store.records import (
     EventRecord,
     Malformed,
     QuarantinedRecord,
-    Refusal,
     Retention,
     Totals,
 )
@@ -49,13 +38,8 @@ from edge_sdk.mqtt import Desired, DeviceId
 from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
-T = TypeVar("T")
 
-_EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN devices d ON d.id = e.device"
-_COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
-
-
-class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
+class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
     """A `Store`.
 
     Args:
@@ -64,30 +48,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     Raises:
         StoreError: It cannot be opened, is damaged, or is no database of this version.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with as_store_errors(path), contextlib.ExitStack() as opened:
-            self._writing = opened.enter_context(contextlib.closing(_connect(path)))
-            # Looked at before anything is set: a database of somebody else's is left as it is.
-            _prepare(self._writing, path)
-            path.chmod(PRIVATE_FILE)
-            _configure(self._writing)
-            self._reading = opened.enter_context(contextlib.closing(_connect(path)))
-            _configure(self._reading)
-            self._reading.execute("PRAGMA query_only = TRUE")
-            opened.pop_all()
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
-
-    async def close(self) -> None:
-        """Finish what is under way and close the file."""
-        self._writer.shutdown(wait=True)
-        self._reader.shutdown(wait=True)
-        self._reading.close()
-        with contextlib.suppress(sqlite3.Error):
-            self._writing.execute("PRAGMA optimize")
-        self._writing.close()
 
     # -------------------------------------------------------------------------------------------------- messages
 
@@ -108,7 +68,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
             if device is not None:
                 where += " AND e.device = (SELECT id FROM devices WHERE tenant = ? AND name = ?)"
                 values += [device.tenant, device.device]
-            rows = connection.execute(f"{_EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT ?", (*values, limit))
+            rows = connection.execute(f"{EVENTS} WHERE {where} ORDER BY e.id {order} LIMIT ?", (*values, limit))
             found = tuple(event_record(row) for row in rows)
             return found if ascending else found[::-1]
 
@@ -141,11 +101,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
         def write(connection: sqlite3.Connection) -> None:
             row = _device_row(connection, device)
             if row is not None and row["password"] is not None and not again:
-                raise EnrolledError(
-                    "this device has credentials already",
-                    where=str(device),
-                    hint="give it new ones with --again; the old ones end then",
-                )
+                raise enrolled(device)
             connection.execute(
                 "INSERT INTO devices (tenant, name, password, enrolled) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name)"
                 " DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled",
@@ -185,19 +141,19 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
 
     async def command(self, command_id: str) -> CommandRecord | None:
         """One command."""
-        found = await self._commands("WHERE c.id = ?", (command_id,))
+        found = await self._commands_where("WHERE c.id = ?", (command_id,))
         return found[0] if found else None
 
     async def commands(self, device: DeviceId, *, limit: int = 20) -> tuple[CommandRecord, ...]:
         """A device's last commands, the newest first."""
-        return await self._commands(
+        return await self._commands_where(
             "WHERE d.tenant = ? AND d.name = ? ORDER BY c.sent DESC LIMIT ?", (device.tenant, device.device, limit)
         )
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
         tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands(
+        return await self._commands_where(
             "WHERE c.state = 'pending' AND (? IS NULL OR (d.tenant = ? AND d.name = ?)) AND (NOT ? OR c.published = 0)"
             " ORDER BY c.sent, c.id",
             (tenant, tenant, name, unsent),
@@ -213,7 +169,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
 
         def write(connection: sqlite3.Connection) -> tuple[CommandRecord, ...]:
             over = connection.execute(
-                f"{_COMMANDS} WHERE c.state = 'pending' AND c.expires < ?", (now - grace_s,)
+                f"{COMMANDS} WHERE c.state = 'pending' AND c.expires < ?", (now - grace_s,)
             ).fetchall()
             done = []
             for found in over:
@@ -224,11 +180,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
             return tuple(done)
 
         return await self._write(write)
-
-    async def _commands(self, where: str, values: tuple[object, ...]) -> tuple[CommandRecord, ...]:
-        return await self._read(
-            lambda c: tuple(command_record(row, device_id(row)) for row in c.execute(f"{_COMMANDS} {where}", values))
-        )
 
     # --------------------------------------------------------------------------------------------------- desired
 
@@ -246,12 +197,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
         def write(connection: sqlite3.Connection) -> DesiredRecord:
             row = _must_device_row(connection, device)
             present = row["desired_version"]
-            if expected_version is not None and expected_version != present:
-                raise VersionConflictError(
-                    f"the desired document has version {present}, not {expected_version}",
-                    where=str(device),
-                    hint="read it again, and change that",
-                )
+            check_version(device, present, expected_version)
             record = DesiredRecord(
                 device=device,
                 desired=Desired(version=present + 1, preferences=preferences, pins=pins),
@@ -301,9 +247,7 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
                 events=events[0] if events else 0,
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
                 size_bytes=used_bytes(connection),
-                refused={
-                    why.value: counts[f"refused:{why.value}"] for why in Refusal if f"refused:{why.value}" in counts
-                },
+                refused=refused_of(counts),
                 newer=counts.get("newer", 0),
             )
 
@@ -312,61 +256,6 @@ class SqliteStore(ControlMixin, SqliteHistory, SqliteLeases):
     async def trim(self, retention: Retention, *, now: float) -> int:
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         return await self._write(lambda connection: trim(connection, retention, now=now))
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, work)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            with as_store_errors(self._path):
-                return work(self._reading)
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._writing
-        with as_store_errors(self._path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk may have rolled back already
-                    connection.execute("ROLLBACK")
-                raise
-        return result
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Each connection belongs to one thread at a time: this one while opening, its own afterwards.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in PRAGMAS:
-        connection.execute(pragma)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    owner = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found == 0 and owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        connection.executescript(
-            f"BEGIN; {TABLES} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {FORMAT}; COMMIT;"
-        )
-    elif owner != APPLICATION_ID:
-        raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
-    elif found == 1:
-        connection.executescript(f"BEGIN IMMEDIATE; {FROM_1} {ADDED_IN_2} PRAGMA user_version = {FORMAT}; COMMIT;")
-    elif found != FORMAT:
-        raise StoreError(
-            f"a database of format {found}, this version reads {FORMAT}",
-            where=str(path),
-            hint="use the version that wrote it",
-        )
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:
@@ -378,7 +267,5 @@ def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row
 def _must_device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row:
     row = _device_row(connection, device)
     if row is None:
-        raise UnknownDeviceError(
-            "no such device", where=str(device), hint="`edge hub devices` lists them, `edge hub enroll` adds one"
-        )
+        raise unknown(device)
     return row
