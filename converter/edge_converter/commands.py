@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-from edge_sdk.cli.command import Command, a_path
+from edge_sdk.cli.command import Command, Later, a_path
 
 # In the words of `edge_sdk.manifest.Precision`; fp32 is always made, as the reference.
 _PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "weight8", "weight4", "mixed")
@@ -245,24 +245,6 @@ def _configure_compile(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _coverage(args: argparse.Namespace) -> int:
-    from edge_converter.targets import cli
-
-    return cli.run_coverage(args)
-
-
-def _compile(args: argparse.Namespace) -> int:
-    from edge_converter.targets import cli
-
-    return cli.run_compile(args)
-
-
-def _convert(args: argparse.Namespace) -> int:
-    from edge_converter import cli
-
-    return cli.run(args)
-
-
 def _configure_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=a_path, metavar="MODEL", help="a bundle, or a .tflite file")
     parser.add_argument("--variant", metavar="ID", help="of the bundle; 'edge inspect' names them")
@@ -293,12 +275,6 @@ def _configure_split(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--threads", type=_threads, default=1, metavar="N", help="of each segment (default 1)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise (default 0)")
-
-
-def _split(args: argparse.Namespace) -> int:
-    from edge_converter.splitting import split_cli
-
-    return split_cli.run(args)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -447,41 +423,35 @@ def _celsius(text: str) -> float:
     return _number(text, -60, 100)
 
 
-def _choose(args: argparse.Namespace) -> int:
-    from edge_converter.selecting import choose_cli
-
-    return choose_cli.run(args)
-
-
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("profiles", "choose"),
         summary="which hardware for a model: boards ranked by latency, memory, transfer, power, heat and price",
         configure=_configure_choose,
-        run=_choose,
+        run=Later("edge_converter.selecting.choose_cli", "run"),
     ),
     Command(
         path=("convert",),
         summary="turn trained models and labelled data into a bundle of measured variants",
         configure=_configure,
-        run=_convert,
+        run=Later("edge_converter.cli", "run"),
     ),
     Command(
         path=("split",),
         summary="cut a variant into segments for a pipeline, bit-identical to the whole",
         configure=_configure_split,
-        run=_split,
+        run=Later("edge_converter.splitting.split_cli", "run"),
     ),
     Command(
         path=("coverage",),
         summary="say which operators of a model accelerators take, and why the rest stays on the CPU",
         configure=_configure_coverage,
-        run=_coverage,
+        run=Later("edge_converter.targets.cli", "run_coverage"),
     ),
     Command(
         path=("compile",),
         summary="finish a bundle where an accelerator's compiler is that was missing where it was made",
         configure=_configure_compile,
-        run=_compile,
+        run=Later("edge_converter.targets.cli", "run_compile"),
     ),
 )

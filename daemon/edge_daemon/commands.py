@@ -6,10 +6,8 @@ What they do is in `edge_daemon.cli`; what `run` does in `edge_daemon.process`.
 from __future__ import annotations
 
 import argparse
-import importlib
-from collections.abc import Callable
 
-from edge_sdk.cli.command import Command, a_path
+from edge_sdk.cli.command import Command, Later, a_path
 
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
@@ -75,64 +73,54 @@ def _takes_record(parser: argparse.ArgumentParser) -> None:
     _takes_socket(parser)
 
 
-def _later(name: str, module: str = "edge_daemon.cli") -> Callable[[argparse.Namespace], int]:
-    """The function of the module, imported when it is called."""
-
-    def run(args: argparse.Namespace) -> int:
-        function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
-        return function(args)
-
-    return run
-
-
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("daemon", "run"),
         summary="run the daemon here until it is stopped",
         configure=_takes_run,
-        run=_later("become", "edge_daemon.process"),
+        run=Later("edge_daemon.process", "become"),
         has_json=False,
     ),
     Command(
         path=("daemon", "status"),
         summary="what it senses, which variants run, how it stands with the hub",
         configure=_takes_socket,
-        run=_later("status"),
+        run=Later("edge_daemon.cli", "status"),
     ),
     Command(
         path=("daemon", "explain"),
         summary="the last decisions and why they fell as they did",
         configure=_takes_explain,
-        run=_later("explain"),
+        run=Later("edge_daemon.cli", "explain"),
     ),
     Command(
         path=("daemon", "prefer"),
         summary="say what is wanted of a model, or of all",
         configure=_takes_prefer,
-        run=_later("prefer"),
+        run=Later("edge_daemon.cli", "prefer"),
     ),
     Command(
         path=("daemon", "pin"),
         summary="run this variant whatever the conditions, until unpinned",
         configure=_takes_pin,
-        run=_later("pin"),
+        run=Later("edge_daemon.cli", "pin"),
     ),
     Command(
         path=("daemon", "unpin"),
         summary="let the policy decide again",
         configure=_takes_unpin,
-        run=_later("unpin"),
+        run=Later("edge_daemon.cli", "unpin"),
     ),
     Command(
         path=("daemon", "watch"),
         summary="a line a second: conditions and what runs, until interrupted",
         configure=_takes_watch,
-        run=_later("watch"),
+        run=Later("edge_daemon.cli", "watch"),
     ),
     Command(
         path=("daemon", "record"),
         summary="write what the board meets into a trace that 'edge simulate' plays",
         configure=_takes_record,
-        run=_later("record"),
+        run=Later("edge_daemon.cli", "record"),
     ),
 )

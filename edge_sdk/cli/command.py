@@ -1,7 +1,7 @@
 """What a package contributes to the program `edge`.
 
 A package lists `COMMANDS` in its `commands` module and names it under the entry-point group `edge.commands`. That
-module must be light: heavy imports belong inside `run`, so that `edge --help` stays fast.
+module must be light: heavy imports belong behind `run` (`Later` does them), so that `edge --help` stays fast.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 GROUP = "edge.commands"
 
@@ -30,6 +32,24 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     has_json: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a command does: a function by its module and name, imported when it is called."""
+
+    module: str
+    name: str
+
+    def __call__(self, args: argparse.Namespace) -> int:
+        """Call it."""
+        done: int = self.function()(args)
+        return done
+
+    def function(self) -> Callable[..., Any]:
+        """Import it."""
+        found: Callable[..., Any] = getattr(import_module(self.module), self.name)
+        return found
 
 
 def a_path(text: str) -> str:

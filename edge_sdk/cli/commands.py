@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-from edge_sdk.cli.command import Command, a_path
+from edge_sdk.cli.command import Command, Later, a_path
 
 _MOST_COUNTS = 16
 _MOST_THREADS = 256  # a runtime starts as many as it is told, and a machine can be brought down so
@@ -48,20 +48,8 @@ def _takes_nothing(_: argparse.ArgumentParser) -> None:
     """The command has no arguments of its own."""
 
 
-def _list_profiles(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import profiles
-
-    return profiles.list_all(args)
-
-
 def _takes_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="such as rpi4; 'edge profiles list' names them all")
-
-
-def _show_profile(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import profiles
-
-    return profiles.show(args)
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +75,6 @@ def _threads(text: str) -> int:
     if value > _MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{value} threads are more than {_MOST_THREADS}")
     return value
-
-
-def _run(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import run
-
-    return run.run(args)
 
 
 def _configure_bench(parser: argparse.ArgumentParser) -> None:
@@ -141,12 +123,6 @@ def _seconds(text: str) -> float:
     return _decimal(text, 0.01, 3600, "seconds")
 
 
-def _bench(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import bench
-
-    return bench.run(args)
-
-
 def _configure_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="try each accelerator, in a process of its own")
     parser.add_argument(
@@ -154,12 +130,6 @@ def _configure_doctor(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", type=a_path, metavar="FILE", help="try them on this .tflite file or bundle")
     _takes_delegates(parser, "look for this one too, and try it")
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import doctor
-
-    return doctor.run(args)
 
 
 def _configure_serve(parser: argparse.ArgumentParser) -> None:
@@ -216,24 +186,18 @@ def _model_name(text: str) -> str:
     return text
 
 
-def _serve(args: argparse.Namespace) -> int:
-    from edge_sdk.cli import serve
-
-    return serve.run(args)
-
-
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("bench",),
         summary="how fast the variants of a bundle are on this machine, and what memory they take",
         configure=_configure_bench,
-        run=_bench,
+        run=Later("edge_sdk.cli.bench", "run"),
     ),
     Command(
         path=("doctor",),
         summary="what this board has, what works, what does not, and what mends it",
         configure=_configure_doctor,
-        run=_doctor,
+        run=Later("edge_sdk.cli.doctor", "run"),
     ),
     Command(
         path=("inspect",),
@@ -245,24 +209,24 @@ COMMANDS: tuple[Command, ...] = (
         path=("run",),
         summary="labelled data through a bundle, as an app would run it",
         configure=_configure_run,
-        run=_run,
+        run=Later("edge_sdk.cli.run", "run"),
     ),
     Command(
         path=("serve",),
         summary="a model of this machine for others, over the Open Inference Protocol v2, until it is told to end",
         configure=_configure_serve,
-        run=_serve,
+        run=Later("edge_sdk.cli.serve", "run"),
     ),
     Command(
         path=("profiles", "list"),
         summary="the classes of boards that are known",
         configure=_takes_nothing,
-        run=_list_profiles,
+        run=Later("edge_sdk.cli.profiles", "list_all"),
     ),
     Command(
         path=("profiles", "show"),
         summary="all that is known of one, and on what it rests",
         configure=_takes_profile,
-        run=_show_profile,
+        run=Later("edge_sdk.cli.profiles", "show"),
     ),
 )

@@ -86,6 +86,12 @@ class Endpoint:
         )
 
 
+def as_we_reach(address: Address) -> Address:
+    """The address for a client on this machine: where we listen everywhere, its loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
+    return Address(host=host, port=address.port)
+
+
 def as_others_reach(address: Address) -> Address:
     """The address a device is told: where we listen everywhere, this machine's own towards its default route."""
     # Addresses of documentation (RFC 5737, RFC 3849). Connecting a datagram socket looks up the route, sends nothing.

@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_hub.overview import FleetView, ModelList, OpenAlerts, fleet_view, models_view
 from edge_hub.query import Query, parse
 from edge_hub.rows import Facts, Fleet, Row, facts_of, rows_of
 from edge_hub.store import Store
 from edge_hub.store.outline import Outline
+from edge_hub.store.records import RuleRecord
 from edge_sdk.mqtt import DeviceId
 
 GROUP = "group:"
-_SWITCHES = "switches_h"
+SWITCHES = "switches_h"  # a field of queries that takes counting
 _HOUR_S = 3600.0
 _ALERTS_FRESH_S = 1.0
-_MAX_ALERTS = 100_000
+MAX_OPEN_ALERTS = 100_000  # more are not looked at
 _PAGE = 1000
 # What a fresh process reads back of the last hour, and what is kept of it: memory for a fleet that flaps as a whole.
 _MAX_PAGES_BACK = 20
@@ -46,8 +47,7 @@ class Census:
 
     async def groups(self) -> dict[str, str]:
         """The query of each group by its name."""
-        kept = await self._store.rules()
-        return {one.name.removeprefix(GROUP): one.body.decode() for one in kept if one.name.startswith(GROUP)}
+        return groups_of(await self._store.rules())
 
     async def query(self, text: str) -> Query:
         """Compile a query that may name groups.
@@ -60,7 +60,7 @@ class Census:
     async def matching(self, query: Query) -> tuple[Facts, ...]:
         """The devices a query holds for now, by name."""
         records = await self._store.outlines()
-        fleet = await self.fleet_of(records, switches=_SWITCHES in query.fields)
+        fleet = await self.fleet_of(records, switches=SWITCHES in query.fields)
 
         def look() -> tuple[Facts, ...]:
             return tuple(facts for record in records if query(facts := facts_of(record, fleet)))
@@ -70,7 +70,7 @@ class Census:
     async def counts(self, queries: Sequence[Query]) -> tuple[int, ...]:
         """How many devices each query holds for; every device is read once, however many queries there are."""
         records = await self._store.outlines()
-        fleet = await self.fleet_of(records, switches=any(_SWITCHES in query.fields for query in queries))
+        fleet = await self.fleet_of(records, switches=any(SWITCHES in query.fields for query in queries))
 
         def look() -> tuple[int, ...]:
             facts = [facts_of(record, fleet) for record in records]
@@ -107,7 +107,7 @@ class Census:
         """As they were a second ago at most."""
         now = self._clock()
         if not 0 <= now - self._alerts_at < _ALERTS_FRESH_S:
-            self._alerts = OpenAlerts.of(await self._store.alerts(open_only=True, limit=_MAX_ALERTS))
+            self._alerts = OpenAlerts.of(await self._store.alerts(open_only=True, limit=MAX_OPEN_ALERTS))
             self._alerts_at = now
         return self._alerts
 
@@ -124,6 +124,11 @@ class Census:
 
     async def _all_rows(self, records: Sequence[Outline]) -> tuple[Row, ...]:
         return await asyncio.to_thread(rows_of, records, (await self.open_alerts()).counts)
+
+
+def groups_of(kept: Iterable[RuleRecord]) -> dict[str, str]:
+    """The groups among what is kept under names: the query of each by its name."""
+    return {one.name.removeprefix(GROUP): one.body.decode() for one in kept if one.name.startswith(GROUP)}
 
 
 class _Switches:

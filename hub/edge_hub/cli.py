@@ -138,8 +138,6 @@ async def _serve(config: Any) -> int:
     try:
         await asyncio.wait({told, starting}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
             return 0
         starting.result()
         say(f"edge: the hub is at {hub.url}, devices connect to {hub.broker.for_devices} ({hub.broker.kind})")
@@ -150,8 +148,11 @@ async def _serve(config: Any) -> int:
         failing.cancel()
         await asyncio.wait({failing})
     finally:
-        told.cancel()
-        await asyncio.wait({told})
+        # Also where this task itself was cancelled, as by a signal before ours were heard: what still starts would open
+        # again what is being closed.
+        for task in (told, starting):
+            task.cancel()
+        await asyncio.gather(told, starting, return_exceptions=True)
         await hub.stop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_hub.commands_control import CONTROL
 from edge_hub.commands_control import client_options as _client
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, Later
 
 _KINDS = ("telemetry", "events", "commands", "alerts", "audit")
 BY_QUERY = "*"  # stands for the names of devices
@@ -233,106 +233,62 @@ def _kept(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
 
 
-def _run(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.run(args)
-
-
-def _enroll(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.enroll(args)
-
-
-def _revoke(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.revoke(args)
-
-
-def _devices(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.devices(args)
-
-
-def _show(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.show(args)
-
-
-def _send(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.send(args)
-
-
-def _watch(args: argparse.Namespace) -> int:
-    from edge_hub import cli
-
-    return cli.watch(args)
-
-
-def _export(args: argparse.Namespace) -> int:
-    from edge_hub import keeping
-
-    return keeping.export(args)
-
-
-def _backup(args: argparse.Namespace) -> int:
-    from edge_hub import keeping
-
-    return keeping.backup(args)
-
-
 COMMANDS: tuple[Command, ...] = (
     Command(
         path=("hub", "run"),
         summary="run a hub: broker, store, HTTP API",
         configure=_configure_run,
-        run=_run,
+        run=Later("edge_hub.cli", "run"),
         has_json=False,
     ),
     Command(
         path=("hub", "enroll"),
         summary="give a device credentials, and write the configuration its daemon takes",
         configure=_configure_enroll,
-        run=_enroll,
+        run=Later("edge_hub.cli", "enroll"),
     ),
     Command(
         path=("hub", "revoke"),
         summary="let a device in no more: its password and its certificates end",
         configure=_configure_revoke,
-        run=_revoke,
+        run=Later("edge_hub.cli", "revoke"),
     ),
-    Command(path=("hub", "devices"), summary="the fleet at a glance", configure=_configure_devices, run=_devices),
-    Command(path=("hub", "show"), summary="one device: what it runs, and why", configure=_configure_show, run=_show),
+    Command(
+        path=("hub", "devices"),
+        summary="the fleet at a glance",
+        configure=_configure_devices,
+        run=Later("edge_hub.cli", "devices"),
+    ),
+    Command(
+        path=("hub", "show"),
+        summary="one device: what it runs, and why",
+        configure=_configure_show,
+        run=Later("edge_hub.cli", "show"),
+    ),
     Command(
         path=("hub", "send"),
         summary="send a command to devices and print the replies",
         configure=_configure_send,
-        run=_send,
+        run=Later("edge_hub.cli", "send"),
         has_json=False,
     ),
     Command(
         path=("hub", "watch"),
         summary="events and replies as they come, until interrupted",
         configure=_configure_watch,
-        run=_watch,
+        run=Later("edge_hub.cli", "watch"),
     ),
     Command(
         path=("hub", "export"),
         summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
         configure=_configure_export,
-        run=_export,
+        run=Later("edge_hub.keeping", "export"),
     ),
     Command(
         path=("hub", "backup"),
         summary="copy the database, whether the hub runs or not",
         configure=_configure_backup,
-        run=_backup,
+        run=Later("edge_hub.keeping", "backup"),
     ),
     *CONTROL,
 )

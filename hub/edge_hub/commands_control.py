@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Protocol
 
-from edge_sdk.cli.command import Command
+from edge_sdk.cli.command import Command, Later
 
 _ROLES = ("viewer", "operator", "admin")
 
@@ -118,47 +117,47 @@ def _configure_token(parser: argparse.ArgumentParser) -> None:
     verbs.add("withdraw", "end a token and its sessions").add_argument("name", metavar="NAME")
 
 
-def _does(name: str) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
-        from edge_hub import cli_control
-
-        done: int = getattr(cli_control, name)(args)
-        return done
-
-    return run
-
-
 CONTROL: tuple[Command, ...] = (
     Command(
         path=("hub", "cancel"),
         summary="give up on a command, or on what waits of a batch",
         configure=_configure_cancel,
-        run=_does("cancel"),
+        run=Later("edge_hub.cli_control", "cancel"),
     ),
-    Command(path=("hub", "label"), summary="words for a device", configure=_configure_label, run=_does("label")),
+    Command(
+        path=("hub", "label"),
+        summary="words for a device",
+        configure=_configure_label,
+        run=Later("edge_hub.cli_control", "label"),
+    ),
     Command(
         path=("hub", "groups"),
         summary="names for queries",
         configure=_configure_groups,
-        run=_does("groups"),
+        run=Later("edge_hub.cli_control", "groups"),
     ),
     Command(
         path=("hub", "alerts"),
         summary="what is wrong with devices",
         configure=_configure_alerts,
-        run=_does("alerts"),
+        run=Later("edge_hub.cli_control", "alerts"),
     ),
     Command(
         path=("hub", "rules"),
         summary="when something is wrong",
         configure=_configure_rules,
-        run=_does("rules"),
+        run=Later("edge_hub.cli_control", "rules"),
     ),
-    Command(path=("hub", "audit"), summary="who did what, and when", configure=_page, run=_does("audit")),
+    Command(
+        path=("hub", "audit"),
+        summary="who did what, and when",
+        configure=_page,
+        run=Later("edge_hub.cli_control", "audit"),
+    ),
     Command(
         path=("hub", "token"),
         summary="who may use the API",
         configure=_configure_token,
-        run=_does("token"),
+        run=Later("edge_hub.cli_control", "token"),
     ),
 )

@@ -11,15 +11,18 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from edge_hub.errors import DataLockedError
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError
-from edge_sdk.wire import Name, Text, Wire, canonical, decode
+from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Wire, canonical, decode
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 _TOKEN_BYTES = 32
+
+_T = TypeVar("_T")
 
 
 class Settings(Wire, frozen=True, kw_only=True):
@@ -107,14 +110,22 @@ class DataDir:
 
     def read_settings(self) -> Settings | None:
         """How the last run was started, or None where there was none."""
-        path = self.path / "hub.json"
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as cause:
-            raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
-        return decode(content, Settings, where=str(path), error=StorageError)
+        return read_kept(self.path / "hub.json", Settings)
+
+
+def read_kept(path: Path, kind: type[_T], *, max_bytes: int = MAX_LOCAL_BYTES) -> _T | None:
+    """What an earlier run wrote as JSON, or None where it wrote nothing.
+
+    Raises:
+        StorageError: The file cannot be read, or is another thing.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+    return decode(content, kind, where=str(path), max_bytes=max_bytes, error=StorageError)
 
 
 def _read_private(path: Path) -> str:

@@ -7,31 +7,25 @@ file is just being replaced) and hangs where a broker closes before it answers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from gmqtt import Client, MQTTConnectError, Subscription
+import gmqtt
+from gmqtt import MQTTConnectError, Subscription
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
-from gmqtt.storage import PersistentStorage
 
 from edge_hub.address import Endpoint
+from edge_hub.connecting import LIBRARY_LOG, Client, Outbox, unless_lost
 from edge_hub.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from edge_sdk.mqtt import ROOT, Up
 
 _log = logging.getLogger(__name__)
-# The library reports each lost connection several times over; what matters is logged here, once.
-_library_log = logging.getLogger(f"{__name__}.gmqtt")
-_library_log.setLevel(logging.CRITICAL)
-logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
 RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 _CONNECT_S = 10.0
-_DISCONNECT_S = 3.0
 _PUBLISH_S = 10.0
-_KEEPALIVE_S = 30
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 15.0
 # Two batches of the ingest, so that one can fill while the other is stored: the broker keeps the rest, and sends on as
@@ -43,6 +37,8 @@ _MAX_EXPIRY_S = 0xFFFF_FFFF
 _REFUSALS = frozenset({4, 5, 134, 135})
 
 _PUBACK = 0x40
+# Until a broker says how many it takes at once: nearly all that packets have numbers for.
+_MOST_UNDER_WAY = 65_000
 # An MQTT 3.1.1 broker knows no Receive Maximum; beyond this we stop reading until some are acknowledged.
 _MOST_WAITING = 4 * RECEIVE_MAXIMUM
 # Takes topic, payload, whether the broker had kept the message, its number on this connection, and what is to be called
@@ -193,14 +189,14 @@ class _Session:
         self._handler = on_message
         self._subscribed = asyncio.Event()
         self._granted: tuple[int, ...] = ()
-        self._outbox = _Outbox()
+        self._outbox = Outbox(_MOST_UNDER_WAY)
         self._waiting = 0
         self._client = _Client(
             client_id,
             self._take,
             clean_session=clean,
             persistent_storage=self._outbox,
-            logger=_library_log,
+            logger=LIBRARY_LOG,
             session_expiry_interval=0 if clean else _SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
@@ -217,17 +213,7 @@ class _Session:
             BrokerUnreachableError: It did not come to that otherwise.
         """
         where = str(endpoint.address)
-        if endpoint.username is not None:
-            self._client.set_auth_credentials(endpoint.username, endpoint.password)
-        connecting = asyncio.ensure_future(
-            self._client.connect(
-                endpoint.address.host,
-                endpoint.address.port,
-                ssl=endpoint.context() or False,
-                keepalive=_KEEPALIVE_S,
-                version=version,
-            )
-        )
+        connecting = self._client.reach(endpoint, version)
         try:
             await self._unless_lost(connecting)
             self._outbox.limit = max(self._client.inflight_limit, 1)
@@ -236,7 +222,7 @@ class _Session:
             if not subscriptions:
                 return
             self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])
-            await self._unless_lost(asyncio.ensure_future(self._subscribed.wait()))
+            await self._unless_lost(self._subscribed.wait())
         except MQTTConnectError as cause:
             refused = getattr(cause, "_code", 0) in _REFUSALS
             kind = BrokerRefusedError if refused else BrokerUnreachableError
@@ -255,11 +241,8 @@ class _Session:
     async def publish(self, topic: str, payload: bytes, *, retain: bool, expires_in_s: float | None) -> bool:
         """Write it, once there is room on the way."""
         # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
-        if self._outbox.full:
-            try:
-                await self._unless_lost(asyncio.ensure_future(self._outbox.room()), _PUBLISH_S)
-            except (OSError, asyncio.TimeoutError):
-                return False
+        if self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
+            return False
         properties: dict[str, Any] = {}
         if expires_in_s is not None:
             properties["message_expiry_interval"] = min(max(int(expires_in_s), 1), _MAX_EXPIRY_S)
@@ -272,8 +255,7 @@ class _Session:
     async def close(self) -> None:
         """Say goodbye, and let go."""
         self.lost.set()
-        with contextlib.suppress(Exception):  # whatever the library makes of a dead connection, it is over
-            await asyncio.wait_for(self._client.disconnect(), _DISCONNECT_S)
+        await self._client.part()
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int) -> None:
         self._waiting += 1
@@ -290,29 +272,20 @@ class _Session:
         if self._waiting < _MOST_WAITING <= before:
             self._client.read_on()
 
-    def _on_subscribe(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
+    def _on_subscribe(self, _client: gmqtt.Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
         self._granted = granted
         self._subscribed.set()
 
-    async def _unless_lost(self, task: asyncio.Future[Any], patience_s: float = _CONNECT_S) -> None:
-        """Await the task, but not beyond the connection or the patience."""
-        lost = asyncio.ensure_future(self.lost.wait())
-        try:
-            await asyncio.wait((task, lost), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-            elif lost.done():
+    async def _unless_lost(self, work: Awaitable[Any]) -> None:
+        """Await a step of connecting, but not beyond the connection or the patience."""
+        if not await unless_lost(self.lost, work, _CONNECT_S):
+            if self.lost.is_set():
                 raise ConnectionResetError("it hung up")
-            else:
-                raise asyncio.TimeoutError
-        finally:
-            for each in (task, lost):
-                each.cancel()
-            await asyncio.gather(task, lost, return_exceptions=True)
+            raise asyncio.TimeoutError
 
 
-class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
-    """gmqtt's client without its own ways of connecting again and of acknowledging.
+class _Client(Client):
+    """A client without gmqtt's own way of acknowledging.
 
     It would start a task for each message and write each acknowledgement alone, which costs as much as all the rest of
     the ingest; here a message is handed over as it is read, and a batch is acknowledged with one write.
@@ -345,35 +318,7 @@ class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
         """Read again."""
         self._connection._transport.resume_reading()  # noqa: SLF001 - it has no public name
 
-    async def reconnect(self, delay: bool = False) -> None:
-        """Never: `Link.run` does it."""
-
     @property
     def inflight_limit(self) -> int:
         """How many may be on the way to the broker."""
         return int(self._package_handler.id_generator._max) - 2  # noqa: SLF001 - it has no public name
-
-
-class _Outbox(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
-    """What is on the way to the broker, with a door that opens when there is room."""
-
-    limit = 65_000
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left = asyncio.Event()
-
-    def remove_message_by_mid(self, mid: int) -> None:
-        super().remove_message_by_mid(mid)
-        self._left.set()
-
-    @property
-    def full(self) -> bool:
-        """One more must wait."""
-        return len(self._messages) >= self.limit
-
-    async def room(self) -> None:
-        """Return when one more may go."""
-        while self.full:
-            self._left.clear()
-            await self._left.wait()

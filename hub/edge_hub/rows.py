@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 from msgspec import Meta
 
 from edge_hub.store.outline import (
     BirthOutline,
-    ConditionsOutline,
     ModelOutline,
     Outline,
     SampleOutline,
@@ -23,13 +22,23 @@ from edge_hub.store.outline import (
     StateOutline,
     StatsOutline,
 )
-from edge_sdk.mqtt import DeviceId
+from edge_sdk.mqtt import DeviceId, State
 from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Text, Unix, Watts, Wire
 
 # A model's estimate of the board's draw, as a decision names it (`edge_daemon.policies`).
 _ESTIMATED_WATTS = "watts"
 
 _T = TypeVar("_T")
+
+
+class _Timed(Protocol):
+    @property
+    def at(self) -> float:
+        """When it was taken."""
+
+
+_A = TypeVar("_A", bound=_Timed)
+_B = TypeVar("_B", bound=_Timed)
 
 LabelKey = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")]
 LabelValue = Annotated[str, Meta(max_length=100)]
@@ -165,9 +174,10 @@ class Fleet:
 def row_of(record: Outline, *, alerts: int = 0) -> Row:
     """The row of a stored device."""
     birth, state, sample = record.birth, record.state, record.sample
-    seen = _newest_conditions(state, sample)
+    newest = newest_of(state, sample)
+    seen = None if newest is None else newest.conditions
     power_w = None if seen is None else seen.power_w
-    estimated_w = None if power_w is not None or state is None else _estimated_w(state)
+    estimated_w = None if power_w is not None or state is None else estimated_w_of(state)
     return Row(
         device=str(record.device),
         online=record.online,
@@ -263,22 +273,22 @@ def _model(name: str, served: ServedOutline | None, state: ModelOutline | None, 
     )
 
 
-def _newest_conditions(state: StateOutline | None, sample: SampleOutline | None) -> ConditionsOutline | None:
-    """Of the state or the sample, whichever was taken later."""
+def newest_of(state: _A | None, sample: _B | None) -> _A | _B | None:
+    """The state or the sample, whichever was taken later."""
     if state is None or sample is None:
-        found = state or sample
-        return None if found is None else found.conditions
-    return state.conditions if state.at >= sample.at else sample.conditions
+        return state or sample
+    return state if state.at >= sample.at else sample
 
 
 def _headroom(record: Outline) -> tuple[float, ...]:
     """How far the temperature is below what the policy holds it below. Only the state tells the limit."""
     limit_c = None if record.state is None else record.state.conditions.temp_limit_c
-    seen = _newest_conditions(record.state, record.sample)
-    return () if limit_c is None or seen is None or seen.temp_c is None else (limit_c - seen.temp_c,)
+    newest = newest_of(record.state, record.sample)
+    temp_c = None if newest is None else newest.conditions.temp_c
+    return () if limit_c is None or temp_c is None else (limit_c - temp_c,)
 
 
-def _estimated_w(state: StateOutline) -> float | None:
+def estimated_w_of(state: StateOutline | State) -> float | None:
     """The board's draw as the newest decision that says it took it to be."""
     told = [
         (model.decision.at, watts)

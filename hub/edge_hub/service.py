@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edge_hub.address import as_others_reach
+from edge_hub.address import as_others_reach, as_we_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
 from edge_hub.alerts.ways import Topic as AlertTopic
@@ -39,7 +39,7 @@ from edge_hub.store.records import CommandRecord, Committed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
-from edge_sdk.address import Address, bind, refuse_unsafe
+from edge_sdk.address import bind, refuse_unsafe
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
@@ -86,8 +86,7 @@ class Hub:
     @property
     def url(self) -> str:
         """Of the HTTP API, for a client on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.listen.host, self.config.listen.host)  # noqa: S104
-        return f"http://{Address(host=host, port=self.config.listen.port)}"
+        return f"http://{as_we_reach(self.config.listen)}"
 
     async def start(self) -> None:
         """Return once devices can connect and the API answers.

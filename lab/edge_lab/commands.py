@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edge_sdk.cli.command import Command, a_path
+from edge_sdk.cli.command import Command, Later, a_path
 
 _LENGTH_S = 75.0
 _SHORTEST_S, _LONGEST_S = 20.0, 3600.0
@@ -75,12 +75,6 @@ def _configure_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes at once (default one for each processor)")
 
 
-def _simulate(args: argparse.Namespace) -> int:
-    from edge_lab.simulate import command
-
-    return command.run(args)
-
-
 def _configure_fleet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=_devices, default=200, metavar="N", help="how many to play, at most 20000 (default 200)"
@@ -101,12 +95,6 @@ def _configure_fleet(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tenant", default="sim", metavar="NAME", help="whose devices they are (default sim)")
     parser.add_argument("--seed", type=_seed, default=1, metavar="N", help="of everything random (default 1)")
-
-
-def _fleet(args: argparse.Namespace) -> int:
-    from edge_lab.fleet import command
-
-    return command.run(args)
 
 
 def _devices(text: str) -> int:
@@ -164,12 +152,12 @@ COMMANDS: tuple[Command, ...] = (
         path=("simulate",),
         summary="policies on a simulated board, against a clairvoyant",
         configure=_configure_simulate,
-        run=_simulate,
+        run=Later("edge_lab.simulate.command", "run"),
     ),
     Command(
         path=("hub", "simulate"),
         summary="a fleet of played devices that reports to a hub, for demonstrations and load tests",
         configure=_configure_fleet,
-        run=_fleet,
+        run=Later("edge_lab.fleet.command", "run"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -17,6 +18,7 @@ import pytest
 from daemon_stage import EDGE, PATIENCE_S, Broker, clean_environment, until
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
+from edge_hub import cli
 from edge_hub.address import as_others_reach
 from edge_hub.broker.child import _proof, end_leftover
 from edge_sdk.address import Address
@@ -127,6 +129,36 @@ def test_interrupted_while_it_starts_it_leaves_nothing(tmp_path: Path) -> None:
         assert "never retrieved" not in hub.said
         assert "was destroyed" not in hub.said
         until(lambda hub=hub: not listens(hub.mqtt) and not listens(hub.http), "both to be closed")
+
+
+def test_a_signal_before_ours_are_heard_ends_what_starts_before_it_closes_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, done = asyncio.Event(), []
+
+    class Slow:
+        def __init__(self, _config: object) -> None:
+            """Nothing."""
+
+        async def start(self) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                done.append("starts no more")
+
+        async def stop(self) -> None:
+            done.append("closes")
+
+    async def interrupted() -> None:
+        serving = asyncio.ensure_future(cli._serve(None))
+        await begun.wait()
+        serving.cancel()  # as asyncio's own handler of SIGINT does
+        await asyncio.gather(serving, return_exceptions=True)
+
+    monkeypatch.setattr("edge_hub.service.Hub", Slow)
+    asyncio.run(interrupted())
+    assert done == ["starts no more", "closes"]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from edge_hub.alerts import silences
 from edge_hub.alerts.evaluation import Outcome, Pending, compiled, evaluate
 from edge_hub.alerts.rules import in_force
 from edge_hub.alerts.views import AlertView
-from edge_hub.census import GROUP, Census
+from edge_hub.census import MAX_OPEN_ALERTS, SWITCHES, Census, groups_of
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.rows import facts_of
@@ -31,9 +31,7 @@ _log = logging.getLogger(__name__)
 # A look takes a twentieth of a processor at most: each second in a small fleet, every few in one of thousands.
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 1.0, 30.0
 _PAUSE_PER_LOOK = 19.0
-_SWITCHES = "switches_h"
 _STATE = "state:alerts"
-_MAX_OPEN = 100_000
 _MAX_STATE_BYTES = 32 * 1024 * 1024
 # Each is a transaction; the rest of a fleet that vanished at once follows with the next look.
 _AT_ONCE = 500
@@ -95,12 +93,11 @@ class Alerting:
         """One look at everything."""
         now = self._clock()
         kept = await self._store.rules()
-        groups = {one.name.removeprefix(GROUP): one.body.decode() for one in kept if one.name.startswith(GROUP)}
-        rules, broken = compiled(in_force(kept), groups)
+        rules, broken = compiled(in_force(kept), groups_of(kept))
         self._complain({name: str(error) for name, error in broken.items()})
         records = await self._store.outlines()
-        fleet = await self._census.fleet_of(records, switches=any(_SWITCHES in rule.fields for rule in rules))
-        alerts = await self._store.alerts(open_only=True, limit=_MAX_OPEN)
+        fleet = await self._census.fleet_of(records, switches=any(SWITCHES in rule.fields for rule in rules))
+        alerts = await self._store.alerts(open_only=True, limit=MAX_OPEN_ALERTS)
         pending = _pending(kept)
 
         def look() -> Outcome:

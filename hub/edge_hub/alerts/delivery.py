@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edge_hub.alerts.silences import silences_in_force
 from edge_hub.alerts.views import AlertView, Silence
-from edge_hub.census import Census
+from edge_hub.census import MAX_OPEN_ALERTS, Census
 from edge_hub.errors import QueryError, StoreError
 from edge_hub.rows import Facts, facts_of
 from edge_hub.store import Store
@@ -33,7 +33,6 @@ _FIRST_BACKOFF_S = 1.0
 _LAST_BACKOFF_S = 300.0
 _PAGE = 200
 _NOTE_EVERY = 20  # a crash tells as many once more at most
-_MAX_OPEN = 100_000
 _MAX_TOLD_BYTES = 4 * 1024 * 1024
 _MOST_DOUBLINGS = 20
 _TOLD = "told:"
@@ -156,7 +155,7 @@ class Delivery:
 
     async def _ended(self, told: _Told) -> list[tuple[str, AlertRecord]]:
         """Alerts whose beginning was told and which are over; what retention took is over as well."""
-        still = {alert.id for alert in await self._store.alerts(open_only=True, limit=_MAX_OPEN)}
+        still = {alert.id for alert in await self._store.alerts(open_only=True, limit=MAX_OPEN_ALERTS)}
         found = []
         for number in told.open:
             if number not in still:

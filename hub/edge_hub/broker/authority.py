@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, structs
 
-from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE
+from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE, read_kept
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError, UsageError
-from edge_sdk.wire import Unix, Wire, canonical, decode
+from edge_sdk.wire import Unix, Wire, canonical
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -150,13 +150,7 @@ class Authority:
         return builder.sign(self._key, _sha256()), key
 
     def _read(self) -> _Records:
-        try:
-            content = self._records.read_bytes()
-        except FileNotFoundError:
-            return _Records()
-        except OSError as cause:
-            raise StorageError(f"cannot be read: {cause.strerror}", where=str(self._records)) from cause
-        return decode(content, _Records, where=str(self._records), max_bytes=_MAX_RECORDS_BYTES, error=StorageError)
+        return read_kept(self._records, _Records, max_bytes=_MAX_RECORDS_BYTES) or _Records()
 
     def _write(self, records: _Records) -> None:
         """Keep them, but for those that have ended by themselves."""

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edge_hub.address import as_we_reach
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import BrokerError
 from edge_sdk import atomic
@@ -270,12 +271,12 @@ def _proof(pid: int) -> _Recorded | None:
 
 
 async def _answers(address: Address) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    here = as_we_reach(address)
+    family = socket.AF_INET6 if ":" in here.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probe, (host, address.port)), 1.0)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probe, (here.host, here.port)), 1.0)
         except (OSError, asyncio.TimeoutError):
             return False
     return True

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_hub.address import Endpoint, as_others_reach
+from edge_hub.address import Endpoint, as_others_reach, as_we_reach
 from edge_hub.broker.accounts import HUB_USER, Guest, access_file, hash_password, password_file, worker_user
 from edge_hub.broker.authority import Authority
 from edge_hub.broker.backend import Papers
@@ -118,10 +118,9 @@ class Mosquitto:
     @property
     def endpoint(self) -> Endpoint:
         """As the user `hub`, from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._address.host, self._address.host)  # noqa: S104
         authority = self._authority
         return Endpoint(
-            address=Address(host=host, port=self._address.port),
+            address=as_we_reach(self._address),
             username=HUB_USER,
             password=self._hub_password,
             tls=authority is not None,

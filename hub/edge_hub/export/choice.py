@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge_hub.census import GROUP
+from edge_hub.census import GROUP, SWITCHES
 from edge_hub.export.sources import Source
 from edge_hub.query import parse
 from edge_hub.rows import Fleet, facts_of
@@ -12,7 +12,6 @@ from edge_hub.store._rows import EVENTS, device_id, event_record, outline
 from edge_hub.store.outline import COLUMNS
 from edge_sdk.mqtt import DeviceId
 
-_SWITCHES = "switches_h"
 _HOUR_S = 3600.0
 
 
@@ -33,7 +32,7 @@ def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
         records,
         now=now,
         alerts=_open_alerts(source),
-        switches=_switches(source, since=now - _HOUR_S) if _SWITCHES in query.fields else {},
+        switches=_switches(source, since=now - _HOUR_S) if SWITCHES in query.fields else {},
     )
     return tuple(record.device for record in records if query(facts_of(record, fleet)))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edge_hub.connecting import unless_lost
 from edge_hub.interop import metrics
 from edge_hub.interop.metrics import Reading
 from edge_hub.interop.numbers import BirthNumbers
@@ -207,13 +208,7 @@ class EdgeNode:
 
     async def _hear_news(self, session: Session) -> bool:
         """Wait for something to do; false when the connection is over."""
-        news, lost = asyncio.ensure_future(self._news.wait()), asyncio.ensure_future(session.lost.wait())
-        try:
-            await asyncio.wait((news, lost), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-            lost.cancel()
-            await asyncio.gather(news, lost, return_exceptions=True)
+        await unless_lost(session.lost, self._news.wait())
         self._news.clear()
         return not session.lost.is_set()
 

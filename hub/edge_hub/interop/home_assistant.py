@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from edge_hub.datadir import PRIVATE_FILE, read_kept
 from edge_hub.interop import discovery
 from edge_hub.interop.discovery import HUB_STATE, HUB_STATUS, OFFLINE, ONLINE, ORDERS, Order
 from edge_hub.interop.orders import Choose
@@ -25,15 +26,13 @@ from edge_hub.store.records import DeviceRecord
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError, WireError
 from edge_sdk.mqtt import DeviceId, Sample
-from edge_sdk.wire import Text, Wire, decode, encode
+from edge_sdk.wire import Text, Wire, encode
 
 _log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _WAITING_ORDERS = 100
 _MAX_MEMORY_BYTES = 64 * 1024 * 1024
-_PRIVATE_FILE = 0o600
-
 
 _Device = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 
@@ -58,13 +57,7 @@ def remembered(path: Path) -> Memory | None:
     Raises:
         StorageError: The file cannot be read.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as cause:
-        raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
-    return decode(content, Memory, where=str(path), max_bytes=_MAX_MEMORY_BYTES, error=StorageError)
+    return read_kept(path, Memory, max_bytes=_MAX_MEMORY_BYTES)
 
 
 class HomeAssistant:
@@ -260,7 +253,7 @@ class HomeAssistant:
         self._left = Memory(hub=self._hub, prefix=self._prefix, devices=self._components)
         content = encode(self._left)
         try:
-            await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=_PRIVATE_FILE)
+            await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
         except StorageError as error:
             self._unsaved = True
             _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_hub.interop.payload import DataType, Metric, Payload, Value
-from edge_hub.interop.view import View
+from edge_hub.interop.view import ModelView, View
 from edge_sdk.errors import UsageError, WireError
 from edge_sdk.mqtt import DeviceId
 
@@ -81,7 +81,7 @@ def readings(view: View) -> tuple[Reading, ...]:
             Reading(name=f"{here}/active", datatype=DataType.STRING, value=model.active, at=view.at),
             Reading(name=f"{here}/pinned", datatype=DataType.STRING, value=model.pinned or "", at=view.at),
             Reading(name=f"{here}/why", datatype=DataType.STRING, value=model.why, at=view.at),
-            *_work(view, here),
+            *_work(model, view.sampled),
         ]
     return tuple(found)
 
@@ -92,7 +92,7 @@ def past_readings(view: View) -> tuple[Reading, ...]:
     for model in view.models.values():
         here = f"Models/{model.name}"
         found.append(Reading(name=f"{here}/active", datatype=DataType.STRING, value=model.active, at=view.at))
-        found += [each for each in _work(view, here) if each.value is not None]
+        found += [each for each in _work(model, view.sampled) if each.value is not None]
     return tuple(found)
 
 
@@ -112,12 +112,12 @@ def _conditions(view: View) -> tuple[Reading, ...]:
     )
 
 
-def _work(view: View, here: str) -> tuple[Reading, ...]:
-    model = view.models[here.removeprefix("Models/")]
+def _work(model: ModelView, at: float | None) -> tuple[Reading, ...]:
+    here = f"Models/{model.name}"
     return (
-        Reading(name=f"{here}/calls", datatype=DataType.INT64, value=model.calls, at=view.sampled),
-        Reading(name=f"{here}/late_pct", datatype=DataType.DOUBLE, value=model.late_pct, at=view.sampled),
-        Reading(name=f"{here}/p95_ms", datatype=DataType.DOUBLE, value=model.p95_ms, at=view.sampled),
+        Reading(name=f"{here}/calls", datatype=DataType.INT64, value=model.calls, at=at),
+        Reading(name=f"{here}/late_pct", datatype=DataType.DOUBLE, value=model.late_pct, at=at),
+        Reading(name=f"{here}/p95_ms", datatype=DataType.DOUBLE, value=model.p95_ms, at=at),
     )
 
 

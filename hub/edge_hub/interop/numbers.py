@@ -10,16 +10,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edge_hub.datadir import PRIVATE_FILE, read_kept
 from edge_hub.interop.metrics import MAX_NUMBER, following
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError
 from edge_sdk.mqtt import DeviceId
-from edge_sdk.wire import decode, encode
+from edge_sdk.wire import encode
 
 _log = logging.getLogger(__name__)
 
 _MAX_BYTES = 16 * 1024 * 1024
-_PRIVATE_FILE = 0o600
 _Numbers = dict[str, Annotated[int, Meta(ge=0, le=MAX_NUMBER)]]
 
 
@@ -37,14 +37,7 @@ class BirthNumbers:
         self._path = path
         self._lock = asyncio.Lock()
         self._given, self._written = 0, 0
-        try:
-            self._last: dict[str, int] = decode(
-                path.read_bytes(), _Numbers, where=str(path), max_bytes=_MAX_BYTES, error=StorageError
-            )
-        except FileNotFoundError:
-            self._last = {}
-        except OSError as cause:
-            raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+        self._last: dict[str, int] = read_kept(path, _Numbers, max_bytes=_MAX_BYTES) or {}
 
     async def following(self, device: DeviceId) -> int:
         """The number of the next connection; it is on disk before this returns, many in one writing."""
@@ -57,7 +50,7 @@ class BirthNumbers:
             if self._written < mine:
                 covered, content = self._given, encode(msgspec.to_builtins(self._last))
                 try:
-                    await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=_PRIVATE_FILE)
+                    await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
                 except StorageError as error:
                     # At worst a number comes twice after a crash, which a host tells apart by the birth that follows.
                     _log.warning("Sparkplug: the number of a connection is not kept: %s", error)

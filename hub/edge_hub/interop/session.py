@@ -8,30 +8,24 @@ speaks; connecting anew is ours.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gmqtt import Client, Message, MQTTConnectError, Subscription
+from gmqtt import Message, MQTTConnectError, Subscription
 from gmqtt.mqtt.constants import MQTTv311
-from gmqtt.storage import PersistentStorage
 
 from edge_hub.address import Endpoint
+from edge_hub.connecting import LIBRARY_LOG, Client, Outbox, unless_lost
 from edge_hub.errors import BrokerRefusedError, BrokerUnreachableError
 from edge_sdk.errors import EdgeError
 
 _log = logging.getLogger(__name__)
-# The library reports each lost connection several times over; what matters is logged here, once.
-_library_log = logging.getLogger(f"{__name__}.gmqtt")
-_library_log.setLevel(logging.CRITICAL)
 
 _CONNECT_S = 10.0
 _PUBLISH_S = 10.0
-_CLOSE_S = 3.0
-_KEEPALIVE_S = 30
 # mosquitto's default of `max_inflight_messages` is 20; it holds back what is beyond, so this only bounds our memory.
 _MOST_UNDER_WAY = 100
 _FIRST_BACKOFF_S = 0.2
@@ -70,13 +64,13 @@ class Session:
         self._topics = tuple(topics)
         self._heard = heard
         self._granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        self._outbox = _Outbox()
-        self._client = _Client(
+        self._outbox = Outbox(_MOST_UNDER_WAY)
+        self._client = Client(
             client_id,
             clean_session=True,
             will_message=None if will is None else Message(will.topic, will.payload, qos=1, retain=will.retain),
             persistent_storage=self._outbox,
-            logger=_library_log,
+            logger=LIBRARY_LOG,
         )
         self._client.on_message = self._take
         self._client.on_disconnect = lambda *_: self.lost.set()
@@ -100,7 +94,7 @@ class Session:
         Returns:
             Whether there was a connection to write it to. It may still be lost with that connection.
         """
-        if qos and self._outbox.full and not await self._unless_lost(self._outbox.room(), _PUBLISH_S):
+        if qos and self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
             return False
         if self.lost.is_set():
             return False
@@ -112,30 +106,21 @@ class Session:
 
     async def flush(self) -> bool:
         """Wait until the broker has taken all that was published with QoS 1; whether it has."""
-        return await self._unless_lost(self._outbox.wait_empty(), _PUBLISH_S)
+        return await unless_lost(self.lost, self._outbox.wait_empty(), _PUBLISH_S)
 
     async def close(self) -> None:
         """Say goodbye, so that the will is not published, and let go."""
         self.lost.set()
-        with contextlib.suppress(Exception):  # whatever the library makes of a dead connection, it is over
-            await asyncio.wait_for(self._client.disconnect(), _CLOSE_S)
+        await self._client.part()
 
     async def _open(self) -> None:
         endpoint, where = self._endpoint, str(self._endpoint.address)
-        if endpoint.username is not None:
-            self._client.set_auth_credentials(endpoint.username, endpoint.password)
-        connecting = self._client.connect(
-            endpoint.address.host,
-            endpoint.address.port,
-            ssl=endpoint.context() or False,
-            keepalive=_KEEPALIVE_S,
-            version=MQTTv311,
-        )
+        connecting = self._client.reach(endpoint, MQTTv311)
         try:
-            there = await self._unless_lost(connecting, _CONNECT_S)
+            there = await unless_lost(self.lost, connecting, _CONNECT_S)
             if there and self._topics:
                 self._client.subscribe([Subscription(topic, qos=1) for topic in self._topics])
-                there = await self._unless_lost(self._granted, _CONNECT_S)
+                there = await unless_lost(self.lost, self._granted, _CONNECT_S)
         except MQTTConnectError as cause:
             raise BrokerRefusedError(
                 f"the broker refuses the hub: {cause}", where=where, hint="check user name and password"
@@ -157,19 +142,6 @@ class Session:
     def _subscribed(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
         if not self._granted.done():
             self._granted.set_result(granted)
-
-    async def _unless_lost(self, work: Awaitable[Any], patience_s: float) -> bool:
-        """Await it, but not beyond the connection or the patience; whether it came about."""
-        task, lost = asyncio.ensure_future(work), asyncio.ensure_future(self.lost.wait())
-        try:
-            await asyncio.wait((task, lost), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-            return task.done()
-        finally:
-            task.cancel()
-            lost.cancel()
-            await asyncio.gather(task, lost, return_exceptions=True)
 
 
 # Makes a session that is not open yet, from its will, its topics and who hears them.
@@ -197,33 +169,3 @@ async def again_and_again(what: str, once: Callable[[], Awaitable[None]]) -> Non
             backoff_s = _FIRST_BACKOFF_S
         await asyncio.sleep(backoff_s)
         backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
-
-
-class _Client(Client):  # type: ignore[misc]  # gmqtt has no types
-    """gmqtt's client without its own way of connecting again."""
-
-    async def reconnect(self, delay: bool = False) -> None:
-        """Never: `again_and_again` does it."""
-
-
-class _Outbox(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
-    """What is on the way to the broker, with a door that opens when there is room."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left = asyncio.Event()
-
-    def remove_message_by_mid(self, mid: int) -> None:
-        super().remove_message_by_mid(mid)
-        self._left.set()
-
-    @property
-    def full(self) -> bool:
-        """One more must wait."""
-        return len(self._messages) >= _MOST_UNDER_WAY
-
-    async def room(self) -> None:
-        """Return when one more may go."""
-        while self.full:
-            self._left.clear()
-            await self._left.wait()

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge_hub.rows import estimated_w_of, newest_of
 from edge_hub.store.records import DeviceRecord
 from edge_sdk.conditions import Conditions
-from edge_sdk.mqtt import DeviceId, ModelState, ModelStats, Sample, ServedModel, State
-
-# The board's draw as the policy's model has it, by the name a decision gives it; its bound is that of `wire.Watts`.
-_ESTIMATED_WATTS = "watts"
-_MOST_WATTS = 10_000.0
+from edge_sdk.mqtt import DeviceId, ModelState, ModelStats, Sample, ServedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +68,9 @@ class View:
 def view_of(record: DeviceRecord) -> View:
     """The look at a stored device."""
     birth, state, sample = record.birth, record.state, record.sample
-    newest = _newest(state, sample)
+    newest = newest_of(state, sample)
     seen = Conditions() if newest is None else newest.conditions
-    estimated_w = _estimated_w(state) if seen.power_w is None and state is not None else None
+    estimated_w = estimated_w_of(state) if seen.power_w is None and state is not None else None
     served = {} if birth is None else {model.name: model for model in birth.models}
     states = {} if state is None else state.models
     stats = {} if sample is None else sample.models
@@ -120,12 +117,6 @@ def past_view(device: DeviceId, sample: Sample) -> View:
     )
 
 
-def _newest(state: State | None, sample: Sample | None) -> State | Sample | None:
-    if state is None or sample is None:
-        return state or sample
-    return state if state.at >= sample.at else sample
-
-
 def _model(name: str, served: ServedModel | None, state: ModelState | None, stats: ModelStats | None) -> ModelView:
     decision = None if state is None else state.decision
     return ModelView(
@@ -140,14 +131,3 @@ def _model(name: str, served: ServedModel | None, state: ModelState | None, stat
         late_pct=100.0 * min(stats.late / stats.calls, 1.0) if stats is not None and stats.calls else None,
         p95_ms=None if stats is None else stats.p95_ms,
     )
-
-
-def _estimated_w(state: State) -> float | None:
-    """The board's draw as the newest decision that says it took it to be."""
-    told = [
-        (model.decision.at, watts)
-        for model in state.models.values()
-        if model.decision is not None and (watts := model.decision.because.numbers.get(_ESTIMATED_WATTS)) is not None
-    ]
-    newest = max(told, default=None)
-    return newest[1] if newest is not None and 0 <= newest[1] <= _MOST_WATTS else None

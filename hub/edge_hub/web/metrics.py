@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_hub.census import MAX_OPEN_ALERTS
+
 if TYPE_CHECKING:
     from edge_hub.service import Hub
 
-_MAX_ALERTS = 100_000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -46,7 +47,7 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
     totals = await hub.store.totals()
     rows = await hub.census.rows()
     view = await hub.census.overview(rows)
-    alerts = await hub.store.alerts(open_only=True, limit=_MAX_ALERTS)
+    alerts = await hub.store.alerts(open_only=True, limit=MAX_OPEN_ALERTS)
     workers = hub.workers
 
     def one(name: str, kind: str, text: str, value: float) -> Metric:

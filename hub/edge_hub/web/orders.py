@@ -17,6 +17,7 @@ from edge_hub.api import (
     DesiredView,
 )
 from edge_hub.errors import UnknownBatchError
+from edge_hub.store.records import CommandRecord
 from edge_hub.web.operation import Ask, json_answer
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
@@ -78,10 +79,19 @@ async def commands(ask: Ask) -> Response:
 
 async def batch(ask: Ask) -> Response:
     """What became of commands ordered at once."""
+    return json_answer(BatchView.of(ask.path["id"], await _batch(ask)))
+
+
+async def _batch(ask: Ask) -> tuple[CommandRecord, ...]:
+    """The batch of the path.
+
+    Raises:
+        UnknownBatchError: There is none.
+    """
     found = await ask.hub.store.batch(ask.path["id"])
     if not found:
         raise UnknownBatchError("no such batch", where=ask.path["id"], hint="sending a command names its batch")
-    return json_answer(BatchView.of(ask.path["id"], found))
+    return found
 
 
 async def cancel(ask: Ask) -> Response:
@@ -94,9 +104,7 @@ async def cancel(ask: Ask) -> Response:
 
 async def cancel_batch(ask: Ask) -> Response:
     """Give up on all of a batch that wait."""
-    found = await ask.hub.store.batch(ask.path["id"])
-    if not found:
-        raise UnknownBatchError("no such batch", where=ask.path["id"], hint="sending a command names its batch")
+    found = await _batch(ask)
     after = [await ask.hub.commander.cancel(record.id) for record in found if record.finished is None]
     await ask.hub.audit.note(
         ask.caller, "cancel", ask.path["id"], {"commands": sum(was_cancelled for _, was_cancelled in after)}
