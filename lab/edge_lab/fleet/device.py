@@ -11,19 +11,18 @@ import functools
 import logging
 import random
 import ssl
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from edge_daemon.clock import Clock
-from edge_daemon.config import MqttSection
+from edge_daemon.config import MqttSection, TlsSection
 from edge_daemon.link import SESSION_EXPIRY_S, Ended
 from edge_daemon.outbox import Outbox
 from edge_daemon.spool import Message
 from edge_daemon.store import Store
 from edge_daemon.tasks import TaskOwner
-from edge_daemon.uplink import STATE_EVERY_S, pause_s
+from edge_daemon.uplink import STATE_EVERY_S, pause_s, tls_context
 from edge_hub.api import Credentials
 from edge_lab.errors import FleetError
 from edge_lab.fleet import packets
@@ -387,14 +386,7 @@ class Device:
 @functools.lru_cache(maxsize=8)
 def _tls(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
     """What a connection is encrypted with; devices without certificates of their own share one."""
-    context = ssl.create_default_context(cadata=ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if certificate is not None and key is not None:
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the library reads keys from files alone
-            file.write(f"{certificate}\n{key}\n")
-            file.flush()
-            context.load_cert_chain(file.name)
-    return context
+    return tls_context(TlsSection(ca_pem=ca, cert_pem=certificate, key_pem=key))
 
 
 class _Stopwatch:
