@@ -40,7 +40,6 @@ from edge_sdk.mqtt import (
     DeviceId,
     Down,
     Event,
-    Reply,
     State,
     Tele,
     Up,
@@ -116,6 +115,7 @@ class Device:
         self._joining: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._attempt = 0
+        self._login_at = 0.0
         self._away_s = 0.0
         self._was_up = False
         self._stopping = False
@@ -203,6 +203,7 @@ class Device:
                 started=self._started,
                 models=(part.offered.shown,),
             ),
+            self._login_at,
         )
         self.state_changed()
         self.send()
@@ -253,7 +254,9 @@ class Device:
 
     def _login(self) -> packets.Login:
         section = MqttSection(host=self._credentials.host)
-        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=Birth(online=False))
+        # As the daemon does: the birth says the time of the will, however long the broker takes to let us in.
+        self._login_at = self._clock.wall()
+        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._login_at, body=Birth(online=False))
         return packets.Login(
             client_id=f"{self.who.tenant}:{self.who.device}",
             username=self._credentials.username,
@@ -362,8 +365,9 @@ class Device:
         for seq in range(last - len(bodies) + 1, last + 1):
             self._composed[seq] = now_s
 
-    def _retain(self, kind: Up, body: Birth | State | Reply) -> None:
-        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=body)
+    def _retain(self, kind: Up, body: Birth | State, composed: float | None = None) -> None:
+        sent = self._clock.wall() if composed is None else composed
+        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=sent, body=body)
         if self._connection is None:
             raise FleetError("a message without a connection")
         self._connection.publish(up_topic(self.who, kind), pack(envelope), retain=True)
