@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,16 @@ class HubAtWork:
             with contextlib.suppress(OSError):
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
         return found
+
+    def kill(self, child: int) -> None:
+        """Kill one of its own processes, and return once another one is in its place."""
+        before = self.children()
+        os.kill(child, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE_S
+        while child in (now := self.children()) or sorted(now.values()) != sorted(before.values()):
+            if time.monotonic() > deadline:
+                sys.exit(f"the hub does not start its {before[child]} again: {self.said[-1000:]}")
+            time.sleep(0.02)
 
     def client(self) -> HubClient:
         """Of its API."""
@@ -253,17 +263,31 @@ class Watching:
         self._every_s = every_s
         self._sent: dict[float, float] = {}
         self._over = threading.Event()
+        self._open = threading.Event()
+        self._noted = threading.Condition()
         self._client = hub.client()
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
         self._sending = threading.Thread(target=self._send)
         self._sending.start()
 
+    def until_open(self) -> None:
+        """Return once the stream tells something: what happens from now on is seen."""
+        if not self._open.wait(PATIENCE_S):
+            sys.exit("the hub's stream tells nothing")
+
+    def until_replied(self, commands: Collection[str]) -> None:
+        """Return once all of these ended."""
+        with self._noted:
+            if not self._noted.wait_for(lambda: self.seen.replies_s.keys() >= set(commands), PATIENCE_S):
+                sys.exit(f"not all of {len(commands)} commands are answered within {PATIENCE_S:.0f} s")
+
     def stop(self) -> Seen:
-        """End it, and return what was seen."""
+        """End it, and return what was seen; what is still on its way has a moment to come."""
         self._over.set()
         self._sending.join()
-        time.sleep(min(2.0, 2 * self._every_s))  # what is still on its way
+        with self._noted:
+            self._noted.wait_for(lambda: not self._sent, min(2.0, 2 * self._every_s))
         self._client.close()
         return self.seen
 
@@ -279,16 +303,21 @@ class Watching:
         with contextlib.suppress(EdgeError, RuntimeError):
             for topic, body in self._client.news():
                 now_s = time.monotonic()
+                self._open.set()
                 if topic == "rows" and mark and mark in body:
                     self._found(body, now_s)
                 elif topic == "command":
                     command = json.loads(body)
-                    self.seen.replies_s.setdefault(command["id"], now_s)
+                    with self._noted:
+                        self.seen.replies_s.setdefault(command["id"], now_s)
+                        self._noted.notify_all()
 
     def _found(self, body: bytes, now_s: float) -> None:
-        for row in json.loads(body)["rows"]:
-            if row["device"].startswith(f"{PROBES}/") and row["temp_c"] in self._sent:
-                self.seen.waits_s.append(now_s - self._sent.pop(row["temp_c"]))
+        with self._noted:
+            for row in json.loads(body)["rows"]:
+                if row["device"].startswith(f"{PROBES}/") and row["temp_c"] in self._sent:
+                    self.seen.waits_s.append(now_s - self._sent.pop(row["temp_c"]))
+            self._noted.notify_all()
 
 
 class Sizing:
