@@ -81,6 +81,11 @@ class HubAtWork:
         sys.exit(f"the hub is not well: {self.said[-1000:]}")
 
     @property
+    def url(self) -> str:
+        """Of its API."""
+        return f"http://127.0.0.1:{self._http}"
+
+    @property
     def said(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace")
@@ -112,7 +117,7 @@ class HubAtWork:
 
     def client(self) -> HubClient:
         """Of its API."""
-        return HubClient.of(url=f"http://127.0.0.1:{self._http}", data=self.data)
+        return HubClient.of(url=self.url, data=self.data)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
@@ -122,9 +127,8 @@ class HubAtWork:
             self._process = None
 
     def hub_cpu_s(self) -> float:
-        """User and system time so far; fields 14 and 15 of proc(5) stat."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of the hub itself, so far."""
+        return cpu_s(self.pid)
 
     def rss_mb(self) -> float:
         """Resident memory of the hub itself now."""
@@ -340,6 +344,12 @@ class Sizing:
         while not self._over.wait(1.0):
             with contextlib.suppress(OSError):
                 self.found_mb.append(self._hub.rss_mb())
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time so far; fields 14 and 15 of proc(5) stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def quantile(found: list[float], share: float) -> float:

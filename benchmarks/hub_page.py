@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+from hub_fleet import FleetAtWork, running_hub
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import chromium
@@ -37,13 +35,11 @@ import chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-PROGRAM = (sys.executable, "-c", "import sys; from edge_sdk.cli import main; sys.exit(main())")
 VIEW: Any = {"width": 1440, "height": 900}
 PATIENCE_S = 600.0
 OPENINGS = 8
 SETTLE_S = 60.0  # the engine compiles and caches at first; what comes after it is what may not grow
 EVERY_S = 15.0
-END_S = 60.0
 PAINTED = """
 (() => {
   const seen = (window.seen = { updates: [] });
@@ -178,43 +174,13 @@ def spread(values: list[float]) -> dict[str, float]:
 @contextlib.contextmanager
 def started(devices: int, every_s: float) -> Iterator[tuple[str, Path]]:
     """A hub with this many played devices, all of them connected."""
-    with tempfile.TemporaryDirectory(prefix="edge-page-") as folder, contextlib.ExitStack() as ends:
-        data = Path(folder) / "hub"
-        http, mqtt = free_port(), free_port()
-        address = f"http://127.0.0.1:{http}"
-        run = ("hub", "run", "--data", str(data), "--listen", f"127.0.0.1:{http}", "--mqtt", f"127.0.0.1:{mqtt}")
-        ends.enter_context(child(Path(folder) / "hub.log", *run))
-        until(lambda: online(address, data) is not None, "the hub")
-        fleet = ("hub", "simulate", "--data", str(data), "--devices", str(devices), "--every", str(every_s))
-        ends.enter_context(child(Path(folder) / "fleet.log", *fleet))
-        until(lambda: (online(address, data) or 0) >= 0.98 * devices, "the fleet")
-        yield address, data
-
-
-@contextlib.contextmanager
-def child(log: Path, *arguments: str) -> Iterator[None]:
-    """A command of ours for the length of the block."""
-    with log.open("wb") as said:
-        process = subprocess.Popen([*PROGRAM, *arguments], stdout=said, stderr=said, cwd=log.parent)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix="edge-page-") as folder, running_hub(Path(folder)) as hub:
+        playing = FleetAtWork(hub, "--devices", str(devices), "--every", str(every_s))
         try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def online(address: str, data: Path) -> int | None:
-    """How many devices are connected; None while the hub does not answer."""
-    with contextlib.suppress(OSError, httpx.HTTPError):
-        headers = {"Authorization": f"Bearer {(data / 'token').read_text().strip()}"}
-        answer = httpx.get(f"{address}/api/v1/health", headers=headers, timeout=10)
-        if answer.is_success:
-            return int(answer.json().get("online", 0))
-    return None
+            playing.until_up(hub, math.ceil(0.98 * devices))
+            yield hub.url, hub.data
+        finally:
+            playing.finish()
 
 
 def until(look: Any, what: str) -> None:
@@ -228,14 +194,6 @@ def until(look: Any, what: str) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"{what}: not within {PATIENCE_S:.0f} s")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """One that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def machine() -> dict[str, Any]:
