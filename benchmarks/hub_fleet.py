@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,11 @@ class HubAtWork:
         sys.exit(f"the hub is not well: {self.said[-1000:]}")
 
     @property
+    def url(self) -> str:
+        """Of its API."""
+        return f"http://127.0.0.1:{self._http}"
+
+    @property
     def said(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace")
@@ -105,6 +110,16 @@ class HubAtWork:
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
         return found
 
+    def kill(self, child: int) -> None:
+        """Kill one of its own processes, and return once another one is in its place."""
+        before = self.children()
+        os.kill(child, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE_S
+        while child in (now := self.children()) or sorted(now.values()) != sorted(before.values()):
+            if time.monotonic() > deadline:
+                sys.exit(f"the hub does not start its {before[child]} again: {self.said[-1000:]}")
+            time.sleep(0.02)
+
     def client(self) -> HubClient:
         """Of its API."""
         return HubClient.of(url=self.url, data=self.data)
@@ -117,9 +132,8 @@ class HubAtWork:
             self._process = None
 
     def hub_cpu_s(self) -> float:
-        """User and system time so far; fields 14 and 15 of proc(5) stat."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of the hub itself, so far."""
+        return cpu_s(self.pid)
 
     def rss_mb(self) -> float:
         """Resident memory of the hub itself now."""
@@ -258,17 +272,31 @@ class Watching:
         self._every_s = every_s
         self._sent: dict[float, float] = {}
         self._over = threading.Event()
+        self._open = threading.Event()
+        self._noted = threading.Condition()
         self._client = hub.client()
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
         self._sending = threading.Thread(target=self._send)
         self._sending.start()
 
+    def until_open(self) -> None:
+        """Return once the stream tells something: what happens from now on is seen."""
+        if not self._open.wait(PATIENCE_S):
+            sys.exit("the hub's stream tells nothing")
+
+    def until_replied(self, commands: Collection[str]) -> None:
+        """Return once all of these ended."""
+        with self._noted:
+            if not self._noted.wait_for(lambda: self.seen.replies_s.keys() >= set(commands), PATIENCE_S):
+                sys.exit(f"not all of {len(commands)} commands are answered within {PATIENCE_S:.0f} s")
+
     def stop(self) -> Seen:
-        """End it, and return what was seen."""
+        """End it, and return what was seen; what is still on its way has a moment to come."""
         self._over.set()
         self._sending.join()
-        time.sleep(min(2.0, 2 * self._every_s))  # what is still on its way
+        with self._noted:
+            self._noted.wait_for(lambda: not self._sent, min(2.0, 2 * self._every_s))
         self._client.close()
         return self.seen
 
@@ -284,16 +312,21 @@ class Watching:
         with contextlib.suppress(EdgeError, RuntimeError):
             for topic, body in self._client.news():
                 now_s = time.monotonic()
+                self._open.set()
                 if topic == "rows" and mark and mark in body:
                     self._found(body, now_s)
                 elif topic == "command":
                     command = json.loads(body)
-                    self.seen.replies_s.setdefault(command["id"], now_s)
+                    with self._noted:
+                        self.seen.replies_s.setdefault(command["id"], now_s)
+                        self._noted.notify_all()
 
     def _found(self, body: bytes, now_s: float) -> None:
-        for row in json.loads(body)["rows"]:
-            if row["device"].startswith(f"{PROBES}/") and row["temp_c"] in self._sent:
-                self.seen.waits_s.append(now_s - self._sent.pop(row["temp_c"]))
+        with self._noted:
+            for row in json.loads(body)["rows"]:
+                if row["device"].startswith(f"{PROBES}/") and row["temp_c"] in self._sent:
+                    self.seen.waits_s.append(now_s - self._sent.pop(row["temp_c"]))
+            self._noted.notify_all()
 
 
 class Sizing:
@@ -316,6 +349,12 @@ class Sizing:
         while not self._over.wait(1.0):
             with contextlib.suppress(OSError):
                 self.found_mb.append(self._hub.rss_mb())
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time so far; fields 14 and 15 of proc(5) stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def quantile(found: list[float], share: float) -> float:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import gmqtt
+from hub_fleet import PROGRAM, cpu_s
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -46,8 +47,6 @@ from edge_sdk.wire import new_token
 
 PATIENCE_S = 30.0
 WINDOW = 100
-TICKS = os.sysconf("SC_CLK_TCK")
-PROGRAM = (sys.executable, "-c", "import sys; from edge_sdk.cli import main; sys.exit(main())")
 
 
 class Device:
@@ -110,12 +109,6 @@ class Device:
             for first, last in ack.ranges:
                 self.acked.update(range(first, last + 1))
             self.changed.notify_all()
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time so far; fields 14 and 15 of proc(5) stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def free_ports() -> tuple[int, int]:

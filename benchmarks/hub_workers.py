@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,22 +24,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from hub_fleet import PATIENCE_S, cpu_s, running_hub
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_hub.client import HubClient
 from edge_sdk import mqtt
-from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import Conditions, DeviceId, ModelStats, Sample, Tele, Up
 from edge_sdk.wire import new_token
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from postgres_stage import PostgresServer, binaries
 
-PATIENCE_S = 60.0
 WINDOW = 100
-TICKS = os.sysconf("SC_CLK_TCK")
-PROGRAM = (sys.executable, "-c", "import sys; from edge_sdk.cli import main; sys.exit(main())")
 
 
 class Device:
@@ -86,31 +81,10 @@ class Device:
             sys.exit(f"{self.who}: the broker has not confirmed everything")
 
 
-def cpu_s(pid: int) -> float:
-    """User and system time so far; fields 14 and 15 of proc(5) stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def workers_of(hub: int) -> list[int]:
     """Process ids of the hub's workers."""
     found = Path(f"/proc/{hub}/task/{hub}/children").read_text().split()
     return [int(pid) for pid in found if b"edge_hub.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def until_well(hub: subprocess.Popen[bytes], data: Path, log: Path) -> HubClient:
-    """A client for the hub, once it says that all is well."""
-    deadline = time.monotonic() + PATIENCE_S
-    while hub.poll() is None and time.monotonic() < deadline:
-        try:
-            client = HubClient.of(url=None, data=data)
-            if client.health().ok:
-                return client
-            client.close()
-        except EdgeError:
-            pass  # not yet
-        time.sleep(0.05)
-    sys.exit(f"the hub does not start: {log.read_text()[-1000:]}")
 
 
 def main() -> None:
@@ -138,27 +112,12 @@ def measure(count: int, each: int, workers: int) -> dict[str, Any]:
         ends.callback(server.close)
         server.start()
         work = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
-        from hub_ingest import free_ports
-
-        http, broker = free_ports()
-        log = work / "log"
-        with log.open("wb") as output:
-            hub = subprocess.Popen(
-                [
-                    *(*PROGRAM, "hub", "run", "--data", str(work / "hub"), "--log", "warning"),
-                    *("--listen", f"127.0.0.1:{http}", "--mqtt", f"127.0.0.1:{broker}"),
-                    *("--store", server.url(), "--workers", str(workers)),
-                ],
-                stderr=output,
-                cwd=work,
-            )
-        ends.callback(hub.wait, PATIENCE_S)
-        ends.callback(hub.send_signal, signal.SIGTERM)
-        client = ends.enter_context(until_well(hub, work / "hub", log))
+        hub = ends.enter_context(running_hub(work, "--store", server.url(), "--workers", str(workers)))
+        client = ends.enter_context(hub.client())
         devices = []
         for number in range(count):
             who = DeviceId(tenant="bench", device=f"d{number}")
-            devices.append(Device(who, broker, client.enrol(who, again=False).password))
+            devices.append(Device(who, hub.mqtt, client.enrol(who, again=False).password))
             ends.callback(devices[-1].close)
         first, *others = workers_of(hub.pid)
         before = {pid: cpu_s(pid) for pid in others}

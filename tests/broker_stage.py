@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemon_stage import Broker, free_port, until
+from daemon_stage import Broker, free_port, listens, until
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 AMQTT = "amqtt==0.12.1"
@@ -79,10 +79,7 @@ class OtherBroker:
     def _accepts(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-2000:]
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        return False
+        return listens(self.port)
 
 
 def broker_of(kind: str, directory: Path) -> Broker | OtherBroker:

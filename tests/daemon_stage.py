@@ -46,10 +46,37 @@ def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_
         time.sleep(0.02)
 
 
+def noticed(
+    changed: threading.Condition,
+    look: Callable[[], T | None],
+    what: str,
+    patience_s: float = PATIENCE_S,
+    *,
+    told: Callable[[], object] = str,
+) -> T:
+    """As `until`, for what another thread notes: it is asked whenever that says so. `told` is said where it fails."""
+    deadline = time.monotonic() + patience_s
+    with changed:
+        while True:
+            found = look()
+            if found:
+                return found
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, f"{what}: not within {patience_s:.0f} s {told()}"
+            changed.wait(min(left_s, 0.2))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------- bundle
@@ -180,11 +207,7 @@ class Broker:
     def _accepts(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return listens(self.port)
 
 
 CERTIFICATES = {"ca": "ca.pem", "cert": "server.pem", "key": "server.key"}
@@ -253,15 +276,7 @@ class NotingHub:
 
     def when(self, look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
         """What `look` finds, as soon as it is something; it is asked whenever a message came."""
-        deadline = time.monotonic() + patience_s
-        with self._changed:
-            while True:
-                found = look()
-                if found:
-                    return found
-                left_s = deadline - time.monotonic()
-                assert left_s > 0, f"{what}: not within {patience_s:.0f} s; noted: {self.noted[-5:]}"
-                self._changed.wait(min(left_s, 0.2))
+        return noticed(self._changed, look, what, patience_s, told=lambda: f"noted: {self.noted[-5:]}")
 
     def bodies(self, kind: Up) -> list[Any]:
         return [envelope.body for noted, envelope in list(self.noted) if noted is kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import time
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import chromium
+from store_stage import AnyStore, within
 
 from edge_hub.store.records import Arrival
-from edge_hub.store.sqlite import SqliteStore
 from edge_sdk.mqtt import (
     Because,
     Birth,
@@ -52,20 +51,16 @@ _BATCH = 1000
 def fill(path: Path, devices: int, *, tenant: str = "acme", more: Iterable[Arrival] = ()) -> None:
     """Give a hub's database devices that have reported for the last minutes, and one that says hostile things."""
 
-    async def run() -> None:
-        store = SqliteStore(path)
-        try:
-            arrivals = [*hostile(), *more]
-            for number in range(devices):
-                arrivals += made(DeviceId(tenant=tenant, device=f"cam{number:04}"), random.Random(number))
-            arrivals += reports(WATCHED, minutes=12)
-            for first in range(0, len(arrivals), _BATCH):
-                await store.commit(arrivals[first : first + _BATCH])
-        finally:
-            await store.close()
+    async def tell(store: AnyStore) -> None:
+        arrivals = [*hostile(), *more]
+        for number in range(devices):
+            arrivals += made(DeviceId(tenant=tenant, device=f"cam{number:04}"), random.Random(number))
+        arrivals += reports(WATCHED, minutes=12)
+        for first in range(0, len(arrivals), _BATCH):
+            await store.commit(arrivals[first : first + _BATCH])
 
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    asyncio.run(run())
+    within(path, tell)
 
 
 def made(device: DeviceId, chance: random.Random) -> Iterator[Arrival]:

@@ -1,21 +1,16 @@
-"""What the tests of the hub's history are played on: telemetry messages as a device composes them, and a store."""
+"""What the tests of the hub's history are played on: telemetry messages as a device composes them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from store_stage import AnyStore, Place
+from store_stage import AnyStore
 
 from edge_hub.store.records import Arrival
-from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
 from edge_sdk.conditions import Conditions
 from edge_sdk.mqtt import DeviceId, ModelStats, Sample, Tele, Up, UpEnvelope
-
-T = TypeVar("T")
 
 CAM = DeviceId(tenant="acme", device="cam1")
 OTHER = DeviceId(tenant="acme", device="cam2")
@@ -59,19 +54,6 @@ def telemetry(
         payload=mqtt.pack(envelope, squeeze=True),
         received=sent + 0.5 if received is None else received,
     )
-
-
-def within(where: Path | Place, work: Callable[[AnyStore], Awaitable[T]]) -> T:
-    """Run with a store that is closed in the end; a path is of an SQLite file."""
-
-    async def run() -> T:
-        store = SqliteStore(where) if isinstance(where, Path) else await where.open()
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 async def rolled_up(store: AnyStore) -> int:

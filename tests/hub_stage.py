@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import ssl
 import subprocess
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from daemon_stage import EDGE, PATIENCE_S, clean_environment, end, free_port, until
+from daemon_stage import EDGE, PATIENCE_S, clean_environment, end, free_port, listens, noticed, until
 
 from edge_hub.client import HubClient
 from edge_sdk import mqtt
@@ -131,13 +130,6 @@ class HubProcess:
         return False
 
 
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
-
-
 class FakeDevice:
     """A device's side of the protocol, by hand: it sends what it is told to and notes what comes down.
 
@@ -207,14 +199,7 @@ class FakeDevice:
         end(self._client)
 
     def when(self, look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
-        deadline = time.monotonic() + patience_s
-        with self._changed:
-            while True:
-                found = look()
-                if found:
-                    return found
-                assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
-                self._changed.wait(0.2)
+        return noticed(self._changed, look, what, patience_s)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
@@ -228,11 +213,13 @@ class FakeDevice:
         self.publish(mqtt.up_topic(self.device, kind), mqtt.pack(envelope))
         return seq
 
+    def retain(self, kind: Up, body: mqtt.Birth | mqtt.State, *, boot: str | None = None) -> None:
+        """Send what the broker keeps."""
+        envelope = UpEnvelope(id=new_token(), boot=boot or self.boot, seq=0, sent=time.time(), body=body)
+        self.publish(mqtt.up_topic(self.device, kind), mqtt.pack(envelope), retain=True)
+
     def born(self, *, online: bool = True, boot: str | None = None) -> None:
-        envelope = UpEnvelope(
-            id=new_token(), boot=boot or self.boot, seq=0, sent=time.time(), body=mqtt.Birth(online=online)
-        )
-        self.publish(mqtt.up_topic(self.device, Up.BIRTH), mqtt.pack(envelope), retain=True)
+        self.retain(Up.BIRTH, mqtt.Birth(online=online), boot=boot)
 
     def insists(self, seq: int, text: str) -> None:
         """Send an event again by its number until it is confirmed, as a device does that lost its connection."""

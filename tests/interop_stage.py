@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from daemon_stage import PATIENCE_S, Broker, end
+from daemon_stage import PATIENCE_S, Broker, end, noticed
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hub_stage import FakeDevice
 
-from edge_sdk import mqtt
 from edge_sdk.conditions import Conditions, Throttle
-from edge_sdk.mqtt import Birth, ModelState, ModelStats, Sample, ServedModel, ServedVariant, State, Tele, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, ModelState, ModelStats, Sample, ServedModel, ServedVariant, State, Tele, Up
 from edge_sdk.wire import new_token
 
 T = TypeVar("T")
@@ -43,14 +42,14 @@ def served(model: str = "digits", variants: tuple[str, ...] = VARIANTS) -> Serve
 def born(device: FakeDevice, *models: ServedModel, online: bool = True) -> None:
     """The device's birth, as the daemon sends it."""
     body = Birth(online=online, profile="rpi4", board="Raspberry Pi 4", software="0.1.0", models=models or (served(),))
-    _retained(device, Up.BIRTH, body)
+    device.retain(Up.BIRTH, body)
 
 
 def reports(device: FakeDevice, *, at: float | None = None, **states: ModelState) -> None:
     """The device's state, warm and on battery."""
     seen = Conditions(temp_c=51.5, battery_pct=80.0, charging=False, throttle=Throttle.SOFT)
     models = states or {"digits": ModelState(active="exact")}
-    _retained(device, Up.STATE, State(at=time.time() if at is None else at, conditions=seen, models=models))
+    device.retain(Up.STATE, State(at=time.time() if at is None else at, conditions=seen, models=models))
 
 
 def measures(device: FakeDevice, *ats: float, temp_c: float = 50.0, seq: int | None = None) -> None:
@@ -60,11 +59,6 @@ def measures(device: FakeDevice, *ats: float, temp_c: float = 50.0, seq: int | N
         Sample(at=at, window_s=10, conditions=Conditions(temp_c=temp_c), models={"digits": stats}) for at in ats
     )
     device.send(Up.TELE, Tele(samples=samples), seq=seq)
-
-
-def _retained(device: FakeDevice, kind: Up, body: Any) -> None:
-    envelope = UpEnvelope(id=new_token(), boot=device.boot, seq=0, sent=time.time(), body=body)
-    device.publish(mqtt.up_topic(device.device, kind), mqtt.pack(envelope), retain=True)
 
 
 # -------------------------------------------------------------------------------------------------------- listeners
@@ -117,14 +111,7 @@ class Listener:
         self._client.publish(topic, payload, qos=qos, retain=retain).wait_for_publish(PATIENCE_S)
 
     def when(self, look: Callable[[], T | None], what: str) -> T:
-        deadline = time.monotonic() + PATIENCE_S
-        with self._changed:
-            while True:
-                found = look()
-                if found:
-                    return found
-                assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S:.0f} s; heard {self.heard[-3:]}"
-                self._changed.wait(0.1)
+        return noticed(self._changed, look, what, told=lambda: f"heard: {self.heard[-3:]}")
 
     def last(self, topic: str) -> bytes | None:
         """The newest payload on this topic."""

@@ -71,11 +71,11 @@ class PostgresPlace:
         return PostgresPlace(self._server, self._ends)
 
 
-def within(place: Place, work: Callable[[AnyStore], Awaitable[T]]) -> T:
-    """Run with a store that is closed in the end."""
+def within(where: Path | Place, work: Callable[[AnyStore], Awaitable[T]]) -> T:
+    """Run with a store that is closed in the end; a path is of an SQLite file."""
 
     async def run() -> T:
-        store = await place.open()
+        store = SqliteStore(where) if isinstance(where, Path) else await where.open()
         try:
             return await work(store)
         finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edge_daemon.clock import Clock
-from edge_daemon.config import MqttSection, password
+from edge_daemon.config import MqttSection, TlsSection, password
 from edge_daemon.lanes import Lane
 from edge_daemon.link import Address, Arrived, Connected, Denied, Echoed, End, Ended, Link, Looked, News, Will
 from edge_daemon.logs import Seldom
@@ -296,7 +296,7 @@ class Uplink:
             client_id=f"{self._device.tenant}:{self._device.device}",
             username=self._username(),
             password=password(section),
-            tls=_tls(section),
+            tls=None if section.encryption is None else tls_context(section.encryption),
             keepalive_s=section.keepalive_s,
             probe_every_s=section.probe_every_s,
             topics=tuple(self._kinds),
@@ -362,15 +362,12 @@ class Uplink:
             self.poke()
 
 
-def _tls(section: MqttSection) -> ssl.SSLContext | None:
-    """The context, or None without TLS.
+def tls_context(tls: TlsSection) -> ssl.SSLContext:
+    """What a connection is encrypted and checked with.
 
     Raises:
         ConfigError: A file is missing or is no certificate or key.
     """
-    tls = section.encryption
-    if tls is None:
-        return None
     try:
         context = ssl.create_default_context(cafile=tls.ca, cadata=tls.ca_pem)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

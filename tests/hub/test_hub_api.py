@@ -22,7 +22,6 @@ from edge_hub.errors import AnswerError
 from edge_hub.overview import OpenAlerts, fleet_view
 from edge_hub.rows import ModelRow, Row
 from edge_hub.web.fleet_metrics import MAX_LABELS, fleet_metrics
-from edge_sdk import mqtt
 from edge_sdk.mqtt import (
     Because,
     Birth,
@@ -37,9 +36,7 @@ from edge_sdk.mqtt import (
     State,
     Tele,
     Up,
-    UpEnvelope,
 )
-from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.broker
 
@@ -88,12 +85,7 @@ SERVED = ServedModel(
 
 def born(cam: FakeDevice, *, profile: str = "rpi4", software: str = "edge 1") -> None:
     birth = Birth(online=True, profile=profile, board="Pi", software=software, models=(SERVED,))
-    send(cam, Up.BIRTH, birth)
-
-
-def send(cam: FakeDevice, kind: Up, body: Any) -> None:
-    envelope = UpEnvelope(id=new_token(), boot=cam.boot, seq=0, sent=time.time(), body=body)
-    cam.publish(mqtt.up_topic(cam.device, kind), mqtt.pack(envelope), retain=True)
+    cam.retain(Up.BIRTH, birth)
 
 
 def reports(cam: FakeDevice, *, temp_c: float, variant: str = "int8", desired_version: int = 0, **more: Any) -> None:
@@ -102,7 +94,7 @@ def reports(cam: FakeDevice, *, temp_c: float, variant: str = "int8", desired_ve
     model = ModelState(active=variant, decision=decision, apps=1, on="cpu", **more)
     conditions = Conditions(temp_c=temp_c, battery_pct=50.0)
     state = State(at=now, conditions=conditions, models={"digits": model}, desired_version=desired_version)
-    send(cam, Up.STATE, state)
+    cam.retain(Up.STATE, state)
     stats = ModelStats(variant=variant, calls=100, late=4, p95_ms=7.5)
     sample = Sample(at=now - 1, window_s=5.0, conditions=conditions, models={"digits": stats})
     cam.confirmed(cam.send(Up.TELE, Tele(samples=(sample,))))
@@ -156,10 +148,10 @@ def test_a_query_chooses_and_a_bad_one_points_at_the_column(
 
 def test_totals_count_what_runs_where(client: HubClient, device: Callable[..., FakeDevice]) -> None:
     cam = device()
-    send(cam, Up.BIRTH, Birth(online=True, profile="imx93", models=(renamed("faces"),)))
+    cam.retain(Up.BIRTH, Birth(online=True, profile="imx93", models=(renamed("faces"),)))
     now = time.time()
     state = State(at=now, conditions=Conditions(), models={"faces": ModelState(active="int8", apps=1, on="ethos-u")})
-    send(cam, Up.STATE, state)
+    cam.retain(Up.STATE, state)
     row(client, cam, lambda one: bool(one.models) and one.models[0].on == "ethos-u" and one.online)
     found = client.fleet()
     assert ("faces", "1", "int8", 1) in {(v.model, v.version, v.variant, v.devices) for v in found.variants}

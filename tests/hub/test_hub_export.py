@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 from daemon_stage import EDGE, clean_environment, until
-from history_stage import CAM, NOON, OTHER, boot, sample, telemetry, within
+from history_stage import CAM, NOON, OTHER, boot, sample, telemetry
 from hub_stage import FakeDevice, HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
-from store_stage import AnyStore, PostgresPlace
-from store_stage import within as at_place
+from store_stage import AnyStore, PostgresPlace, within
 
 from edge_hub import commands
 from edge_hub.errors import ExportLibraryError, StoreError
@@ -256,7 +255,7 @@ def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypat
 @pytest.mark.postgres
 def test_from_postgresql_comes_the_same(data: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
-    at_place(database, fill)
+    within(database, fill)
 
     def rows(*options: str) -> list[list[str]]:
         return sorted(list(row.values()) for row in read(export(data, *options)))

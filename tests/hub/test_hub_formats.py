@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from history_stage import CAM, NOON, rolled_up, sample, telemetry, within
+from history_stage import CAM, NOON, rolled_up, sample, telemetry
+from store_stage import within
 
 from edge_hub.errors import StoreError
 from edge_hub.store import _opening

@@ -13,10 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry, within
+from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_stage import AnyStore, Place
+from store_stage import AnyStore, Place, within
 
 from edge_hub.errors import StoreError, UnknownDeviceError
 from edge_hub.store import _backup, _roll_up

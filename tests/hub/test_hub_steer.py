@@ -22,12 +22,10 @@ from edge_hub.broker.accounts import ALERT_TOPIC
 from edge_hub.client import HubClient
 from edge_hub.enrolment import device_configuration
 from edge_hub.errors import AnswerError
-from edge_sdk import mqtt
 from edge_sdk.cli.main import main
 from edge_sdk.local import Done, LocalClient
-from edge_sdk.mqtt import Birth, Conditions, DeviceId, Pause, Report, Resume, Sample, Tele, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, Conditions, DeviceId, Pause, Report, Resume, Sample, Tele, Up
 from edge_sdk.preference import Mode, Preference
-from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.broker
 
@@ -81,10 +79,7 @@ def edge(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
 
 
 def born(cam: FakeDevice, profile: str) -> None:
-    envelope = UpEnvelope(
-        id=new_token(), boot=cam.boot, seq=0, sent=time.time(), body=Birth(online=True, profile=profile)
-    )
-    cam.publish(mqtt.up_topic(cam.device, Up.BIRTH), mqtt.pack(envelope), retain=True)
+    cam.retain(Up.BIRTH, Birth(online=True, profile=profile))
 
 
 def measures(cam: FakeDevice, temp_c: float) -> None:

@@ -226,7 +226,7 @@ def test_without_encryption_or_trust_nobody_gets_through(secure: HubProcess, tmp
 
 @pytest.mark.parametrize("papers", [(), ("ca",), ("ca", "certificate", "key")])
 def test_what_the_enrolment_writes_is_what_the_daemon_verifies_by(tmp_path: Path, papers: tuple[str, ...]) -> None:
-    from edge_daemon.uplink import _tls
+    from edge_daemon.uplink import tls_context
 
     authority = Authority(tmp_path / "a")
     certificate, key = authority.issue(str(CAM))
@@ -238,8 +238,8 @@ def test_what_the_enrolment_writes_is_what_the_daemon_verifies_by(tmp_path: Path
     path.chmod(0o600)
     section = load(path).mqtt
     assert section is not None
-    made = _tls(section)
-    assert made is not None
+    assert section.encryption is not None
+    made = tls_context(section.encryption)
     assert made.verify_mode is ssl.CERT_REQUIRED
     assert (made.cert_store_stats()["x509_ca"] == 1) == bool(papers)
 

@@ -17,7 +17,6 @@ import msgspec
 
 from edge_daemon.policies.tuning import Tuning
 
-_SQRT2 = math.sqrt(2.0)
 _SLOW_MIN, _SLOW_MAX = -3.0, 5.0
 BIAS_MAX = 5.0
 _TAIL_MAX = 1.5
@@ -117,31 +116,30 @@ def learn(  # noqa: PLR0917 - by position, called each second
 
 
 def _usual(  # noqa: PLR0917 - by position, called each second
-    tuning: Tuning, known: Calibration, took: Sequence[float], first: int, bias: float, seen: int, stands_for: int
+    tuning: Tuning, known: Calibration, took: Sequence[float], begin: int, bias: float, seen: int, stands_for: int
 ) -> tuple[Calibration, float, int]:
-    """After those from the first on that are no surprise, and where the next surprise is."""
+    """After those from `begin` on that are no surprise, and where the next surprise is."""
     slow, spread, scatter = known.slow, known.spread, known.scatter
     rate, size = known.tail_rate, known.tail_size
     jump, scatters, slow_gain, spread_gain = tuning.jump, tuning.jump_scatters, tuning.slow_gain, tuning.spread_gain
     rarer, rougher = min(stands_for * tuning.tail_gain, 1.0), min(stands_for * tuning.scatter_gain, 1.0)
-    at = first
-    for log in took[first:] if first else took:
+    at = begin
+    for log in took[begin:] if begin else took:
         surprise = log - bias - slow
         away = abs(surprise)
         if away > jump and away > scatters * scatter:
             break
-        own = tuning.bias_gain / (seen + at + 1)
-        bias += (max(tuning.bias_least, own)) * surprise
+        bias += max(tuning.bias_least, tuning.bias_gain / (seen + at + 1)) * surprise
         slow += slow_gain * surprise
         spread += spread_gain * (min(_ABSOLUTE * away, tuning.spread_most) - spread)
         scatter += rougher * (away - scatter)
-        if at == first and known.streak:  # what was suspected was a spike
+        if at == begin and known.streak:  # what was suspected was a spike
             rate += tuning.tail_gain * (1 - rate) * known.streak
             size += tuning.tail_size_gain * (min(_TAIL_MAX, known.suspect) - size)
         else:
             rate -= rarer * rate
         at += 1
-    if at == first:
+    if at == begin:
         return known, bias, at
     learned = Calibration(
         min(max(slow, _SLOW_MIN), _SLOW_MAX),
@@ -153,7 +151,7 @@ def _usual(  # noqa: PLR0917 - by position, called each second
         scatter,
         min(rate, 1.0),
         size,
-        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)) ** (at - first),
+        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)) ** (at - begin),
     )
     return learned, min(max(bias, -BIAS_MAX), BIAS_MAX), at
 

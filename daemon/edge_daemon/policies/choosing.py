@@ -245,11 +245,7 @@ class Chooser:
         if wanted is None:
             return state, verdicts
         number, at = wanted
-        asking = verdicts[number]
-        asked = Verdict(
-            task=number, action=asking.action, why=asking.why, probe=self._tables[number].ids[at],
-            most_per_s=asking.most_per_s,
-        )  # fmt: skip
+        asked = with_(verdicts[number], probe=self._tables[number].ids[at])
         return with_(state, probed_s=event.now_s), (*verdicts[:number], asked, *verdicts[number + 1 :])
 
     def _wanted(self, state: State, event: Second) -> tuple[int, int] | None:

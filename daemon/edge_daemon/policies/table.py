@@ -80,10 +80,9 @@ class Table:
         self.smallest = min(self.local, key=lambda at: (actions[at].latency_ms, self.ids[at]))
         self.computes = tuple(self.index[action.hedge] if action.hedge else at for at, action in enumerate(actions))
         self.limit = math.log(task.limit_ms)
-        self._watts = tuple(action.power_w for action in actions)
-        self._here = tuple((at, self.promised[at], self.quality[at], self._watts[at]) for at in self.local)
+        self._here = tuple((at, self.promised[at], self.quality[at], actions[at].power_w) for at in self.local)
         self._there = tuple(
-            (at, self.link_of[at], self.computes[at], self.quality[at], self._watts[at]) for at in self.remote
+            (at, self.link_of[at], self.computes[at], self.quality[at], actions[at].power_w) for at in self.remote
         )
         self._points = _POINTS_PER_HALVING[task.mode] / _LN2
         best = max(self.quality)

@@ -11,19 +11,18 @@ import functools
 import logging
 import random
 import ssl
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from edge_daemon.clock import Clock
-from edge_daemon.config import MqttSection
+from edge_daemon.config import MqttSection, TlsSection
 from edge_daemon.link import SESSION_EXPIRY_S, Ended
 from edge_daemon.outbox import Outbox
 from edge_daemon.spool import Message
 from edge_daemon.store import Store
 from edge_daemon.tasks import TaskOwner
-from edge_daemon.uplink import STATE_EVERY_S, pause_s
+from edge_daemon.uplink import STATE_EVERY_S, pause_s, tls_context
 from edge_hub.api import Credentials
 from edge_lab.errors import FleetError
 from edge_lab.fleet import packets
@@ -41,7 +40,6 @@ from edge_sdk.mqtt import (
     DeviceId,
     Down,
     Event,
-    Reply,
     State,
     Tele,
     Up,
@@ -117,6 +115,7 @@ class Device:
         self._joining: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._attempt = 0
+        self._login_at = 0.0
         self._away_s = 0.0
         self._was_up = False
         self._stopping = False
@@ -204,6 +203,7 @@ class Device:
                 started=self._started,
                 models=(part.offered.shown,),
             ),
+            self._login_at,
         )
         self.state_changed()
         self.send()
@@ -254,7 +254,9 @@ class Device:
 
     def _login(self) -> packets.Login:
         section = MqttSection(host=self._credentials.host)
-        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=Birth(online=False))
+        # As the daemon does: the birth says the time of the will, however long the broker takes to let us in.
+        self._login_at = self._clock.wall()
+        will = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._login_at, body=Birth(online=False))
         return packets.Login(
             client_id=f"{self.who.tenant}:{self.who.device}",
             username=self._credentials.username,
@@ -363,8 +365,9 @@ class Device:
         for seq in range(last - len(bodies) + 1, last + 1):
             self._composed[seq] = now_s
 
-    def _retain(self, kind: Up, body: Birth | State | Reply) -> None:
-        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=self._clock.wall(), body=body)
+    def _retain(self, kind: Up, body: Birth | State, composed: float | None = None) -> None:
+        sent = self._clock.wall() if composed is None else composed
+        envelope = UpEnvelope(id=new_token(), boot=self._boot, seq=0, sent=sent, body=body)
         if self._connection is None:
             raise FleetError("a message without a connection")
         self._connection.publish(up_topic(self.who, kind), pack(envelope), retain=True)
@@ -387,14 +390,7 @@ class Device:
 @functools.lru_cache(maxsize=8)
 def _tls(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
     """What a connection is encrypted with; devices without certificates of their own share one."""
-    context = ssl.create_default_context(cadata=ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if certificate is not None and key is not None:
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the library reads keys from files alone
-            file.write(f"{certificate}\n{key}\n")
-            file.flush()
-            context.load_cert_chain(file.name)
-    return context
+    return tls_context(TlsSection(ca_pem=ca, cert_pem=certificate, key_pem=key))
 
 
 class _Stopwatch:

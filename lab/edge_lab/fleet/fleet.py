@@ -22,7 +22,6 @@ from edge_lab.fleet.track import Track, rehearse
 from edge_sdk.cli.output import say
 from edge_sdk.mqtt import DeviceId
 
-MOST_DEVICES: Final = 20_000
 _AT_ONCE: Final = 500  # devices in one enrolment
 _PER_S: Final = 250  # connections a second while the fleet comes up; mosquitto hashes each password in its one thread
 _PATIENCE_S: Final = 30.0  # at the end, for what the hub has not confirmed yet

@@ -94,10 +94,9 @@ def subscribe(mid: int, topics: tuple[str, ...]) -> bytes:
     return _packet(0x82, struct.pack(">HB", mid, 0) + b"".join(_text(topic) + b"\x01" for topic in topics))
 
 
-def publish(topic: str, payload: bytes, mid: int, *, retain: bool, again: bool = False) -> bytes:
+def publish(topic: str, payload: bytes, mid: int, *, retain: bool) -> bytes:
     """3.3, with QoS 1."""
-    first = 0x32 | (0x08 if again else 0) | (0x01 if retain else 0)
-    return _packet(first, b"".join((_text(topic), struct.pack(">HB", mid, 0), payload)))
+    return _packet(0x33 if retain else 0x32, b"".join((_text(topic), struct.pack(">HB", mid, 0), payload)))
 
 
 def puback(mid: int) -> bytes:

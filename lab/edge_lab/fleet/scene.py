@@ -67,12 +67,8 @@ class Scene:
     def serve(self, variant: str) -> AppReport:
         """Pass a second in which this variant runs."""
         world, app, second = self.world, self._app, self._second
-        begin, end, clock, action = (
-            self._first[second],
-            self._first[second + 1],
-            self._clock.ratio,
-            self._actions[variant],
-        )
+        begin, end = self._first[second], self._first[second + 1]
+        clock, action = self._clock.ratio, self._actions[variant]
         took: list[float] = []
         late = 0
         for index in range(begin, end):
@@ -80,10 +76,10 @@ class Scene:
             late += served.quality <= 0
             if served.ended_s is not None:
                 took.append(served.latency_ms)
-        switched_ms = None
-        joules = 0.0 if self._loaded in {None, variant} else world.switch_j
+        switched_ms, joules = None, 0.0
         if self._loaded not in {None, variant}:
             switched_ms = round(3 * action.latency_ms, 1)  # load and warm; the second of it nobody waits for
+            joules = world.switch_j
         self._loaded = variant
         self._pass(joules)
         ordered = sorted(took)
@@ -93,7 +89,7 @@ class Scene:
             active=variant,
             computes_on="cpu",
             calls=len(took),
-            late=min(late, end - begin),
+            late=late,
             p50_ms=round(ordered[len(ordered) // 2], 2) if ordered else None,
             p95_ms=round(ordered[int(0.95 * len(ordered))], 2) if ordered else None,
             switched_ms=switched_ms,
@@ -109,11 +105,8 @@ class Scene:
         return self._app.probe(variant, from_s, second + 1.5, self._clock.ratio, 1.0)
 
     def _pass(self, joules: float) -> None:
-        world, idle_w, ambient_c = (
-            self.world,
-            self.world.setting.board.idle_w,
-            float(self.world.ambient_c[self._second]),
-        )
+        world = self.world
+        idle_w, ambient_c = world.setting.board.idle_w, float(world.ambient_c[self._second])
         for substep in range(self._second * SUBSTEPS, (self._second + 1) * SUBSTEPS):
             spent = idle_w / SUBSTEPS + self._app.joules[substep] + float(world.extra_w[substep]) / SUBSTEPS + joules
             joules = 0.0

@@ -9,6 +9,7 @@ a mind of its own, with what the track had learned up to there.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -48,6 +49,7 @@ class Track:
 
     Attributes:
         samples: By the end of their windows.
+        events, moments: By their time.
     """
 
     part: Part
@@ -66,11 +68,12 @@ class Track:
 
     def events_between(self, after_s: float, until_s: float) -> tuple[Event, ...]:
         """What happened in this time."""
-        return tuple(event for event in self.events if after_s < event.at <= until_s)
+        return self.events[_after(self.events, after_s) : _after(self.events, until_s)]
 
     def next_event_s(self, after_s: float) -> float:
         """When something happens next; the end where nothing does."""
-        return next((event.at for event in self.events if event.at > after_s), self.length_s)
+        at = _after(self.events, after_s)
+        return self.events[at].at if at < len(self.events) else self.length_s
 
     def moment(self, at_s: float) -> Moment:
         """How a device is at this time."""
@@ -159,8 +162,8 @@ def _moved(state: PolicyState, by_s: float) -> PolicyState:
     return replace(state, models=models, at=state.at + by_s)
 
 
-def _after(samples: tuple[Sample, ...], at_s: float) -> int:
-    return bisect.bisect_right(samples, at_s, key=lambda sample: sample.at)
+def _after(told: Sequence[Sample | Event], at_s: float) -> int:
+    return bisect.bisect_right(told, at_s, key=lambda one: one.at)
 
 
 class _Played:
