@@ -259,7 +259,8 @@ class _Session:
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int) -> None:
         self._waiting += 1
-        if self._waiting == _MOST_WAITING:
+        # Again with each: the reader between us and the socket lets it read on by itself after it had much at once.
+        if self._waiting >= _MOST_WAITING:
             self._client.read_no_more()
         self._handler(topic, payload, retained, number, self._release)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -100,8 +101,13 @@ def test_while_the_store_takes_nothing_the_broker_keeps_what_comes(
 
         async def work(link: Link, ingest: Ingest, taken: list[str]) -> None:
             topic = mqtt.up_topic(CAM, Up.EVENT)
+            # So much that the reader between us and the socket has to wait as well, and reads on when it thinks fit.
+            assert link._session is not None
+            transport = link._session._client._connection._transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
             for seq in range(1, count + 1):
                 assert await link.publish(topic, event(seq, text))
+            time.sleep(0.5)  # noqa: ASYNC251 - until it is there
             # What was read in one go is taken whole: asyncio reads 256 KiB, and buffers half of that again.
             least, bound = (RECEIVE_MAXIMUM, RECEIVE_MAXIMUM) if most is None else (most, most + 500)
             await till(lambda: ingest.waiting >= least, "the hub to take what it can")
