@@ -81,11 +81,6 @@ class HubAtWork:
         sys.exit(f"the hub is not well: {self.said[-1000:]}")
 
     @property
-    def url(self) -> str:
-        """Of its API."""
-        return f"http://127.0.0.1:{self._http}"
-
-    @property
     def said(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace")
