@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from starlette.requests import Request
+from starlette.types import Message
 
+from edge_hub.web import door
 from edge_hub.web.patience import PatientProtocol
+from edge_sdk.errors import WireError
 
 _PATIENCE_S = 20.0
 _MUCH = b"x" * 4_000_000
@@ -139,3 +143,15 @@ def test_connections_that_say_nothing_keep_nobody_out() -> None:
                 writer.close()
 
     asyncio.run(asyncio.wait_for(play(), _PATIENCE_S))
+
+
+def test_a_body_that_never_ends_is_waited_for_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(door, "_BODY_S", 0.05)
+    scope = {"type": "http", "method": "POST", "scheme": "http", "server": ("hub", 80), "path": "/", "headers": []}
+    request = Request({**scope, "query_string": b""}, silent)
+    with pytest.raises(WireError, match="did not arrive"):
+        asyncio.run(door.read_body(request, dict))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import logging
 import math
@@ -170,39 +169,20 @@ async def read_body(request: Request, kind: type[Any]) -> Any:
     media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media != JSON:
         raise WireError(f"the body is called {media[:40]!r}", where=where, hint=f"send 'Content-Type: {JSON}'")
-    content = bytearray()
     try:
-        async with _deadline(_BODY_S):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    raise WireError(f"a body of more than {MAX_BODY_BYTES} bytes", where=where)
-    except (asyncio.TimeoutError, TimeoutError) as cause:
+        content = await asyncio.wait_for(_content(request, where), _BODY_S)
+    except asyncio.TimeoutError as cause:
         raise WireError(f"the body did not arrive within {_BODY_S:.0f} s", where=where) from cause
-    return decode(bytes(content), kind, where=where, max_bytes=MAX_BODY_BYTES)
+    return decode(content, kind, where=where, max_bytes=MAX_BODY_BYTES)
 
 
-@contextlib.asynccontextmanager
-async def _deadline(limit_s: float) -> Any:
-    """`asyncio.timeout`, which Python 3.10 does not have."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - handlers run in tasks
-    over = False
-
-    def end() -> None:
-        nonlocal over
-        over = True
-        task.cancel()
-
-    handle = asyncio.get_running_loop().call_later(limit_s, end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if over:
-            raise asyncio.TimeoutError from None
-        raise
-    finally:
-        handle.cancel()
+async def _content(request: Request, where: str) -> bytes:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise WireError(f"a body of more than {MAX_BODY_BYTES} bytes", where=where)
+    return bytes(content)
 
 
 def _address(request: Request) -> str:
