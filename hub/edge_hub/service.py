@@ -255,8 +255,8 @@ class Hub:
         trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
-        if self.workers is not None and self.workers.running < self.workers.count:
-            trouble = trouble or f"{self.workers.running} of {self.workers.count} workers run"
+        if self.workers is not None:
+            trouble = trouble or self.workers.trouble
         counts = {}
         try:
             totals = await self.store.totals()

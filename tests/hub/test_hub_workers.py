@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import until
+from daemon_stage import PATIENCE_S, Broker, until
 from hub_stage import FakeDevice, HubProcess
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
@@ -20,9 +21,12 @@ from edge_hub.api import EventView
 from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
+from edge_hub.pulse import MAX_BYTES, Pulse, teller
+from edge_hub.worker import WorkerConfig
+from edge_hub.workers import Workers
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report
-from edge_sdk.wire import decode
+from edge_sdk.wire import decode, encode
 
 pytestmark = [pytest.mark.broker, pytest.mark.postgres]
 
@@ -87,6 +91,113 @@ def happening(cam: FakeDevice, text: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def refusing(database: PostgresPlace) -> Iterator[None]:
+    """The database has no room for messages, and for all else it has."""
+    database.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'; END $$"
+    )
+    database.sql("CREATE TRIGGER refused BEFORE INSERT ON log FOR EACH STATEMENT EXECUTE FUNCTION refuse()")
+    try:
+        yield
+    finally:
+        database.sql("DROP FUNCTION refuse CASCADE")
+
+
+def metric(hub: HubProcess, name: str) -> str:
+    """Its value, as Prometheus reads it."""
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    page = httpx.get(f"http://127.0.0.1:{hub.http}/metrics", headers=headers, trust_env=False).text
+    return next(line for line in page.splitlines() if line.startswith(f"{name} ")).split()[1]
+
+
+def test_a_worker_that_cannot_store_is_the_hubs_trouble(crowd: HubProcess, crowded: PostgresPlace) -> None:
+    def trouble() -> str:
+        with crowd.client() as client:
+            return client.health().trouble or ""
+
+    with enrolled(crowd, "refused") as cam:
+        with refusing(crowded):
+            number = cam.happens("into a full disk")
+            until(lambda: trouble().startswith("worker "), "the hub to say so")
+            assert "no space left on device" in trouble()
+            assert metric(crowd, "edge_hub_workers_unwell") == "1"
+            assert number not in cam.acked
+        cam.confirmed(number)
+    until(lambda: not trouble(), "the hub to be well again")
+    assert metric(crowd, "edge_hub_workers_unwell") == "0"
+    assert metric(crowd, "edge_hub_workers_running") == "2"
+
+
+async def till(look: Callable[[], object], what: str) -> None:
+    async def looking() -> None:
+        while not look():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.05)
+
+    try:
+        await asyncio.wait_for(looking(), PATIENCE_S)
+    except asyncio.TimeoutError:
+        raise AssertionError(what) from None
+
+
+def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble(tmp_path: Path, database: PostgresPlace) -> None:
+    broker = Broker(tmp_path / "broker")
+    config = WorkerConfig(
+        store=database.url,
+        host="127.0.0.1",
+        port=broker.port,
+        username=Broker.HUB,
+        password=Broker.HUB_PASSWORD,
+        kind="worker:test",
+        holder="test:0",
+        slots=1,
+    )
+
+    async def play() -> None:
+        workers = Workers((config,), silent_s=4.0)
+        await workers.start()
+        try:
+            await till(lambda: workers.trouble is None, "the worker to be well")
+            process = workers._processes[0]
+            process.send_signal(signal.SIGSTOP)
+            await till(lambda: "said nothing" in (workers.trouble or ""), "its silence to be noticed")
+            process.send_signal(signal.SIGCONT)
+            await till(lambda: workers.trouble is None, "the worker to speak again")
+            broker.stop()
+            await till(lambda: "not connected to the broker" in (workers.trouble or ""), "the loss to be told")
+            assert workers.running == 1
+            broker.start()
+            await till(lambda: workers.trouble is None, "the worker to be connected again")
+            process.kill()
+            await till(lambda: workers.restarts == 1 and workers.trouble is None, "another to take its place")
+        finally:
+            await workers.stop()
+
+    broker.start()
+    try:
+        asyncio.run(play())
+    finally:
+        broker.stop()
+
+
+def test_a_pulse_that_finds_no_room_is_left_out_whole() -> None:
+    reader, writer = os.pipe()
+    try:
+        tell = teller(writer)
+        pulse = Pulse.of(7, "\x00" * 10_000, 3)
+        assert len(encode(pulse)) < MAX_BYTES
+        for _ in range(1000):
+            tell(pulse)
+        os.close(writer)
+        with os.fdopen(reader, "rb", closefd=False) as stream:
+            lines = stream.read().splitlines()
+        assert 0 < len(lines) < 1000
+        assert {decode(line, Pulse, where="test") for line in lines} == {pulse}
+    finally:
+        os.close(reader)
 
 
 def test_a_device_that_asks_for_a_share_takes_nothing_from_the_workers(crowd: HubProcess) -> None:
