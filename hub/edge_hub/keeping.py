@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from edge_hub import environment
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.export.choice import matching
 from edge_hub.export.files import WRITERS
@@ -52,7 +52,7 @@ def export(args: argparse.Namespace) -> int:
     if not since < until:
         raise UsageError("--since is not before --until")
     named = tuple(DeviceId.parse(name) for name in args.device) or None
-    store = args.store or os.environ.get("EDGE_HUB_STORE") or None
+    store = environment.asked(args.store, option="--store", variable=environment.STORE)
     with open_source(Path(args.data) / _DATABASE, store) as source:
         wanted = Wanted(since=since, until=until, devices=_devices(source, named, args.query))
         with atomic.file(target, mode=PRIVATE_FILE) as stream:
