@@ -30,7 +30,6 @@ from edge_hub.alerts.views import Silence
 from edge_hub.alerts.ways import Webhook
 from edge_hub.census import Census
 from edge_hub.errors import QueryError
-from edge_hub.feed import Feed
 from edge_hub.rows import Facts, Fleet, facts_of
 from edge_hub.store.records import AlertRecord, Arrival, DeviceRecord, RuleRecord
 from edge_sdk import mqtt
@@ -195,11 +194,10 @@ class Scene:
 
     def parts(self) -> Alerting:
         self.census = Census(self.store, clock=self.wall)
-        hands = Hands(touch=lambda _: None, tell=lambda: None)
+        hands = Hands(spread=lambda _: None, tell=lambda: None)
         return Alerting(
             store=self.store,
             census=self.census,
-            feed=Feed(),
             hands=hands,
             clock=self.wall,
             steady=lambda: self.now,

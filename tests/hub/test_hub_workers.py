@@ -17,6 +17,8 @@ from hub_stage import FakeDevice, HubProcess
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
+from edge_hub.alerts.rules import Rule
+from edge_hub.alerts.views import AlertView
 from edge_hub.api import EventView
 from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
@@ -76,15 +78,15 @@ def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
 
 
 @contextmanager
-def happening(cam: FakeDevice, text: str) -> Iterator[None]:
-    """The same event again and again, for whoever begins to listen some time."""
+def again_and_again(do: Callable[[], object]) -> Iterator[None]:
+    """For whoever begins to listen some time."""
     over = threading.Event()
 
-    def happens() -> None:
+    def doing() -> None:
         while not over.wait(0.1):
-            cam.happens(text)
+            do()
 
-    thread = threading.Thread(target=happens)
+    thread = threading.Thread(target=doing)
     thread.start()
     try:
         yield
@@ -265,7 +267,11 @@ def test_the_api_answers_from_postgresql(crowd: HubProcess, path: str) -> None:
 
 
 def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
-    with enrolled(crowd, "heard") as cam, happening(cam, "the sun came out"), crowd.client() as client:
+    with (
+        enrolled(crowd, "heard") as cam,
+        again_and_again(lambda: cam.happens("the sun came out")),
+        crowd.client() as client,
+    ):
         body = next(body for topic, body in client.news() if topic == "event")
     assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
 
@@ -277,13 +283,32 @@ def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
     other = HubProcess(tmp_path, "--store", crowded.url)
     other.start()
     try:
-        with enrolled(crowd, "far-away") as cam, happening(cam, "on another machine"), other.client() as client:
+        with (
+            enrolled(crowd, "far-away") as cam,
+            again_and_again(lambda: cam.happens("on another machine")),
+            other.client() as client,
+        ):
             heard = (
                 decode(body, EventView, where="test", max_bytes=len(body))
                 for topic, body in client.news()
                 if topic == "event"
             )
             assert next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
+        with enrolled(crowd, "ringing") as cam, crowd.client() as here, other.client() as there:
+            cam.born()
+            here.put_rule("rings", Rule(when="online", text="it is there"))
+            # One of the two looks at the rules; both are told, and of what people do about it as well.
+            (alert,) = until(lambda: there.alerts(device=cam.device), "the alert to begin")
+            for acting, listening in ((here, there), (there, here)):
+                with again_and_again(lambda acting=acting: acting.acknowledge(alert.id)):
+                    rung = (
+                        decode(body, AlertView, where="test", max_bytes=len(body))
+                        for topic, body in listening.news()
+                        if topic == "alert"
+                    )
+                    told = next(one for one in rung if one.acknowledged)  # its beginning may come first
+                assert (told.id, told.rule, told.acknowledged) == (alert.id, "rings", "admin")
+            here.delete_rule("rings")
     finally:
         other.stop()
     holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")

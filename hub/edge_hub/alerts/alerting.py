@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_hub.alerts import silences
 from edge_hub.alerts.evaluation import Outcome, compiled, evaluate
 from edge_hub.alerts.holding import Holding
 from edge_hub.alerts.rules import in_force
-from edge_hub.alerts.views import AlertView
 from edge_hub.census import MAX_OPEN_ALERTS, SWITCHES, Census, groups_of
 from edge_hub.errors import StoreError
-from edge_hub.feed import Feed, News, Topic
 from edge_hub.rows import facts_of
 from edge_hub.store import Store
 from edge_hub.store.records import AlertRecord
-from edge_sdk.mqtt import DeviceId
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +37,11 @@ class Hands:
     """Whom an alert concerns.
 
     Attributes:
-        touch: Told of devices whose number of alerts changed.
+        spread: Called with each alert that began or ended.
         tell: Told that there is something to deliver.
     """
 
-    touch: Callable[[Iterable[DeviceId]], None]
+    spread: Callable[[Sequence[AlertRecord]], None]
     tell: Callable[[], None]
 
 
@@ -54,8 +51,7 @@ class Alerting:
     Args:
         store: Where everything is.
         census: Knows the devices.
-        feed: Told of each alert that begins or ends.
-        hands: Who else is.
+        hands: Whom they concern.
         clock: Seconds since 1970.
         steady: Seconds that never step.
     """
@@ -65,7 +61,6 @@ class Alerting:
         *,
         store: Store,
         census: Census,
-        feed: Feed,
         hands: Hands,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -73,7 +68,6 @@ class Alerting:
         self.evaluations = 0
         self._store = store
         self._census = census
-        self._feed = feed
         self._hands = hands
         self._clock = clock
         self._steady = steady
@@ -133,10 +127,8 @@ class Alerting:
             changed += [] if ended is None else [ended]
         if not changed:
             return
-        for alert in changed:
-            self._feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
         self._census.forget_alerts()
-        self._hands.touch(alert.device for alert in changed)
+        self._hands.spread(changed)
         self._hands.tell()
 
     def _complain(self, broken: dict[str, str]) -> None:
