@@ -21,7 +21,7 @@ from edge_hub.address import Endpoint
 from edge_hub.alerts.views import AlertView
 from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, DeviceView, EventView
 from edge_hub.client import HubClient
-from edge_hub.enrolment import device_configuration, write_configuration
+from edge_hub.enrolment import check_writable, device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
 from edge_hub.rows import Row, RowList
 from edge_sdk.address import Address
@@ -177,8 +177,7 @@ def enroll(args: argparse.Namespace) -> int:
     models = dict(_model(text) for text in args.models)
     broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError("cannot be written", where=str(path), hint="name a file in a directory that exists")
+    check_writable(path)
     with _client(args) as client:
         credentials = client.enrol(device, again=args.again)
     if broker is not None:
