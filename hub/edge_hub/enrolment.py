@@ -98,16 +98,17 @@ def check_writable(path: Path) -> None:
     folder = path.absolute().parent
     if is_directory(path):
         raise UsageError("is a directory", where=str(path), hint="name a file in it, such as device.toml")
+    elsewhere = "name a file where you may write"
+    if what := obstacle(folder):
+        raise UsageError(f"cannot be written: {what}", where=str(path), hint=elsewhere)
     if not is_directory(folder):
-        what = obstacle(folder) or f"there is no directory {folder}"
+        what = f"there is no directory {folder}"
         raise UsageError(f"cannot be written: {what}", where=str(path), hint=f"make it first: mkdir -p {folder}")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as cause:
-        raise UsageError(
-            f"cannot be written: {folder}: {cause.strerror}", where=str(path), hint="name a file where you may write"
-        ) from cause
+        raise UsageError(f"cannot be written: {folder}: {cause.strerror}", where=str(path), hint=elsewhere) from cause
 
 
 def write_configuration(path: Path, text: str) -> None:
