@@ -10,7 +10,7 @@ from edge_hub.commands_control import CONTROL
 from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command, Later
 
-_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
+_KINDS = ("telemetry", "minutes", "hours", "events", "commands", "alerts", "audit")
 BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
@@ -280,7 +280,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         path=("hub", "export"),
-        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        summary="telemetry, minutes and hours of it, events, commands, alerts or the audit log as CSV or Parquet",
         configure=_configure_export,
         run=Later("edge_hub.keeping", "export"),
     ),

@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, log_of, logged
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
+from edge_sdk.wire import encode
 
 _PAGE_ROWS = 1000
+# Beyond every moment that is kept, and still a number that both databases compare.
+_NEVER = 2**53
 Values = tuple[Any, ...]
 
 
@@ -40,6 +44,9 @@ class Source(Protocol):
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
         """The messages of a device that may hold samples of this time."""
+
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """Minutes or hours (`device`, `at`, `body`) that begin in this time, device by device, the oldest first."""
 
 
 class SqliteSource:
@@ -69,6 +76,19 @@ class SqliteSource:
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
         """Boot by boot."""
         return log_of(self._connection, device, since=since, until=until)
+
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """In the order in which the devices are named."""
+        sql = (
+            "SELECT device, at, body FROM condensed WHERE device = ? AND step = ? AND at >= ? AND at < ?"
+            " ORDER BY at LIMIT ?"
+        )
+        end = _whole(until)
+        for device in devices:
+            begin = _whole(since)
+            while rows := self.fetch(sql, (device, step, begin, end, _PAGE_ROWS)):
+                yield from rows
+                begin = rows[-1]["at"] + 1
 
 
 class PostgresSource:
@@ -105,6 +125,15 @@ class PostgresSource:
         for row in self.stream(select, key="log.id", where=where, values=(device, since, until + LONGEST_BATCH_S)):
             yield logged(row, row["boot"])
 
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """In the order of the devices' numbers."""
+        return self.stream(
+            "SELECT device, at, body FROM condensed",
+            key="at",
+            where=f"step = ? AND at >= ? AND at < ? AND device {self.among} ORDER BY device, at",
+            values=(step, _whole(since), _whole(until), encode(devices).decode()),
+        )
+
 
 @contextlib.contextmanager
 def open_source(file: Path, store: str | None) -> Iterator[Source]:
@@ -134,6 +163,11 @@ def open_source(file: Path, store: str | None) -> Iterator[Source]:
             loop.run_until_complete(kept.close())
     finally:
         loop.close()
+
+
+def _whole(at: float) -> int:
+    """The first whole second that is not before."""
+    return math.ceil(min(at, _NEVER))
 
 
 def _numbered(sql: str) -> str:
