@@ -229,6 +229,15 @@ def _configure_backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
 
 
+def _configure_move(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which must not run (default ./hub)")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="where to, an empty database: postgresql://user:password@host:port/database",
+    )
+
+
 def _kept(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
 
@@ -289,6 +298,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="copy the database, whether the hub runs or not",
         configure=_configure_backup,
         run=Later("edge_hub.keeping", "backup"),
+    ),
+    Command(
+        path=("hub", "move"),
+        summary="go from SQLite to PostgreSQL with everything: copy it, and close the file to hubs",
+        configure=_configure_move,
+        run=Later("edge_hub.keeping", "move"),
     ),
     *CONTROL,
 )

@@ -1,8 +1,10 @@
-"""`edge hub export` and `edge hub backup`: a hub's data as files, whether it runs or not."""
+"""`edge hub export`, `backup` and `move`: a hub's data as files, and from SQLite to PostgreSQL."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import math
 import os
 import time
@@ -10,18 +12,22 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.datadir import DATABASE, PRIVATE_FILE, DataDir, MovedTo
 from edge_hub.export.choice import matching
 from edge_hub.export.files import WRITERS
 from edge_hub.export.sources import Source, open_source
 from edge_hub.export.tables import TABLES, Wanted
 from edge_hub.store._backup import copy
+from edge_hub.store._opening import as_store_errors, read_only
+from edge_hub.store.choose import move_to_postgres, without_secrets
+from edge_hub.store.records import AuditRecord
 from edge_sdk import atomic
-from edge_sdk.cli.output import emit
+from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
+from edge_sdk.wire import encode
 
-_DATABASE = "hub.db"
+_STORE_VARIABLE = "EDGE_HUB_STORE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +49,29 @@ class BackedUp:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The result of `edge hub move --json`: how many rows each table has, there as here."""
+
+    store: str
+    rows: dict[str, int]
+
+
 def export(args: argparse.Namespace) -> int:
     """Write what is kept of one kind; the file is there whole or not at all."""
-    table = TABLES[args.what]
+    kind = TABLES[args.what]
     target = Path(args.output)
     since = 0.0 if args.since is None else moment(args.since)
     until = math.inf if args.until is None else moment(args.until)
     if not since < until:
         raise UsageError("--since is not before --until")
     named = tuple(DeviceId.parse(name) for name in args.device) or None
-    store = args.store or os.environ.get("EDGE_HUB_STORE") or None
-    with open_source(Path(args.data) / _DATABASE, store) as source:
+    store = args.store or os.environ.get(_STORE_VARIABLE) or None
+    with open_source(Path(args.data) / DATABASE, store) as source:
         wanted = Wanted(since=since, until=until, devices=_devices(source, named, args.query))
         with atomic.file(target, mode=PRIVATE_FILE) as stream:
             unix = args.times == "unix"
-            rows = WRITERS[args.format](stream, table.columns, table.read(source, wanted), unix=unix)
+            rows = WRITERS[args.format](stream, kind.columns, kind.read(source, wanted), unix=unix)
     result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=target.stat().st_size)
     emit(args, result, lambda: f"{rows} rows of {args.what} are in {target}")
     return 0
@@ -74,9 +88,41 @@ def _devices(source: Source, named: tuple[DeviceId, ...] | None, query: str | No
 def backup(args: argparse.Namespace) -> int:
     """Copy the database as it is at one moment."""
     target = Path(args.output)
-    copy(Path(args.data) / _DATABASE, target)
+    copy(Path(args.data) / DATABASE, target)
     result = BackedUp(file=str(target), size_bytes=target.stat().st_size)
     emit(args, result, lambda: f"a copy of the hub's database is in {target} ({result.size_bytes / 1e6:.1f} MB)")
+    return 0
+
+
+def move(args: argparse.Namespace) -> int:
+    """Copy everything from the SQLite file into an empty PostgreSQL, and let no hub go on with the file."""
+    url = args.store or os.environ.get(_STORE_VARIABLE)
+    if not url:
+        raise UsageError(
+            "no database is named", hint=f"--store postgresql://user:password@host/database, or {_STORE_VARIABLE}"
+        )
+    path = Path(args.data) / DATABASE
+    store, now = without_secrets(url), time.time()
+
+    def note(rows: dict[str, int]) -> AuditRecord:
+        here = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+        detail = encode({"from": here, "rows": rows})
+        return AuditRecord(at=now, who="local", role="admin", what="move", target=store, detail=detail)
+
+    with contextlib.closing(read_only(path)) as source:
+        data = DataDir(args.data)
+        with data.locked(), as_store_errors(path):
+            rows = asyncio.run(move_to_postgres(source, url, audit=note, told=lambda line: say(f"edge: {line}")))
+            data.write_moved(MovedTo(store=store, at=now))
+    lines = [(name, str(count)) for name, count in rows.items()]
+    emit(
+        args,
+        Moved(store=store, rows=rows),
+        lambda: (
+            f"{table(('table', 'rows'), lines, right=frozenset({1}))}\n\n"
+            f"Everything is in {store}: start the hub with --store and the same --data.\n{path} stays as it is."
+        ),
+    )
     return 0
 
 
