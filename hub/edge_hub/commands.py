@@ -211,6 +211,9 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     _kept(parser)
+    parser.add_argument(
+        "--hub", metavar="URL", help="ask the hub that runs there, with the token of an administrator in --data"
+    )
     parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
     parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")

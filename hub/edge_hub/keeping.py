@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from edge_hub.api import ExportQuery
+from edge_hub.client import HubClient
 from edge_hub.datadir import DATABASE, PRIVATE_FILE, DataDir, MovedTo
-from edge_hub.export.choice import matching
+from edge_hub.export.choice import chosen
 from edge_hub.export.files import WRITERS
-from edge_hub.export.sources import Source, open_source
+from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES, Wanted
 from edge_hub.store._backup import copy
 from edge_hub.store._opening import as_store_errors, read_only
@@ -32,12 +34,12 @@ _STORE_VARIABLE = "EDGE_HUB_STORE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """The result of `edge hub export --json`."""
+    """The result of `edge hub export --json`; how many rows a running hub sent, is not counted."""
 
     what: str
     format: str
     file: str
-    rows: int
+    rows: int | None
     size_bytes: int
 
 
@@ -59,30 +61,45 @@ class Moved:
 
 def export(args: argparse.Namespace) -> int:
     """Write what is kept of one kind; the file is there whole or not at all."""
-    kind = TABLES[args.what]
     target = Path(args.output)
-    since = 0.0 if args.since is None else moment(args.since)
-    until = math.inf if args.until is None else moment(args.until)
-    if not since < until:
+    since = None if args.since is None else moment(args.since)
+    until = None if args.until is None else moment(args.until)
+    if not (since or 0.0) < (math.inf if until is None else until):
         raise UsageError("--since is not before --until")
-    named = tuple(DeviceId.parse(name) for name in args.device) or None
+    named = tuple(DeviceId.parse(name) for name in args.device)
+    if args.hub is not None:
+        if args.store is not None:
+            raise UsageError("--hub and --store name two places", hint="give one of them")
+        asked = ExportQuery(
+            format=args.format,
+            times=args.times,
+            since=since,
+            until=until,
+            devices=",".join(map(str, named)) or None,
+            query=args.query,
+        )
+        client = HubClient.of(url=args.hub, data=Path(args.data))
+        with client, atomic.file(target, mode=PRIVATE_FILE) as stream:
+            client.export(args.what, stream, asked)
+        return _exported(args, target, rows=None)
+    kind = TABLES[args.what]
     store = args.store or os.environ.get(_STORE_VARIABLE) or None
     with open_source(Path(args.data) / DATABASE, store) as source:
-        wanted = Wanted(since=since, until=until, devices=_devices(source, named, args.query))
+        devices = chosen(source, named or None, args.query, now=time.time())
+        wanted = Wanted(since=since or 0.0, until=math.inf if until is None else until, devices=devices)
         with atomic.file(target, mode=PRIVATE_FILE) as stream:
             unix = args.times == "unix"
             rows = WRITERS[args.format](stream, kind.columns, kind.read(source, wanted), unix=unix)
-    result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=target.stat().st_size)
-    emit(args, result, lambda: f"{rows} rows of {args.what} are in {target}")
+    return _exported(args, target, rows=rows)
+
+
+def _exported(args: argparse.Namespace, target: Path, *, rows: int | None) -> int:
+    size_bytes = target.stat().st_size
+    result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=size_bytes)
+    what = args.what if rows is None else f"{rows} rows of {args.what}"
+    verb = "is" if rows is None else "are"
+    emit(args, result, lambda: f"{what} {verb} in {target}")
     return 0
-
-
-def _devices(source: Source, named: tuple[DeviceId, ...] | None, query: str | None) -> tuple[DeviceId, ...] | None:
-    """Those that are named and that the query means; None is all."""
-    if query is None:
-        return named
-    found = matching(source, query, now=time.time())
-    return found if named is None else tuple(device for device in found if device in set(named))
 
 
 def backup(args: argparse.Namespace) -> int:

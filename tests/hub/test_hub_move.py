@@ -21,7 +21,7 @@ from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hub_stage import FakeDevice, HubProcess
 from store_stage import AnyStore, PostgresPlace, within
 
-from edge_hub.api import DesiredRequest
+from edge_hub.api import DesiredRequest, ExportQuery
 from edge_hub.datadir import DataDir
 from edge_hub.errors import MoveError, StoreError, StoreMovedError
 from edge_hub.store import _move, _postgres_pool
@@ -410,3 +410,6 @@ def test_a_fleet_goes_on_in_postgresql_as_if_nothing_were(
         assert [one.event.text for one in client.events(after=0)] == ["it began", "it went on"]
         assert client.command(pending).state == "pending"
         assert client.audit()[0].what == "move"
+        with (hub.directory / "events.csv").open("wb") as stream:
+            client.export("events", stream, ExportQuery())
+    assert "it went on" in (hub.directory / "events.csv").read_text()
