@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ import pytest
 from daemon_stage import until
 from history_stage import CAM, OTHER, sample
 from hub_stage import FakeDevice, HubProcess
+from store_stage import Place, PostgresPlace, SqlitePlace, within
 
 from edge_hub.api import ExportQuery, Kept
 from edge_hub.errors import AnswerError
+from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES
+from edge_hub.store._backup import StoppedError
 from edge_hub.web import exports
 from edge_hub.web.exports import MAX_EXPORTS, Pipe
 from edge_sdk import mqtt
@@ -131,8 +135,8 @@ class Endless:
     def __init__(self) -> None:
         self.chunks = 0
 
-    def write(self, stream: BinaryIO) -> None:
-        while True:
+    def write(self, stream: BinaryIO, *, stopped: Callable[[], bool]) -> None:
+        while not stopped():
             self.chunks += 1
             stream.write(b"x" * exports._CHUNK_BYTES)
 
@@ -147,12 +151,29 @@ def test_a_job_is_a_few_chunks_ahead_of_its_reader_and_ends_with_it() -> None:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             assert job.chunks == ahead + read
-            assert len(await pipe.next() or b"") == exports._CHUNK_BYTES
+            assert len(await pipe.next(()) or b"") == exports._CHUNK_BYTES
         pipe.stop()
-        with pytest.raises(exports.StoppedError):
+        with pytest.raises(StoppedError):
             await asyncio.wait_for(writing, 30)
 
     asyncio.run(play())
+
+
+FOREVER = {
+    "sqlite": "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
+    "postgres": "SELECT pg_sleep(3600)",
+}
+
+
+def test_a_database_that_looks_for_rows_without_finding_any_ends_when_nobody_wants_them(place: Place) -> None:
+    within(place, lambda store: store.totals())
+    over = threading.Event()
+    threading.Timer(0.3, over.set).start()
+    path = place.path if isinstance(place, SqlitePlace) else Path("none")
+    url = place.url if isinstance(place, PostgresPlace) else None
+    with pytest.raises(StoppedError), open_source(path, url, stopped=over.is_set) as source:
+        source.fetch(FOREVER["sqlite" if url is None else "postgres"])
+    assert over.is_set()
 
 
 def test_each_table_has_a_path() -> None:

@@ -12,10 +12,11 @@ import itertools
 import math
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from edge_hub.store._backup import StoppedError
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, log_of, logged
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
@@ -24,7 +25,12 @@ from edge_sdk.wire import encode
 _PAGE_ROWS = 1000
 # Beyond every moment that is kept, and still a number that both databases compare.
 _NEVER = 2**53
+# How often somebody is asked whether to go on: steps of SQLite's machine, some milliseconds; and seconds.
+_LOOK_STEPS = 100_000
+_LOOK_S = 0.2
 Values = tuple[Any, ...]
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -97,25 +103,27 @@ class PostgresSource:
     Args:
         loop: Runs while this is used, and only then.
         connection: In a transaction that reads.
+        stopped: See `open_source`.
     """
 
     among = "IN (SELECT value::bigint FROM json_array_elements_text(?::text::json))"
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Any, stopped: Callable[[], bool]) -> None:
         self._loop = loop
         self._connection = connection
+        self._stopped = stopped
 
     def fetch(self, sql: str, values: Values = ()) -> list[Row]:
         """Few rows."""
-        found: list[Row] = self._loop.run_until_complete(self._connection.fetch(_numbered(sql), *values))
+        found: list[Row] = self._wait(self._connection.fetch(_numbered(sql), *values))
         return found
 
     def stream(self, select: str, *, key: str, where: str = "TRUE", values: Values = ()) -> Iterator[Row]:
         """In the order in which they lie, which is that of the days."""
         del key
         sql = _numbered(f"{select} WHERE {where}")
-        cursor = self._loop.run_until_complete(self._connection.cursor(sql, *values))
-        while rows := self._loop.run_until_complete(cursor.fetch(_PAGE_ROWS)):
+        cursor = self._wait(self._connection.cursor(sql, *values))
+        while rows := self._wait(cursor.fetch(_PAGE_ROWS)):
             yield from rows
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
@@ -134,21 +142,32 @@ class PostgresSource:
             values=(step, _whole(since), _whole(until), encode(devices).decode()),
         )
 
+    def _wait(self, work: Awaitable[T]) -> T:
+        return self._loop.run_until_complete(_unless(self._stopped, work))
+
 
 @contextlib.contextmanager
-def open_source(file: Path, store: str | None) -> Iterator[Source]:
+def open_source(file: Path, store: str | None, *, stopped: Callable[[], bool] = bool) -> Iterator[Source]:
     """The database of a hub.
 
     Args:
         file: SQLite's.
         store: Of PostgreSQL, instead.
+        stopped: Is asked several times a second while the database works.
 
     Raises:
         StoreError: There is none, it is of another version, or it refuses.
+        StoppedError: `stopped` said so.
     """
     if store is None:
         with contextlib.closing(read_only(file)) as connection, as_store_errors(file):
-            yield SqliteSource(connection)
+            connection.set_progress_handler(stopped, _LOOK_STEPS)
+            try:
+                yield SqliteSource(connection)
+            except sqlite3.OperationalError as cause:
+                if stopped():
+                    raise StoppedError from cause
+                raise
         return
     from edge_hub.store.choose import open_postgres
 
@@ -157,12 +176,23 @@ def open_source(file: Path, store: str | None) -> Iterator[Source]:
         kept = loop.run_until_complete(open_postgres(store))
         reading = kept.reading()
         try:
-            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()))
+            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()), stopped)
         finally:
             loop.run_until_complete(reading.__aexit__(None, None, None))
             loop.run_until_complete(kept.close())
     finally:
         loop.close()
+
+
+async def _unless(stopped: Callable[[], bool], work: Awaitable[T]) -> T:
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        await asyncio.wait({working}, timeout=_LOOK_S)
+        if stopped():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            raise StoppedError
+    return working.result()
 
 
 def _whole(at: float) -> int:

@@ -12,11 +12,13 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable, Collection
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -26,9 +28,13 @@ from edge_hub.export.choice import chosen
 from edge_hub.export.files import WRITERS
 from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES, Wanted
+from edge_hub.store._backup import StoppedError
 from edge_hub.web.operation import Ask
 from edge_sdk.errors import EdgeError, WireError
 from edge_sdk.mqtt import DeviceId
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +45,13 @@ _AHEAD = 4  # chunks that are written and not sent
 _LOOK_S = 0.2
 _LONGEST_PAUSE_S = 0.5
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+
+
+class Writes(Protocol):
+    """Whoever writes a file."""
+
+    def write(self, stream: BinaryIO, *, stopped: Callable[[], bool]) -> None:
+        """All of it, unless `stopped` says that nobody wants it any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,24 +73,13 @@ class Job:
     file: Path
     store: str | None
 
-    def write(self, stream: BinaryIO) -> None:
-        """All of it."""
+    def write(self, stream: BinaryIO, *, stopped: Callable[[], bool]) -> None:
+        """See `Writes`."""
         table = TABLES[self.what]
-        with open_source(self.file, self.store) as source:
+        with open_source(self.file, self.store, stopped=stopped) as source:
             devices = chosen(source, self.devices, self.query, now=time.time())
             rows = table.read(source, Wanted(since=self.since, until=self.until, devices=devices))
             WRITERS[self.format](stream, table.columns, rows, unix=self.unix)
-
-
-class Writes(Protocol):
-    """Whoever writes a file."""
-
-    def write(self, stream: BinaryIO) -> None:
-        """All of it."""
-
-
-class StoppedError(Exception):
-    """Nobody reads on."""
 
 
 class Pipe(io.RawIOBase):
@@ -114,7 +116,7 @@ class Pipe(io.RawIOBase):
             StoppedError: Nobody reads on.
         """
         try:
-            job.write(cast("BinaryIO", self))
+            job.write(cast("BinaryIO", self), stopped=self._stopped.is_set)
             self._pass_on()
         finally:
             with contextlib.suppress(StoppedError):
@@ -124,9 +126,18 @@ class Pipe(io.RawIOBase):
         """Let whoever writes end."""
         self._stopped.set()
 
-    async def next(self) -> bytes | None:
-        """The next chunk, None after the last."""
-        return await self._chunks.get()
+    async def next(self, over: Collection[asyncio.Future[Any]]) -> bytes | None:
+        """The next chunk, None after the last.
+
+        Raises:
+            StoppedError: One of `over` is done.
+        """
+        getting = asyncio.ensure_future(self._chunks.get())
+        await asyncio.wait({getting, *over}, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            getting.cancel()
+            raise StoppedError
+        return getting.result()
 
     def _pass_on(self) -> None:
         """Then wait as long as the work took: half of the hub's time is the fleet's."""
@@ -146,39 +157,71 @@ class Pipe(io.RawIOBase):
 
 
 class _Answer(Response):
-    """Chunks as long as somebody reads them."""
+    """Chunks as long as somebody reads them; what breaks off in the middle gets no end."""
 
-    def __init__(
-        self, first: bytes | None, pipe: Pipe, writing: asyncio.Task[None], stopping: asyncio.Event, **more: Any
-    ) -> None:
+    def __init__(self, work: _Work, first: bytes | None, **more: Any) -> None:
         super().__init__(**more)
         del self.headers["content-length"]
-        self._first, self._pipe, self._writing, self._stopping = first, pipe, writing, stopping
+        self._work, self._first = work, first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it; what breaks off in the middle gets no end."""
-        del scope
-        over = {asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(self._stopping.wait())}
+        """Send all of it."""
+        del scope, receive
         chunk = self._first
-        try:
+        async with self._work as work:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while chunk is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                getting = asyncio.ensure_future(self._pipe.next())
-                await asyncio.wait({getting, *over}, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    return
-                chunk = getting.result()
-            await self._writing
+                chunk = await work.next()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except EdgeError as error:
+
+
+class _Work:
+    """A thread that writes while somebody reads and the hub runs."""
+
+    def __init__(self, job: Job, request: Request) -> None:
+        self._state = request.app.state
+        self._pipe = Pipe()
+        self._writing = asyncio.create_task(self._write(job), name="hub-export")
+        self._over = (
+            asyncio.create_task(_gone(request.receive), name="hub-export-reader"),
+            asyncio.create_task(self._state.stopping.wait(), name="hub-export-stopping"),
+        )
+        self._state.exports += 1
+
+    async def next(self) -> bytes | None:
+        """The next chunk, None after the last.
+
+        Raises:
+            EdgeError: What went wrong.
+            StoppedError: Nobody reads on, or the hub ends.
+        """
+        chunk = await self._pipe.next(self._over)
+        if chunk is None:
+            await self._writing
+        return chunk
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        await self.end()
+        if isinstance(error, EdgeError):
             _log.warning("an export broke off: %s", error)
+        return isinstance(error, (EdgeError, StoppedError))
+
+    async def end(self) -> None:
+        """Let the thread end, and wait for it."""
+        self._pipe.stop()
+        for one in self._over:
+            one.cancel()
+        await asyncio.gather(*self._over, self._writing, return_exceptions=True)
+
+    async def _write(self, job: Job) -> None:
+        try:
+            await asyncio.to_thread(self._pipe.fill, job)
         finally:
-            self._pipe.stop()
-            for one in over:
-                one.cancel()
-            await asyncio.gather(*over, self._writing, return_exceptions=True)
+            self._state.exports -= 1
 
 
 async def _gone(receive: Receive) -> None:
@@ -188,37 +231,27 @@ async def _gone(receive: Receive) -> None:
 
 async def export(ask: Ask) -> Response:
     """Rows of one kind."""
-    state = ask.request.app.state
     job = _job(ask)
     if job.query is not None:
         await ask.hub.census.query(job.query)  # refused before anything is read
-    if state.exports >= MAX_EXPORTS:
+    if ask.request.app.state.exports >= MAX_EXPORTS:
         raise TooManyRequestsError(
             f"{MAX_EXPORTS} exports are under way, which are the most", wait_s=_BUSY_S, hint="wait for one to end"
         )
-    state.exports += 1
-
-    async def write(pipe: Pipe) -> None:
-        try:
-            await asyncio.to_thread(pipe.fill, job)
-        finally:
-            state.exports -= 1
-
-    pipe = Pipe()
-    writing = asyncio.create_task(write(pipe), name="hub-export")
+    work = _Work(job, ask.request)
     try:
-        first = await pipe.next()
-        if first is None:
-            await writing
+        first = await work.next()
         await ask.hub.audit.note(ask.caller, "export", job.what, dict(ask.query))
+    except StoppedError as cause:
+        await work.end()
+        raise ClientDisconnect from cause
     except BaseException:
-        pipe.stop()
-        await asyncio.gather(writing, return_exceptions=True)
+        await work.end()
         raise
     name = f"{job.what}.{job.format}"
     # A proxy that collects the answer before it sends it on would hold all of it.
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
-    return _Answer(first, pipe, writing, state.stopping, media_type=MEDIA[job.format], headers=headers)
+    return _Answer(work, first, media_type=MEDIA[job.format], headers=headers)
 
 
 def _job(ask: Ask) -> Job:
