@@ -38,14 +38,19 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client-certificates", action="store_true", help="devices show a certificate as well as their password"
     )
-    parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="use this broker instead: mqtt[s]://user:password@host:port; with a password say it in EDGE_HUB_BROKER",
+    )
     parser.add_argument(
         "--broker-ca", metavar="FILE", help="the authority of its certificate (PEM), if not the system's"
     )
     parser.add_argument(
         "--store",
         metavar="URL",
-        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database; with a password "
+        "say it in EDGE_HUB_STORE",
     )
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
@@ -64,7 +69,8 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="alert_webhooks",
         metavar="URL",
-        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated, and those with a "
+        "secret be said in EDGE_HUB_ALERT_WEBHOOKS",
     )
     parser.add_argument(
         "--requests-per-s",
@@ -237,7 +243,8 @@ def _configure_move(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         metavar="URL",
-        help="where to, an empty database: postgresql://user:password@host:port/database",
+        help="where to, an empty database: postgresql://user:password@host:port/database; with a password say it in"
+        " EDGE_HUB_STORE",
     )
 
 

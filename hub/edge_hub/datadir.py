@@ -67,10 +67,16 @@ class DataDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        with atomic.storage_errors(self.path):
+        try:
             self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-            if not self.path.is_dir() or not os.access(self.path, os.W_OK | os.X_OK):
+            if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(None, "no permission to write here")
+        except OSError as cause:
+            raise StorageError(
+                f"cannot be the data directory: {obstacle(self.path) or cause.strerror}",
+                where=str(self.path),
+                hint="choose another --data, or let this user write there",
+            ) from cause
 
     @property
     def database(self) -> Path:
@@ -143,6 +149,21 @@ class DataDir:
                 where=str(self.path),
                 hint=f"name that with --store; or remove {_MOVED} to go on with what hub.db held then",
             )
+
+
+def obstacle(path: Path) -> str | None:
+    """What keeps a directory from being there, as far as names and permissions tell: the first that is in the way."""
+    for one in (path, *path.parents):
+        if is_directory(one):
+            return None if os.access(one, os.W_OK | os.X_OK) else f"no permission to write in {one}"
+        if os.path.lexists(one):
+            return f"{one} is no directory"
+    return None
+
+
+def is_directory(path: Path) -> bool:
+    """Whether it is one that we can see; `Path.is_dir` raises where one on the way cannot be entered."""
+    return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
 def read_kept(path: Path, kind: type[_T], *, max_bytes: int = MAX_LOCAL_BYTES) -> _T | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from edge_hub import environment
 from edge_hub.api import ExportQuery
 from edge_hub.client import HubClient
 from edge_hub.datadir import DATABASE, PRIVATE_FILE, DataDir, MovedTo
@@ -28,8 +29,6 @@ from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
-
-_STORE_VARIABLE = "EDGE_HUB_STORE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ def export(args: argparse.Namespace) -> int:
             client.export(args.what, stream, asked)
         return _exported(args, target, rows=None)
     kind = TABLES[args.what]
-    store = args.store or os.environ.get(_STORE_VARIABLE) or None
+    store = environment.asked(args.store, option="--store", variable=environment.STORE)
     with open_source(Path(args.data) / DATABASE, store) as source:
         devices = chosen(source, named or None, args.query, now=time.time())
         wanted = Wanted(since=since or 0.0, until=math.inf if until is None else until, devices=devices)
@@ -113,10 +112,10 @@ def backup(args: argparse.Namespace) -> int:
 
 def move(args: argparse.Namespace) -> int:
     """Copy everything from the SQLite file into an empty PostgreSQL, and let no hub go on with the file."""
-    url = args.store or os.environ.get(_STORE_VARIABLE)
-    if not url:
+    url = environment.asked(args.store, option="--store", variable=environment.STORE)
+    if url is None:
         raise UsageError(
-            "no database is named", hint=f"--store postgresql://user:password@host/database, or {_STORE_VARIABLE}"
+            "no database is named", hint=f"{environment.STORE}=postgresql://user:password@host/database, or --store"
         )
     path = Path(args.data) / DATABASE
     store, now = without_secrets(url), time.time()

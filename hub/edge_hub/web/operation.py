@@ -85,6 +85,16 @@ class Ask:
 
 
 Handler = Callable[[Ask], Awaitable[Response]]
+# As how many cheap requests one counts, by its parameters.
+Weight = Callable[[Mapping[str, Any]], int]
+
+
+def weighs(count: int) -> Weight:
+    """The same, whatever the parameters."""
+    return lambda _query: count
+
+
+ONE = weighs(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +108,7 @@ class Operation:
         query: Its parameters.
         status: Of an answer that is no error.
         unwell: Another status under which the same is answered.
+        weight: What it costs the hub, beside a cheap one.
         media: Of its answer; several where the request says which.
     """
 
@@ -111,6 +122,7 @@ class Operation:
     query: tuple[Param, ...] = ()
     status: int = http.HTTPStatus.OK
     unwell: int | None = None
+    weight: Weight = ONE
     media: tuple[str, ...] = (JSON,)
 
     @property
