@@ -6,8 +6,10 @@ import http
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlencode
+
+import msgspec
 
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import (
@@ -36,6 +38,7 @@ from edge_hub.api import (
     EnrolRequest,
     EventPage,
     EventView,
+    ExportQuery,
     Health,
     HistoryView,
     LabelsRequest,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
 _ANSWER_S = 15.0
 _ORDER_S = 60.0  # to thousands of devices
 _ENROL_S = 60.0  # of a thousand devices, each a commit
+_EXPORT_S = 120.0  # between two parts of it: rows that are not wanted are read, too
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -174,6 +178,20 @@ class HubClient:
     def quarantine(self) -> tuple[QuarantinedView, ...]:
         """The last refused messages, the newest first."""
         return self._ask("GET", "/api/v1/quarantine", Quarantine).messages
+
+    def export(self, what: str, into: BinaryIO, asked: ExportQuery) -> None:
+        """Write rows of one kind into a file as they come. What raises left a part of them in it.
+
+        Args:
+            what: One of `api.Kept`.
+            into: Stays open.
+            asked: Which rows, and how they are written.
+        """
+        path = _with(f"/api/v1/export/{what}", **msgspec.to_builtins(asked))
+        with self._transport.body(path, silence_s=_EXPORT_S) as (status, chunks):
+            if status >= http.HTTPStatus.BAD_REQUEST:
+                raise self._refusal(status, next(chunks, b""), path)
+            into.writelines(chunks)
 
     def metrics(self) -> str:
         """The page for Prometheus."""

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from edge_hub.errors import DataLockedError
+from edge_hub.errors import DataLockedError, StoreMovedError
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError
-from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Wire, canonical, decode
+from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Unix, Wire, canonical, decode
 
+DATABASE = "hub.db"
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 _TOKEN_BYTES = 32
+_MOVED = "moved.json"
 
 _T = TypeVar("_T")
 
@@ -39,6 +41,18 @@ class Settings(Wire, frozen=True, kw_only=True):
     mqtt_host: Text
     mqtt_port: int
     mqtt_tls: bool = False
+
+
+class MovedTo(Wire, frozen=True, kw_only=True):
+    """Where everything of `hub.db` went.
+
+    Attributes:
+        store: The database, without user and password.
+        at: When, seconds since 1970.
+    """
+
+    store: Text
+    at: Unix
 
 
 class DataDir:
@@ -67,7 +81,7 @@ class DataDir:
     @property
     def database(self) -> Path:
         """The SQLite file."""
-        return self.path / "hub.db"
+        return self.path / DATABASE
 
     @property
     def broker(self) -> Path:
@@ -117,6 +131,24 @@ class DataDir:
     def read_settings(self) -> Settings | None:
         """How the last run was started, or None where there was none."""
         return read_kept(self.path / "hub.json", Settings)
+
+    def write_moved(self, moved: MovedTo) -> None:
+        """Keep that `hub.db` is not what the fleet goes by any more."""
+        atomic.write_bytes(self.path / _MOVED, canonical(moved), mode=PRIVATE_FILE)
+
+    def refuse_moved(self) -> None:
+        """Let no hub go on with a database that was moved elsewhere.
+
+        Raises:
+            StoreMovedError: It was.
+        """
+        moved = read_kept(self.path / _MOVED, MovedTo)
+        if moved is not None:
+            raise StoreMovedError(
+                f"its database was moved to {moved.store}",
+                where=str(self.path),
+                hint=f"name that with --store; or remove {_MOVED} to go on with what hub.db held then",
+            )
 
 
 def obstacle(path: Path) -> str | None:

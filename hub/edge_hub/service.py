@@ -128,7 +128,7 @@ class Hub:
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
         shared = None if config.store is None else await open_postgres(config.store)
-        self.store: Store = open_sqlite(data.database) if shared is None else shared
+        self.store: Store = _in_file(data) if shared is None else shared
         self._closing.append(("store", self.store.close))
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
@@ -415,6 +415,12 @@ class Hub:
         alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
         for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
+
+
+def _in_file(data: DataDir) -> Store:
+    """The store in the data directory, unless it was moved elsewhere."""
+    data.refuse_moved()
+    return open_sqlite(data.database)
 
 
 def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -17,6 +17,7 @@ from edge_hub.api import MAX_BODY_BYTES
 from edge_hub.errors import (
     CrossSiteError,
     EnrolledError,
+    ExportLibraryError,
     ForbiddenError,
     StoreError,
     TokenRefusedError,
@@ -63,6 +64,7 @@ _STATUS: tuple[tuple[type[EdgeError], int], ...] = (
     (UnknownTokenError, http.HTTPStatus.NOT_FOUND),
     (VersionConflictError, http.HTTPStatus.CONFLICT),
     (EnrolledError, http.HTTPStatus.CONFLICT),
+    (ExportLibraryError, http.HTTPStatus.NOT_IMPLEMENTED),
     (StoreError, http.HTTPStatus.SERVICE_UNAVAILABLE),
     (WireError, http.HTTPStatus.BAD_REQUEST),
     (UsageError, http.HTTPStatus.BAD_REQUEST),
