@@ -371,7 +371,7 @@ _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
 
 
 def _client(args: argparse.Namespace) -> HubClient:
-    return HubClient.of(url=args.hub, data=Path(args.data))
+    return HubClient.asked(url=args.hub, data=Path(args.data))
 
 
 def _fleet(found: Sequence[Row], *, asked: bool) -> str:

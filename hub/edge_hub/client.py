@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from edge_hub import environment
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import (
     AlertPage,
@@ -107,7 +108,10 @@ class HubClient:
             raise UsageError("no data directory", hint="name the hub's with --data DIR: its token lies there")
         if not data.is_dir():
             raise UsageError(
-                "there is no such directory", where=str(data), hint="start a hub with 'edge hub run --data'"
+                "there is no such directory",
+                where=str(data),
+                hint=f"start a hub with 'edge hub run --data', or say by {environment.URL} and {environment.TOKEN} "
+                "where one is",
             )
         directory = DataDir(data)
         token, settings = directory.read_token(), directory.read_settings()
@@ -115,6 +119,23 @@ class HubClient:
             raise UsageError(
                 "no hub has run with this data directory", where=str(data), hint="start one with 'edge hub run --data'"
             )
+        return cls(url or (settings.url if settings is not None else ""), token)
+
+    @classmethod
+    def asked(cls, *, url: str | None, data: Path) -> HubClient:
+        """The same for who types a command, perhaps far from that directory: `EDGE_HUB_URL` and `EDGE_HUB_TOKEN`.
+
+        The option goes before the one; the other, before the directory's token.
+
+        Raises:
+            UsageError: Nothing tells where the hub is, or there is no token.
+        """
+        url, token = url or environment.value(environment.URL), environment.value(environment.TOKEN)
+        if token is None:
+            return cls.of(url=url, data=data)
+        settings = None if url is not None or not data.is_dir() else DataDir(data).read_settings()
+        if url is None and settings is None:
+            raise UsageError("a token but no hub", hint=f"name its API with --hub URL or in {environment.URL}")
         return cls(url or (settings.url if settings is not None else ""), token)
 
     def __enter__(self) -> Self:

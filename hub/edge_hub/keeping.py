@@ -77,7 +77,7 @@ def export(args: argparse.Namespace) -> int:
             devices=",".join(map(str, named)) or None,
             query=args.query,
         )
-        client = HubClient.of(url=args.hub, data=Path(args.data))
+        client = HubClient.asked(url=args.hub, data=Path(args.data))
         with client, atomic.file(target, mode=PRIVATE_FILE) as stream:
             client.export(args.what, stream, asked)
         return _exported(args, target, rows=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from daemon_stage import until
+from daemon_stage import EDGE, clean_environment, until
 from hub_stage import HubProcess
 from store_stage import PostgresPlace
 
@@ -108,3 +109,37 @@ def test_a_webhook_of_the_environment_that_is_no_url_is_refused(tmp_path: Path) 
     assert hub.wait() == 2, hub.said
     assert "[usage]" in hub.said
     assert SECRET not in hub.said
+
+
+def test_who_is_elsewhere_asks_with_the_token_and_the_hub_of_the_environment(tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path / "there")
+    hub.start()
+    try:
+        hub.enrol()
+        with hub.client() as client:
+            reader = client.make_token("reader", "viewer").token
+
+        def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+            environment = clean_environment(tmp_path) | {f"EDGE_HUB_{name}": value for name, value in variables.items()}
+            return subprocess.run(
+                [*EDGE, "hub", *arguments],
+                check=False,
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        url = f"http://127.0.0.1:{hub.http}"
+        assert "acme/cam1" in ask("devices", TOKEN=reader, URL=url).stdout
+        assert "acme/cam1" in ask("devices", "--hub", url, TOKEN=f" {reader}\n", URL="http://127.0.0.1:1").stdout
+        assert "acme/cam1" in ask("devices", "--data", str(hub.data), TOKEN=reader).stdout
+        refused = ask("revoke", "acme/cam1", "--data", str(hub.data), TOKEN=reader)
+        assert refused.returncode != 0, "a viewer's token goes before the directory's"
+        nowhere = ask("devices", TOKEN=reader)
+        assert (nowhere.returncode, "EDGE_HUB_URL" in nowhere.stderr) == (2, True)
+        wrong = ask("devices", TOKEN=SECRET, URL=url)
+        assert (wrong.returncode, "token" in wrong.stderr, SECRET in wrong.stderr) == (1, True, False)
+    finally:
+        hub.stop()
