@@ -35,6 +35,7 @@ from edge_daemon.policy.setting import site_of
 from edge_daemon.policy.types import PolicyFailed
 from edge_daemon.position import Whereabouts
 from edge_daemon.probing import Prober
+from edge_daemon.reach import Reach
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
 from edge_daemon.sensors.suite import SensorSuite
@@ -263,6 +264,8 @@ class Service:
         self._tasks.spawn("policy", self._keep_deciding)
         self._tasks.spawn("telemetry", self._keep_recording, vital=False)
         self._tasks.spawn("keeper", self._keep_state, vital=False)
+        reach = Reach(self._catalogue.server, self._clock.monotonic, self._switcher.asks_blindly, self._switcher.feed)
+        self._tasks.spawn("server", reach.run, vital=False)
         watchdog_s = notify.watchdog_s()
         if watchdog_s is not None:
             self._tasks.spawn("watchdog", lambda: self._keep_alive(watchdog_s / 2))
