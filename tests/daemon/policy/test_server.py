@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from climbing import Climber
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_daemon.policies import registry
 from edge_daemon.policies.contract import Event as Told
@@ -31,6 +33,7 @@ from edge_daemon.policy.types import (
     ModelFacts,
     Pinned,
     PinnedBy,
+    PolicyFailed,
     Preferred,
     ServerFacts,
     Tick,
@@ -300,6 +303,73 @@ def test_the_last_app_leaves_and_another_one_asks() -> None:
     board.seconds(3)
     board.tell(AppJoined(app="next", model="m", asks=True))
     assert board.seconds(10)
+
+
+@pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
+def test_every_policy_decides_whatever_the_server_does(use: str) -> None:
+    board = Board(registry.find(use), rtt_ms=None)
+    for board.rtt_ms, board.took_ms in (
+        (None, None),
+        (20.0, 60.0),
+        (20.0, None),
+        (0.0, 5000.0),
+        (900.0, 1e-9),
+        (5.0, 9.0),
+    ):
+        board.seconds(20)
+    assert not any(isinstance(item, PolicyFailed) for item in board.said)
+    asked = any("asks the server" in item.decision.because.text for item in board.decided)
+    assert asked == (not use.startswith("static"))
+
+
+SEEN = st.none() | st.floats(0, 5000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(SEEN, SEEN, st.sampled_from(["", "refuses", "pins", "frees", "old", "leaves", "again"])),
+        min_size=5, max_size=40,
+    ),
+    st.sampled_from([Asker, registry.find("optimal")]),
+)  # fmt: skip
+def test_a_server_is_asked_only_while_it_answers_and_never_again_within_a_dwell(
+    seconds: list[tuple[float | None, float | None, str]], factory: Factory
+) -> None:
+    board = Board(factory)
+    left_s = -math.inf
+    for board.rtt_ms, board.took_ms, happens in seconds:
+        before = board.state.models[0].asks
+        if happens == "refuses":
+            board.tell(AppCannotAsk(app="app", reason="no"))
+        elif happens in {"pins", "frees"}:
+            board.tell(
+                Pinned(model="m", variant="tiny", by=PinnedBy.HUB)
+                if happens == "pins"
+                else Unpinned(model=None, by=PinnedBy.HUB)
+            )
+        elif happens == "old":
+            board.tell(AppJoined(app="old", model="m"))
+        elif happens == "leaves":
+            board.tell(AppLeft(app="app"))
+        elif happens == "again":
+            board.tell(AppJoined(app="app", model="m", asks=True))
+        word = happens in {"pins", "frees"}  # somebody's word forgets what was left
+        left_s = -math.inf if word else board.now_s if before and not board.state.models[0].asks else left_s
+        before = board.state.models[0].asks
+        now = board.seconds(1)
+        if now and not before:
+            assert board.now_s - left_s >= tables.DWELL_S
+        left_s = board.now_s if before and not now else left_s
+        model = board.state.models[0]
+        if now and board.state.apps:
+            assert way.told(board.state.way, board.state.now_s)[0] not in {None, math.inf}
+            assert model.pin is None
+        for app in board.state.apps:
+            assigned = board.assigned(app.app)
+            assert not assigned.asks or (now and app.app == "app")
+            assert model.variant(assigned.decision.variant) is not None
+    assert not any(isinstance(item, PolicyFailed) for item in board.said)
 
 
 def test_what_can_be_sent_follows_from_what_an_answer_took_beyond_the_round_trip() -> None:
