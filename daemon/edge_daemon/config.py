@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_daemon.reach import ADDRESS_HINT, Address, read_address
 from edge_daemon.sensors.i2c import GAUGE
 from edge_daemon.wishes.schedule import Override, Schedule
 from edge_daemon.wishes.state import Site
@@ -300,12 +299,15 @@ def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
 
 def _check_servers(config: Config, path: Path) -> None:
     """Their addresses make sense, and are of one host: policies know one way out of the board."""
+    named = {name: model.server for name, model in config.bundles().items() if model.server is not None}
+    if not named:
+        return
+    from edge_daemon.reach import ADDRESS_HINT, Address, read_address  # who has no server does without
+
     first: tuple[str, Address] | None = None
-    for name, model in config.bundles().items():
-        if model.server is None:
-            continue
+    for name, server in named.items():
         try:
-            address = read_address(model.server.url)
+            address = read_address(server.url)
         except ValueError as cause:
             raise ConfigError(f"models.{name}.server.url: {cause}", where=str(path), hint=ADDRESS_HINT) from cause
         if first is not None and (first[1].host, first[1].port) != (address.host, address.port):

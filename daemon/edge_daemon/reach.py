@@ -71,7 +71,7 @@ class Reach:
     """Looks at the server for as long as `run` runs.
 
     Args:
-        server: Which; without one there is nothing to do.
+        server: Which.
         clock: Monotonic.
         wanted: Whether a look would tell anything new.
         feed: Is told of each.
@@ -79,30 +79,30 @@ class Reach:
 
     def __init__(
         self,
-        server: AssignedServer | None,
+        server: AssignedServer,
         clock: Callable[[], float],
         wanted: Callable[[], bool],
         feed: Callable[[Looked], Awaitable[None]],
     ) -> None:
-        self._address = None if server is None else read_address(server.url)
+        self._address = read_address(server.url)
         self._clock, self._wanted, self._feed = clock, wanted, feed
         self._is_there: bool | None = None
 
     async def run(self) -> None:
         """Look, tell, rest."""
-        while self._address is not None:
+        while True:
             if not self._wanted():
                 await asyncio.sleep(WANTED_EVERY_S)
                 continue
             rtt_ms = await round_trip_ms(self._address, self._clock)
-            self._say(self._address, is_there=rtt_ms is not None)
+            self._say(is_there=rtt_ms is not None)
             await self._feed(Looked(rtt_ms=rtt_ms))
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _say(self, address: Address, *, is_there: bool) -> None:
+    def _say(self, *, is_there: bool) -> None:
         if is_there != self._is_there:
             self._is_there = is_there
-            where = f"{address.host}:{address.port}"
+            where = f"{self._address.host}:{self._address.port}"
             if is_there:
                 log.info("the server at %s answers", where)
             else:

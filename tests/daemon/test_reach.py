@@ -87,9 +87,7 @@ def test_of_an_address_that_is_not_http_a_connection_is_enough() -> None:
     asyncio.run(scene())
 
 
-def test_it_looks_while_somebody_wants_to_know_and_ends_at_once_without_a_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_it_looks_while_somebody_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(reach, "WANTED_EVERY_S", 0.01)
     told: list[Looked] = []
@@ -106,7 +104,6 @@ def test_it_looks_while_somebody_wants_to_know_and_ends_at_once_without_a_server
         return len(asked) % 2 == 0
 
     async def scene() -> None:
-        await Reach(None, time.monotonic, wanted, feed).run()
         gone = AssignedServer(url=f"http://127.0.0.1:{free_port()}", model="m")
         looking = asyncio.ensure_future(Reach(gone, time.monotonic, wanted, feed).run())
         await asyncio.wait_for(enough.wait(), PATIENCE_S)
