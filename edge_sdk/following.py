@@ -79,7 +79,12 @@ class Follower:
             if follower is not None:
                 follower._follow(told)  # noqa: SLF001 - a function of this class
 
-        link.start(report, follow, lambda: asking.tell(None))
+        def lost() -> None:
+            follower = me()
+            if follower is not None:
+                follower._asking.tell(None)  # noqa: SLF001 - as above
+
+        link.start(report, follow, lost)
 
     def hurry(self) -> None:
         """Report now: a call was late or slow, or something has changed."""
