@@ -203,7 +203,7 @@ class Turn:
             asks = False
         if current is not None and asks != model.asks and (late or why.code in _FREE):
             why = Why(code="network") if late else msgspec.structs.replace(why, code="network")
-        bound, cause = ceiling(state), late if model.asks else ""
+        bound, cause = ceiling(state), late if model.asks and word is None else ""
         pool = allowed(bound, model, usable(state, model))
         forced = bound is not None and (wanted not in pool or (current is not None and current not in pool))
         if bound is not None and forced:
@@ -212,7 +212,7 @@ class Turn:
                 why = Why(code=bound.code, runner_up=wanted.id)
                 wanted, asks = best(state, model, pool), False
         if current is not None and word is None and not forced and self._is_barred(model, wanted, asks=asks):
-            wanted, asks = current, model.asks
+            wanted, asks = current, model.asks and not late
         if wanted is current and asks == model.asks and word != "unpin":
             if verdict is not None and model.pending:
                 self.state = with_model(self.state, replace(model, pending=""))
