@@ -47,7 +47,7 @@ class Scene:
     def __init__(self, model: Any = Model) -> None:
         self.told: list[None] = []
         self.tally = Tally(lambda: self.told.append(None))
-        self.tally.limit_ms = 2000.0
+        self.tally.limit_ms = 10_000.0
         self.changes: list[None] = []
         self.asking = Asking(model, self.here, self.tally, lambda: self.changes.append(None))
 
