@@ -7,6 +7,7 @@ one interpreter, a 99th percentile of 400 ms against a median of 11 ms was measu
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 
@@ -15,18 +16,26 @@ class FairLock:
 
     Nobody takes it past those who wait. Whoever joins the queue looks once more whether it is free, and whoever frees
     it looks once more at the queue: one of the two sees the other, so that nobody waits for a lock that is free.
+
+    Attributes:
+        waited_s: How long whoever holds it now waited for it.
     """
 
-    __slots__ = ("_gate", "_held", "_waiting")
+    __slots__ = ("_gate", "_held", "_waiting", "waited_s")
 
     def __init__(self) -> None:
         self._held = threading.Lock()
         self._gate = threading.Lock()  # guards changes of the queue, for a few instructions at a time
         self._waiting: deque[threading.Lock] = deque()
+        self.waited_s = 0.0
 
     def __enter__(self) -> None:
         if self._waiting or not self._held.acquire(blocking=False):
+            began_s = time.perf_counter()
             self._wait()
+            self.waited_s = time.perf_counter() - began_s
+        else:
+            self.waited_s = 0.0
 
     def __exit__(self, *_: object) -> None:
         if self._waiting and self._handed_on():

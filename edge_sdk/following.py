@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from edge_sdk.asking import SERVER, Asking
 from edge_sdk.errors import DaemonUnreachableError, ModelClosedError
 from edge_sdk.faring import Faring
 from edge_sdk.lease import Seat
@@ -38,6 +39,7 @@ class Follower:
         runs: The variants that can run here.
         faring: Tells of accelerators.
         advised: Told when the advice changes, in a thread of the link.
+        asking: Told which server to ask.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class Follower:
         runs: tuple[str, ...],
         faring: Faring,
         advised: Callable[[float | None], None],
+        asking: Asking,
     ) -> None:
         self._link, self._seat, self._switcher, self._tally, self._turn = link, seat, switcher, tally, turn
         self._assigned: tuple[str, int, str] | None = None  # the newest: to which app, its serial, the variant
         self._refused: tuple[str, int, str] | None = None  # one whose variant could not be loaded
         self._failed: tuple[str, str] | None = None  # a variant that could not be loaded, and why; to be reported
         self._switched_ms: float | None = None
-        self._runs, self._faring, self._advised = link.can_run(runs), faring, advised
+        self._runs, self._faring, self._advised, self._asking = link.can_run(runs), faring, advised, asking
         self._in_flight = 0  # at the last report
         self.most_per_s: float | None = None
         self._note(assignment)
@@ -76,7 +79,12 @@ class Follower:
             if follower is not None:
                 follower._follow(told)  # noqa: SLF001 - a function of this class
 
-        link.start(report, follow)
+        def lost() -> None:
+            follower = me()
+            if follower is not None:
+                follower._asking.tell(None)  # noqa: SLF001 - as above
+
+        link.start(report, follow, lost)
 
     def hurry(self) -> None:
         """Report now: a call was late or slow, or something has changed."""
@@ -128,7 +136,7 @@ class Follower:
         switched_ms, self._switched_ms = self._switched_ms, None
         runs, self._runs = self._runs, None
         taken = self._tally.take(self._seat.active)
-        before, self._in_flight = self._in_flight, self._seat.in_flight
+        before, self._in_flight = self._in_flight, self._seat.in_flight + self._asking.in_flight
         return AppReport(
             active=taken.variant,
             calls=taken.calls,
@@ -143,8 +151,13 @@ class Follower:
             latencies_ms=taken.sample_ms,
             slow_ms=taken.slow_ms,
             runs=runs,
-            computes_on=self._faring.computes_on(taken.variant)[:200],
+            computes_on=SERVER if self._asking.is_on else self._faring.computes_on(taken.variant)[:200],
             usage=self._faring.usage(taken.variant),
+            waited_ms=taken.waited_ms,
+            sent=taken.sent,
+            replied=taken.replied,
+            remote_p50_ms=taken.remote_p50_ms,
+            server_failure=self._asking.failure,
         )
 
     def _follow(self, told: Assignment) -> None:
@@ -161,6 +174,7 @@ class Follower:
             return False
         self._assigned = (app, told.serial, told.variant)
         self._tally.limit_ms = told.max_latency_ms
+        self._asking.tell(told.server)
         if told.most_per_s != self.most_per_s:
             self.most_per_s = told.most_per_s
             self._advised(told.most_per_s)

@@ -85,6 +85,11 @@ class Seat:
         return 0 if lease is None else lease.calls
 
     @property
+    def waited_ms(self) -> float:
+        """How long the call waited that is computed now, by an engine that takes turns."""
+        return self._turn.waited_s * 1e3
+
+    @property
     def is_vacant(self) -> bool:
         """Whether calls wait for an engine."""
         return self._lease is None and not self._is_closed

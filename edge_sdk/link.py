@@ -16,13 +16,26 @@ from collections.abc import Callable
 from msgspec import structs
 
 from edge_sdk.errors import CommandError, DaemonUnreachableError, EdgeError, WireError
-from edge_sdk.local import SPEAKS, AppPin, AppPrefer, AppReport, Assignment, Done, LocalClient, Register, Registered
+from edge_sdk.local import (
+    KNOWS_RATES,
+    KNOWS_SERVERS,
+    SPEAKS,
+    AppPin,
+    AppPrefer,
+    AppReport,
+    Assignment,
+    Done,
+    LocalClient,
+    Register,
+    Registered,
+)
 from edge_sdk.preference import Preference
 
 _log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
 SOONEST_S = 0.2  # between two reports, however many calls are slow
+SILENT_S = 5.0  # a daemon that does not hear for so long decides nothing any more; it restarts within one or two
 _WAIT_S = 25.0  # of one question for the next assignment
 _ANSWER_S = 5.0  # of the daemon, beyond what it was asked to wait
 _FIRST_RETRY_S = 0.5
@@ -42,6 +55,7 @@ class DaemonLink:
         preference: What the app wants.
         name: What the app calls itself.
         runs: The variants it can run, where that is known yet.
+        speaks: What it understands; less than it could, where it wants nothing of what is newer.
 
     Raises:
         DaemonUnreachableError: Nobody answers on the socket.
@@ -57,6 +71,7 @@ class DaemonLink:
         preference: Preference | None,
         name: str,
         runs: tuple[str, ...] | None = None,
+        speaks: int = SPEAKS,
     ) -> None:
         self._register = Register(
             model=model,
@@ -64,7 +79,7 @@ class DaemonLink:
             name=name[:200],
             pid=os.getpid(),
             preference=_fixed(preference),
-            speaks=SPEAKS,
+            speaks=speaks,
             runs=runs,
         )
         self._reporting = LocalClient(socket, timeout_s=_ANSWER_S)
@@ -80,14 +95,20 @@ class DaemonLink:
             self._reporting.close()
             raise
 
-    def start(self, report: Callable[[], AppReport], apply: Callable[[Assignment], None]) -> None:
+    def start(
+        self,
+        report: Callable[[], AppReport],
+        apply: Callable[[Assignment], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin to report, and to be told.
 
         Args:
             report: What happened since it was last called.
             apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time.
+            lost: No daemon hears the app any more; an assignment is applied once one does.
         """
-        self._report, self._apply = report, apply
+        self._report, self._apply, self._lost = report, apply, lost
         self._applying = threading.Lock()
         self._threads = tuple(
             threading.Thread(target=target, name=name, daemon=True)
@@ -165,8 +186,10 @@ class DaemonLink:
 
     def _spoken(self, body: object) -> object:
         """A message in words that the daemon understands."""
-        if isinstance(body, AppReport) and self.registered.speaks < SPEAKS:
-            return structs.replace(
+        if isinstance(body, AppReport) and self.registered.speaks < KNOWS_SERVERS:
+            body = structs.replace(body, waited_ms=None, sent=0, replied=0, remote_p50_ms=None, server_failure=None)
+        if isinstance(body, AppReport) and self.registered.speaks < KNOWS_RATES:
+            body = structs.replace(
                 body, arrived=None, latencies_ms=(), slow_ms=None, runs=None, computes_on=None, usage=None
             )
         return body
@@ -190,7 +213,7 @@ class DaemonLink:
         retry_s = _FIRST_RETRY_S
         pause_s = REPORT_EVERY_S
         is_heard = True
-        reported_s = time.monotonic()
+        reported_s = heard_s = time.monotonic()
         while not self._stopped.is_set():
             if self._due.wait(pause_s):
                 self._stopped.wait(max(0.0, reported_s + SOONEST_S - time.monotonic()))
@@ -203,6 +226,9 @@ class DaemonLink:
             except EdgeError as error:
                 if is_heard:
                     _log.warning("the daemon does not hear this app, which goes on as it is: %s", error)
+                    heard_s = time.monotonic()
+                elif time.monotonic() - heard_s > SILENT_S:
+                    self._lost()
                 is_heard, pause_s, retry_s = False, retry_s, min(2 * retry_s, _LONGEST_RETRY_S)
                 continue
             if not is_heard:

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
     from edge_sdk._unix_http import UnixConnection
 
-SPEAKS = 2  # what this side understands; see `Register`
+SPEAKS = 3  # what this side understands; see `Register`
+KNOWS_RATES = 2  # since then: advice, samples of latencies, accelerators
+KNOWS_SERVERS = 3
+PATIENCE_S = 1.0  # that an app waits for a server, where no limit says when an answer is late
 SOCKET_VARIABLE = "EDGE_DAEMON_SOCKET"
 MAX_BODY_BYTES = 256 * 1024
 TIMEOUT_S = 10.0
@@ -76,12 +79,20 @@ class Register(Wire, frozen=True, kw_only=True):
     runs: Variants | None = None
 
 
+class AssignedServer(Wire, frozen=True, kw_only=True):
+    """A server that runs the model, too: `model` is its name there."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    model: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
 class Assignment(Wire, frozen=True, kw_only=True):
     """Which variant the app is to run. `serial` counts up with every change.
 
     Attributes:
         max_latency_ms: A call that takes longer is late.
         most_per_s: Advice where no variant keeps up with the calls there are: so many a second would fit (since 2).
+        server: To be asked first; `variant` stands by and computes what does not come in time (since 3).
     """
 
     serial: Count
@@ -90,6 +101,7 @@ class Assignment(Wire, frozen=True, kw_only=True):
     pinned_by: Literal["app", "operator", "hub"] | None = None
     max_latency_ms: Millis | None = None
     most_per_s: Rate | None = None
+    server: AssignedServer | None = None
 
 
 class Registered(Wire, frozen=True, kw_only=True):
@@ -127,12 +139,18 @@ class AppReport(Wire, frozen=True, kw_only=True):
         switched_ms: How long the switch to `active` took, once, in the first report after it.
         failed_variant: A variant that could not be loaded, with `failure` as the reason.
         p50_ms: Of the calls of `active` in this window only.
-        arrived: Calls that came, also those that still wait (since 2, like all that follow).
+        arrived: Calls that came, also those that still wait (since 2, like what follows up to `usage`).
         latencies_ms: Some inferences of `active`, in the order they came.
         slow_ms: The slowest inference that was late, or took more than 1.6 times the usual and half of the limit.
         runs: The variants it can run, once after it has opened the bundle.
         computes_on: Who computes now: `cpu`, or the delegate.
         usage: Of the accelerator, where it has one.
+        waited_ms: How long the call of `slow_ms` waited for the engine before it was computed (since 3, like all that
+            follows).
+        sent: Calls that the server was asked in, and `replied` of them that it answered in time; `active` computed the
+            others.
+        remote_p50_ms: What its answers took, also those that came too late.
+        server_failure: Why the server that was assigned cannot be asked, once for each time it was tried.
     """
 
     active: Name
@@ -150,6 +168,11 @@ class AppReport(Wire, frozen=True, kw_only=True):
     runs: Variants | None = None
     computes_on: Annotated[str, Meta(max_length=200)] | None = None
     usage: AppUsage | None = None
+    waited_ms: Millis | None = None
+    sent: Count = 0
+    replied: Count = 0
+    remote_p50_ms: Millis | None = None
+    server_failure: Text | None = None
 
 
 class AppPin(Wire, frozen=True, kw_only=True):

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edge_sdk.anyengine import AnyEngine
+from edge_sdk.asking import SERVER, Asking, Runs
 from edge_sdk.bundle import Bundle
-from edge_sdk.delegates.contract import AUTO, CPU, Delegates
+from edge_sdk.delegates.contract import AUTO, Delegates
 from edge_sdk.errors import (
     DelegateError,
     EdgeError,
@@ -80,6 +81,7 @@ class EdgeModel:
             one takes no load.
         socket: Of the daemon; None takes `EDGE_DAEMON_SOCKET` or the usual places.
         name: What the app calls itself, for people who ask the daemon.
+        asks_servers: Whether a server that the daemon names may be asked; else every call is computed here.
         on_advice: Told when the daemon advises a rate, see `advised_rate`; in a thread of the model, must be quick.
 
     Raises:
@@ -101,24 +103,23 @@ class EdgeModel:
         standby: int = 0,
         socket: str | os.PathLike[str] | None = None,
         name: str = "",
+        asks_servers: bool = True,
         on_advice: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         check(memory, standby)
-        self._on_advice = on_advice
         self._threads, self._delegate, self._memory, self._standby = threads, delegate, memory, standby
-        self._preference = preference
+        self._preference, self._on_advice = preference, on_advice
         self._runtime = choose()
         self._tally = Tally(self._hurry)
         self._accelerated: dict[str, tuple[GuardedEngine, AcceleratorWatch]] = {}  # the engine last loaded of each
         self._falls = Falls()
         self._faring = Faring(self._accelerated, self._falls)
-        self._turn = threading.RLock()  # one decision at a time
-        self._stopped = threading.Event()
+        self._turn, self._stopped = threading.RLock(), threading.Event()  # the turn: one decision at a time
         self._follower: Follower | None = None
         self._policy: OwnPolicy | None = None
         self._pin: str | None = None
         self._pinning: tuple[Switch, str | None] | None = None  # the app's order under way, and its pin before that
-        bundle, link = found(source, variant, preference, socket, name)
+        bundle, link = found(source, variant, preference, socket, name, asks=asks_servers)
         try:
             self._start(bundle, variant, link)
         except BaseException:
@@ -153,7 +154,7 @@ class EdgeModel:
         if named or (len(arrays) == 1 and type(arrays[0]) is not np.ndarray and isinstance(arrays[0], Mapping)):
             arrays = ordered(self.inputs, arrays, named)
         try:
-            _, answer = self._seat.run(arrays)
+            _, answer = self._answer(arrays)
         except DelegateError:
             self._tally.failed()
             raise
@@ -172,9 +173,9 @@ class EdgeModel:
         return self.answered(arrays)[1]
 
     def answered(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
-        """The same, and before it the variant that computed it."""
+        """The same, and before it the variant that computed it, or `server`."""
         try:
-            return self._seat.run(arrays)
+            return self._answer(arrays)
         except DelegateError:
             self._tally.failed()
             raise
@@ -196,9 +197,8 @@ class EdgeModel:
 
     @property
     def computes_on(self) -> str:
-        """Who answers calls now: `cpu`, or the delegate of the active variant while it works."""
-        found = self._accelerated.get(self.active)
-        return CPU if found is None else found[0].computes_on
+        """Who answers calls now: `cpu`, the active variant's delegate while it works, or a `server` that is asked."""
+        return SERVER if self._asking.is_on else self._faring.computes_on(self.active)
 
     def usage(self) -> Usage | None:
         """How busy and how hot the accelerator of the active variant is; None where the variant is for the CPU.
@@ -343,11 +343,9 @@ class EdgeModel:
     def close(self) -> None:
         """End what runs in the background, wait for calls under way, free the memory. May be repeated."""
         self._stopped.set()
-        if self._follower is not None:
-            self._follower.close()
-        if self._policy is not None:
-            self._policy.close()
-        self._switcher.close()
+        for part in (self._follower, self._policy, self._asking, self._switcher):
+            if part is not None:
+                part.close()
         _LIVE.discard(self)
 
     # --------------------------------------------------------------------------------------------- beginning
@@ -368,7 +366,7 @@ class EdgeModel:
             return
         preference = self._preference or Preference()
         self._policy = OwnPolicy(bundle, self._usable, preference, self._turn, self._accelerated)
-        self._begin_with_first_that_loads(self._policy)
+        self._policy.begin(self._begin_with)
         self._policy.start(self._seat, self._switcher, self._tally)
 
     def _begin_with(self, id_: str) -> None:
@@ -377,6 +375,9 @@ class EdgeModel:
         self._switcher = Switcher(
             self._seat, self._loading, self._room, memory=self._memory, standby=self._standby, told=self._over
         )
+        self._asking = Asking(self.bundle.manifest, self._seat.run, self._tally, self._hurry)
+        self._answer: Runs = self._seat.run
+        self._tally.waited_ms = lambda: None if self.active in self._accelerated else self._seat.waited_ms
 
     def _start_with(self, link: DaemonLink) -> None:
         assignment = link.registered.assignment
@@ -395,24 +396,12 @@ class EdgeModel:
                     raise
         else:
             raise trouble or DelegateError("no variant can be loaded", where=str(self.bundle.path))
+        self._answer = self._asking.run
         self._follower = Follower(
             link, assignment, seat=self._seat, switcher=self._switcher, tally=self._tally, turn=self._turn,
-            runs=tuple(each.id for each in self._usable), faring=self._faring, advised=self._on_advice,
+            runs=tuple(each.id for each in self._usable), faring=self._faring, asking=self._asking,
+            advised=self._on_advice,
         )  # fmt: skip
-
-    def _begin_with_first_that_loads(self, policy: OwnPolicy) -> None:
-        while True:
-            tried = policy.active
-            try:
-                self._begin_with(tried)
-            except DelegateError as error:
-                policy.forget(tried)
-                if not policy.usable:
-                    raise
-                # As text: the error's traceback holds the file open for as long as a handler keeps the record.
-                _log.warning("%s cannot be loaded, another one is taken: %s", tried, str(error))
-            else:
-                return
 
     # --------------------------------------------------------------------------------------------- switching
 
@@ -492,6 +481,7 @@ class EdgeModel:
         self._stopped.set()
         self._turn = threading.RLock()
         self._follower = self._policy = None
+        self._asking.lose()
         self._switcher.lose()
 
 

@@ -260,8 +260,8 @@ class ModelState(Wire, frozen=True, kw_only=True):
     Attributes:
         preference: What is in force: somebody's word, with what schedules and apps make of it.
         wished_by: The schedules and apps that had a part in it, in words.
-        on: Who computes now, as the app said that spoke last: `cpu`, or the delegate, such as `edgetpu:usb:0`. None
-            without apps, or where they do not say.
+        on: Who computes now, as the app said that spoke last: `cpu`, or the delegate, such as `edgetpu:usb:0`, or
+            `server` while one is asked first. None without apps, or where they do not say.
     """
 
     active: Name | None

@@ -12,6 +12,7 @@ from edge_sdk.delegates.contract import AUTO, Delegates
 from edge_sdk.errors import BundleError, CommandError, DaemonUnreachableError, UsageError
 from edge_sdk.fitness import unfit
 from edge_sdk.link import DaemonLink
+from edge_sdk.local import KNOWS_SERVERS, SPEAKS
 from edge_sdk.manifest import Variant
 from edge_sdk.preference import Preference
 from edge_sdk.runtime import Runtime
@@ -27,6 +28,8 @@ def found(
     preference: Preference | None,
     socket: str | os.PathLike[str] | None,
     name: str,
+    *,
+    asks: bool = True,
 ) -> tuple[Bundle, DaemonLink | None]:
     """The bundle, and the daemon that decides, if one does.
 
@@ -37,6 +40,7 @@ def found(
         CommandError: The daemon serves no model of this name.
     """
     check_preference(preference)
+    speaks = SPEAKS if asks else KNOWS_SERVERS - 1
     text = os.fspath(source)
     if Path(text).exists() or not _NAME.match(text):
         bundle = Bundle(text)
@@ -44,8 +48,9 @@ def found(
             return bundle, None
         try:
             link = DaemonLink(
-                socket=socket, model=None, manifest=bundle.manifest_sha256, preference=preference, name=name
-            )
+                socket=socket, model=None, manifest=bundle.manifest_sha256, preference=preference, name=name,
+                speaks=speaks,
+            )  # fmt: skip
         except (DaemonUnreachableError, CommandError) as error:
             if socket is not None and isinstance(error, DaemonUnreachableError):
                 raise  # this daemon was asked for by name
@@ -53,7 +58,7 @@ def found(
             return bundle, None
         return bundle, link
     try:
-        link = DaemonLink(socket=socket, model=text, manifest=None, preference=preference, name=name)
+        link = DaemonLink(socket=socket, model=text, manifest=None, preference=preference, name=name, speaks=speaks)
     except DaemonUnreachableError as error:
         raise DaemonUnreachableError(
             f"{text!r} is no bundle's directory, and no daemon serves a model of that name",

@@ -9,12 +9,12 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from edge_sdk import deciding
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import EdgeError, MemoryShortError, ModelClosedError
+from edge_sdk.errors import DelegateError, EdgeError, MemoryShortError, ModelClosedError
 from edge_sdk.guard import GuardedEngine
 from edge_sdk.lease import Seat
 from edge_sdk.machine import machine_name
@@ -69,6 +69,25 @@ class OwnPolicy:
     def active(self) -> str:
         """The variant it wants."""
         return self._chooser.active
+
+    def begin(self, load: Callable[[str], None]) -> None:
+        """Load what is to run, or the first after it that can be.
+
+        Raises:
+            DelegateError: None of them can be loaded; the last one's error.
+        """
+        while True:
+            tried = self.active
+            try:
+                load(tried)
+            except DelegateError as error:
+                self.forget(tried)
+                if not self.usable:
+                    raise
+                # As text: the error's traceback holds the file open for as long as a handler keeps the record.
+                _log.warning("%s cannot be loaded, another one is taken: %s", tried, str(error))
+            else:
+                return
 
     def start(self, seat: Seat, switcher: Switcher, tally: Tally) -> None:
         """Step once a second from now on, over what runs."""

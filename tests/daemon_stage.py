@@ -383,10 +383,10 @@ class DaemonProcess:
         """Its log."""
         return self.log.read_text()
 
-    def start(self, *, ready: bool = True) -> None:
+    def start(self, *options: str, ready: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*EDGE, "daemon", "run", "--config", str(self.config), "--socket", str(self.socket)],
+                [*EDGE, "daemon", "run", "--config", str(self.config), "--socket", str(self.socket), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -34,6 +34,7 @@ from edge_daemon.wishes.state import AppWish
 from edge_sdk import mqtt
 from edge_sdk.errors import EdgeError, PinnedError, StorageError, UnknownVariantError, WireError
 from edge_sdk.local import (
+    KNOWS_SERVERS,
     MAX_BODY_BYTES,
     AppPin,
     AppPrefer,
@@ -211,7 +212,9 @@ class Api:
         body = _body(request, Register)
         served = self._model_of(body)
         app = self._apps.join(body, served.name, request.peer.pid, self._clock.monotonic())
-        await self._switcher.feed(_wish(app, body.preference), AppJoined(app=app.id, model=served.name, runs=body.runs))
+        asks = app.speaks >= KNOWS_SERVERS
+        joined = AppJoined(app=app.id, model=served.name, runs=body.runs, asks=asks)
+        await self._switcher.feed(_wish(app, body.preference), joined)
         record = self._switcher.state.model(served.name)
         app.most_per_s = None if record is None else record.most_per_s
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)

@@ -17,7 +17,17 @@ import psutil
 
 from edge_daemon.errors import BusyError, UnknownAppError
 from edge_daemon.policy.types import Assign
-from edge_sdk.local import SPEAKS, AppReport, AppStatus, AppUsage, Assignment, Register
+from edge_sdk.local import (
+    KNOWS_RATES,
+    KNOWS_SERVERS,
+    SPEAKS,
+    AppReport,
+    AppStatus,
+    AppUsage,
+    AssignedServer,
+    Assignment,
+    Register,
+)
 from edge_sdk.mqtt import Decision
 from edge_sdk.parallel.condition import is_hot
 from edge_sdk.wire import new_token
@@ -81,12 +91,17 @@ class App:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def assignment(self, max_latency_ms: float | None) -> Assignment | None:
-        """What it was last told, as it travels; None if nothing could be assigned yet."""
+    def assignment(self, max_latency_ms: float | None, server: AssignedServer | None = None) -> Assignment | None:
+        """What it was last told, as it travels; None if nothing could be assigned yet.
+
+        Args:
+            max_latency_ms: A call that takes longer is late.
+            server: Of its model; told where it is to be asked, and the app knows what that is.
+        """
         if self.assigned is None:
             return None
         pinned_by, because = self.assigned.pinned_by, self.assigned.decision.because
-        is_new = self.speaks >= SPEAKS
+        is_new = self.speaks >= KNOWS_RATES
         return Assignment(
             serial=self.serial,
             variant=self.assigned.decision.variant,
@@ -94,6 +109,7 @@ class App:
             pinned_by=None if pinned_by is None else pinned_by.value,
             max_latency_ms=max_latency_ms,
             most_per_s=self.most_per_s if is_new else None,
+            server=server if self.assigned.asks and self.speaks >= KNOWS_SERVERS else None,
         )
 
     async def changed_after(self, serial: int, wait_s: float) -> None:
@@ -229,7 +245,7 @@ class Apps:
 
 
 def _same(one: Assign, other: Assign) -> bool:
-    return one.decision.variant == other.decision.variant and one.pinned_by == other.pinned_by
+    return (one.decision.variant, one.pinned_by, one.asks) == (other.decision.variant, other.pinned_by, other.asks)
 
 
 def _excess_c(usage: AppUsage) -> float | None:

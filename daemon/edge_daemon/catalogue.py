@@ -7,18 +7,20 @@ here, files are not loaded: the daemon has no runtime.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_daemon.config import Config, ModelSection
+from edge_daemon.config import Config, ModelSection, ServerSection
 from edge_daemon.errors import NoVariantError
-from edge_daemon.policy.types import ModelFacts, VariantFacts
+from edge_daemon.policy.types import ModelFacts, ServerFacts, VariantFacts
 from edge_sdk.bundle import Bundle
 from edge_sdk.deciding import common_threads
 from edge_sdk.errors import EdgeError
+from edge_sdk.local import AssignedServer
 from edge_sdk.machine import cpu_features, machine_name
-from edge_sdk.manifest import Delegate, Latency, Origin, Variant
+from edge_sdk.manifest import Delegate, Latency, Origin, TensorSpec, Variant
 from edge_sdk.mqtt import ServedModel, ServedVariant
 from edge_sdk.physics import BoardModel, of
 from edge_sdk.preference import Preference
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 # (1e9 multiply-accumulates a second). Only the order matters; the first second of an app's reports replaces it.
 _STAND_IN_MS_PER_MAC = 1e-6
 _STAND_IN_MIN_MS = 0.01
+_HEAD_BYTES = 400  # of a request: HTTP's header and the tensors' names and shapes as JSON
+_LONGEST_ITEM = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +45,14 @@ class Offered:
         facts: What the policy knows of it: the variants that can run here.
         shown: The same for the hub, with where each latency comes from.
         preference: What the configuration wants, until somebody says otherwise.
+        server: What apps are told to ask; None without one.
     """
 
     name: str
     facts: ModelFacts
     shown: ServedModel
     preference: Preference | None
+    server: AssignedServer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,11 @@ class Catalogue:
 
     served: Mapping[str, Served]
     broken: tuple[Broken, ...] = ()
+
+    @property
+    def server(self) -> AssignedServer | None:
+        """A server that some model names; those of all are at one address."""
+        return next((model.server for model in self.served.values() if model.server is not None), None)
 
     def by_manifest(self, sha256: str) -> Served | None:
         """The model whose `manifest.json` has this content."""
@@ -117,13 +128,18 @@ def _open(name: str, section: ModelSection, profile: Profile | None, root: str) 
     return Served(
         name=name,
         bundle=bundle,
-        facts=ModelFacts(name=name, variants=tuple(_facts(v, known.get(v.id), board) for v in variants)),
+        facts=ModelFacts(
+            name=name,
+            variants=tuple(_facts(v, known.get(v.id), board) for v in variants),
+            server=_server(section.server, bundle.manifest.inputs, board),
+        ),
         shown=ServedModel(
             name=name,
             version=bundle.manifest.version,
             variants=tuple(_shown(v, known.get(v.id)) for v in variants),
         ),
         preference=section.preference,
+        server=None if section.server is None else AssignedServer(url=section.server.url, model=section.server.model),
     )
 
 
@@ -178,6 +194,24 @@ def _facts(variant: Variant, latency: Latency | None, board: BoardModel) -> Vari
         accelerated=variant.target.delegate is not Delegate.CPU,
         twin=variant.target.fallback,
     )
+
+
+def _server(section: ServerSection | None, inputs: Sequence[TensorSpec], board: BoardModel) -> ServerFacts | None:
+    if section is None:
+        return None
+    return ServerFacts(
+        quality=section.quality,
+        payload_kb=(_HEAD_BYTES + sum(map(_size_bytes, inputs))) / 1000,
+        server_ms=section.server_ms,
+        radio_w=board.radio_w,
+    )
+
+
+def _size_bytes(spec: TensorSpec) -> int:
+    """Of one sample of an input as binary data: its elements, each as long as the number in its dtype's name says."""
+    bits = "".join(char for char in spec.dtype if char.isdigit())
+    item = min(max(int(bits or 8) // 8, 1), _LONGEST_ITEM)
+    return item * math.prod(max(size, 1) for size in spec.shape)
 
 
 def _shown(variant: Variant, latency: Latency | None) -> ServedVariant:

@@ -43,11 +43,26 @@ class DeviceSection(Wire, frozen=True, kw_only=True):
     profile: Name | None = None
 
 
+class ServerSection(Wire, frozen=True, kw_only=True):
+    """`[models.NAME.server]`: a server that runs the model, too, for apps to ask while a variant stands by.
+
+    Attributes:
+        quality: Of what runs there, in the unit of the bundle's qualities.
+        server_ms: What it takes there; of 0 it counts as the way there.
+    """
+
+    url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    model: Annotated[str, Meta(min_length=1, max_length=500)]
+    quality: Annotated[float, Meta(ge=-100_000, le=100_000)]
+    server_ms: Annotated[float, Meta(ge=0, le=86_400_000)] = 0.0
+
+
 class ModelSection(Wire, frozen=True, kw_only=True):
     """`[models.NAME]`, or the path alone: what is served."""
 
     bundle: PathText
     preference: Preference | None = None
+    server: ServerSection | None = None
 
 
 PemText = Annotated[str, Meta(min_length=1, max_length=65_536)]
@@ -200,6 +215,7 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     config = _resolved(decode_toml(raw, Config, where=str(path), error=ConfigError), path.absolute().parent)
     _check_schedules(config, path)
+    _check_servers(config, path)
     if config.mqtt is not None:
         _check_mqtt(config, config.mqtt, path)
         if config.mqtt.password is not None and mode & stat.S_IROTH:
@@ -279,6 +295,28 @@ def _check_mqtt(config: Config, mqtt: MqttSection, path: Path) -> None:
     for file, text in (("ca", tls.ca_pem), ("cert", tls.cert_pem)):
         if text is not None and getattr(tls, file) is not None:
             raise ConfigError(f"mqtt.tls.{file} and mqtt.tls.{file}_pem exclude each other", where=str(path))
+
+
+def _check_servers(config: Config, path: Path) -> None:
+    """Their addresses make sense, and are of one host: policies know one way out of the board."""
+    named = {name: model.server for name, model in config.bundles().items() if model.server is not None}
+    if not named:
+        return
+    from edge_daemon.reach import ADDRESS_HINT, Address, read_address  # who has no server does without
+
+    first: tuple[str, Address] | None = None
+    for name, server in named.items():
+        try:
+            address = read_address(server.url)
+        except ValueError as cause:
+            raise ConfigError(f"models.{name}.server.url: {cause}", where=str(path), hint=ADDRESS_HINT) from cause
+        if first is not None and (first[1].host, first[1].port) != (address.host, address.port):
+            raise ConfigError(
+                f"models.{name}.server.url is of another host or port than models.{first[0]}.server.url",
+                where=str(path),
+                hint="the servers of all models have to be one, whose way there can be learned",
+            )
+        first = first or (name, address)
 
 
 def _check_schedules(config: Config, path: Path) -> None:

@@ -32,7 +32,8 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
         types.Tick, types.Preferred, types.Pinned, types.Unpinned, types.Paused, types.AppJoined, types.AppCanRun,
-        types.AppLeft, types.AppPinned, types.AppReported, types.ActivationFailed, types.Measured, types.Tried,
+        types.AppCannotAsk, types.AppLeft, types.AppPinned, types.AppReported, types.ActivationFailed, types.Measured,
+        types.Tried, types.Looked,
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 
 from edge_daemon.apps import App, Apps
-from edge_daemon.policy.types import ActivationFailed, AppCanRun, AppReported, Event
+from edge_daemon.policy.types import ActivationFailed, AppCannotAsk, AppCanRun, AppReported, Event
 from edge_sdk import mqtt
 from edge_sdk.local import AppReport
 
@@ -61,6 +61,9 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
         log.warning("%s: %s could not load %s: %s", app.model, _called(app), report.failed_variant, reason[:300])
     if report.runs is not None or app.hot != was_hot:
         events.append(AppCanRun(app=app.id, runs=report.runs, hot=app.hot))
+    if report.server_failure is not None:
+        events.append(AppCannotAsk(app=app.id, reason=report.server_failure))
+        log.warning("%s: %s cannot ask the server: %s", app.model, _called(app), report.server_failure[:300])
     events.append(
         AppReported(
             app=app.id,
@@ -72,7 +75,11 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
             arrived=report.arrived,
             latencies_ms=report.latencies_ms,
             slow_ms=report.slow_ms,
+            waited_ms=report.waited_ms,
             now_s=now_s,
+            sent=report.sent,
+            replied=report.replied,
+            remote_ms=report.remote_p50_ms,
         )
     )
     if confirmed is not None:

@@ -55,9 +55,10 @@ class Recorder:
         work.calls += report.calls
         work.late += report.late
         work.failed += report.failed
-        if report.calls and report.p50_ms is not None and len(work.p50) < _MAX_WINDOWS:
-            work.p50.append((report.p50_ms, report.calls))
-            work.p95.append((report.p50_ms if report.p95_ms is None else report.p95_ms, report.calls))
+        here = report.calls - report.replied  # the quantiles are of what was computed here
+        if here > 0 and report.p50_ms is not None and len(work.p50) < _MAX_WINDOWS:
+            work.p50.append((report.p50_ms, here))
+            work.p95.append((report.p50_ms if report.p95_ms is None else report.p95_ms, here))
 
     def sample(self, now_s: float, at: float, conditions: Conditions, active: dict[str, str | None]) -> bool:
         """End the window if it is time; True if it was.

@@ -185,15 +185,9 @@ class Service:
         self._prober = Prober(measurer, self._switcher.feed, self._clock, self._tasks.once)
         self._switcher.on_try = self._prober.wanted
         self._commanding = Commanding(
-            self._switcher,
-            self._store,
-            self._store_lane,
-            self._clock,
-            recorder=self._recorder,
-            measurer=measurer,
-            tasks=self._tasks,
-            state=self._state,
-        )
+            self._switcher, self._store, self._store_lane, self._clock, recorder=self._recorder, measurer=measurer,
+            tasks=self._tasks, state=self._state,
+        )  # fmt: skip
         self._switcher.position = await self._sensor_lane.run(self._whereabouts.now)
         await self._switcher.restore()
         self._closing.append(("policy", self._switcher.save, STOP_S))
@@ -263,6 +257,12 @@ class Service:
         self._tasks.spawn("policy", self._keep_deciding)
         self._tasks.spawn("telemetry", self._keep_recording, vital=False)
         self._tasks.spawn("keeper", self._keep_state, vital=False)
+        server, switcher = self._catalogue.server, self._switcher
+        if server is not None:
+            from edge_daemon.reach import Reach  # which nobody else needs
+
+            reach = Reach(server, self._clock.monotonic, switcher.asks_blindly, switcher.feed)
+            self._tasks.spawn("server", reach.run, vital=False)
         watchdog_s = notify.watchdog_s()
         if watchdog_s is not None:
             self._tasks.spawn("watchdog", lambda: self._keep_alive(watchdog_s / 2))

@@ -20,10 +20,12 @@ from edge_daemon.errors import UnknownModelError
 from edge_daemon.eventlog import EventLog
 from edge_daemon.lanes import Door
 from edge_daemon.logs import Seldom
+from edge_daemon.policy.because import explained
 from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.safety import is_calm
-from edge_daemon.policy.setting import is_deadline_tighter, limit_ms
+from edge_daemon.policy.setting import is_deadline_tighter, limit_ms, stand_ins
 from edge_daemon.policy.state import PolicyState, dump, initial, load
+from edge_daemon.policy.tables import LOOK_EVERY_S
 from edge_daemon.policy.types import (
     Advise,
     Assign,
@@ -38,6 +40,7 @@ from edge_daemon.policy.types import (
     Tick,
     Try,
 )
+from edge_daemon.policy.way import is_fresh
 from edge_daemon.spool import Message, Stored
 from edge_daemon.store import Answer, Store
 from edge_daemon.wishes import state as wishing
@@ -137,6 +140,14 @@ class Switcher:
         """Nothing that no policy may break is near: neither heat nor throttling nor a low charge."""
         return is_calm(self._state)
 
+    def asks_blindly(self) -> bool:
+        """An app may ask a server, and none has just told of its answers."""
+        state = self._state
+        return not is_fresh(state.way, state.now_s, 0.75 * LOOK_EVERY_S) and any(  # ticks come a little early or late
+            model.server is not None and model.variants and stand_ins(state, model, model.variants)
+            for model in state.models
+        )
+
     async def tick(self, conditions: Conditions) -> None:
         """A second has passed, and this is sensed."""
         until_s = self.board_limits().until_s
@@ -195,7 +206,8 @@ class Switcher:
         own_ms, record = wishing.latest_ms(self._wishes, app.id, self._scene()), self._state.model(app.model)
         if record is not None and is_deadline_tighter(self._state, record):
             own_ms = min(limit_ms(self._state, record), own_ms or float("inf"))
-        return app.assignment(own_ms)
+        served = self._models.get(app.model)
+        return app.assignment(own_ms, None if served is None else served.server)
 
     def check_model(self, model: str | None) -> None:
         """Raise if this model is not served.
@@ -255,7 +267,7 @@ class Switcher:
 
     def explain(self, model: str | None = None) -> tuple[Decision, ...]:
         """The last decisions, newest first."""
-        return self._state.explain(model)
+        return explained(self._state, model)
 
     def board_limits(self) -> BoardLimits:
         """What the preferences in force ask of the board, for a policy's `Setting`."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_sdk.remote.engine import RemoteEngine
-    from edge_sdk.remote.hedged import HedgeCounts, Hedged
+    from edge_sdk.remote.errands import HedgeCounts
+    from edge_sdk.remote.hedged import Hedged
 
 _HOMES = {
-    "HedgeCounts": "edge_sdk.remote.hedged",
+    "HedgeCounts": "edge_sdk.remote.errands",
     "Hedged": "edge_sdk.remote.hedged",
     "RemoteEngine": "edge_sdk.remote.engine",
 }

@@ -84,7 +84,10 @@ def opened(
 def _bundle(
     source: str | os.PathLike[str], variant: str | None, name: str | None, threads: int, delegate: str
 ) -> Served:
-    model = EdgeModel(source, variant=variant, threads=threads, delegate=delegate, name="edge serve")
+    # It asks nobody: two that name each other would send a call to and fro.
+    model = EdgeModel(
+        source, variant=variant, threads=threads, delegate=delegate, name="edge serve", asks_servers=False
+    )
     manifest = model.bundle.manifest
     return Served(
         name=name or manifest.name,

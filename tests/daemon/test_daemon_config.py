@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_daemon import config
-from edge_daemon.config import Config, find, load, password, state_directory
+from edge_daemon.config import Config, ServerSection, find, load, password, state_directory
+from edge_daemon.reach import Address, read_address
 from edge_sdk.errors import ConfigError
 from edge_sdk.preference import Mode, Preference
 
@@ -91,6 +92,44 @@ def test_relative_paths_are_relative_to_the_file(write, tmp_path: Path) -> None:
 def test_a_model_may_carry_its_preference(write) -> None:
     text = "[models.digits]\nbundle = 'x'\npreference = {mode = 'battery', max_latency_ms = 50}"
     assert load(write(text)).bundles()["digits"].preference == Preference(mode=Mode.BATTERY, max_latency_ms=50)
+
+
+def served_by(url: str, *, name: str = "digits", more: str = "") -> str:
+    return f"[models.{name}]\nbundle = 'x'\nserver = {{url = '{url}', model = 'big', quality = 99.5{more}}}\n"
+
+
+def test_a_model_may_name_a_server_that_runs_it_too(write) -> None:
+    loaded = load(write(served_by("http://board-2:8080/api", more=", server_ms = 25")))
+    assert loaded.bundles()["digits"].server == ServerSection(
+        url="http://board-2:8080/api", model="big", quality=99.5, server_ms=25.0
+    )
+    assert read_address("http://board-2:8080/api/") == Address(scheme="http", host="board-2", port=8080, prefix="/api")
+    assert read_address("grpcs://[::1]") == Address(scheme="grpcs", host="::1", port=443)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (served_by("board-2:8080"), r"models\.digits\.server\.url: it is not SCHEME://HOST"),
+        (served_by("ftp://board-2"), "it is not SCHEME://HOST"),
+        (served_by("http://board-2?a=b"), "it is not SCHEME://HOST"),
+        (served_by("http://board-2:99999"), "it has a bad host or port"),
+        (served_by("http://board 2"), "it holds characters that none has"),
+        (served_by("http://me:hush@board-2"), "it holds a name or a password"),
+        (served_by("http://a") + served_by("http://b", name="faces"), r"faces\.server\.url is of another host"),
+        (served_by("http://a", more=", token = 'hush'"), "token"),
+        (served_by("http://a", more=", server_ms = -1"), "server_ms"),
+        ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', model = 'big'}", "quality"),
+        ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', quality = 9.0}", "model"),
+        ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', model = 'm', quality = nan}", "quality"),
+    ],
+)
+def test_a_server_that_makes_no_sense_is_refused_in_one_line_without_a_secret(write, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load(write(text))
+    assert "daemon.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_a_broker_needs_a_name_to_report_under(write) -> None:

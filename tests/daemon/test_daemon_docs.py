@@ -37,6 +37,7 @@ def settings() -> dict[str, inspect.Field]:
                 "mqtt": ("mqtt.", config.MqttSection),
                 "mqtt.tls": ("mqtt.tls.", config.TlsSection),
                 "models.NAME.preference": ("models.NAME.preference.", Preference),
+                "models.NAME.server": ("models.NAME.server.", config.ServerSection),
                 "schedule": ("schedule.", Schedule),
                 "schedule.where": ("schedule.where.", Where),
             }.get(name)
@@ -44,7 +45,8 @@ def settings() -> dict[str, inspect.Field]:
                 nested = (f"{name}.", field.type.cls)
             if nested is not None:
                 walk(*nested)
-            if nested is None or name in {"mqtt.tls", "models.NAME.preference", "schedule", "schedule.where"}:
+            tables = {"mqtt.tls", "models.NAME.preference", "models.NAME.server", "schedule", "schedule.where"}
+            if nested is None or name in tables:
                 found[name] = field
 
     walk("", Config)
@@ -93,7 +95,7 @@ def test_the_example_of_the_configuration_is_one(tmp_path: Path) -> None:
     path.write_text(example[1])
     loaded = load(path)
     assert str(loaded.device_id()) == "acme/board-1"
-    assert set(loaded.bundles()) == {"digits", "faces"}
+    assert set(loaded.bundles()) == {"digits", "faces", "birds"}
 
 
 MQTT = (REFERENCE / "mqtt.md").read_text() if REFERENCE.is_dir() else ""

@@ -18,7 +18,7 @@ from daemon_stage import tiny_bundle
 
 from edge_daemon import catalogue, logs, notify, tasks
 from edge_daemon.clock import Steps, SystemClock
-from edge_daemon.config import Config
+from edge_daemon.config import Config, ModelSection, ServerSection
 from edge_daemon.errors import NotAllowedError
 from edge_daemon.lanes import Lane
 from edge_daemon.logs import Seldom
@@ -29,8 +29,8 @@ from edge_daemon.remarks import Remarks
 from edge_daemon.tasks import TaskOwner
 from edge_sdk import profile
 from edge_sdk.errors import ConfigError, StorageError
-from edge_sdk.local import AppReport
-from edge_sdk.manifest import Latency, Origin
+from edge_sdk.local import AppReport, AssignedServer
+from edge_sdk.manifest import Latency, Origin, TensorSpec
 from edge_sdk.mqtt import Conditions, Throttle
 from edge_sdk.wire import encode
 
@@ -128,6 +128,15 @@ class TestRecorder:
         assert batch is not None
         stats = batch.samples[0].models["m"]
         assert (stats.variant, stats.p50_ms, stats.calls) == ("fast", 1.0, 11)
+
+    def test_quantiles_weigh_what_was_computed_here_and_not_what_a_server_answered(self) -> None:
+        recorder = Recorder(sample_every_s=1.0, telemetry_every_s=1.0, now_s=0.0)
+        recorder.saw("m", AppReport(active="a", calls=100, sent=100, replied=99, p50_ms=50.0))
+        recorder.saw("m", AppReport(active="a", calls=10, p50_ms=3.0))
+        recorder.sample(1.0, 1.0, Conditions(), {"m": "a"})
+        batch = recorder.batch(1.0)
+        assert batch is not None
+        assert (batch.samples[0].models["m"].calls, batch.samples[0].models["m"].p50_ms) == (110, 3.0)
 
     def test_a_batch_is_never_larger_than_the_protocol_takes(self) -> None:
         recorder = Recorder(sample_every_s=1.0, telemetry_every_s=1e5, now_s=0.0)
@@ -362,6 +371,21 @@ def test_what_is_predicted_for_a_board_counts_for_a_profile_made_from_it(tmp_pat
         camera = msgspec.structs.replace(profile.load("rpi4"), id="camera", extends=base)
         read = catalogue.read(config, camera, str(tmp_path))
         assert [one.latency_ms for one in read.served["digits"].shown.variants] == told
+
+
+def test_what_is_sent_to_a_server_follows_from_the_inputs(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "b")  # one input of 4 floats
+    server = ServerSection(url="http://board-2:8080", model="big", quality=99.0, server_ms=25.0)
+    models = {"digits": ModelSection(bundle=str(bundle.path), server=server), "alone": str(bundle.path)}
+    read = catalogue.read(Config(models=models), None, "/")
+    facts = read.served["digits"].facts.server
+    assert facts is not None
+    assert (facts.quality, facts.server_ms, facts.payload_kb) == (99.0, 25.0, pytest.approx(0.416))
+    assert read.served["digits"].server == AssignedServer(url="http://board-2:8080", model="big")
+    assert read.server == read.served["digits"].server
+    assert (read.served["alone"].server, read.served["alone"].facts.server) == (None, None)
+    assert catalogue._size_bytes(TensorSpec(name="image", shape=(-1, 224, 224, 3), dtype="uint8")) == 150_528
+    assert catalogue._size_bytes(TensorSpec(name="flags", shape=(2,), dtype="bool")) == 2
 
 
 def test_a_bundle_whose_evidence_is_damaged_is_served_without_it(

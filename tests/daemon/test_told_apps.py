@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_daemon.apps import App, Apps
 from edge_daemon.policy.types import Assign
-from edge_sdk.local import SPEAKS, AppReport, AppUsage, Register
+from edge_sdk.local import SPEAKS, AppReport, AppUsage, AssignedServer, Register
 from edge_sdk.mqtt import Because, Decision
+from edge_sdk.wire import encode
 
 pytestmark = pytest.mark.device
 
 BECAUSE = Because(code="thermal", text="heat binds", runner_up="large", margin=0.5, numbers={"cap_w": 1.5})
 
 
-def joined(apps: Apps, *, speaks: int) -> App:
+SERVER = AssignedServer(url="http://board-2:8080", model="digits")
+
+
+def joined(apps: Apps, *, speaks: int, asks: bool = False) -> App:
     app = apps.join(Register(model="digits", speaks=speaks), "digits", 0, 0.0)
     decision = Decision(model="digits", variant="small", because=BECAUSE, at=1.0)
-    app.assign(Assign(app=app.id, decision=decision, pinned_by=None))
+    app.assign(Assign(app=app.id, decision=decision, pinned_by=None, asks=asks))
     return app
 
 
@@ -47,6 +54,26 @@ def test_an_app_of_version_1_is_told_neither_advice_nor_numbers() -> None:
     assert told is not None
     assert (told.most_per_s, told.because.margin, told.because.numbers) == (None, None, {})
     assert (told.because.text, told.max_latency_ms) == (BECAUSE.text, 20.0)
+
+
+@given(speaks=st.integers(1, 1000), asks=st.booleans(), rate=st.none() | st.floats(0, 1e9))
+def test_an_app_from_before_servers_never_sees_one(speaks: int, asks: bool, rate: float | None) -> None:
+    app = joined(Apps(), speaks=speaks, asks=asks)
+    app.advise(rate)
+    told = app.assignment(20.0, SERVER)
+    assert told is not None
+    assert told.server == (SERVER if asks and speaks >= 3 else None)
+    assert (b'"server"' in encode(told)) == (asks and speaks >= 3)
+    assert told.most_per_s == (rate if speaks >= 2 else None)
+
+
+def test_to_ask_the_server_is_news_for_the_same_variant() -> None:
+    app = joined(Apps(), speaks=SPEAKS)
+    serial, assigned = app.serial, app.assigned
+    assert assigned is not None
+    assert app.assign(replace(assigned, asks=True))
+    assert not app.assign(replace(assigned, asks=True))
+    assert app.serial == serial + 1
 
 
 def test_an_app_from_the_future_speaks_what_the_daemon_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socketserver
 import tempfile
@@ -24,14 +25,18 @@ ASSIGNMENT = {"serial": 1, "variant": "int8", "because": {"code": "start", "text
 # What the first version of the local API took, and nothing else.
 REGISTER = {"model", "manifest", "name", "pid", "preference"}
 REPORT = {"active", "calls", "late", "failed", "p50_ms", "p95_ms", "switched_ms", "failed_variant", "failure"}
+# And the second.
+REGISTER_2 = REGISTER | {"speaks", "runs"}
+REPORT_2 = REPORT | {"arrived", "latencies_ms", "slow_ms", "runs", "computes_on", "usage"}
 
 
 class OldDaemon(socketserver.ThreadingUnixStreamServer):
-    """Answers as a daemon of version 1 did: an unknown field is a bad request."""
+    """Answers as a daemon of an older version did: an unknown field is a bad request."""
 
     daemon_threads = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, speaks: int = 1) -> None:
+        self.speaks = speaks
         self.heard: list[tuple[str, dict[str, Any]]] = []
         super().__init__(str(path), _Answering)
 
@@ -50,12 +55,14 @@ class _Answering(BaseHTTPRequestHandler):
         assert isinstance(self.server, OldDaemon)
         self.server.heard.append((self.path, body))
         is_register = self.path == "/v1/apps"
-        strange = set(body) - (REGISTER if is_register else REPORT)
+        known = ((REGISTER, REPORT), (REGISTER_2, REPORT_2))[self.server.speaks - 1]
+        strange = set(body) - known[0 if is_register else 1]
         if strange:
             text = f"not as expected: Object contains unknown field `{strange.pop()}`"
             self._answer(400, {"code": WireError.code, "text": text})
         elif is_register:
-            self._answer(200, {"app": APP, "model": "digits", "bundle": "/b", "assignment": ASSIGNMENT})
+            said = {"app": APP, "model": "digits", "bundle": "/b", "assignment": ASSIGNMENT}
+            self._answer(200, said if self.server.speaks == 1 else {**said, "speaks": self.server.speaks})
         else:
             self._answer(200, ASSIGNMENT)
 
@@ -70,14 +77,48 @@ class _Answering(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
 
-@pytest.fixture
-def old() -> Iterator[OldDaemon]:
-    with tempfile.TemporaryDirectory(prefix="edge-") as folder, OldDaemon(Path(folder, "s")) as server:
+@contextlib.contextmanager
+def daemon_of(speaks: int) -> Iterator[OldDaemon]:
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder, OldDaemon(Path(folder, "s"), speaks=speaks) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def old() -> Iterator[OldDaemon]:
+    with daemon_of(1) as server:
+        yield server
+
+
+def test_a_daemon_from_before_servers_hears_nothing_of_them() -> None:
+    with daemon_of(2) as server:
+        link = DaemonLink(
+            socket=str(server.server_address),
+            model="digits",
+            manifest=None,
+            preference=None,
+            name="new",
+            runs=("int8",),
+        )
+        assert link.registered.speaks == 2
+        link.say(
+            AppReport(
+                active="int8",
+                arrived=4,
+                slow_ms=2.0,
+                computes_on="cpu",
+                waited_ms=1.0,
+                sent=3,
+                replied=2,
+                remote_p50_ms=9.0,
+                server_failure="no",
+            )
+        )
+        link.close()
+        assert server.heard[-1][1] == {"active": "int8", "arrived": 4, "slow_ms": 2.0, "computes_on": "cpu"}
 
 
 def test_a_new_app_registers_with_an_old_daemon_and_leaves_out_what_that_does_not_know(old: OldDaemon) -> None:

@@ -38,6 +38,24 @@ def test_those_who_wait_are_served_in_the_order_they_came() -> None:
     assert served == list(range(6))
 
 
+def test_whoever_holds_it_knows_how_long_it_waited_and_who_did_not_wait_says_none() -> None:
+    lock, waited_s, pause = FairLock(), [], threading.Event()
+
+    def work() -> None:
+        with lock:
+            waited_s.append(lock.waited_s)
+
+    thread = threading.Thread(target=work)
+    with lock:
+        thread.start()
+        waiting(lock, 1)
+        pause.wait(0.02)
+    thread.join(LIMIT_S)
+    assert waited_s[0] >= 0.02
+    work()
+    assert waited_s[1] == 0.0
+
+
 def test_one_at_a_time_holds_it_and_nobody_is_forgotten() -> None:
     lock, total, inside = FairLock(), [0], [0]
     most: list[int] = []

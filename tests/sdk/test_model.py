@@ -83,6 +83,23 @@ def test_a_sample_alone_a_batch_and_an_empty_batch(model: EdgeModel) -> None:
     assert model(np.empty((0, 4), np.float32)).shape == (0, 3)
 
 
+def test_how_long_a_slow_call_waited_for_its_turn_is_known_apart_from_what_it_took(dense: Path) -> None:
+    with EdgeModel(dense, variant="dense_fp32") as model:
+        tally, turn = model._tally, model._seat._turn
+        tally.limit_ms = 0.0
+        thread = threading.Thread(target=model, args=(X,))
+        with turn:
+            thread.start()
+            until(lambda: turn._waiting, "the call to wait")
+            threading.Event().wait(0.05)
+        thread.join()
+        taken = tally.take("dense_fp32")
+        assert taken.waited_ms is not None
+        assert taken.waited_ms >= 50.0
+        model(X)
+        assert tally.take("dense_fp32").waited_ms == 0.0
+
+
 def test_inputs_by_position_by_name_and_as_a_mapping(make_bundle: Make) -> None:
     two = {
         "inputs": [{"name": name, "shape": [1, 2], "dtype": "float32"} for name in ("a", "b")],

@@ -26,6 +26,38 @@ def test_a_sample_is_from_all_over_the_window_and_in_the_order_it_came() -> None
     assert counted(1.0).take("b").sample_ms == ()
 
 
+def test_how_long_a_slow_call_waited_is_asked_of_slow_ones_only() -> None:
+    asked: list[None] = []
+    tally = Tally()
+    tally.limit_ms = 20.0
+    tally.waited_ms = lambda: asked.append(None) or 7.0
+    counted(3.0, 4.0, tally=tally)
+    assert asked == []
+    counted(25.0, 22.0, tally=tally)
+    taken = tally.take("a")
+    assert (taken.slow_ms, taken.waited_ms) == (25.0, 7.0)
+    assert tally.take("a").waited_ms is None
+
+
+def test_what_stood_in_for_a_server_is_late_by_the_whole_it_took_and_told_at_once() -> None:
+    told: list[None] = []
+    tally = Tally(lambda: told.append(None))
+    tally.limit_ms = 20.0
+    tally.replied()
+    tally.remote_took(8.0)
+    assert told == []
+    counted(5.0, tally=tally)
+    tally.stood_in(15.0, 5.0)
+    counted(6.0, tally=tally)
+    tally.stood_in(24.0, 6.0)
+    counted(30.0, tally=tally)
+    tally.stood_in(44.0, 30.0)
+    assert len(told) == 1
+    taken = tally.take("a")
+    assert (taken.calls, taken.sent, taken.replied, taken.late) == (4, 4, 1, 2)
+    assert (taken.slow_ms, taken.remote_p50_ms) == (30.0, 8.0)
+
+
 def test_a_call_far_above_what_is_usual_is_told_at_once_and_once_a_window() -> None:
     told: list[None] = []
     tally = counted(10.0, 11.0, 10.0, tally=Tally(lambda: told.append(None)))

@@ -63,7 +63,7 @@ def sentence(
     """
     text = f"{cause or _cause(why, setting, new)}: {shown(new)}"
     if old is not None and old.id != new.id:
-        text += f" instead of {shown(old)}"
+        text += f" instead of {_left(old, new)}"
     if why.runner_up is not None:
         text += f"; next is {why.runner_up}"
         if why.margin is not None and 0 <= why.margin < math.inf:
@@ -76,8 +76,17 @@ def sentence(
 
 def shown(action: Action) -> str:
     """An action with its quality and its time."""
+    if action.hedge is not None:
+        return f"asks the server ({_number(action.quality)}), {action.hedge} stands by"
     where = " on the server" if action.remote else ""
     return f"{action.id} ({_number(action.quality)} at {_ms(action.latency_ms)}{where})"
+
+
+def _left(old: Action, new: Action) -> str:
+    """What is no longer to run, or to stand by."""
+    if old.hedge is None:
+        return shown(old)
+    return old.hedge if new.hedge is not None else f"asking the server ({_number(old.quality)})"
 
 
 def _cause(why: Why, setting: Setting | None, new: Action) -> str:

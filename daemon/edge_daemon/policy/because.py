@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from edge_daemon.policies.contract import Action, Setting, Why
-from edge_daemon.policies.explain import sentence
-from edge_daemon.policy.setting import is_deadline_tighter
-from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
-from edge_sdk.mqtt import Because
+from edge_daemon.policies.explain import MAX_CHARS, sentence
+from edge_daemon.policy.setting import asked, is_deadline_tighter, left_out
+from edge_daemon.policy.state import SERVER, ModelRecord, PolicyState, VariantRecord
+from edge_sdk.mqtt import Because, Decision
 from edge_sdk.preference import Preference
 
 _MOST_NUMBERS = 32
@@ -17,7 +17,14 @@ _LARGEST = 1e12  # of `edge_sdk.mqtt.Finite`
 
 
 def because(
-    why: Why, state: PolicyState, model: ModelRecord, new: VariantRecord, *, word: str | None = None, cause: str = ""
+    why: Why,
+    state: PolicyState,
+    model: ModelRecord,
+    new: VariantRecord,
+    *,
+    asks: bool = False,
+    word: str | None = None,
+    cause: str = "",
 ) -> Because:
     """The reason of a decision.
 
@@ -26,6 +33,7 @@ def because(
         state: For the conditions.
         model: As it was before the decision.
         new: What is to run.
+        asks: The server is asked, and `new` stands by.
         word: The code under which somebody's word, or a thing the frame knows, goes before the policy's.
         cause: What bound in words, where the frame knows it.
     """
@@ -35,15 +43,33 @@ def because(
     text = sentence(
         msgspec.structs.replace(why, code=code),
         setting,
-        None if old is None else action(old),
-        action(new),
+        None if old is None else _action(model, old, asks=model.asks),
+        _action(model, new, asks=asks),
         cause=cause or _cause(code, state, model),
         metered=state.senses.power_w is not None,
     )
+    if why_not := left_out(state, model):
+        text = f"{text}; the server is left out: {why_not}"[:MAX_CHARS]
     numbers = {name: value for name, value in why.numbers[:_MOST_NUMBERS] if _is_name(name) and abs(value) <= _LARGEST}
     margin = why.margin if why.margin is not None and abs(why.margin) <= _LARGEST else None  # false for NaN
-    runner_up = why.runner_up if why.runner_up != new.id else None
+    runner_up = None if why.runner_up is None else why.runner_up.removeprefix(SERVER)
+    runner_up = runner_up if runner_up != new.id else None  # what differs by the server alone stands in the text
     return Because(code=code, text=text, runner_up=runner_up, margin=margin, numbers=numbers)
+
+
+def explained(state: PolicyState, model: str | None = None) -> tuple[Decision, ...]:
+    """The last decisions, newest first; the one in force says why a server is left out, also if that came after it."""
+    found = []
+    for decision in state.explain(model):
+        record = state.model(decision.model)
+        why_not = left_out(state, record) if record is not None and decision is record.decision else ""
+        if why_not and why_not not in decision.because.text:
+            text = f"{decision.because.text}; the server is left out: {why_not}"[:MAX_CHARS]
+            told = msgspec.structs.replace(decision.because, text=text)
+            found.append(msgspec.structs.replace(decision, because=told))
+        else:
+            found.append(decision)
+    return tuple(found)
 
 
 def action(variant: VariantRecord) -> Action:
@@ -52,6 +78,10 @@ def action(variant: VariantRecord) -> Action:
         id=variant.id, quality=variant.quality, latency_ms=variant.latency_ms, power_w=variant.power_w,
         measured=variant.measured, size_bytes=variant.size_bytes,
     )  # fmt: skip
+
+
+def _action(model: ModelRecord, variant: VariantRecord, *, asks: bool) -> Action:
+    return asked(model.server, variant) if asks and model.server is not None else action(variant)
 
 
 def failed(reason: str) -> str:

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_daemon.policies.contract import Factory, Replied
-from edge_daemon.policy import tables
+from edge_daemon.policy import tables, way
 from edge_daemon.policy.senses import sensed, warmed
-from edge_daemon.policy.setting import BARE, Site, is_priced, usable
+from edge_daemon.policy.setting import BARE, Site, is_priced, patience_ms, usable
 from edge_daemon.policy.state import (
     AppRecord,
     Left,
@@ -31,6 +31,7 @@ from edge_daemon.policy.state import (
 from edge_daemon.policy.turn import Turn
 from edge_daemon.policy.types import (
     ActivationFailed,
+    AppCannotAsk,
     AppCanRun,
     AppJoined,
     AppLeft,
@@ -38,6 +39,7 @@ from edge_daemon.policy.types import (
     AppReported,
     Event,
     Instruction,
+    Looked,
     Measured,
     Paused,
     Pinned,
@@ -49,6 +51,7 @@ from edge_daemon.policy.types import (
     Unpinned,
 )
 
+_MOST_REASON = 300
 _LATEST_S = 60.0  # a report at once is of the time since the last tick, which is not longer ago
 
 
@@ -106,7 +109,7 @@ def _joined(turn: Turn, event: AppJoined) -> None:
     if model is None:
         return
     first = not state.apps_of(model.name)
-    turn.state = with_app(state, AppRecord(app=event.app, model=event.model, runs=event.runs))
+    turn.state = with_app(state, AppRecord(app=event.app, model=event.model, runs=event.runs, asks=event.asks))
     turn.plug()
     turn.decide(model.name, turn.would(model) if first and model.pin is None else None)
     turn.assign(event.app)
@@ -123,6 +126,23 @@ def _can_run(turn: Turn, event: AppCanRun) -> None:
     if model is not None and model.current is not None and model.current not in usable(turn.state, model):
         turn.decide(model.name, turn.would(model))
     turn.assign(event.app)  # a stand-in may have become needless
+
+
+def _cannot_ask(turn: Turn, event: AppCannotAsk) -> None:
+    """It is not told to for a while; where none of the model's apps can, the server is no choice any more."""
+    state = turn.state
+    app = state.app(event.app)
+    model = state.model(app.model) if app else None
+    if app is None or model is None or model.server is None:
+        return
+    hold_s = min(tables.CANNOT_ASK_S * 2.0 ** min(app.refusals, 16), tables.CANNOT_ASK_MAX_S)
+    reason = event.reason[:_MOST_REASON] or "it does not say why"
+    refused = replace(app, refused=reason, asks_s=state.now_s + hold_s, refusals=app.refusals + 1)
+    turn.state = with_app(state, refused)
+    turn.plug()
+    if model.asks and model.pin is None:
+        turn.decide(model.name, turn.would(model))
+    turn.assign(event.app)
 
 
 def _left(turn: Turn, event: AppLeft) -> None:
@@ -156,6 +176,11 @@ def _reported(turn: Turn, seen: AppReported) -> None:
     if app.pin is None or model.pin is not None:  # what an app pinned for itself says nothing of the model's choice
         model = _worked(model, seen)
     turn.state = with_model(state, model)
+    if seen.sent > 0 and model.server is not None:
+        _asked(turn, model, seen)
+        if seen.replied > 0 and app.refusals:
+            app = replace(app, refused="", refusals=0)
+            turn.state = with_app(turn.state, app)
     if app.active != variant.id:
         turn.state = with_app(turn.state, replace(app, active=variant.id))
     slow_ms = sane_ms(seen.slow_ms)
@@ -171,7 +196,23 @@ def _worked(model: ModelRecord, seen: AppReported) -> ModelRecord:
         times = tuple(ms for ms in told if sane_ms(ms) is not None)
     if not requests and not seen.late and not times:
         return model
-    return replace(model, work=model.work.more(requests, min(seen.late, requests), times))
+    work = model.work.more(
+        requests, min(seen.late, requests), times, sent=seen.sent, replied=min(seen.replied, seen.sent)
+    )
+    return replace(model, work=work)
+
+
+def _asked(turn: Turn, model: ModelRecord, seen: AppReported) -> None:
+    """What requests to the server tell of the way there."""
+    state, server = turn.state, model.server
+    took_ms = sane_ms(seen.remote_ms)
+    if server is None:
+        return
+    sends: dict[str, float] = {"payload_kb": server.payload_kb, "server_ms": server.server_ms}
+    if took_ms is not None:
+        turn.state = replace(state, way=way.answered(state.way, state.now_s, took_ms, **sends))
+    elif not seen.replied:
+        turn.state = replace(state, way=way.unanswered(state.way, state.now_s, patience_ms(state, model), **sends))
 
 
 def _replied(turn: Turn, model: ModelRecord, seen: AppReported, slow_ms: float) -> None:
@@ -189,6 +230,7 @@ def _replied(turn: Turn, model: ModelRecord, seen: AppReported, slow_ms: float) 
         task=index,
         action=seen.variant,
         latency_ms=slow_ms,
+        waited_ms=sane_ms(seen.waited_ms) or 0.0,
     )
     for name, verdict in turn.ask(reply).items():
         turn.decide(name, verdict)
@@ -302,10 +344,15 @@ def _tried(turn: Turn, event: Tried) -> None:
         turn.state = with_model(turn.state, replace(model, work=tried))
 
 
+def _looked(turn: Turn, event: Looked) -> None:
+    rtt_ms = None if event.rtt_ms is None else sane_ms(event.rtt_ms)
+    turn.state = replace(turn.state, way=way.looked(turn.state.way, turn.state.now_s, rtt_ms))
+
+
 _HEARD: Mapping[type[Event], Callable[[Turn, Any], None]] = MappingProxyType(
     {
         Tick: _ticked, AppReported: _reported, AppJoined: _joined, AppCanRun: _can_run, AppLeft: _left,
-        AppPinned: _app_pinned, ActivationFailed: _failed, Preferred: _preferred, Pinned: _pinned,
-        Unpinned: _unpinned, Paused: _paused, Measured: _measured, Tried: _tried,
+        AppCannotAsk: _cannot_ask, AppPinned: _app_pinned, ActivationFailed: _failed, Preferred: _preferred,
+        Pinned: _pinned, Unpinned: _unpinned, Paused: _paused, Measured: _measured, Tried: _tried, Looked: _looked,
     }
 )  # fmt: skip

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import limit_c
-from edge_daemon.policy.state import ModelRecord, PolicyState, VariantRecord
+from edge_daemon.policy.state import SERVER, ModelRecord, PolicyState, VariantRecord
+from edge_daemon.policy.types import ServerFacts
+from edge_daemon.policy.way import expected_ms
 from edge_sdk.facts import Profile
+from edge_sdk.local import PATIENCE_S
 from edge_sdk.physics import BoardModel, of
 from edge_sdk.preference import Mode
 
@@ -115,9 +118,11 @@ def is_priced(state: PolicyState, site: Site) -> bool:
 def task_of(state: PolicyState, model: ModelRecord, site: Site) -> Task:
     """One model as a task of its own; also of one that no app runs yet."""
     thrifty = state.charge >= tables.LOW and not is_priced(state, site)
+    here, server = offered(state, model), model.server
+    asking = () if server is None else tuple(asked(server, variant) for variant in stand_ins(state, model, here))
     return Task(
         name=model.name,
-        actions=tuple(_action(variant) for variant in offered(state, model)),
+        actions=(*(_action(variant) for variant in here), *asking),
         limit_ms=limit_ms(state, model),
         min_quality=model.preference.min_accuracy,
         mode=Mode.BATTERY if thrifty else model.preference.mode,
@@ -129,6 +134,56 @@ def offered(state: PolicyState, model: ModelRecord) -> Sequence[VariantRecord]:
     """What the policy may choose from; at the worst what runs, or anything."""
     pinned = model.variant(model.pin)
     return (pinned,) if pinned is not None else usable(state, model)
+
+
+def asked(server: ServerFacts, variant: VariantRecord) -> Action:
+    """To ask the server while this variant stands by."""
+    return Action(
+        id=f"{SERVER}{variant.id}",
+        quality=server.quality,
+        latency_ms=server.server_ms,
+        power_w=server.radio_w,
+        remote=True,
+        payload_kb=server.payload_kb,
+        hedge=variant.id,
+    )
+
+
+def stand_ins(state: PolicyState, model: ModelRecord, here: Sequence[VariantRecord]) -> Sequence[VariantRecord]:
+    """What may stand by while the server is asked: the best of those in time, and the fastest; none if nobody can ask.
+
+    Not all, since each makes the policy's choice longer: those left out are slower or worse than one that is in.
+    """
+    if model.pin is not None or not any(not app.why_not(state.now_s) for app in state.apps_of(model.name)):
+        return ()
+    most_ms = limit_ms(state, model)
+    in_time = [variant for variant in here if variant.latency_ms <= most_ms]
+    best = sorted(in_time, key=lambda variant: (-variant.quality, variant.latency_ms, variant.id))[: tables.HEDGES]
+    fastest = min(here, key=lambda variant: (variant.latency_ms, variant.id))
+    return best if fastest in best else (*best, fastest)
+
+
+def patience_ms(state: PolicyState, model: ModelRecord) -> float:
+    """How long an app waits for a server, and for what stands by after it."""
+    most_ms = limit_ms(state, model)
+    return most_ms if most_ms < float("inf") else 1000 * PATIENCE_S
+
+
+def too_late(state: PolicyState, model: ModelRecord) -> str:
+    """Why the server cannot be expected to answer in time; empty where it can."""
+    server = model.server
+    if server is None:
+        return "there is none"
+    took_ms = expected_ms(state.way, state.now_s, payload_kb=server.payload_kb, server_ms=server.server_ms)
+    if took_ms is None or took_ms == float("inf"):
+        return "the server does not answer"
+    return f"the server takes about {took_ms:.0f} ms" if took_ms > patience_ms(state, model) else ""
+
+
+def left_out(state: PolicyState, model: ModelRecord) -> str:
+    """Why no app of the model is told to ask its server; empty where one may be, or there is nothing to ask."""
+    reasons = [app.why_not(state.now_s) for app in state.apps_of(model.name)]
+    return "" if model.server is None or model.pin is not None or not all(reasons) else "; ".join(sorted({*reasons}))
 
 
 def usable(state: PolicyState, model: ModelRecord) -> Sequence[VariantRecord]:

@@ -14,7 +14,8 @@ import msgspec
 
 from edge_daemon.policies.contract import MAX_LATENCIES
 from edge_daemon.policy import tables
-from edge_daemon.policy.types import Assign, ModelFacts, PinnedBy, VariantFacts
+from edge_daemon.policy.types import Assign, ModelFacts, PinnedBy, ServerFacts, VariantFacts
+from edge_daemon.policy.way import Way
 from edge_sdk.mqtt import Because, Conditions, Decision, Throttle
 from edge_sdk.preference import Preference
 
@@ -28,6 +29,7 @@ _FASTEST_MS = 1e-4
 _WORST_QUALITY = -1e9
 _LEAST_WH, _MOST_WH = 0.01, 1e6
 _LEAST_CLOCK = 0.05
+SERVER = "server+"  # before the id of the variant that stands by; no variant's name has a plus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,12 @@ class Work:
     late: int = 0
     latencies_ms: tuple[float, ...] = ()
     tried: tuple[str, float] | None = None
+    sent: int = 0
+    replied: int = 0
 
-    def more(self, requests: int, late: int, latencies_ms: tuple[float, ...]) -> Work:
+    def more(
+        self, requests: int, late: int, latencies_ms: tuple[float, ...], *, sent: int = 0, replied: int = 0
+    ) -> Work:
         """With another report; times of its inferences as far as there is room."""
         room = MAX_LATENCIES - len(self.latencies_ms)
         return replace(
@@ -84,6 +90,8 @@ class Work:
             requests=self.requests + requests,
             late=self.late + late,
             latencies_ms=(*self.latencies_ms, *latencies_ms[: max(room, 0)]),
+            sent=self.sent + sent,
+            replied=self.replied + replied,
         )
 
 
@@ -102,6 +110,8 @@ class ModelRecord:
         most_per_s: The rate of requests that would fit, where nothing fits the one there is.
         work: Since the policy was last asked; it does not outlive a restart.
         history: The last decisions, oldest first.
+        server: That may be asked; None without one.
+        asks: It is asked, and the decision's variant stands by.
     """
 
     name: str
@@ -118,6 +128,13 @@ class ModelRecord:
     most_per_s: float | None = None
     work: Work = Work()
     history: tuple[Decision, ...] = ()
+    server: ServerFacts | None = None
+    asks: bool = False
+
+    def chosen(self, action: str) -> tuple[VariantRecord | None, bool]:
+        """The variant that an action runs, and whether the server is asked while that stands by."""
+        asks = action.startswith(SERVER)
+        return self.variant(action.removeprefix(SERVER)), asks
 
     def variant(self, id: str | None) -> VariantRecord | None:  # noqa: A002 - `id` is the field's name everywhere
         """The variant of this id, or None."""
@@ -146,7 +163,17 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRecord:
-    """One app: its own pin, what it said it runs, what it can run (None: what the CPU can), and not while it is hot."""
+    """One app.
+
+    Attributes:
+        pin: Its own.
+        active: What it said it runs.
+        runs: What it can run; None: what the CPU can.
+        hot: Nothing more is to be put on its accelerator.
+        asks: It knows how to ask a server.
+        refused: Why it could not, when it was told to; it is told to again at `asks_s`.
+        refusals: How often it could not since it last did.
+    """
 
     app: str
     model: str
@@ -154,12 +181,22 @@ class AppRecord:
     active: str | None = None
     runs: tuple[str, ...] | None = None
     hot: bool = False
+    asks: bool = False
+    refused: str = ""
+    asks_s: float = 0.0
+    refusals: int = 0
 
     def can_run(self, variant: VariantRecord) -> bool:
         """Whether it said so; one that says nothing computes on the CPU."""
         if self.hot and variant.accelerated:
             return False
         return not variant.accelerated if self.runs is None else variant.id in self.runs
+
+    def why_not(self, now_s: float) -> str:
+        """Why it is not told to ask a server; empty where it may be."""
+        if not self.asks:
+            return "the SDK is from before servers, or told to ask none"
+        return self.refused if self.refused and now_s < self.asks_s else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +240,7 @@ class PolicyState:
         use: The policy that `learned` is of: its last dump.
         plugged: The policy at work (`edge_daemon.policy.plugged`); it does not outlive a restart.
         failed_s: When the policy failed, while it is not to be asked.
+        way: To the server, as far as it was seen; it does not outlive a restart.
     """
 
     models: tuple[ModelRecord, ...]
@@ -230,6 +268,7 @@ class PolicyState:
     learned: bytes = b""
     plugged: Any = field(default=None, compare=False)
     failed_s: float | None = None
+    way: Way | None = None
 
     def model(self, name: str) -> ModelRecord | None:
         """The model of this name, or None."""
@@ -253,7 +292,11 @@ class PolicyState:
             because = Because(code="pin", text=f"the app pinned {record.pin} for itself")
             decision = Decision(model=model.name, variant=record.pin, because=because, at=self.at)
             return Assign(app=app, decision=decision, pinned_by=PinnedBy.APP)
-        return Assign(app=app, decision=_for(record, model, model.decision), pinned_by=model.pinned_by)
+        asks = model.asks and not record.why_not(self.now_s)
+        decision = _for(record, model, model.decision)
+        if model.asks and not asks:
+            decision = _alone(decision, record.why_not(self.now_s))
+        return Assign(app=app, decision=decision, pinned_by=model.pinned_by, asks=asks)
 
     def explain(self, model: str | None = None) -> tuple[Decision, ...]:
         """The last decisions of one model or of all, newest first."""
@@ -281,6 +324,7 @@ def initial(models: tuple[ModelFacts, ...], kept: PolicyState | None = None, *, 
         until_s=None,
         plugged=None,
         failed_s=None,
+        way=None,
         at=wall(at, kept.at),
     )
 
@@ -367,6 +411,12 @@ def _for(app: AppRecord, model: ModelRecord, decision: Decision) -> Decision:
     return msgspec.structs.replace(decision, variant=taken.id, because=because)
 
 
+def _alone(decision: Decision, why: str) -> Decision:
+    """The decision as an app carries it out that cannot ask the server: what stands by computes."""
+    text = f"{decision.because.text}; this app does not ask it ({why}), so {decision.variant} computes"
+    return msgspec.structs.replace(decision, because=msgspec.structs.replace(decision.because, text=text[:1000]))
+
+
 def _holds_together(state: PolicyState) -> bool:
     """No band beyond the tables, no dwell or quarantine that would never end."""
     return (
@@ -391,7 +441,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def _fresh(facts: ModelFacts) -> ModelRecord:
-    return ModelRecord(name=facts.name, variants=tuple(_record(variant) for variant in facts.variants))
+    return ModelRecord(
+        name=facts.name, variants=tuple(_record(variant) for variant in facts.variants), server=facts.server
+    )
 
 
 def _record(facts: VariantFacts) -> VariantRecord:
@@ -415,10 +467,12 @@ def _carried(fresh: ModelRecord, kept: ModelRecord | None) -> ModelRecord:
         return fresh
     variants = tuple(_known(variant, kept.variant(variant.id)) for variant in fresh.variants)
     there = {variant.id for variant in variants}
-    decision = kept.decision
+    decision = None if kept.asks else kept.decision  # nothing is known of the server now
     return replace(
         kept,
         variants=variants,
+        server=fresh.server,
+        asks=False,
         operator_pin=kept.operator_pin if kept.operator_pin in there else None,
         hub_pin=kept.hub_pin if kept.hub_pin in there else None,
         decision=decision if decision is not None and decision.variant in there else None,

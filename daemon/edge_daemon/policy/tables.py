@@ -64,6 +64,15 @@ TRIP_RISE, TRIP_FALL, TRIP_MS = 1.1, 0.7, 1.0
 FULL_MOVES = 0.02  # so what a battery holds, in shares of it,
 UNTIL_MOVES_S = 5.0  # and how long it is to last
 
+# The server. A look each two seconds is 0.1 % of a core and some 300 bytes; three that fail to come are no news.
+LOOK_EVERY_S = 2.0
+WAY_STALE_S = 10.0
+SENT_HOLD_S = 60.0  # how much can be sent is tried again after so long
+MOST_MBPS = 1000.0  # what is taken where nothing was sent yet, and the most that is believed
+HEDGES = 3  # of the variants in time, the best so many may stand by, and the fastest
+CANNOT_ASK_S = 60.0  # an app that could not ask is told to again after this, doubled each time up to
+CANNOT_ASK_MAX_S = 4 * 3600.0
+
 FAILURES_TO_QUARANTINE = 2
 QUARANTINE_S = 600.0
 QUARANTINE_MAX_S = 4 * 3600.0

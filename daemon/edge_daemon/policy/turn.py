@@ -18,9 +18,10 @@ from edge_daemon.policy import tables
 from edge_daemon.policy.because import because, failed
 from edge_daemon.policy.plugged import Plugged, PluginError, plug
 from edge_daemon.policy.safety import allowed, best, ceiling, cheapness
-from edge_daemon.policy.setting import energy_j, lasts, setting_of, task_of, usable
-from edge_daemon.policy.state import HISTORY, Left, ModelRecord, PolicyState, VariantRecord, Work, with_model
+from edge_daemon.policy.setting import energy_j, lasts, setting_of, task_of, too_late, usable
+from edge_daemon.policy.state import HISTORY, SERVER, Left, ModelRecord, PolicyState, VariantRecord, Work, with_model
 from edge_daemon.policy.types import Advise, Assign, Decided, Instruction, PolicyFailed, Try
+from edge_daemon.policy.way import told
 from edge_sdk.mqtt import Because, Decision
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ class Turn:
 
     def _second(self, state: PolicyState, setting: Setting, share: float) -> Second:
         senses = state.senses
+        rtt_ms, up_mbps = senses.rtt_ms, senses.up_mbps
+        if any(action.remote for task in setting.tasks for action in task.actions):  # to the server, not to the hub
+            rtt_ms, up_mbps = told(state.way, state.now_s)
         return Second(
             now_s=state.now_s,
             tasks=tuple(_seen(state.model(task.name), share) for task in setting.tasks),
@@ -156,8 +160,8 @@ class Turn:
             battery_j=energy_j(state, self.frame.site),
             charging=bool(senses.charging),
             clock=senses.clock,
-            rtt_ms=senses.rtt_ms,
-            up_mbps=senses.up_mbps,
+            rtt_ms=rtt_ms,
+            up_mbps=up_mbps,
         )
 
     # -------------------------------------------------------------------------------------------------- deciding
@@ -193,25 +197,31 @@ class Turn:
 
     def _choose(self, model: ModelRecord, verdict: Verdict | None, word: str | None) -> None:
         state, current = self.state, model.current
-        wanted, why = self._wanted(model, verdict, word)
-        bound, cause = ceiling(state), ""
+        wanted, asks, why = self._wanted(model, verdict, word)
+        late = too_late(state, model) if asks else ""
+        if late:  # a policy may find that nothing is lost, since a variant stands by: but each call would wait
+            asks = False
+        if current is not None and asks != model.asks and (late or why.code in _FREE):
+            why = Why(code="network") if late else msgspec.structs.replace(why, code="network")
+        bound, cause = ceiling(state), late if model.asks and word is None else ""
         pool = allowed(bound, model, usable(state, model))
         forced = bound is not None and (wanted not in pool or (current is not None and current not in pool))
         if bound is not None and forced:
             why, cause = msgspec.structs.replace(why, code=bound.code), bound.cause
             if wanted not in pool:
                 why = Why(code=bound.code, runner_up=wanted.id)
-                wanted = best(state, model, pool)
-        if current is not None and word is None and not forced and self._is_barred(model, wanted):
-            wanted = current
-        if wanted is current and word != "unpin":
+                wanted, asks = best(state, model, pool), False
+        if current is not None and word is None and not forced and self._is_barred(model, wanted, asks=asks):
+            wanted, asks = current, model.asks and not late
+        if wanted is current and asks == model.asks and word != "unpin":
             if verdict is not None and model.pending:
                 self.state = with_model(self.state, replace(model, pending=""))
             return
         code = _code(model, wanted, why, word, forced=forced)
-        reason = because(why, state, model, wanted, word=code, cause=cause)
-        left = () if word is not None else self._bars(model, current)
-        self._switch(replace(model, left=left), wanted, reason, bound=_bound(model, wanted, code, why))
+        reason = because(why, state, model, wanted, asks=asks, word=code, cause=cause)
+        left = () if word is not None else self._bars(model, wanted, asks=asks)
+        bound_by = None if asks and why.code == "network" else _bound(model, wanted, code, why)
+        self._switch(replace(model, left=left), wanted, reason, bound=bound_by, asks=asks)
 
     def hold_pin(self, model: ModelRecord) -> None:
         """Run what the highest pin says; nothing is to be done when that is what runs by the same hand."""
@@ -245,19 +255,23 @@ class Turn:
         reason = because(Why(code="failure"), state, model, taken, cause=f"{broken.id} {failed(why)}")
         self._switch(model, taken, reason, bound="failure")
 
-    def _wanted(self, model: ModelRecord, verdict: Verdict | None, word: str | None) -> tuple[VariantRecord, Why]:
-        """The policy's choice; where it has none, what runs, else the cheapest: safe whatever the conditions."""
-        choice = None if verdict is None else model.variant(verdict.action)
+    def _wanted(self, model: ModelRecord, verdict: Verdict | None, word: str | None) -> tuple[VariantRecord, bool, Why]:
+        """The policy's choice; where it has none, what runs, else the cheapest: safe whatever the conditions.
+
+        Returns:
+            The variant, whether the server is asked while it stands by, and why.
+        """
+        choice, asks = (None, False) if verdict is None else model.chosen(verdict.action)
         if choice is not None and verdict is not None:
-            return choice, verdict.why
+            return choice, asks, verdict.why
         may = usable(self.state, model)
         current = model.current
         if current is not None and current in may and (word is None or self.state.failed_s is None):
-            return current, _NOBODY
-        return min(may, key=cheapness), _NOBODY
+            return current, model.asks, _NOBODY
+        return min(may, key=cheapness), False, _NOBODY
 
     def _advise(self, model: ModelRecord, verdict: Verdict) -> ModelRecord:
-        if verdict.probe is not None and verdict.probe != verdict.action:
+        if verdict.probe is not None and verdict.probe != verdict.action and model.variant(verdict.probe) is not None:
             self.out.append(Try(model=model.name, variant=verdict.probe))
         old, new = model.most_per_s, verdict.most_per_s
         if old == new or (old is not None and new is not None and abs(new - old) <= tables.ADVICE_MOVES * old):
@@ -267,13 +281,22 @@ class Turn:
         self.state = with_model(self.state, model)
         return model
 
-    def _switch(self, model: ModelRecord, variant: VariantRecord, reason: Because, *, bound: str | None = None) -> None:
+    def _switch(
+        self,
+        model: ModelRecord,
+        variant: VariantRecord,
+        reason: Because,
+        *,
+        bound: str | None = None,
+        asks: bool = False,
+    ) -> None:
         state = self.state
         decision = Decision(model=model.name, variant=variant.id, because=reason, at=state.at)
         before = state.model(model.name)
         model = replace(
             model,
             decision=decision,
+            asks=asks,
             bound=bound,
             history=(*model.history[1 - HISTORY :], decision),
             pending="",
@@ -286,14 +309,21 @@ class Turn:
             if assigned is not None:
                 self.out.append(assigned)
 
-    def _bars(self, model: ModelRecord, leaving: VariantRecord | None) -> tuple[Left, ...]:
-        if leaving is None:
+    def _bars(self, model: ModelRecord, wanted: VariantRecord, *, asks: bool) -> tuple[Left, ...]:
+        """What may not come back for a while: the variant that is left, and so the server."""
+        current = model.current
+        if current is None:
             return model.left
-        kept = tuple(item for item in model.left if item.variant != leaving.id and self._holds(item))
-        return (*kept, Left(variant=leaving.id, at_s=self.state.now_s if self._ticked else None))
+        leaving = [current.id] if wanted is not current else []
+        leaving += [SERVER] if model.asks and not asks else []
+        kept = tuple(item for item in model.left if item.variant not in leaving and self._holds(item))
+        at_s = self.state.now_s if self._ticked else None
+        return (*kept, *(Left(variant=id_, at_s=at_s) for id_ in leaving))
 
-    def _is_barred(self, model: ModelRecord, variant: VariantRecord) -> bool:
-        return variant is not model.current and any(i.variant == variant.id and self._holds(i) for i in model.left)
+    def _is_barred(self, model: ModelRecord, variant: VariantRecord, *, asks: bool) -> bool:
+        coming = [variant.id] if variant is not model.current else []
+        coming += [SERVER] if asks and not model.asks else []
+        return any(item.variant in coming and self._holds(item) for item in model.left)
 
     def _holds(self, item: Left) -> bool:
         return item.at_s is None or self.state.now_s - item.at_s < tables.DWELL_S
@@ -341,11 +371,14 @@ def _seen(model: ModelRecord | None, share: float) -> TaskSeen:
     if model is None:
         return TaskSeen(action="", requests=0)
     work = model.work
+    ran = "" if model.decision is None else model.decision.variant
     return TaskSeen(
-        action="" if model.decision is None else model.decision.variant,
+        action=f"{SERVER}{ran}" if model.asks else ran,
         requests=round(work.requests * share),
         late=round(work.late * share),
         latencies_ms=work.latencies_ms,
+        sent=round(work.sent * share),
+        replied=round(work.replied * share),
         probed=None if work.tried is None else Probed(action=work.tried[0], latency_ms=work.tried[1]),
     )
 

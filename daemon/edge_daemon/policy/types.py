@@ -45,11 +45,29 @@ class VariantFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """A server that runs the model, too, and can be asked while a variant stands by.
+
+    Attributes:
+        quality: Of its answers, in the unit of the variants'.
+        payload_kb: What is sent for one request, in 1000 bytes.
+        server_ms: What it takes; of 0, where nobody says, all that it takes counts as sending.
+        radio_w: Drawn above idle while sending.
+    """
+
+    quality: float
+    payload_kb: float
+    server_ms: float = 0.0
+    radio_w: float = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """One model the daemon serves; the variants that can run here, any order."""
+    """One model the daemon serves; the variants that can run here, any order, and the server that may be asked."""
 
     name: str
     variants: tuple[VariantFacts, ...]
+    server: ServerFacts | None = None
 
 
 # ------------------------------------------------------------------------------------------------------- events
@@ -116,11 +134,21 @@ class AppJoined:
 
     Attributes:
         runs: The variants it can run; None where it does not tell: then those for the CPU.
+        asks: It knows how to ask a server.
     """
 
     app: str
     model: str
     runs: tuple[str, ...] | None = None
+    asks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppCannotAsk:
+    """An app was told to ask the server and cannot: another signature, no such model, not reached."""
+
+    app: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +187,10 @@ class AppReported:
     Attributes:
         arrived: Requests that came, also those that still wait; None where the app does not count them.
         latencies_ms: A sample of the inferences of `variant`, without waiting.
-        slow_ms: The inference that made it report at once, if one did.
+        slow_ms: The inference that made it report at once, if one did; `waited_ms` before it began.
         now_s: Monotonic clock, of a report at once.
+        sent: Requests that the server was asked, and `replied` of them that it answered in time.
+        remote_ms: What it took to be answered by the server, at the median; also of answers that came too late.
     """
 
     app: str
@@ -172,7 +202,11 @@ class AppReported:
     arrived: int | None = None
     latencies_ms: tuple[float, ...] = ()
     slow_ms: float | None = None
+    waited_ms: float | None = None
     now_s: float | None = None
+    sent: int = 0
+    replied: int = 0
+    remote_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +228,17 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Somebody looked whether the server is there.
+
+    Attributes:
+        rtt_ms: One round trip to it; None where it did not answer.
+    """
+
+    rtt_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """A variant was timed once in idle time, because the policy asked for it."""
 
@@ -210,12 +255,14 @@ Event = (
     | Paused
     | AppJoined
     | AppCanRun
+    | AppCannotAsk
     | AppLeft
     | AppPinned
     | AppReported
     | ActivationFailed
     | Measured
     | Tried
+    | Looked
 )
 
 
@@ -224,11 +271,12 @@ Event = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assign:
-    """Tell this app to run this variant."""
+    """Tell this app to run this variant, or to ask the server while this variant stands by."""
 
     app: str
     decision: Decision
     pinned_by: PinnedBy | None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,127 @@
+"""Whether the server that a model names is there: a look every two seconds while an app may ask it and none does.
+
+Of an `http://` address the look is the readiness request of the Open Inference Protocol v2 on a connection of its own,
+timed from its sending to the first line of the answer: one round trip, and the server says that it is ready. Of any
+other address it is a TCP connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from edge_daemon.policy.tables import LOOK_EVERY_S
+from edge_daemon.policy.types import Looked
+from edge_sdk.local import AssignedServer
+
+log = logging.getLogger(__name__)
+
+ADDRESS_HINT: Final = "such as http://board-2:8080, https://HOST, grpc://HOST:PORT"
+DEADLINE_S: Final = 2.0  # no answer by then is none that a policy could use
+WANTED_EVERY_S: Final = 0.5  # so soon after an app has come
+_PORTS: Final = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
+_MOST_LINE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a server is; `prefix` is the path that its API lies under."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+
+
+def read_address(url: str) -> Address:
+    """The parts of an address.
+
+    Raises:
+        ValueError: It is none, or holds a name and a password; the text says which and repeats none of it.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as cause:
+        raise ValueError("it has a bad host or port") from cause
+    if "@" in parts.netloc:
+        raise ValueError("it holds a name or a password, which are not sent")
+    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("it is not SCHEME://HOST[:PORT]")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("it holds characters that none has")
+    return Address(
+        scheme=parts.scheme, host=parts.hostname, port=port or _PORTS[parts.scheme], prefix=parts.path.rstrip("/")
+    )
+
+
+async def round_trip_ms(address: Address, clock: Callable[[], float]) -> float | None:
+    """One round trip to the server; None where it does not answer within `DEADLINE_S`, or is not ready."""
+    try:
+        return await asyncio.wait_for(_look(address, clock), DEADLINE_S)
+    except (OSError, EOFError, ValueError, asyncio.TimeoutError, TimeoutError):  # a host that no name server takes, too
+        return None
+
+
+class Reach:
+    """Looks at the server for as long as `run` runs.
+
+    Args:
+        server: Which.
+        clock: Monotonic.
+        wanted: Whether a look would tell anything new.
+        feed: Is told of each.
+    """
+
+    def __init__(
+        self,
+        server: AssignedServer,
+        clock: Callable[[], float],
+        wanted: Callable[[], bool],
+        feed: Callable[[Looked], Awaitable[None]],
+    ) -> None:
+        self._address = read_address(server.url)
+        self._clock, self._wanted, self._feed = clock, wanted, feed
+        self._is_there: bool | None = None
+
+    async def run(self) -> None:
+        """Look, tell, rest."""
+        while True:
+            if not self._wanted():
+                await asyncio.sleep(WANTED_EVERY_S)
+                continue
+            rtt_ms = await round_trip_ms(self._address, self._clock)
+            self._say(is_there=rtt_ms is not None)
+            await self._feed(Looked(rtt_ms=rtt_ms))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _say(self, *, is_there: bool) -> None:
+        if is_there != self._is_there:
+            self._is_there = is_there
+            where = f"{self._address.host}:{self._address.port}"
+            if is_there:
+                log.info("the server at %s answers", where)
+            else:
+                log.warning("the server at %s does not answer; what it would compute is computed here", where)
+
+
+async def _look(address: Address, clock: Callable[[], float]) -> float | None:
+    began_s = clock()
+    reader, writer = await asyncio.open_connection(address.host, address.port, limit=_MOST_LINE)
+    try:
+        if address.scheme != "http":
+            return (clock() - began_s) * 1000
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        head = f"GET {address.prefix}/v2/health/ready HTTP/1.1\r\nHost: {host}:{address.port}\r\nConnection: close\r\n"
+        began_s = clock()
+        writer.write(f"{head}\r\n".encode("ascii"))
+        line = await reader.readline()
+        took_ms = (clock() - began_s) * 1000
+        parts = line.split()
+        return took_ms if len(parts) > 1 and parts[0].startswith(b"HTTP/1.") and parts[1] == b"200" else None
+    finally:
+        writer.transport.abort()

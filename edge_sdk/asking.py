@@ -1,0 +1,211 @@
+"""A model's calls by way of a server: it is asked first, and what does not come in time is computed here.
+
+The daemon says whether and whom. While it does, the variant it assigned stays in force and stands by, so nothing is
+loaded and no call waits when the server is no longer to be asked. A server that was once opened stays so until another
+one takes its place: to ask again is then a matter of the next call. How a call is hedged is said in
+`edge_sdk.remote.errands`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from edge_sdk.errors import EdgeError, InputError, ModelClosedError
+from edge_sdk.local import PATIENCE_S
+
+if TYPE_CHECKING:
+    from edge_sdk.local import AssignedServer
+    from edge_sdk.remote.engine import RemoteEngine
+    from edge_sdk.remote.errands import Counts, Errands
+    from edge_sdk.remote.hedged import Faced
+    from edge_sdk.tally import Tally
+
+_log = logging.getLogger(__name__)
+
+SERVER: Final = "server"  # who computes, where it is no delegate
+_LONGEST_S: Final = 5.0  # of one request, whoever waits for it
+_OUTSTANDING: Final = 4
+_JOIN_S: Final = _LONGEST_S + 1.0
+_MAX_FAILURE: Final = 1000
+
+Runs = Callable[[Sequence[Any]], tuple[str, list[Any]]]  # who answered, and the answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Open:
+    server: AssignedServer
+    remote: RemoteEngine
+    errands: Errands
+    counts: Counts
+
+    def close(self) -> None:
+        """Bounded: a request has its deadline."""
+        self.errands.end()
+        self.errands.join()
+        self.remote.close()
+
+
+class Asking:
+    """Asks a server as it is told to. Safe for any number of threads.
+
+    Args:
+        model: What it takes and gives; the server has to do the same.
+        here: Computes a call on this board.
+        tally: Of the calls.
+        changed: The server can be asked from now on, or cannot; in a thread of its own, must be quick.
+    """
+
+    def __init__(self, model: Faced, here: Runs, tally: Tally, changed: Callable[[], None]) -> None:
+        self._model, self._here, self._tally, self._changed = model, here, tally, changed
+        self._lock = threading.Lock()
+        self._told: AssignedServer | None = None
+        self._refused: AssignedServer | None = None  # told, and cannot be asked
+        self._failure = ""
+        self._open: _Open | None = None
+        self._asked: _Open | None = None  # the same, while it is to be asked
+        self._opening: threading.Thread | None = None
+        self._is_closed = False
+        self._waiting = 0
+        self._stood_by = ""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether calls go to a server first."""
+        return self._asked is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait for a server."""
+        return self._waiting
+
+    @property
+    def failure(self) -> str | None:
+        """Why the server that is told cannot be asked, for as long as it is told."""
+        return self._failure or None
+
+    def tell(self, server: AssignedServer | None) -> None:
+        """Ask this server from now on; None asks nobody. Returns at once: one that is new is opened meanwhile."""
+        with self._lock:
+            self._told = server
+            if server != self._refused:
+                self._refused, self._failure = None, ""
+            self._asked = self._open if self._open is not None and self._open.server == server else None
+            is_new = server is not None and self._asked is None and self._refused is None
+            if is_new and self._opening is None and not self._is_closed:
+                self._opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
+                self._opening.start()
+
+    def run(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
+        """Who answered, and the answers.
+
+        Raises:
+            EdgeError: What computing here raises.
+        """
+        asked = self._asked
+        if asked is None:
+            return self._here(arrays)
+        began_s = time.perf_counter()
+        was_sent, answer = self._answer(asked, arrays)
+        if answer is not None:
+            self._tally.replied()
+            return SERVER, answer
+        here_s = time.perf_counter()
+        ran = self._here(arrays)
+        ended_s = time.perf_counter()
+        if was_sent:
+            self._tally.stood_in((ended_s - began_s) * 1e3, (ended_s - here_s) * 1e3)
+        if ran[0] != self._stood_by:  # what another variant took says nothing of this one
+            self._stood_by = ran[0]
+            asked.counts.forget_local()
+        asked.counts.local_took(ended_s - here_s)
+        return ran
+
+    def close(self) -> None:
+        """Ask nobody any more, wait for what is under way, bounded. May be repeated."""
+        with self._lock:
+            self._is_closed, self._told, self._asked = True, None, None
+            opened, self._open = self._open, None
+            opening = self._opening
+        if opening is not None and opening is not threading.current_thread():
+            opening.join(_JOIN_S)
+        if opened is not None:
+            opened.close()
+
+    def lose(self) -> None:
+        """In the child of a fork: threads and connections are the parent's."""
+        self._lock = threading.Lock()
+        self._is_closed, self._told, self._asked, self._open, self._opening = True, None, None, None, None
+
+    def _answer(self, asked: _Open, arrays: Sequence[Any]) -> tuple[bool, list[Any] | None]:
+        """Whether the server was asked, and its answer, where there is one in time."""
+        limit_ms = self._tally.limit_ms
+        deadline_s = PATIENCE_S if limit_ms is None else min(limit_ms / 1e3, _LONGEST_S)
+        with self._lock:
+            self._waiting += 1
+        try:
+            return asked.errands.ask(arrays, deadline_s - self._local_s(asked, deadline_s))
+        except (InputError, ModelClosedError):  # here it is taken, or refused in the model's own words
+            return False, None
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _local_s(self, asked: _Open, deadline_s: float) -> float:
+        """The time to keep for computing here; none where that alone takes longer than there is."""
+        local_s = asked.counts.local_s() if self._stood_by else 0.0
+        if not local_s:
+            usual_ms = self._tally.usual_ms
+            local_s = deadline_s / 2 if usual_ms is None else usual_ms / 1e3
+        return local_s if local_s < deadline_s else 0.0
+
+    def _open_all(self) -> None:
+        """Open what is told, and what is told meanwhile."""
+        while True:
+            with self._lock:
+                server, opened = self._told, self._open
+                if server is None or server == self._refused or (opened is not None and opened.server == server):
+                    self._asked = opened if opened is not None and opened.server == server else None
+                    self._opening = None
+                    break
+            self._open_one(server)
+        self._changed()
+
+    def _open_one(self, server: AssignedServer) -> None:
+        try:
+            found = self._opened(server)
+        except EdgeError as error:
+            _log.warning("the server cannot be asked, calls are computed here: %s", str(error))
+            with self._lock:
+                if server == self._told:
+                    self._refused, self._failure = server, str(error)[:_MAX_FAILURE]
+            return
+        with self._lock:
+            if self._is_closed:
+                needless: _Open | None = found
+            else:
+                needless, self._open = self._open, found
+                weakref.finalize(self, found.errands.end)  # where this is forgotten without `close`
+        if needless is not None:
+            needless.close()
+
+    def _opened(self, server: AssignedServer) -> _Open:
+        # Who has no server does without what these bring.
+        from edge_sdk.remote.engine import RemoteEngine
+        from edge_sdk.remote.errands import Counts, Errands
+        from edge_sdk.remote.hedged import check_same
+
+        remote = RemoteEngine(server.url, model=server.model, deadline_s=_LONGEST_S)
+        try:
+            check_same(remote, self._model)
+        except EdgeError:
+            remote.close()
+            raise
+        counts = Counts(self._tally.remote_took)
+        _log.info("the server %s is asked first from now on", remote.where)
+        return _Open(server=server, remote=remote, counts=counts, errands=Errands(remote, counts, most=_OUTSTANDING))

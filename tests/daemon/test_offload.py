@@ -1,0 +1,211 @@
+"""A daemon, an app and `edge serve`, all real processes: who computes follows the network, and no call fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import remote_stage
+from daemon_stage import PATIENCE_S, DaemonProcess, until
+
+from edge_daemon.eventlog import replay
+from edge_daemon.policies import registry
+from edge_sdk import EdgeModel
+from edge_sdk.bundle import Bundle
+from edge_sdk.local import Explanation, LocalClient
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+pytestmark = pytest.mark.device
+pytest.importorskip("starlette", reason="the serve extra is not installed")
+
+X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
+# Calls every 20 ms until its input ends; then says how many calls there were, which failed, and who answered. Before
+# that it says when the server answers for the first time. An alarm ends it where the test does not.
+APP = """
+import json, select, signal, sys
+signal.alarm(300)
+import numpy as np
+from edge_sdk import EdgeModel
+X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
+calls, failed, who = 0, [], {}
+with EdgeModel("digits", socket=sys.argv[1], name="app") as model:
+    expected = model(X)
+    print("ready", flush=True)
+    while not select.select([sys.stdin], [], [], 0.02)[0]:
+        calls += 1
+        try:
+            by, (answer,) = model.answered([X])
+            who[by] = who.get(by, 0) + 1
+            if by == "server" and who[by] == 1:
+                print("answered by the server", flush=True)
+            assert answer.shape == expected.shape
+        except Exception as error:
+            failed.append(repr(error))
+print(json.dumps({"calls": calls, "failed": failed, "who": who}))
+"""
+
+
+class Proxy:
+    """Between clients and a server on loopback; what goes to the server is held back by `delay_s`."""
+
+    def __init__(self, port: int) -> None:
+        self.delay_s = 0.0
+        self._port = port
+        self._ended = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._socks: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for sock in (self._listener, *self._socks):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+        for sock in (self._listener, *self._socks):
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE_S)
+            except OSError:
+                near.close()
+                continue
+            self._socks += [near, far]
+            self._threads.append(threading.Thread(target=self._carry, args=(near, far)))
+            self._threads[-1].start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not self._ended.is_set():
+                for sock in select.select([near, far], [], [], 0.2)[0]:
+                    content = sock.recv(65536)
+                    if not content:
+                        return self._part(near, far)
+                    if sock is near:
+                        self._ended.wait(self.delay_s)
+                    (far if sock is near else near).sendall(content)
+        return self._part(near, far)
+
+    @staticmethod
+    def _part(*socks: socket.socket) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def app(daemon: DaemonProcess) -> Iterator[tuple[Callable[[], str], Callable[[], dict[str, Any]]]]:
+    """A process that calls; what is yielded reads what it says next, and ends it and gives its last word."""
+    command = [sys.executable, "-c", APP, str(daemon.socket)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        stdout = process.stdout
+
+        def end() -> dict[str, Any]:
+            said, _ = process.communicate(timeout=PATIENCE_S)
+            told: dict[str, Any] = json.loads(said.splitlines()[-1])
+            return told
+
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield (lambda: stdout.readline().decode()), end
+        finally:
+            process.kill()
+
+
+def computes_on(daemon: DaemonProcess) -> str | None:
+    return next((each.computes_on for each in daemon.status().apps), None)
+
+
+def decided(daemon: DaemonProcess) -> str:
+    with LocalClient(daemon.socket) as client:
+        return client.call("GET", "/v1/explain", Explanation).decisions[0].because.text
+
+
+def serving(bundle: Bundle, url: str, *, limit_ms: float = 2000.0) -> str:
+    return (
+        f'[models.digits]\nbundle = "{bundle.path}"\n'
+        f'preference = {{mode = "accuracy", max_latency_ms = {limit_ms}}}\n'
+        f'server = {{url = "{url}", model = "digits", quality = 99.9}}\n'
+    )
+
+
+def test_who_computes_follows_the_network_and_no_call_fails(
+    daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
+) -> None:
+    with (
+        remote_stage.served(tmp_path, digits.path, "--variant", "exact") as server,
+        Proxy(int(server.url.split(":")[2].split("/")[0])) as proxy,
+    ):
+        process = daemon(serving(digits, proxy.url))
+        process.start()
+        with app(process) as (says, end):
+            assert says() == "answered by the server\n"
+            until(lambda: "asks the server (99.9), exact stands by" in decided(process), "the reason")
+            proxy.delay_s = 3.0  # longer than answers may take
+            process.says("does not answer; what it would compute is computed here")
+            until(lambda: computes_on(process) == "cpu", "the app to compute alone")
+            proxy.delay_s = 0.0
+            until(lambda: computes_on(process) == "server", "the server to be asked again")
+            server.end(how=remote_stage.signal.SIGKILL)
+            until(lambda: computes_on(process) == "cpu", "the app to compute alone again")
+            told = end()
+        assert told["failed"] == []
+        assert told["calls"] == sum(told["who"].values())
+
+
+def test_an_app_whose_server_has_another_signature_computes_alone_and_explain_says_why(
+    daemon: Callable[..., DaemonProcess], digits: Bundle
+) -> None:
+    with remote_stage.Stage(model={"name": "digits", "inputs": [remote_stage.X], "outputs": [remote_stage.Y]}) as stage:
+        process = daemon(serving(digits, stage.url))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: "the server is left out: the outputs of the remote engine" in decided(process), "the reason")
+            assert model(X) is not None
+            assert model.computes_on == "cpu"
+        process.says("cannot ask the server")
+
+
+def test_when_the_daemon_vanishes_the_app_computes_alone_and_a_replay_decides_as_it_did(
+    daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
+) -> None:
+    log = tmp_path / "events.jsonl"
+    with remote_stage.served(tmp_path, digits.path, "--variant", "exact") as server:
+        process = daemon(serving(digits, server.url.partition("/v2")[0]))
+        process.start("--record-events", str(log))
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: model(X) is not None and model.computes_on == "server", "the server to be asked")
+            process.kill()
+            until(lambda: model.computes_on == "cpu", "the end of the daemon's word")
+            assert model(X) is not None
+    replayed = list(replay(log, registry.find("optimal")))
+    assert [each.decided for each in replayed] == [each.recorded for each in replayed]
+    assert any("asks the server" in one.because.text for each in replayed for one in each.decided)

@@ -1,0 +1,115 @@
+"""A look at a server: one round trip, or no answer, and never longer than its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from daemon_stage import PATIENCE_S, free_port
+
+from edge_daemon import reach
+from edge_daemon.policy.types import Looked
+from edge_daemon.reach import Address, Reach, round_trip_ms
+from edge_sdk.local import AssignedServer
+
+pytestmark = pytest.mark.device
+
+Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[Address]:
+    """Reads a request's head and answers these bytes; nothing at all without any."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if asked is not None:
+                asked.append(head)
+            writer.write(says)
+            if not says:
+                await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield Address(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
+    finally:
+        listening.close()
+        await asyncio.sleep(0.01)  # what hangs sees its end
+
+
+def test_a_ready_server_tells_how_long_a_round_trip_takes() -> None:
+    async def scene() -> None:
+        asked: list[bytes] = []
+        async with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", asked) as address:
+            found = await round_trip_ms(address, time.monotonic)
+        assert found is not None
+        assert 0 < found < 1000 * reach.DEADLINE_S
+        assert asked[0].startswith(b"GET /api/v2/health/ready HTTP/1.1\r\nHost: 127.0.0.1:")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    "says", [b"HTTP/1.1 503 Busy\r\n\r\n", b"no http", b"x" * 100_000, b"HTTP/1.1\r\n", b"\x00\xff\n"]
+)
+def test_what_is_no_yes_is_no_answer(says: bytes) -> None:
+    async def scene() -> None:
+        async with server(says) as address:
+            assert await round_trip_ms(address, time.monotonic) is None
+
+    asyncio.run(scene())
+
+
+def test_a_server_that_says_nothing_or_is_not_there_costs_no_more_than_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reach, "DEADLINE_S", 0.05)
+
+    async def scene() -> None:
+        async with server(b"") as address:
+            assert await round_trip_ms(address, time.monotonic) is None
+        assert await round_trip_ms(Address(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic) is None
+
+    asyncio.run(scene())
+
+
+def test_of_an_address_that_is_not_http_a_connection_is_enough() -> None:
+    async def scene() -> None:
+        async with server(b"") as address:
+            grpc = Address(scheme="grpc", host=address.host, port=address.port)
+            assert await round_trip_ms(grpc, time.monotonic) is not None
+
+    asyncio.run(scene())
+
+
+def test_it_looks_while_somebody_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(reach, "WANTED_EVERY_S", 0.01)
+    told: list[Looked] = []
+    asked: list[None] = []
+    enough = asyncio.Event()
+
+    async def feed(looked: Looked) -> None:
+        told.append(looked)
+        if len(told) == 3:
+            enough.set()
+
+    def wanted() -> bool:
+        asked.append(None)
+        return len(asked) % 2 == 0
+
+    async def scene() -> None:
+        gone = AssignedServer(url=f"http://127.0.0.1:{free_port()}", model="m")
+        looking = asyncio.ensure_future(Reach(gone, time.monotonic, wanted, feed).run())
+        await asyncio.wait_for(enough.wait(), PATIENCE_S)
+        looking.cancel()
+        await asyncio.wait({looking})
+
+    asyncio.run(scene())
+    assert {each.rtt_ms for each in told} == {None}
+    assert len(asked) >= 2 * len(told)

@@ -1,0 +1,178 @@
+"""Calls by way of a server: asked first, what stands by computes the rest, and none is lost when that changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from daemon_stage import until
+from remote_stage import ONES, Stage, good, says, stalls
+
+from edge_sdk.asking import SERVER, Asking
+from edge_sdk.local import AssignedServer
+from edge_sdk.manifest import TensorSpec
+from edge_sdk.tally import Tally
+
+pytestmark = pytest.mark.device
+
+SHAPE = TensorSpec(name="x", shape=(-1, 4), dtype="float32")
+
+
+class Model:
+    """What the stage's model takes and gives."""
+
+    inputs = (SHAPE,)
+    outputs = (TensorSpec(name="y", shape=(-1, 4), dtype="float32"),)
+
+
+class Other:
+    """What takes something else."""
+
+    inputs = (TensorSpec(name="x", shape=(-1, 5), dtype="float32"),)
+    outputs = (TensorSpec(name="y", shape=(-1, 4), dtype="float32"),)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with Stage() as stage:
+        yield stage
+
+
+class Scene:
+    """A model whose variant `small` computes here at once."""
+
+    def __init__(self, model: Any = Model) -> None:
+        self.told: list[None] = []
+        self.tally = Tally(lambda: self.told.append(None))
+        self.tally.limit_ms = 10_000.0
+        self.changes: list[None] = []
+        self.asking = Asking(model, self.here, self.tally, lambda: self.changes.append(None))
+
+    def here(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
+        self.tally.ran("small", 3.0)
+        return "small", [np.asarray(arrays[0]) * 0]
+
+    def ask(self, stage: Stage, *, model: str = "m") -> None:
+        self.asking.tell(AssignedServer(url=stage.url, model=model))
+        until(lambda: self.asking.is_on or self.asking.failure, "the server to be opened")
+
+    def run(self) -> str:
+        return self.asking.run([ONES])[0]
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.asking.close()
+
+
+def test_the_server_answers_and_is_counted(scene: Scene, stage: Stage) -> None:
+    assert scene.run() == "small"
+    scene.ask(stage)
+    who, (answer,) = scene.asking.run([ONES])
+    assert who == SERVER
+    assert np.array_equal(answer, 2 * ONES)
+    taken = scene.tally.take("small")
+    assert (taken.calls, taken.sent, taken.replied, taken.late) == (2, 1, 1, 0)
+    assert taken.remote_p50_ms is not None
+    assert scene.asking.in_flight == 0
+
+
+def test_what_the_server_does_not_answer_is_computed_here_told_at_once_and_counted(scene: Scene, stage: Stage) -> None:
+    stage.script = [says(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")]
+    scene.ask(stage)
+    assert [scene.run() for _ in range(3)] == ["small"] * 3
+    assert len(scene.told) == 1
+    taken = scene.tally.take("small")
+    assert (taken.calls, taken.sent, taken.replied, taken.failed) == (3, 3, 0, 0)
+    assert taken.slow_ms == pytest.approx(3.0, abs=3.0)
+    assert taken.remote_p50_ms is None
+
+
+def test_a_server_that_stalls_costs_no_more_than_the_limit(scene: Scene, stage: Stage) -> None:
+    stage.script = [stalls]
+    scene.tally.limit_ms = 50.0
+    scene.ask(stage)
+    assert [scene.run() for _ in range(6)] == ["small"] * 6
+    taken = scene.tally.take("small")
+    assert (taken.sent, taken.replied) == (4, 0)  # beyond so many outstanding none is sent
+    stage.script = [good]
+    stage.hang_up()
+
+
+def test_to_ask_no_longer_and_again_opens_nothing_anew_and_loses_no_call(scene: Scene, stage: Stage) -> None:
+    scene.ask(stage)
+    asked = AssignedServer(url=stage.url, model="m")
+    who: list[str] = []
+    ended = threading.Event()
+
+    def call() -> None:
+        while not ended.is_set():
+            who.append(scene.run())
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(20):
+        before = len(who)
+        scene.asking.tell(None if turn % 2 else asked)
+        until(lambda before=before: len(who) > before + 3, "calls to go on")
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert {*who} == {SERVER, "small"}
+    taken = scene.tally.take("small")
+    assert taken.calls == len(who)
+    assert len([each for each in stage.asked if each.line.startswith("GET")]) <= 3
+
+
+def test_another_signature_is_a_failure_for_as_long_as_it_is_told(stage: Stage) -> None:
+    scene = Scene(Other)
+    scene.ask(stage)
+    assert scene.asking.failure is not None
+    assert "of the remote engine are" in scene.asking.failure
+    assert scene.run() == "small"
+    asked = len(stage.asked)
+    scene.asking.tell(AssignedServer(url=stage.url, model="m"))
+    assert len(stage.asked) == asked
+    scene.asking.tell(None)
+    assert scene.asking.failure is None
+    until(lambda: len(scene.changes) == 1, "the model to be told")
+    scene.asking.close()
+    scene.asking.close()
+
+
+def test_a_model_the_server_does_not_have_is_a_failure_and_another_server_is_tried(scene: Scene, stage: Stage) -> None:
+    with Stage(model=None) as empty:
+        scene.ask(empty)
+        assert scene.asking.failure is not None
+    scene.ask(stage)
+    assert scene.run() == SERVER
+
+
+def test_after_its_end_calls_are_computed_here(scene: Scene, stage: Stage) -> None:
+    scene.ask(stage)
+    scene.asking.close()
+    scene.asking.tell(AssignedServer(url=stage.url, model="m"))
+    assert scene.run() == "small"
+    assert not scene.asking.is_on
+
+
+def test_an_answer_that_comes_late_still_tells_how_long_it_took(scene: Scene, stage: Stage) -> None:
+    released = threading.Event()
+
+    def later(sock: Any, asked: Any, stopped: threading.Event) -> None:
+        released.wait(30)
+        good(sock, asked, stopped)
+
+    stage.script = [later]
+    scene.tally.limit_ms = 20.0
+    scene.ask(stage)
+    assert scene.run() == "small"
+    released.set()
+    took = until(lambda: scene.tally.take("small").remote_p50_ms, "the late answer")
+    assert took > 0
