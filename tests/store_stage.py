@@ -29,6 +29,9 @@ class Place(Protocol):
     def count(self, table: str) -> int:
         """The rows of a table."""
 
+    def sql(self, statement: str) -> list[Any]:
+        """Run a statement beside the store; its rows."""
+
     def another(self) -> Place:
         """An empty one of the same kind."""
 
@@ -44,6 +47,10 @@ class SqlitePlace:
     def count(self, table: str) -> int:
         with contextlib.closing(sqlite3.connect(self.path)) as connection:
             return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+    def sql(self, statement: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+            return connection.execute(statement).fetchall()
 
     def another(self) -> SqlitePlace:
         return SqlitePlace(self._directory)

@@ -1,6 +1,6 @@
 """What the hub's own link and the sessions of exporters share of one MQTT connection: gmqtt, tamed.
 
-When to connect and what a connection is for are theirs to decide.
+When to connect, what a connection is for and what is said when none comes about are theirs to decide.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import gmqtt
+from gmqtt import Subscription
 from gmqtt.storage import PersistentStorage
 
 from edge_hub.address import Endpoint
@@ -21,8 +22,15 @@ LIBRARY_LOG = logging.getLogger(f"{__name__}.gmqtt")
 LIBRARY_LOG.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
+# Of each step of connecting.
+CONNECT_S = 10.0
+# Pauses before connecting anew, each twice the one before.
+FIRST_BACKOFF_S = 0.2
+LAST_BACKOFF_S = 15.0
+_PUBLISH_S = 10.0
 _KEEPALIVE_S = 30
 _DISCONNECT_S = 3.0
+_FAILED = 0x80  # MQTT 3.1.1 and 5, 3.9.3: codes from here on grant no subscription
 
 
 class Client(gmqtt.Client):  # type: ignore[misc]  # gmqtt has no types
@@ -81,6 +89,70 @@ class Outbox(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
         while self.full:
             self._left.clear()
             await self._left.wait()
+
+
+class Line:
+    """One connection, from its birth to its loss or `close`.
+
+    Args:
+        client: Not connected yet.
+        outbox: Where it keeps what is on the way.
+
+    Attributes:
+        lost: There is none any more.
+    """
+
+    def __init__(self, client: Client, outbox: Outbox) -> None:
+        self.lost = asyncio.Event()
+        self._client = client
+        self._outbox = outbox
+        self._granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        client.on_disconnect = lambda *_: self.lost.set()
+        client.on_subscribe = self._subscribed
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, **more: Any) -> bool:
+        """Write a message; with QoS 1 once there is room for it on the way.
+
+        Args:
+            topic: Of the message.
+            payload: Of the message.
+            qos: 0 or 1.
+            retain: The broker is to keep it.
+            more: Properties of MQTT 5, as gmqtt calls them.
+
+        Returns:
+            Whether there was a connection to write it to. It may still be lost with that connection.
+        """
+        # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
+        if qos and self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
+            return False
+        if self.lost.is_set():
+            return False
+        try:
+            self._client.publish(topic, payload, qos=qos, retain=retain, **more)
+        except OverflowError:  # no packet number is free
+            return False
+        return True
+
+    async def flush(self) -> bool:
+        """Wait until the broker has taken all that was published with QoS 1; whether it has."""
+        return await unless_lost(self.lost, self._outbox.wait_empty(), _PUBLISH_S)
+
+    async def close(self) -> None:
+        """Say goodbye, so that no will is published, and let go."""
+        self.lost.set()
+        await self._client.part()
+
+    async def _subscribe(self, topics: Sequence[str]) -> bool | None:
+        """Ask for topics with QoS 1: whether the broker grants them all; None where it does not answer."""
+        self._client.subscribe([Subscription(topic, qos=1) for topic in topics])
+        if not await unless_lost(self.lost, self._granted, CONNECT_S):
+            return None
+        return all(code < _FAILED for code in self._granted.result())
+
+    def _subscribed(self, _client: gmqtt.Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
+        if not self._granted.done():
+            self._granted.set_result(granted)
 
 
 async def unless_lost(lost: asyncio.Event, work: Awaitable[Any], patience_s: float | None = None) -> bool:

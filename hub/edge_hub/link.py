@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import gmqtt
-from gmqtt import MQTTConnectError, Subscription
+from gmqtt import MQTTConnectError
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
 from edge_hub.address import Endpoint
-from edge_hub.connecting import LIBRARY_LOG, Client, Outbox, unless_lost
+from edge_hub.connecting import (
+    CONNECT_S,
+    FIRST_BACKOFF_S,
+    LAST_BACKOFF_S,
+    LIBRARY_LOG,
+    Client,
+    Line,
+    Outbox,
+    unless_lost,
+)
 from edge_hub.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from edge_sdk.mqtt import ROOT, Up
 
@@ -24,10 +32,6 @@ _log = logging.getLogger(__name__)
 
 SUBSCRIPTIONS = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in Up)
 RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
-_CONNECT_S = 10.0
-_PUBLISH_S = 10.0
-_FIRST_BACKOFF_S = 0.2
-_LAST_BACKOFF_S = 15.0
 # Two batches of the ingest, so that one can fill while the other is stored: the broker keeps the rest, and sends on as
 # we acknowledge.
 RECEIVE_MAXIMUM = 1000
@@ -111,7 +115,7 @@ class Link:
 
     async def run(self) -> None:
         """Connect, and connect again, for ever."""
-        backoff_s = _FIRST_BACKOFF_S
+        backoff_s = FIRST_BACKOFF_S
         said = ""
         while True:
             try:
@@ -123,13 +127,13 @@ class Link:
                     _log.warning("%s; trying again until it answers", error)
                     said = str(error)
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
+                backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
                 continue
             self._session = session
             self.connections += 1
             if self.connections > 1:
                 _log.warning("connected to the broker again")
-            backoff_s, said = _FIRST_BACKOFF_S, ""
+            backoff_s, said = FIRST_BACKOFF_S, ""
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
             greeting: asyncio.Task[None] = asyncio.create_task(self._on_up(), name="link-up")
@@ -153,7 +157,10 @@ class Link:
         session = self._session
         if session is None or session.lost.is_set():
             return False
-        return await session.publish(topic, payload, retain=retain, expires_in_s=expires_in_s)
+        more: dict[str, Any] = {}
+        if expires_in_s is not None:
+            more["message_expiry_interval"] = min(max(int(expires_in_s), 1), _MAX_EXPIRY_S)
+        return await session.publish(topic, payload, qos=1, retain=retain, **more)
 
     async def _connect(self) -> _Session:
         """A session, in the version spoken last or, where the broker does not answer that, in the other.
@@ -181,27 +188,25 @@ class Link:
         return session
 
 
-class _Session:
-    """One connection, from its birth to its loss."""
+class _Session(Line):
+    """One connection, whose messages are acknowledged when they are taken."""
+
+    _client: _Client
 
     def __init__(self, client_id: str, on_message: Handler, *, clean: bool) -> None:
-        self.lost = asyncio.Event()
-        self._handler = on_message
-        self._subscribed = asyncio.Event()
-        self._granted: tuple[int, ...] = ()
-        self._outbox = Outbox(_MOST_UNDER_WAY)
-        self._waiting = 0
-        self._client = _Client(
+        outbox = Outbox(_MOST_UNDER_WAY)
+        client = _Client(
             client_id,
             self._take,
             clean_session=clean,
-            persistent_storage=self._outbox,
+            persistent_storage=outbox,
             logger=LIBRARY_LOG,
             session_expiry_interval=0 if clean else _SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        self._client.on_disconnect = lambda *_: self.lost.set()
-        self._client.on_subscribe = self._on_subscribe
+        super().__init__(client, outbox)
+        self._handler = on_message
+        self._waiting = 0
 
     async def connect(
         self, endpoint: Endpoint, version: int, subscriptions: Sequence[str], unwanted: Sequence[str]
@@ -215,47 +220,30 @@ class _Session:
         where = str(endpoint.address)
         connecting = self._client.reach(endpoint, version)
         try:
-            await self._unless_lost(connecting)
+            if not await unless_lost(self.lost, connecting, CONNECT_S):
+                raise self._silence()
             self._outbox.limit = max(self._client.inflight_limit, 1)
             if unwanted:
                 self._client.unsubscribe(list(unwanted))
             if not subscriptions:
                 return
-            self._client.subscribe([Subscription(topic, qos=1) for topic in subscriptions])
-            await self._unless_lost(self._subscribed.wait())
+            granted = await self._subscribe(subscriptions)
+            if granted is None:
+                raise self._silence()
         except MQTTConnectError as cause:
             refused = getattr(cause, "_code", 0) in _REFUSALS
             kind = BrokerRefusedError if refused else BrokerUnreachableError
             hint = "check user name and password" if refused else "check the broker's log"
             raise kind(f"the broker refuses the hub: {cause}", where=where, hint=hint) from cause
         except (OSError, asyncio.TimeoutError) as cause:
-            what = str(cause) or f"no answer within {_CONNECT_S:.0f} s"
+            what = str(cause) or f"no answer within {CONNECT_S:.0f} s"
             raise BrokerUnreachableError(
                 f"no MQTT broker answers: {what}", where=where, hint="does it run, and is the address right?"
             ) from cause
-        if any(code >= 0x80 for code in self._granted):  # noqa: PLR2004 - MQTT 5, 3.9.3: failures
+        if not granted:
             raise BrokerRefusedError(
                 "the broker does not let the hub subscribe", where=where, hint=f"allow it {ROOT}/#"
             )
-
-    async def publish(self, topic: str, payload: bytes, *, retain: bool, expires_in_s: float | None) -> bool:
-        """Write it, once there is room on the way."""
-        # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
-        if self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
-            return False
-        properties: dict[str, Any] = {}
-        if expires_in_s is not None:
-            properties["message_expiry_interval"] = min(max(int(expires_in_s), 1), _MAX_EXPIRY_S)
-        try:
-            self._client.publish(topic, payload, qos=1, retain=retain, **properties)
-        except OverflowError:
-            return False
-        return True
-
-    async def close(self) -> None:
-        """Say goodbye, and let go."""
-        self.lost.set()
-        await self._client.part()
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int) -> None:
         self._waiting += 1
@@ -273,16 +261,9 @@ class _Session:
         if self._waiting < _MOST_WAITING <= before:
             self._client.read_on()
 
-    def _on_subscribe(self, _client: gmqtt.Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
-        self._granted = granted
-        self._subscribed.set()
-
-    async def _unless_lost(self, work: Awaitable[Any]) -> None:
-        """Await a step of connecting, but not beyond the connection or the patience."""
-        if not await unless_lost(self.lost, work, _CONNECT_S):
-            if self.lost.is_set():
-                raise ConnectionResetError("it hung up")
-            raise asyncio.TimeoutError
+    def _silence(self) -> OSError:
+        """Why there was no answer."""
+        return ConnectionResetError("it hung up") if self.lost.is_set() else TimeoutError()
 
 
 class _Client(Client):

@@ -25,3 +25,9 @@ def join_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             found.append((first, last))
     return found
+
+
+def close_oldest(ranges: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """Of ascending ranges that neither overlap nor touch, at most so many: the lowest become one, with their gaps."""
+    surplus = len(ranges) - most
+    return ranges if surplus <= 0 else [(ranges[0][0], ranges[surplus][1]), *ranges[surplus + 1 :]]

@@ -399,7 +399,7 @@ class Hub:
                     began = time.monotonic()
                     done = await step(time.time())
                     took_s = time.monotonic() - began
-                    if done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S:
+                    if not done or (done < _UPKEEP_LITTLE and took_s < _UPKEEP_LONG_S):
                         break  # under load there is always a little: with what comes until the next time it is cheaper
                     await asyncio.sleep(max(_UPKEEP_PAUSE_S, took_s))  # half of the store's time is the messages'
                 self._troubles.pop(name, None)

@@ -16,7 +16,6 @@ from store_stage import AnyStore, Place, SqlitePlace, postgres_place, within
 
 from edge_hub.errors import EnrolledError, StoreError, UnknownDeviceError
 from edge_hub.ranges import to_ranges
-from edge_hub.store import _retention
 from edge_hub.store.records import Arrival, CommandRecord, CommandState, Malformed, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
@@ -25,7 +24,6 @@ from edge_sdk.wire import new_token
 
 CAM = DeviceId(tenant="acme", device="cam1")
 DAY_S = 86_400.0
-EVERYTHING = Retention(max_age_s=1e9, max_bytes=10**12)
 NOTHING = Retention(max_age_s=0.0, max_bytes=10**12)
 
 
@@ -153,23 +151,6 @@ def test_a_bound_that_cannot_be_kept_ends_the_trimming_all_the_same(place: Place
             if not await store.trim(Retention(max_age_s=1e9, max_bytes=1), now=1000.0):
                 return
         pytest.fail("it never ends")
-
-    within(place, play)
-
-
-def test_boots_are_remembered_within_bounds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retention, "KEPT_BOOTS", 5)
-
-    async def play(store: AnyStore) -> None:
-        await store.commit([event(1, of=of) for of in range(20)])
-        while await store.trim(EVERYTHING, now=1000.0):
-            pass
-        assert place.count("boots") == 20  # their messages are there
-        while await store.trim(NOTHING, now=1e6):
-            pass
-        assert place.count("boots") == 5
-        committed = await store.commit([event(1, of=19)])
-        assert committed.duplicates == 1
 
     within(place, play)
 

@@ -15,12 +15,12 @@ from edge_hub.store.records import Arrival, Malformed
 _INSERT = "INSERT INTO log (boot, seq, kind, message, sent, received, payload) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_UNLESS_KNOWN = (
     "INSERT INTO log (boot, seq, kind, message, sent, received, payload) SELECT ?, ?, ?, ?, ?, ?, ?"
-    " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?)"
+    " WHERE ? > coalesce((SELECT last FROM trimmed WHERE boot = ? AND first <= ? ORDER BY first DESC LIMIT 1), 0)"
     " ON CONFLICT (boot, seq) DO NOTHING"
 )
 _BOOT = (
     "SELECT id, born, coalesce((SELECT max(seq) FROM log WHERE boot = b.id), 0) AS logged,"
-    " coalesce((SELECT max(last) FROM trimmed WHERE boot = b.id), 0) AS trimmed"
+    " coalesce((SELECT last FROM trimmed WHERE boot = b.id ORDER BY first DESC LIMIT 1), 0) AS trimmed"
     " FROM boots b WHERE device = ? AND boot = ?"
 )
 
@@ -71,7 +71,7 @@ def put(connection: sqlite3.Connection, numbered: Iterable[tuple[int, Boot, Arri
     connection.executemany(_INSERT, surely)
     for position, row in perhaps:
         boot_row, seq = row[:2]
-        if connection.execute(_INSERT_UNLESS_KNOWN, (*row, boot_row, seq, seq)).rowcount:
+        if connection.execute(_INSERT_UNLESS_KNOWN, (*row, seq, boot_row, seq)).rowcount:
             new.add(position)
     return new
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from edge_hub.store import _retention
+from edge_hub.store._postgres_forgetting import forget
 from edge_hub.store._postgres_history import all_rolled_up
 from edge_hub.store._postgres_pool import rows_changed
 from edge_hub.store._postgres_schema import DAILY, LOCK, SCHEMA
@@ -89,7 +89,7 @@ async def trim(connection: Connection, retention: Retention, *, now: float) -> i
         deleted += await _trim_rows(connection, table, where, order, now - age_s)
     for step, age_s in ((MINUTE_S, retention.minutes_age_s), (HOUR_S, retention.hours_age_s)):
         deleted += await _trim_condensed(connection, step, now - age_s)
-    deleted += await _trim_boots(connection)
+    deleted += await forget(connection)
     return deleted or await _trim_by_size(connection, retention.max_bytes)
 
 
@@ -149,28 +149,3 @@ async def _trim_by_size(connection: Connection, max_bytes: int) -> int:
                 await _drop(connection, table, name)
                 return 1
     return 0
-
-
-async def _trim_boots(connection: Connection) -> int:
-    """Forget a device's oldest boots of which no message is left, beyond those worth remembering."""
-    kept = _retention.KEPT_BOOTS
-    crowded = await connection.fetch("SELECT device FROM boots GROUP BY device HAVING count(*) > $1", kept)
-    deleted = 0
-    for row in crowded:
-        current = await connection.fetchval(
-            "SELECT boot FROM devices WHERE id = $1 FOR NO KEY UPDATE",
-            row["device"],
-        )
-        deleted += rows_changed(
-            await connection.execute(
-                "DELETE FROM boots WHERE id IN (SELECT b.id FROM boots b"
-                " WHERE b.device = $1 AND b.boot IS DISTINCT FROM $2"
-                " AND NOT EXISTS (SELECT 1 FROM log WHERE log.boot = b.id) AND b.id <="
-                " (SELECT id FROM boots WHERE device = $1 ORDER BY id DESC LIMIT 1 OFFSET $3) LIMIT $4)",
-                row["device"],
-                current,
-                kept,
-                _STEP_ROWS,
-            )
-        )
-    return deleted

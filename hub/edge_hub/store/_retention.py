@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from edge_hub.ranges import to_ranges
+from edge_hub.store._forgetting import forget_boots, remember
 from edge_hub.store._roll_up import apply, mark, next_step, set_mark
 from edge_hub.store.condense import HOUR_S, MINUTE_S
 from edge_hub.store.records import Retention
 
 _STEP_ROWS = 1000
-# A spool is replayed within days; a thousand restarts later nothing of that boot comes any more.
-KEPT_BOOTS = 1000
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -25,10 +23,20 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int(pages - free) * int(page_bytes)
 
 
-def trim(connection: sqlite3.Connection, retention: Retention, *, now: float) -> int:
-    """Delete about one step's worth, within a transaction; returns how many rows."""
+def trim(connection: sqlite3.Connection, retention: Retention, boots: Sequence[int], *, now: float) -> int:
+    """Delete about one step's worth, within a transaction.
+
+    Args:
+        connection: To write with.
+        retention: What is kept.
+        boots: What there is too much of, see `_forgetting.boots_too_many`.
+        now: Seconds since 1970.
+
+    Returns:
+        How many rows.
+    """
     deleted = 0
-    for rule in _by_age(connection, retention, now):
+    for rule in _by_age(connection, retention, boots, now):
         deleted += rule()
         if deleted >= _STEP_ROWS:
             return deleted
@@ -37,7 +45,9 @@ def trim(connection: sqlite3.Connection, retention: Retention, *, now: float) ->
     return deleted
 
 
-def _by_age(connection: sqlite3.Connection, retention: Retention, now: float) -> Iterator[Callable[[], int]]:
+def _by_age(
+    connection: sqlite3.Connection, retention: Retention, boots: Sequence[int], now: float
+) -> Iterator[Callable[[], int]]:
     too_old = now - retention.max_age_s
     yield lambda: _trim_log(connection, too_old)
     yield lambda: _trim_in_order(connection, "events", "received", too_old)
@@ -48,7 +58,7 @@ def _by_age(connection: sqlite3.Connection, retention: Retention, now: float) ->
     yield lambda: _trim_found(
         connection, "alerts", "ended IS NOT NULL AND ended < ?", "ended", now - retention.alerts_age_s
     )
-    yield lambda: _trim_boots(connection)
+    yield lambda: forget_boots(connection, boots)
 
 
 def _trim_for_size(connection: sqlite3.Connection, retention: Retention, now: float) -> int:
@@ -111,26 +121,6 @@ def _trim_found(connection: sqlite3.Connection, table: str, where: str, order: s
     ).rowcount
 
 
-def _trim_boots(connection: sqlite3.Connection) -> int:
-    """Forget a device's oldest boots of which no message is left, beyond those worth remembering."""
-    crowded = connection.execute(
-        "SELECT device FROM boots GROUP BY device HAVING count(*) > ?", (KEPT_BOOTS,)
-    ).fetchall()
-    deleted = 0
-    for row in crowded:
-        going = connection.execute(
-            "SELECT b.id FROM boots b JOIN devices d ON d.id = b.device"
-            " WHERE b.device = ? AND b.boot IS NOT d.boot AND NOT EXISTS (SELECT 1 FROM log WHERE log.boot = b.id)"
-            " AND b.id <= (SELECT id FROM boots WHERE device = b.device ORDER BY id DESC LIMIT 1 OFFSET ?) LIMIT ?",
-            (row["device"], KEPT_BOOTS, _STEP_ROWS),
-        ).fetchall()
-        for boot in going:
-            connection.execute("DELETE FROM trimmed WHERE boot = ?", (boot["id"],))
-            connection.execute("DELETE FROM boots WHERE id = ?", (boot["id"],))
-        deleted += len(going)
-    return deleted
-
-
 def _trim_log(connection: sqlite3.Connection, too_old: float) -> int:
     rows = connection.execute(
         "SELECT id, boot, seq, received AS at FROM log ORDER BY id LIMIT ?", (_STEP_ROWS,)
@@ -142,8 +132,7 @@ def _trim_log(connection: sqlite3.Connection, too_old: float) -> int:
     for row in going:
         by_boot.setdefault(row["boot"], []).append(row["seq"])
     for boot, numbers in by_boot.items():
-        for first, last in to_ranges(numbers):
-            _remember(connection, boot, first, last)
+        remember(connection, boot, numbers)
     connection.execute("DELETE FROM log WHERE id <= ?", (going[-1]["id"],))
     if connection.execute("SELECT 1 FROM log LIMIT 1").fetchone() is None:
         set_mark(connection, 0)  # SQLite counts from 1 again
@@ -163,15 +152,3 @@ def _while_older(rows: list[sqlite3.Row], too_old: float) -> list[sqlite3.Row]:
         if row["at"] >= too_old:
             return rows[:index]
     return rows
-
-
-def _remember(connection: sqlite3.Connection, boot: int, first: int, last: int) -> None:
-    """Keep the numbers that go, joined with ranges they touch: they must never count again."""
-    touching = connection.execute(
-        "SELECT first, last FROM trimmed WHERE boot = ? AND first <= ? AND last >= ?", (boot, last + 1, first - 1)
-    ).fetchall()
-    for row in touching:
-        connection.execute("DELETE FROM trimmed WHERE boot = ? AND first = ?", (boot, row["first"]))
-    first = min([first, *(row["first"] for row in touching)])
-    last = max([last, *(row["last"] for row in touching)])
-    connection.execute("INSERT INTO trimmed VALUES (?, ?, ?)", (boot, first, last))

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from edge_hub.errors import StoreError
+from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS
 from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
@@ -306,6 +307,8 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
             size_bytes=size_bytes,
             refused=refused_of(counters),
             newer=counters.get("newer", 0),
+            closed_gaps=counters.get(CLOSED_GAPS, 0),
+            forgotten_boots=counters.get(FORGOTTEN_BOOTS, 0),
         )
 
     async def trim(self, retention: Retention, *, now: float) -> int:

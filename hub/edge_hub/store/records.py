@@ -214,6 +214,8 @@ class Totals:
     Attributes:
         refused: Of `malformed`, how many for which reason, by `Refusal.value`.
         newer: Messages with fields that the hub does not know.
+        closed_gaps: Between numbers of long ago. What should still come there is taken for a repetition.
+        forgotten_boots: What should still come of one is taken for new.
     """
 
     devices: int
@@ -226,6 +228,8 @@ class Totals:
     size_bytes: int
     refused: Mapping[str, int] = field(default_factory=dict)
     newer: int = 0
+    closed_gaps: int = 0
+    forgotten_boots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

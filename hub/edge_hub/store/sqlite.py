@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from edge_hub.store._books import SqliteBooks
 from edge_hub.store._control import SqliteControl
+from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS, boots_too_many
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._retention import trim, used_bytes
+from edge_hub.store._roll_up import in_snapshot
 from edge_hub.store._rows import (
     COMMANDS,
     EVENTS,
@@ -249,13 +251,17 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
                 size_bytes=used_bytes(connection),
                 refused=refused_of(counts),
                 newer=counts.get("newer", 0),
+                closed_gaps=counts.get(CLOSED_GAPS, 0),
+                forgotten_boots=counts.get(FORGOTTEN_BOOTS, 0),
             )
 
         return await self._read(read)
 
     async def trim(self, retention: Retention, *, now: float) -> int:
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
-        return await self._write(lambda connection: trim(connection, retention, now=now))
+        # Looked for in the thread that reads: where there are many of them, messages don't wait.
+        boots = await self._read(lambda connection: in_snapshot(connection, boots_too_many))
+        return await self._write(lambda connection: trim(connection, retention, boots, now=now))
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:

@@ -59,6 +59,8 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
         one("messages_total", "counter", "Numbered messages stored, each once.", totals.messages),
         one("duplicates_total", "counter", "Numbered messages that came again.", totals.duplicates),
         one("malformed_total", "counter", "Messages refused and put into quarantine.", totals.malformed),
+        one("closed_gaps_total", "counter", "Gaps in numbers, given up as too many.", totals.closed_gaps),
+        one("forgotten_boots_total", "counter", "Starts of daemons, forgotten as too many.", totals.forgotten_boots),
         one("events_total", "counter", "Events stored.", totals.events),
         Metric(
             name="edge_hub_commands",
