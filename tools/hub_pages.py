@@ -47,7 +47,9 @@ def main() -> int:
         ("hub-device-dark", f"devices/{args.device}", TALL, "dark"),
         ("hub-models", "models", WIDE, "light"),
         ("hub-alerts", "alerts", WIDE, "light"),
+        ("hub-rules", "alerts/rules", WIDE, "light"),
         ("hub-audit", "audit", WIDE, "light"),
+        ("hub-tokens", "tokens", WIDE, "light"),
     )
     with stage.browser() as browser:
         for name, where, view, scheme in shots:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dashboard_stage as stage
-import httpx
 import pytest
+from dashboard_stage import Visit, ask, serious
 from hub_stage import CAM, FakeDevice, HubProcess, until
 
 from edge_hub.query import FLAGS, NUMBERS, WORDS
 from edge_sdk.mqtt import Conditions, DeviceId, ModelState, Preference, Reply, ReplyStatus, State, Up
-from edge_sdk.wire import new_token
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -66,42 +65,6 @@ def browser(
 ) -> Iterator[Browser]:  # after it: Playwright holds an event loop of this thread
     with stage.browser() as opened:
         yield opened
-
-
-class Visit:
-    """A person at the dashboard. What the browser complains of is in `complaints`."""
-
-    def __init__(self, context: BrowserContext, hub: HubProcess) -> None:
-        self.context = context
-        self.hub = hub
-        self.address = f"http://127.0.0.1:{hub.http}"
-        self.complaints: list[str] = []
-        self.page = context.new_page()
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
-
-    def enter(self, token: str | None = None) -> Page:
-        """Signed in already."""
-        stage.sign_in(self.context, self.address, token or self.hub.token)
-        self.page.goto(self.address)
-        return self.page
-
-    def go(self, where: str) -> Page:
-        self.page.goto(f"{self.address}/#/{where}")
-        return self.page
-
-    def token_of(self, role: str) -> str:
-        answer = ask(self.hub, "POST", "/tokens", json={"name": f"{role}-{new_token()}", "role": role})
-        token: str = answer.json()["token"]
-        return token
-
-
-def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:
-    """The administrator's word to the API."""
-    address, headers = f"http://127.0.0.1:{hub.http}/api/v1{path}", {"Authorization": f"Bearer {hub.token}"}
-    answer = httpx.request(method, address, headers=headers, **more)
-    assert answer.is_success, answer.text
-    return answer
 
 
 @pytest.fixture
@@ -441,13 +404,6 @@ def test_each_page_is_accessible_and_fits_a_phone(visit: Callable[..., Visit]) -
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
         assert serious(page, "['target-size', 'color-contrast', 'scrollable-region-focusable']") == [], f"{name}, phone"
         page.set_viewport_size(WIDE)
-
-
-def serious(page: Page, only: str) -> list[tuple[str, str]]:
-    """What axe-core finds that keeps people out: the rule, and the beginning of the element."""
-    found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations'], runOnly: {only}}})")
-    bad = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in bad]
 
 
 def test_colours_follow_the_system_and_the_switch_which_is_remembered(visit: Callable[..., Visit]) -> None:
