@@ -81,6 +81,12 @@ def test_an_administrator_switches_a_rule_edits_its_numbers_and_resets_it(
     row.get_by_role("switch").press("Space")
     row.locator("[role=switch][aria-checked=false]").wait_for()
     assert not rule(fleet, "battery-low").enabled
+    row.get_by_text("changed").wait_for()
+    row.get_by_role("switch").press("Space")
+    row.get_by_text("changed").wait_for(state="detached")  # it is again as it came
+    assert rule(fleet, "battery-low") == BUILT_IN["battery-low"]
+    row.get_by_role("switch").press("Space")
+    row.locator("[role=switch][aria-checked=false]").wait_for()
     row.get_by_role("button", name="Edit").click()
     edited = dialog(page, "Rule battery-low")
     edited.get_by_label("battery_pct below (%)").first.fill("25")
@@ -146,13 +152,15 @@ def test_an_operator_silences_an_alert_and_ends_that_and_is_offered_nothing_of_t
     someone.complaints.clear()  # the browser notes the 400
     quiet.get_by_label("Of which devices").fill(f'device = "{SILENT}"')
     quiet.get_by_label("For how long").select_option("8 hours")
-    quiet.get_by_label("Why").fill("works")
+    quiet.get_by_label("Why").fill("\u202eworks")
     quiet.get_by_role("button", name="Silence").click()
     page.get_by_role("button", name="Silences (1)").click()
     row = page.locator("[data-silence]")
     until(lambda: re.sub(r"\s+", " ", row.inner_text()).startswith(f'rings of device = "{SILENT}" ends in 8 h'), "it")
     (kept,) = ask(fleet, "GET", "/silences").json()["silences"]
-    assert (kept["rule"], kept["query"], kept["why"]) == ("rings", f'device = "{SILENT}"', "works")
+    assert (kept["rule"], kept["query"], kept["why"]) == ("rings", f'device = "{SILENT}"', "\u202eworks")
+    assert "by operator" in row.inner_text()
+    assert "⟨U+202E⟩works" in row.inner_text()
     row.get_by_role("button", name="End").click()
     page.get_by_text("Nothing is silenced").wait_for()
     page.get_by_role("button", name="Rules").click()

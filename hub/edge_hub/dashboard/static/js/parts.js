@@ -85,6 +85,8 @@ export function Dialog({ title, close, firm = false, children }) {
   useEffect(() => {
     const from = document.activeElement;
     box.current.showModal();
+    // Where a keyboard on the screen would not cover what is asked.
+    if (matchMedia("(pointer: fine)").matches) box.current.querySelector(".form input, .form select, .form textarea")?.focus();
     return () => from?.focus?.();
   }, []);
   return html`<dialog ref=${box} aria-labelledby="dialog-title" onCancel=${(e) => { e.preventDefault(); close(); }}
