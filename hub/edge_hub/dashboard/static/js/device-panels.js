@@ -2,9 +2,9 @@
 import { html, useState } from "./bound.js";
 import { ask, devicePath, mayOperate } from "./api.js";
 import { LIMITS, PreferenceFields, preferenceOf } from "./command.js";
+import { SilenceDialog } from "./silences.js";
 import { now, own, plain } from "./format.js";
 import { Ago, Chip, Dialog, For, Trouble, Words, say } from "./parts.js";
-import { SilenceDialog } from "./silences.js";
 
 // -------------------------------------------------------------------------------------------------------- alerts
 
