@@ -375,6 +375,17 @@ def test_switches_and_their_reasons_stand_over_time_in_three_windows(visit: Call
         lane.wait_for()
 
 
+def test_a_decision_tells_what_bound_first_and_who_came_second_once(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go("devices/acme/cam0001")
+    why = page.get_by_role("region", name="Why it runs")
+    why.get_by_text("next is base-int8, 1.2 points a request behind; draws 3.1 W (estimated)", exact=True).wait_for()
+    assert why.locator(".sentence").inner_text().endswith("for large-fp16")
+    assert "3.1\u00a0W" in why.inner_text(), "no line ends between a number and its unit"
+    assert why.get_by_text("Next best").count() == 0
+
+
 def test_a_viewer_sees_no_button_that_would_be_refused(visit: Callable[..., Visit]) -> None:
     someone = visit()
     page = someone.enter(someone.token_of("viewer"))
