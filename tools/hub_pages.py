@@ -83,7 +83,8 @@ def squeezed(picture: bytes) -> bytes:
     target = io.BytesIO()
     plain = Image.open(io.BytesIO(picture)).convert("RGB")
     # By colours, not by how often they occur: a lone green dot stays green.
-    few = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # Then each nearer to what it stands for, so that the ground keeps its tint.
+    few = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     few.save(target, "PNG", optimize=True)
     return target.getvalue()
 

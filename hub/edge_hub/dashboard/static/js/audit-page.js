@@ -43,9 +43,15 @@ export function AuditPage() {
         <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong> <small>${plain(one.role, 20)}</small></span>
         <span><${Chip}>${plain(one.what, 24)}</${Chip}></span>
         <span class="target">${DEVICE.test(one.target) ? html`<a href=${deviceLink(one.target)}><${Words} text=${one.target} /></a>` : html`<${Words} text=${one.target} />`}</span>
-        <span class="detail"><${Words} text=${told(one.detail)} most=${300} /></span>
+        <span class="detail"><${Words} text=${told(unsaid(one))} most=${300} /></span>
       </li>`)}</ol></section>
       <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
+}
+
+// What stands beside it already is not told again.
+function unsaid({ who, target, detail }) {
+  if (absent(detail) || typeof detail !== "object" || Array.isArray(detail)) return detail;
+  return Object.fromEntries(Object.entries(detail).filter(([key, value]) => !(key === "name" && value === target) && !(key === "by" && value === who)));
 }
 
 // {"command": {"name": "pin"}, "devices": 3} as "name pin, devices 3".
