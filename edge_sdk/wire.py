@@ -39,8 +39,9 @@ Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Random identity: boots, messages, apps.
 Token = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
-# Seconds since 1970, until 2100.
-Unix = Annotated[float, Meta(ge=0, le=4102444800)]
+LAST_UNIX = 4102444800  # 2100
+# Seconds since 1970, until then.
+Unix = Annotated[float, Meta(ge=0, le=LAST_UNIX)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Bytes = Annotated[int, Meta(ge=0, le=2**53)]
 Percent = Annotated[float, Meta(ge=0, le=100)]

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,15 +32,17 @@ class HubProcess:
     Args:
         directory: Of its data and log.
         options: Further arguments.
+        environment: Further variables.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data = directory / "hub"
         self.log = directory / "hub.log"
         self.http, self.mqtt = free_port(), free_port()
         self.options = options
+        self.environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +68,7 @@ class HubProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=clean_environment(self.directory),
+                env=clean_environment(self.directory) | self.environment,
                 cwd=self.directory,
             )
         if ready:

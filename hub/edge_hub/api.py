@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,8 @@ MAX_QUERIED = 20_000
 MAX_PAGE = 1000
 MAX_WAIT_S = 60.0
 
+# What can be exported: the tables of `edge_hub.export.tables`.
+Kept = Literal["telemetry", "minutes", "hours", "events", "commands", "alerts", "audit"]
 # TENANT/DEVICE; `DeviceId.parse` has the last word.
 Device = Annotated[str, Meta(max_length=129)]
 Pem = Annotated[str, Meta(max_length=16_384)]
@@ -348,6 +350,23 @@ class HistoryView(Wire, frozen=True, kw_only=True):
 
     step_s: float
     points: tuple[PointView, ...]
+
+
+class ExportQuery(Wire, frozen=True, kw_only=True):
+    """Which rows an export has, and how they are written; all fields go into the request's query string.
+
+    Attributes:
+        since, until: As `edge hub export` has them.
+        devices: TENANT/DEVICE, with commas; all without.
+        query: Those for which it holds now.
+    """
+
+    format: Literal["csv", "parquet"] = "csv"
+    times: Literal["iso", "unix"] = "iso"
+    since: Unix | None = None
+    until: Unix | None = None
+    devices: str | None = None
+    query: str | None = None
 
 
 class QuarantinedView(Wire, frozen=True, kw_only=True):

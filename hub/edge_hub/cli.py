@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from edge_hub import environment
 from edge_hub.address import Endpoint
 from edge_hub.alerts.views import AlertView
 from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, DeviceView, EventView
 from edge_hub.client import HubClient
-from edge_hub.enrolment import device_configuration, write_configuration
+from edge_hub.enrolment import check_writable, device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
 from edge_hub.rows import Row, RowList
 from edge_sdk.address import Address
@@ -43,8 +44,6 @@ from edge_sdk.mqtt import (
 from edge_sdk.preference import Preference
 from edge_sdk.wire import decode
 
-_BROKER_VARIABLE = "EDGE_HUB_BROKER"
-_STORE_VARIABLE = "EDGE_HUB_STORE"
 _MAX_WORKERS = 64
 _SECOND_SIGNAL = 128
 _BYTES_PER_MB = 1_000_000
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=args.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
-    broker = args.broker or os.environ.get(_BROKER_VARIABLE)
+    broker = environment.asked(args.broker, option="--broker", variable=environment.BROKER)
     if not (args.keep_days > 0 and args.keep_mb > 0 and args.keep_minutes_days > 0 and args.keep_hours_days > 0):
         raise UsageError("--keep-days, --keep-minutes-days, --keep-hours-days and --keep-mb must be more than 0")
     if not 0 <= args.workers <= _MAX_WORKERS:
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         encryption=_encryption(args, broker),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
-        store=args.store or os.environ.get(_STORE_VARIABLE) or None,
+        store=environment.asked(args.store, option="--store", variable=environment.STORE),
         workers=args.workers,
         log=args.log,
         requests_per_s=args.requests_per_s,
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             audit_age_s=args.keep_hours_days * _DAY_S,
             alerts_age_s=args.keep_hours_days * _DAY_S,
         ),
-        alert_webhooks=tuple(dict.fromkeys(args.alert_webhooks)),
+        alert_webhooks=environment.asked_webhooks(args.alert_webhooks),
     )
     share_memory()
     return asyncio.run(_serve(config))
@@ -178,8 +177,7 @@ def enroll(args: argparse.Namespace) -> int:
     models = dict(_model(text) for text in args.models)
     broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError("cannot be written", where=str(path), hint="name a file in a directory that exists")
+    check_writable(path)
     with _client(args) as client:
         credentials = client.enrol(device, again=args.again)
     if broker is not None:
@@ -373,7 +371,7 @@ _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
 
 
 def _client(args: argparse.Namespace) -> HubClient:
-    return HubClient.of(url=args.hub, data=Path(args.data))
+    return HubClient.asked(url=args.hub, data=Path(args.data))
 
 
 def _fleet(found: Sequence[Row], *, asked: bool) -> str:

@@ -198,7 +198,7 @@ def token(args: argparse.Namespace) -> int:
 
 
 def _client(args: argparse.Namespace) -> HubClient:
-    return HubClient.of(url=args.hub, data=Path(args.data))
+    return HubClient.asked(url=args.hub, data=Path(args.data))
 
 
 def _done(args: argparse.Namespace, text: str) -> None:

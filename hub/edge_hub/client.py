@@ -6,9 +6,12 @@ import http
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlencode
 
+import msgspec
+
+from edge_hub import environment
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import (
     AlertPage,
@@ -36,6 +39,7 @@ from edge_hub.api import (
     EnrolRequest,
     EventPage,
     EventView,
+    ExportQuery,
     Health,
     HistoryView,
     LabelsRequest,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
 _ANSWER_S = 15.0
 _ORDER_S = 60.0  # to thousands of devices
 _ENROL_S = 60.0  # of a thousand devices, each a commit
+_EXPORT_S = 120.0  # between two parts of it: rows that are not wanted are read, too
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -103,7 +108,10 @@ class HubClient:
             raise UsageError("no data directory", hint="name the hub's with --data DIR: its token lies there")
         if not data.is_dir():
             raise UsageError(
-                "there is no such directory", where=str(data), hint="start a hub with 'edge hub run --data'"
+                "there is no such directory",
+                where=str(data),
+                hint=f"start a hub with 'edge hub run --data', or say by {environment.URL} and {environment.TOKEN} "
+                "where one is",
             )
         directory = DataDir(data)
         token, settings = directory.read_token(), directory.read_settings()
@@ -111,6 +119,23 @@ class HubClient:
             raise UsageError(
                 "no hub has run with this data directory", where=str(data), hint="start one with 'edge hub run --data'"
             )
+        return cls(url or (settings.url if settings is not None else ""), token)
+
+    @classmethod
+    def asked(cls, *, url: str | None, data: Path) -> HubClient:
+        """The same for who types a command, perhaps far from that directory: `EDGE_HUB_URL` and `EDGE_HUB_TOKEN`.
+
+        The option goes before the one; the other, before the directory's token.
+
+        Raises:
+            UsageError: Nothing tells where the hub is, or there is no token.
+        """
+        url, token = url or environment.value(environment.URL), environment.value(environment.TOKEN)
+        if token is None:
+            return cls.of(url=url, data=data)
+        settings = None if url is not None or not data.is_dir() else DataDir(data).read_settings()
+        if url is None and settings is None:
+            raise UsageError("a token but no hub", hint=f"name its API with --hub URL or in {environment.URL}")
         return cls(url or (settings.url if settings is not None else ""), token)
 
     def __enter__(self) -> Self:
@@ -174,6 +199,20 @@ class HubClient:
     def quarantine(self) -> tuple[QuarantinedView, ...]:
         """The last refused messages, the newest first."""
         return self._ask("GET", "/api/v1/quarantine", Quarantine).messages
+
+    def export(self, what: str, into: BinaryIO, asked: ExportQuery) -> None:
+        """Write rows of one kind into a file as they come. What raises left a part of them in it.
+
+        Args:
+            what: One of `api.Kept`.
+            into: Stays open.
+            asked: Which rows, and how they are written.
+        """
+        path = _with(f"/api/v1/export/{what}", **msgspec.to_builtins(asked))
+        with self._transport.body(path, silence_s=_EXPORT_S) as (status, chunks):
+            if status >= http.HTTPStatus.BAD_REQUEST:
+                raise self._refusal(status, next(chunks, b""), path)
+            into.writelines(chunks)
 
     def metrics(self) -> str:
         """The page for Prometheus."""

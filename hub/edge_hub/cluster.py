@@ -41,15 +41,17 @@ class Neighbours:
     Attributes:
         resend: Sends a device what it has not answered.
         connected: There is a broker to send it through.
-        spread: Awaited with what other processes stored, while somebody here wants to know.
+        spread: Called with what other processes stored, while somebody here wants to know.
         wanted: Whether somebody does.
+        late_wanted: Whether somebody wants telemetry of the past.
         missed: Called when something is not known to whoever listens.
     """
 
     resend: Callable[[DeviceId], Awaitable[None]]
     connected: Callable[[], bool]
-    spread: Callable[[Committed], Awaitable[None]]
+    spread: Callable[[Committed], None]
     wanted: Callable[[], bool]
+    late_wanted: Callable[[], bool]
     missed: Callable[[], None]
 
 
@@ -86,7 +88,7 @@ class Cluster:
             self._neighbours.missed()
         elif bulletin.finished or self._neighbours.wanted():
             try:
-                await self._neighbours.spread(await recall(self._store, bulletin))
+                self._neighbours.spread(await recall(self._store, bulletin, late=self._neighbours.late_wanted()))
             except EdgeError as error:
                 _log.debug("news are not read: %s", error)
                 self._neighbours.missed()

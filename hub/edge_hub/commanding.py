@@ -3,6 +3,9 @@
 A command is stored before it is sent. It is sent again whenever its device is born anew without having answered, so
 that neither a broker's queue nor a device's crash loses it; the device answers a replay from memory. When its time is
 over and no reply has come for a while, the hub calls it expired.
+
+A device looks at its own clock to see whether a command's time is over. Where that clock is ahead, it is told a later
+end, by as much as the hub believes it to be ahead; everything else is by the hub's clock.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from edge_hub.api import CommandView, DesiredRequest
 from edge_hub.errors import StoreError, UnknownCommandError
@@ -20,7 +23,7 @@ from edge_hub.store import Store
 from edge_hub.store.records import CommandRecord, CommandState, DesiredRecord
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import MAX_DOWN_BYTES, Command, Desired, DeviceId, Down, DownEnvelope, down_topic, pack
-from edge_sdk.wire import new_token
+from edge_sdk.wire import LAST_UNIX, new_token
 
 _log = logging.getLogger(__name__)
 
@@ -211,9 +214,12 @@ class Commander:
     async def _publish_commands(self, records: Sequence[CommandRecord]) -> None:
         """Send those whose time is not over, and count them as sent in one go."""
         sent = []
+        leads_s = await self._leads_s(records)
         for record in records:
             left_s = record.expires - self._clock()
-            envelope = DownEnvelope(id=record.id, sent=record.sent, expires=record.expires, body=record.command)
+            # Too much of it does little harm: on the way the broker ends it, and afterwards the hub waits no longer.
+            expires = min(record.expires + leads_s.get(record.device, 0.0), LAST_UNIX)
+            envelope = DownEnvelope(id=record.id, sent=record.sent, expires=expires, body=record.command)
             topic = down_topic(record.device, Down.CMD)
             if left_s > 0 and await self._publish(topic, pack(envelope), expires_in_s=left_s):
                 sent.append(record.id)
@@ -224,6 +230,17 @@ class Commander:
                 # They are on their way all the same; at worst they are sent once more, which a device answers from
                 # memory.
                 _log.warning("%d commands were sent but not counted: %s", len(sent), error)
+
+    async def _leads_s(self, records: Sequence[CommandRecord]) -> Mapping[DeviceId, float]:
+        """By how much the clocks of these commands' devices are ahead, where they are and that is known."""
+        if not records:
+            return {}
+        try:
+            found = await self._store.outlines(tuple({record.device for record in records}))
+        except StoreError as error:
+            _log.debug("nothing is known of clocks: %s", error)
+            return {}
+        return {one.device: one.skew_s for one in found if one.skew_s is not None and one.skew_s > 0}
 
     async def _publish_desired(self, record: DesiredRecord) -> None:
         envelope = DownEnvelope(id=record.message, sent=record.sent, body=record.desired)

@@ -10,7 +10,7 @@ from edge_hub.commands_control import CONTROL
 from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command, Later
 
-_KINDS = ("telemetry", "events", "commands", "alerts", "audit")
+_KINDS = ("telemetry", "minutes", "hours", "events", "commands", "alerts", "audit")
 BY_QUERY = "*"  # stands for the names of devices
 _MODES = ("accuracy", "balanced", "speed", "battery")
 
@@ -38,14 +38,19 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client-certificates", action="store_true", help="devices show a certificate as well as their password"
     )
-    parser.add_argument("--broker", metavar="URL", help="use this broker instead: mqtt[s]://user:password@host:port")
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="use this broker instead: mqtt[s]://user:password@host:port; with a password say it in EDGE_HUB_BROKER",
+    )
     parser.add_argument(
         "--broker-ca", metavar="FILE", help="the authority of its certificate (PEM), if not the system's"
     )
     parser.add_argument(
         "--store",
         metavar="URL",
-        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database",
+        help="keep everything in PostgreSQL instead: postgresql://user:password@host:port/database; with a password "
+        "say it in EDGE_HUB_STORE",
     )
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that store what devices send; they take --store"
@@ -64,7 +69,8 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="alert_webhooks",
         metavar="URL",
-        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated",
+        help="tell this URL of alerts, signed with the directory's webhook-secret; may be repeated, and those with a "
+        "secret be said in EDGE_HUB_ALERT_WEBHOOKS",
     )
     parser.add_argument(
         "--requests-per-s",
@@ -211,6 +217,9 @@ def _configure_watch(parser: argparse.ArgumentParser) -> None:
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     _kept(parser)
+    parser.add_argument(
+        "--hub", metavar="URL", help="ask the hub that runs there, with the token of an administrator in --data"
+    )
     parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
     parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
@@ -227,6 +236,16 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 def _configure_backup(parser: argparse.ArgumentParser) -> None:
     _kept(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+
+
+def _configure_move(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which must not run (default ./hub)")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="where to, an empty database: postgresql://user:password@host:port/database; with a password say it in"
+        " EDGE_HUB_STORE",
+    )
 
 
 def _kept(parser: argparse.ArgumentParser) -> None:
@@ -280,7 +299,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         path=("hub", "export"),
-        summary="telemetry, events, commands, alerts or the audit log as CSV or Parquet",
+        summary="telemetry, minutes and hours of it, events, commands, alerts or the audit log as CSV or Parquet",
         configure=_configure_export,
         run=Later("edge_hub.keeping", "export"),
     ),
@@ -289,6 +308,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="copy the database, whether the hub runs or not",
         configure=_configure_backup,
         run=Later("edge_hub.keeping", "backup"),
+    ),
+    Command(
+        path=("hub", "move"),
+        summary="go from SQLite to PostgreSQL with everything: copy it, and close the file to hubs",
+        configure=_configure_move,
+        run=Later("edge_hub.keeping", "move"),
     ),
     *CONTROL,
 )

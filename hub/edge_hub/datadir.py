@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from edge_hub.errors import DataLockedError
+from edge_hub.errors import DataLockedError, StoreMovedError
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError
-from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Wire, canonical, decode
+from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Unix, Wire, canonical, decode
 
+DATABASE = "hub.db"
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 _TOKEN_BYTES = 32
+_MOVED = "moved.json"
 
 _T = TypeVar("_T")
 
@@ -41,6 +43,18 @@ class Settings(Wire, frozen=True, kw_only=True):
     mqtt_tls: bool = False
 
 
+class MovedTo(Wire, frozen=True, kw_only=True):
+    """Where everything of `hub.db` went.
+
+    Attributes:
+        store: The database, without user and password.
+        at: When, seconds since 1970.
+    """
+
+    store: Text
+    at: Unix
+
+
 class DataDir:
     """The directory and the names within it.
 
@@ -53,15 +67,21 @@ class DataDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        with atomic.storage_errors(self.path):
+        try:
             self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-            if not self.path.is_dir() or not os.access(self.path, os.W_OK | os.X_OK):
+            if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(None, "no permission to write here")
+        except OSError as cause:
+            raise StorageError(
+                f"cannot be the data directory: {obstacle(self.path) or cause.strerror}",
+                where=str(self.path),
+                hint="choose another --data, or let this user write there",
+            ) from cause
 
     @property
     def database(self) -> Path:
         """The SQLite file."""
-        return self.path / "hub.db"
+        return self.path / DATABASE
 
     @property
     def broker(self) -> Path:
@@ -111,6 +131,39 @@ class DataDir:
     def read_settings(self) -> Settings | None:
         """How the last run was started, or None where there was none."""
         return read_kept(self.path / "hub.json", Settings)
+
+    def write_moved(self, moved: MovedTo) -> None:
+        """Keep that `hub.db` is not what the fleet goes by any more."""
+        atomic.write_bytes(self.path / _MOVED, canonical(moved), mode=PRIVATE_FILE)
+
+    def refuse_moved(self) -> None:
+        """Let no hub go on with a database that was moved elsewhere.
+
+        Raises:
+            StoreMovedError: It was.
+        """
+        moved = read_kept(self.path / _MOVED, MovedTo)
+        if moved is not None:
+            raise StoreMovedError(
+                f"its database was moved to {moved.store}",
+                where=str(self.path),
+                hint=f"name that with --store; or remove {_MOVED} to go on with what hub.db held then",
+            )
+
+
+def obstacle(path: Path) -> str | None:
+    """What keeps a directory from being there, as far as names and permissions tell: the first that is in the way."""
+    for one in (path, *path.parents):
+        if is_directory(one):
+            return None if os.access(one, os.W_OK | os.X_OK) else f"no permission to write in {one}"
+        if os.path.lexists(one):
+            return f"{one} is no directory"
+    return None
+
+
+def is_directory(path: Path) -> bool:
+    """Whether it is one that we can see; `Path.is_dir` raises where one on the way cannot be entered."""
+    return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
 def read_kept(path: Path, kind: type[_T], *, max_bytes: int = MAX_LOCAL_BYTES) -> _T | None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from edge_hub.api import Credentials
 from edge_hub.broker.accounts import hash_password, new_password
 from edge_hub.broker.backend import Papers
-from edge_hub.datadir import PRIVATE_FILE
+from edge_hub.datadir import PRIVATE_FILE, is_directory, obstacle
 from edge_hub.errors import UnknownDeviceError
 from edge_hub.store import Store
 from edge_sdk import atomic
+from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
 
@@ -84,6 +85,30 @@ def _tls(credentials: Credentials) -> list[str]:
         return ["tls = true"]
     # A multi-line literal string begins behind its first line break.
     return ["", "[mqtt.tls]", *(f"{name} = '''\n{text}'''" for name, text in papers.items() if text is not None)]
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no file can be written, before anything is made that would go into it.
+
+    Raises:
+        UsageError: Says what is in the way.
+    """
+    import tempfile  # who only asks does without it
+
+    folder = path.absolute().parent
+    if is_directory(path):
+        raise UsageError("is a directory", where=str(path), hint="name a file in it, such as device.toml")
+    elsewhere = "name a file where you may write"
+    if what := obstacle(folder):
+        raise UsageError(f"cannot be written: {what}", where=str(path), hint=elsewhere)
+    if not is_directory(folder):
+        what = f"there is no directory {folder}"
+        raise UsageError(f"cannot be written: {what}", where=str(path), hint=f"make it first: mkdir -p {folder}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as cause:
+        raise UsageError(f"cannot be written: {folder}: {cause.strerror}", where=str(path), hint=elsewhere) from cause
 
 
 def write_configuration(path: Path, text: str) -> None:

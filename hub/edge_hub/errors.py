@@ -41,6 +41,18 @@ class StoreError(StorageError):
     code = "store"
 
 
+class MoveError(StorageError):
+    """The database that everything was to be moved to is not empty, is in use, or did not take all of it."""
+
+    code = "move"
+
+
+class StoreMovedError(StorageError):
+    """The data directory's database was moved elsewhere: what is still here is not what the fleet goes by."""
+
+    code = "store-moved"
+
+
 class ExportLibraryError(StorageError):
     """The library that writes this format is not installed."""
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from msgspec import Meta
 
 from edge_hub.errors import StoreError
 from edge_hub.ranges import to_ranges
-from edge_hub.store import Store
-from edge_hub.store.records import Committed, EventRecord
+from edge_hub.store.records import AlertRecord, Committed, EventRecord
 from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
-from edge_sdk.wire import Token, Wire, decode, encode, new_token
+from edge_sdk.wire import Count, Token, Wire, decode, encode, new_token
+
+if TYPE_CHECKING:
+    from edge_hub.store.postgres import PostgresStore
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +32,10 @@ CHANNEL = "edge_hub"
 _GATHER_S = 0.1
 # NOTIFY takes less than 8,000 bytes (PostgreSQL, "NOTIFY"). A device's name has up to 129: so many of each kind fit.
 _MAX_BYTES = 7_900
-_AT_ONCE = 20
+_AT_ONCE = 16
 _MAX_WAITING = 10_000
+# Of telemetry of the past, which is not in what somebody reads again; of more, the oldest is not told.
+_MAX_LATE = 2_000
 _MAX_EVENTS = 1000
 _FIRST_BACKOFF_S = 0.5
 _LAST_BACKOFF_S = 10.0
@@ -47,6 +52,8 @@ class Bulletin(Wire, frozen=True, kw_only=True):
         born: Those of them that came up.
         finished: Ids of commands that ended.
         events: Their ids, as inclusive ranges.
+        alerts: Ids of those that began, ended or were acknowledged, likewise.
+        late: Telemetry of the past: boot and number as in `Late`, and how many samples.
         missed: What changed is not known: whoever listens has to read all again.
     """
 
@@ -54,7 +61,9 @@ class Bulletin(Wire, frozen=True, kw_only=True):
     touched: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
     born: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
     finished: Annotated[tuple[str, ...], Meta(max_length=_AT_ONCE)] = ()
-    events: Annotated[tuple[tuple[int, int], ...], Meta(max_length=_AT_ONCE)] = ()
+    events: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
+    alerts: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
+    late: Annotated[tuple[tuple[Count, Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
     missed: bool = False
 
 
@@ -86,7 +95,9 @@ class Relay:
         self._touched: dict[str, None] = {}
         self._born: dict[str, None] = {}
         self._finished: dict[str, None] = {}
-        self._events: list[int] = []
+        self._events: dict[int, None] = {}
+        self._alerts: dict[int, None] = {}
+        self._late: deque[tuple[int, int, int]] = deque(maxlen=_MAX_LATE)
         self._missed = False
         self._some = asyncio.Event()
 
@@ -95,17 +106,17 @@ class Relay:
         self._touched.update((str(device), None) for device in committed.touched)
         self._born.update((str(device), None) for device in committed.born)
         self._finished.update((command.id, None) for command in committed.finished)
-        self._events += [event.id for event in committed.events]
-        if max(len(self._touched), len(self._finished), len(self._events)) > _MAX_WAITING:
+        self._events.update((event.id, None) for event in committed.events)
+        self._alerts.update((alert.id, None) for alert in committed.alerts)
+        self._late.extend((one.boot, one.seq, len(one.samples)) for one in committed.late)
+        if max(len(self._touched), len(self._finished), len(self._events), len(self._alerts)) > _MAX_WAITING:
             self.tell_missed()
-        if self._touched or self._born or self._finished or self._events:
+        if self._touched or self._born or self._finished or self._events or self._alerts or self._late:
             self._some.set()
 
     def tell_missed(self) -> None:
         """The others are to read all again."""
-        for waiting in (self._touched, self._born, self._finished):
-            waiting.clear()
-        self._events.clear()
+        self._forget()
         self._missed = True
         self._some.set()
 
@@ -179,15 +190,22 @@ class Relay:
         if bulletin.by != self._by:
             await self._hear(bulletin)
 
+    def _forget(self) -> None:
+        """What waits, but for telemetry of the past, which nobody reads again."""
+        for names in (self._touched, self._born, self._finished):
+            names.clear()
+        for numbers in (self._events, self._alerts):
+            numbers.clear()
+
     def _bulletins(self) -> list[Bulletin]:
         """All that waits, in pieces that fit."""
         touched, born, finished = list(self._touched), list(self._born), list(self._finished)
-        events = to_ranges(self._events)
+        events, alerts, late = to_ranges(self._events), to_ranges(self._alerts), tuple(self._late)
         missed, self._missed = self._missed, False
-        for waiting in (self._touched, self._born, self._finished):
-            waiting.clear()
-        self._events.clear()
-        count = max(len(touched), len(born), len(finished), len(events), 1 if missed else 0)
+        self._forget()
+        self._late.clear()
+        lengths = (len(touched), len(born), len(finished), len(events), len(alerts), len(late))
+        count = max(*lengths, 1 if missed else 0)
         return [
             Bulletin(
                 by=self._by,
@@ -195,22 +213,32 @@ class Relay:
                 born=tuple(born[first : first + _AT_ONCE]),
                 finished=tuple(finished[first : first + _AT_ONCE]),
                 events=events[first : first + _AT_ONCE],
+                alerts=alerts[first : first + _AT_ONCE],
+                late=late[first : first + _AT_ONCE],
                 missed=missed,
             )
             for first in range(0, count, _AT_ONCE)
         ]
 
 
-async def recall(store: Store, bulletin: Bulletin) -> Committed:
-    """What a bulletin stands for, read from the store."""
+async def recall(store: PostgresStore, bulletin: Bulletin, *, late: bool) -> Committed:
+    """What a bulletin stands for, read from the store; telemetry of the past only where that is wanted."""
     events: list[EventRecord] = []
     for first, last in bulletin.events:
         limit = min(last - first + 1, _MAX_EVENTS - len(events))
         if limit > 0:
             events += [event for event in await store.events(after=first - 1, limit=limit) if event.id <= last]
+    alerts: list[AlertRecord] = []
+    for first, last in bulletin.alerts:
+        limit = min(last - first + 1, _MAX_EVENTS - len(alerts))
+        if limit > 0:
+            page = await store.alerts(before=last + 1, limit=limit)
+            alerts += [alert for alert in reversed(page) if alert.id >= first]
     finished = [await store.command(command) for command in bulletin.finished]
     return Committed(
         events=tuple(events),
+        alerts=tuple(alerts),
+        late=await store.late(bulletin.late) if late and bulletin.late else (),
         finished=tuple(command for command in finished if command is not None),
         born=tuple(DeviceId.parse(device) for device in bulletin.born),
         touched=tuple(DeviceId.parse(device) for device in bulletin.touched),

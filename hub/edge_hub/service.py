@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_hub.address import as_others_reach, as_we_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.views import AlertView
 from edge_hub.alerts.ways import Topic as AlertTopic
 from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
@@ -35,7 +36,7 @@ from edge_hub.interop.exporters import Exporters
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
-from edge_hub.store.records import CommandRecord, Committed
+from edge_hub.store.records import AlertRecord, CommandRecord, Committed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -127,7 +128,7 @@ class Hub:
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
         shared = None if config.store is None else await open_postgres(config.store)
-        self.store: Store = open_sqlite(data.database) if shared is None else shared
+        self.store: Store = _in_file(data) if shared is None else shared
         self._closing.append(("store", self.store.close))
         listener = bind(config.listen, what="the HTTP API", hint="stop what listens there, or choose another --listen")
         self._closing.append(("listener", _closer(listener.close)))
@@ -255,8 +256,8 @@ class Hub:
         trouble = self.ingest.trouble or next(iter(self._troubles.values()), None)
         if not self.link.up:
             trouble = trouble or "not connected to the broker"
-        if self.workers is not None and self.workers.running < self.workers.count:
-            trouble = trouble or f"{self.workers.running} of {self.workers.count} workers run"
+        if self.workers is not None:
+            trouble = trouble or self.workers.trouble
         counts = {}
         try:
             totals = await self.store.totals()
@@ -309,6 +310,7 @@ class Hub:
                 connected=lambda: self.link.up,
                 spread=self._spread,
                 wanted=lambda: self.feed.listeners > 0 or self.exporters.there,
+                late_wanted=lambda: self.exporters.tells_late,
                 missed=self.feed.miss,
             ),
             duties={**duties, "sweep": shares.sweep(shared, self.config.workers, self._after)},
@@ -333,14 +335,18 @@ class Hub:
             self.cluster.stored(committed)
         else:
             self.commander.born(committed.born)
-        await self._spread(committed)
+        self._spread(committed)
 
-    async def _spread(self, committed: Committed) -> None:
+    def _spread(self, committed: Committed) -> None:
         """Tell who listens here."""
         self.commander.finished(committed.finished)
         self.exporters.took(committed)
+        if committed.alerts:
+            self.census.forget_alerts()
         if not self.feed.listeners:
             return
+        for alert in committed.alerts:
+            self.feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
         for event in committed.events:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
         self.rowfeed.touch(committed.touched)
@@ -354,10 +360,17 @@ class Hub:
             for delivery in self.deliveries:
                 delivery.tell()
 
-        hands = Hands(touch=self.touch, tell=tell)
-        self.alerting = Alerting(store=self.store, census=self.census, feed=self.feed, hands=hands)
+        hands = Hands(spread=self.spread_alerts, tell=tell)
+        self.alerting = Alerting(store=self.store, census=self.census, hands=hands)
         telling = {f"telling-{number}": delivery.run for number, delivery in enumerate(self.deliveries)}
         return {"alerts": self.alerting.run, **telling}
+
+    def spread_alerts(self, alerts: Sequence[AlertRecord]) -> None:
+        """These began, ended, or were acknowledged: who listens is to hear of them, here and elsewhere."""
+        changed = Committed(alerts=tuple(alerts), touched=tuple(dict.fromkeys(alert.device for alert in alerts)))
+        self._spread(changed)
+        if self.cluster is not None:
+            self.cluster.stored(changed)
 
     def touch(self, devices: Iterable[DeviceId]) -> None:
         """These changed otherwise than by what they sent: who looks at them is to see it, here and elsewhere."""
@@ -402,6 +415,12 @@ class Hub:
         alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
         for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
+
+
+def _in_file(data: DataDir) -> Store:
+    """The store in the data directory, unless it was moved elsewhere."""
+    data.refuse_moved()
+    return open_sqlite(data.database)
 
 
 def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -22,6 +22,7 @@ _CONNECT_S = 5.0
 _IDLE_S = 5.0  # the hub closes after 15 s; a request must not meet that
 _KEPT = 8
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_PART_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 4 * 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
 
@@ -104,6 +105,36 @@ class Transport:
                 yield response.status, _lines(response)
             finally:
                 connection.close()
+
+    @contextlib.contextmanager
+    def body(self, path: str, *, silence_s: float) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """The status of an answer of any length, and its parts as they come.
+
+        Raises:
+            HubUnreachableError: Nobody answers, nothing came for so long, or it broke off; also while it is read.
+        """
+        connection = self._connection()
+        try:
+            with self._errors():
+                response = self._send(connection, "GET", path, None, silence_s)
+            yield response.status, self._parts(response)
+        finally:
+            connection.close()
+
+    def _parts(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while True:
+            try:
+                with self._errors():
+                    part = response.read(_PART_BYTES)
+            except HubUnreachableError as error:
+                if isinstance(error.__cause__, http.client.IncompleteRead):
+                    raise HubUnreachableError(
+                        "the answer broke off", where=self.url, hint="the hub's log says why; ask again"
+                    ) from error.__cause__
+                raise
+            if not part:
+                return
+            yield part
 
     def _send(
         self, connection: http.client.HTTPConnection, method: str, path: str, content: bytes | None, timeout_s: float

@@ -25,6 +25,7 @@ from edge_hub.broker.accounts import worker_user
 from edge_hub.errors import StoreError
 from edge_hub.ingest import Ingest
 from edge_hub.link import Link, shared
+from edge_hub.pulse import PULSE_S, Pulse, teller
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
@@ -113,12 +114,18 @@ class Worker:
 
     Args:
         config: What to do.
+        tell: Called with how it is, when that changes for the better and every few seconds.
     """
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, tell: Callable[[Pulse], None]) -> None:
         self._config = config
+        self._tell = tell
         self._tasks = Tasks()
         self._ends = asyncio.Event()
+        self._slot: int | None = None
+        self._link: Link | None = None
+        self._ingest: Ingest | None = None
+        self._not_renewed: str | None = None
 
     def end(self) -> None:
         """Store what is under way, and end."""
@@ -130,13 +137,31 @@ class Worker:
         Raises:
             EdgeError: It cannot go on; whoever started it starts it again.
         """
-        store = await PostgresStore.open(self._config.store, connections=_CONNECTIONS)
+        self._tasks.spawn("pulse", self._beat())
         try:
-            slot = await self._lease(store)
-            if slot is not None:
-                await self._work(store, slot)
+            store = await PostgresStore.open(self._config.store, connections=_CONNECTIONS)
+            try:
+                slot = await self._lease(store)
+                if slot is not None:
+                    await self._work(store, slot)
+            finally:
+                await store.close()
         finally:
-            await store.close()
+            await self._tasks.stop_all()
+
+    def pulse(self) -> Pulse:
+        """How it is now."""
+        if self._link is None or self._ingest is None:
+            return Pulse.of(None, "it has no number yet", 0)
+        trouble = self._ingest.trouble
+        if not self._link.up:
+            trouble = trouble or "not connected to the broker"
+        return Pulse.of(self._slot, trouble or self._not_renewed, self._ingest.waiting)
+
+    async def _beat(self) -> None:
+        while True:
+            self._tell(self.pulse())
+            await asyncio.sleep(PULSE_S)
 
     async def _lease(self, store: PostgresStore) -> int | None:
         """A number, as soon as one is free; None where the end came first."""
@@ -151,26 +176,24 @@ class Worker:
 
     async def _work(self, store: PostgresStore, slot: int) -> None:
         relay = Relay(store.database)
-        ingest: Ingest
+        self._slot = slot
 
         async def after(committed: Committed) -> None:
             relay.tell(committed)
 
         async def on_up() -> None:
             _log.info("worker %d takes its share", slot)
-            with contextlib.suppress(OSError):  # nobody listens any more
-                sys.stdout.write(f"{slot}\n")
-                sys.stdout.flush()
+            self._tell(self.pulse())
 
         identity = await store.identity()
-        link = Link(
+        link = self._link = Link(
             endpoint=self._config.endpoint(slot),
             client_id=client_id(identity, self._config.kind, slot),
             on_message=lambda *message: ingest.take(*message),  # noqa: PLW0108 - it is made below
             on_up=on_up,
             subscriptions=shared_topics(identity),
         )
-        ingest = Ingest(store=store, publish=link.publish, after=after)
+        ingest = self._ingest = Ingest(store=store, publish=link.publish, after=after)
         self._tasks.spawn("relay", relay.run())
         self._tasks.spawn("ingest", ingest.run())
         self._tasks.spawn("lease", self._keep(store, slot))
@@ -206,7 +229,9 @@ class Worker:
             except StoreError as error:
                 # Who cannot ask can't store either, and acknowledges nothing; nobody else gets the number meanwhile.
                 _log.debug("the lease is not renewed: %s", error)
+                self._not_renewed = f"its number is not renewed: {error}"
                 continue
+            self._not_renewed = None
             if got != slot:
                 _log.warning("worker %d lost its number to another process", slot)
                 self.end()
@@ -231,7 +256,7 @@ def main() -> None:
 
 
 async def _run(config: WorkerConfig) -> None:
-    worker = Worker(config)
+    worker = Worker(config, teller(sys.stdout.fileno()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, worker.end)

@@ -8,10 +8,13 @@ import logging
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 from edge_hub.broker.child import die_with_parent
+from edge_hub.pulse import MAX_BYTES, SILENT_S, Pulse
 from edge_hub.worker import WorkerConfig
-from edge_sdk.wire import encode
+from edge_sdk.errors import WireError
+from edge_sdk.wire import decode, encode
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +31,34 @@ _PROGRAM = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    """What a process said last.
+
+    Attributes:
+        at: When, by a clock that does not step.
+        has_worked: It has taken its share at some time.
+    """
+
+    pulse: Pulse
+    at: float
+    has_worked: bool
+
+
 class Workers:
     """So many workers.
 
     Args:
         configs: Of each.
+        silent_s: Who says nothing for so long is in trouble.
     """
 
-    def __init__(self, configs: tuple[WorkerConfig, ...]) -> None:
+    def __init__(self, configs: tuple[WorkerConfig, ...], *, silent_s: float = SILENT_S) -> None:
         self.restarts = 0
         self._configs = configs
+        self._silent_s = silent_s
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._working: dict[int, bool] = {}
+        self._heard: dict[int, _Heard] = {}
         self._changed = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
 
@@ -50,8 +69,33 @@ class Workers:
 
     @property
     def running(self) -> int:
-        """How many take their share."""
-        return sum(self._working.values())
+        """How many have come to take their share, and run."""
+        return sum(heard.has_worked for heard in self._heard.values())
+
+    @property
+    def waiting(self) -> int:
+        """Messages that they have received and not stored yet, as they said last."""
+        return sum(heard.pulse.waiting for heard in self._heard.values())
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong with each that runs and is in trouble, or silent."""
+        now = time.monotonic()
+        found = []
+        for number, heard in sorted(self._heard.items()):
+            name = f"worker {number if heard.pulse.slot is None else heard.pulse.slot}"
+            silent_s = now - heard.at
+            if silent_s > self._silent_s:
+                found.append(f"{name} has said nothing for {silent_s:.0f} s")
+            elif heard.pulse.trouble is not None:
+                found.append(f"{name}: {heard.pulse.trouble}")
+        return tuple(found)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with any of them."""
+        missing = f"{self.running} of {self.count} workers run" if self.running < self.count else None
+        return next(iter(self.troubles), missing)
 
     async def start(self) -> None:
         """Start all, and watch them; returns when all take their share, or have been waited for long enough."""
@@ -90,20 +134,39 @@ class Workers:
             self.restarts += 1
 
     async def _follow(self, number: int, process: asyncio.subprocess.Process) -> int:
-        """Until it ends; its status. It writes a line once it takes its share."""
+        """Hear it until it ends; its status."""
         assert process.stdout is not None  # noqa: S101 - it was asked for
         try:
-            if await process.stdout.readline():
-                self._working[number] = True
-                self._changed.set()
+            while line := await _line(process.stdout):
+                self._hear(number, line)
             return await process.wait()
         finally:
-            self._working[number] = False
+            self._heard.pop(number, None)
+
+    def _hear(self, number: int, line: bytes) -> None:
+        try:
+            pulse = decode(line, Pulse, where="a worker's pulse", max_bytes=MAX_BYTES)
+        except WireError as error:
+            _log.debug("not understood: %s", error)
+            return
+        before = self._heard.get(number)
+        has_worked = pulse.trouble is None or (before is not None and before.has_worked)
+        self._heard[number] = _Heard(pulse=pulse, at=time.monotonic(), has_worked=has_worked)
+        self._changed.set()
 
     async def _all_running(self) -> None:
         while self.running < self.count:
             self._changed.clear()
             await self._changed.wait()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next one; empty at the end."""
+    while True:
+        try:
+            return await stream.readline()
+        except ValueError:  # noqa: PERF203 - longer than any of ours: some library's, printed
+            continue
 
 
 async def _start(config: WorkerConfig) -> asyncio.subprocess.Process:

@@ -23,13 +23,13 @@ from store_stage import AnyStore, Place
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import GIVE_UP_S, Delivery, Notice
 from edge_hub.alerts.evaluation import compiled, evaluate
+from edge_hub.alerts.holding import Holding
 from edge_hub.alerts.rules import BUILT_IN, Rule, in_force
 from edge_hub.alerts.silences import SILENCE
 from edge_hub.alerts.views import Silence
 from edge_hub.alerts.ways import Webhook
 from edge_hub.census import Census
 from edge_hub.errors import QueryError
-from edge_hub.feed import Feed
 from edge_hub.rows import Facts, Fleet, facts_of
 from edge_hub.store.records import AlertRecord, Arrival, DeviceRecord, RuleRecord
 from edge_sdk import mqtt
@@ -186,15 +186,25 @@ class Scene:
 
     def __init__(self, place: Place, store: AnyStore) -> None:
         self.now = 10_000.0
+        self.stepped_s = 0.0  # by how much the hub's wall clock was set since
         self.place = place
         self.seq = 0
         self.boot = new_token()
         self.store = store
 
     def parts(self) -> Alerting:
-        self.census = Census(self.store, clock=lambda: self.now)
-        hands = Hands(touch=lambda _: None, tell=lambda: None)
-        return Alerting(store=self.store, census=self.census, feed=Feed(), hands=hands, clock=lambda: self.now)
+        self.census = Census(self.store, clock=self.wall)
+        hands = Hands(spread=lambda _: None, tell=lambda: None)
+        return Alerting(
+            store=self.store,
+            census=self.census,
+            hands=hands,
+            clock=self.wall,
+            steady=lambda: self.now,
+        )
+
+    def wall(self) -> float:
+        return self.now + self.stepped_s
 
     def delivery(self, way: Any) -> Delivery:
         return Delivery(way, store=self.store, census=self.census, clock=lambda: self.now)
@@ -257,6 +267,44 @@ def test_a_restart_neither_loses_nor_repeats_an_alert(place: Place) -> None:
         assert ended.ended == scene.now
 
     play(place, story)
+
+
+@pytest.mark.parametrize("stepped_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_while_the_hub_runs_changes_no_hold(place: Place, stepped_s: float) -> None:
+    async def story(scene: Scene) -> None:
+        async def hot() -> list[float]:
+            return [alert.began for alert in await scene.store.alerts() if alert.rule == "hot"]
+
+        alerting = scene.parts()
+        await scene.measures(90.0)
+        await alerting.step()
+        for passed_s, set_by_s in ((10.0, stepped_s), (10.0, -stepped_s), (10.0, stepped_s)):
+            scene.now += passed_s
+            scene.stepped_s += set_by_s
+            await alerting.step()
+            assert await hot() == []
+        alerting = await scene.restart()  # what is in the store is by the clock as it is now
+        for passed_s in (0.0, 15.0, 14.0):
+            scene.now += passed_s
+            await alerting.step()
+            assert await hot() == []
+        scene.now += 2.0
+        await alerting.step()
+        assert await hot() == [10_000.0 + stepped_s]
+
+    play(place, story)
+
+
+def test_holds_are_written_when_they_change_and_when_a_write_did_not_happen() -> None:
+    holding = Holding()
+    assert holding.pending((), now=1000.0, steady_s=5.0) == {}
+    first = holding.left({"hot": {str(CAM): 1000.0}}, now=1000.0, steady_s=5.0)
+    assert first is not None
+    for now, kept, is_written in ((1001.0, (first,), False), (1002.0, (), True), (1003.5, (first,), False)):
+        found = holding.pending(kept, now=now, steady_s=now - 995.0)
+        assert found == {"hot": {str(CAM): 1000.0}}
+        record = holding.left({"hot": {str(CAM): 1000.0}}, now=now, steady_s=now - 995.0)
+        assert (record is not None) is is_written
 
 
 @dataclass

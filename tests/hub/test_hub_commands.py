@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
+from daemon_stage import EDGE, PATIENCE_S, DaemonProcess, clean_environment, until
 from hub_stage import CAM, FakeDevice, HubProcess
 
 from edge_hub.api import CommandView, DesiredRequest, DesiredView
+from edge_hub.enrolment import device_configuration
 from edge_hub.errors import AnswerError
-from edge_sdk.mqtt import Pause, Pin, ReplyStatus, Report
+from edge_sdk import mqtt
+from edge_sdk.mqtt import Conditions, Pause, Pin, ReplyStatus, Report, State, Up, UpEnvelope
 from edge_sdk.preference import Mode, Preference
+from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.broker
 
@@ -102,6 +107,59 @@ def test_what_nobody_answers_expires_once(hub: HubProcess, device: Device) -> No
     cam.confirmed(cam.reply(id_))
     late = finished(hub, id_)
     assert (late.state, late.late) == ("expired", True)
+
+
+def believes(cam: FakeDevice, ahead_s: float) -> None:
+    """Report a state by a clock that is so far ahead."""
+    now = time.time() + ahead_s
+    body = State(at=now, conditions=Conditions())
+    envelope = UpEnvelope(id=new_token(), boot=cam.boot, seq=0, sent=now, body=body)
+    cam.publish(mqtt.up_topic(cam.device, Up.STATE), mqtt.pack(envelope), retain=True)
+
+
+def skew_s(hub: HubProcess) -> float | None:
+    with hub.client() as client:
+        return client.device(CAM).device.skew_s
+
+
+@pytest.mark.parametrize(("ahead_s", "later_s"), [(600.0, 600.0), (-600.0, 0.0)], ids=["ahead", "behind"])
+def test_a_device_is_told_the_end_of_a_command_by_its_own_clock_where_that_is_ahead(
+    hub: HubProcess, device: Device, ahead_s: float, later_s: float
+) -> None:
+    cam = device()
+    believes(cam, ahead_s)
+    until(lambda: abs((skew_s(hub) or 0.0) - ahead_s) < 60, "the hub to know its clock")
+    id_ = order(hub)
+    envelope = cam.command()
+    known = finished_or_not(hub, id_)
+    assert known.expires - known.sent == pytest.approx(60.0)
+    assert envelope.sent == known.sent
+    assert envelope.expires is not None
+    assert envelope.expires - known.expires == pytest.approx(later_s, abs=60.0)
+    assert (envelope.expires == known.expires) is (ahead_s < 0)
+
+
+def finished_or_not(hub: HubProcess, id_: str) -> CommandView:
+    with hub.client() as client:
+        return client.command(id_)
+
+
+def test_a_device_ten_minutes_ahead_acts_on_a_command_of_one(hub: HubProcess, tmp_path: Path) -> None:
+    """The real daemon, in a process whose wall clock is ahead."""
+    ahead = tmp_path / "ahead"
+    ahead.mkdir()
+    (ahead / "sitecustomize.py").write_text("import time\n_time = time.time\ntime.time = lambda: _time() + 600\n")
+    with hub.client() as client:
+        configuration = device_configuration(client.enrol(CAM, again=False), {})
+        daemon = DaemonProcess(tmp_path / "board", configuration, environment={"PYTHONPATH": str(ahead)})
+        daemon.start()
+        try:
+            until(lambda: (skew_s(hub) or 0.0) > 590, "the hub to know its clock")
+            id_ = client.send([CAM], Report(), expires_s=60)[str(CAM)]
+            found = finished(hub, id_)
+            assert (found.state, found.late) == ("done", False), found
+        finally:
+            daemon.stop()
 
 
 def test_a_reply_to_nothing_is_kept_and_harms_nobody(hub: HubProcess, device: Device) -> None:

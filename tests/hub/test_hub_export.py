@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from daemon_stage import EDGE, clean_environment, until
-from history_stage import CAM, NOON, OTHER, boot, sample, telemetry
+from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hub_stage import FakeDevice, HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ from edge_hub.export import files, sources
 from edge_hub.export.files import FORMULA, iso, write_csv
 from edge_hub.export.tables import TABLES, Kind
 from edge_hub.keeping import moment
-from edge_hub.store.records import AlertRecord, Arrival, AuditRecord, CommandRecord
+from edge_hub.store.records import AlertRecord, Arrival, AuditRecord, CommandRecord, Point, Retention
 from edge_hub.store.sqlite import SqliteStore
 from edge_sdk import mqtt
 from edge_sdk.cli import main
@@ -84,6 +84,7 @@ async def fill(store: AnyStore) -> None:
     await store.raise_alert(
         AlertRecord(rule="hot", device=CAM, severity="warning", began=NOON, text="80 °C", value=80.0)
     )
+    await rolled_up(store)
 
 
 @pytest.fixture
@@ -136,6 +137,39 @@ def test_only_what_is_asked_for_is_written(data: Path) -> None:
     assert len(read(export(data, "events", "--query", "switches_h >= 0"))) == 2
 
 
+def test_minutes_and_hours_say_what_the_history_says_when_the_messages_are_gone(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    day = ("--times", "unix", "--since", str(NOON - 60), "--until", str(NOON + 3600))
+
+    async def forget(store: AnyStore) -> tuple[Point, ...]:
+        while await store.trim(Retention(max_age_s=1.0), now=NOON + 80_000):
+            pass
+        return await store.history(CAM, since=NOON - 60, until=NOON + 3600, step_s=60)
+
+    points = within(data / "hub.db", forget)
+    assert read(export(data, "telemetry")) == []
+    minutes = read(export(data, "minutes", *day, "--device", str(CAM)))
+    assert tuple(minutes[0]) == tuple(TABLES["minutes"].columns)
+    assert [float(row["at"]) for row in minutes] == [point.at for point in points]
+    for row, point in zip(minutes, points, strict=True):
+        assert point.temp_c is not None
+        assert tuple(float(row[f"temp_{which}_c"]) for which in ("min", "mean", "max")) == point.temp_c
+        assert (row["device"], int(row["samples"]), int(row["calls"])) == ("acme/cam1", point.samples, point.calls)
+        assert (float(row["p50_ms"]), float(row["p95_ms"]), row["power_mean_w"]) == (4.0, 9.0, "")
+        assert json.loads(row["variants"]) == {"digits/small": 10.0 * point.samples}
+    assert sum(int(row["samples"]) for row in minutes) == 300
+    hours = read(export(data, "hours", *day, "--query", "device = cam1"))
+    assert [(float(row["at"]), row["samples"]) for row in hours] == [(NOON, "299")]  # the hour before began earlier
+    everyone = read(export(data, "hours"))
+    assert {(row["device"], row["samples"], row["battery_pct"]) for row in everyone} == {
+        ("acme/cam1", "1", ""),
+        ("acme/cam1", "299", ""),
+        ("acme/cam2", "1", "80.0"),
+    }
+
+
 def test_the_other_kinds_say_who_when_and_what(data: Path) -> None:
     events = read(export(data, "events", "--times", "unix"))
     assert [row["because"] for row in events] == ["it got hot", f"'{HOSTILE}"]
@@ -168,9 +202,9 @@ def test_parquet_has_the_same_with_types(data: Path) -> None:
         export(data, "events", "--format", "parquet", "--times", "unix", name="out.parquet"), use_threads=False
     ).to_pylist()
     assert [(row["at"], row["because"]) for row in events] == [(NOON, "it got hot"), (NOON + 60, HOSTILE)]
-    for what in ("commands", "alerts", "audit"):
+    for what, rows in (("hours", 3), ("commands", 1), ("alerts", 1), ("audit", 1)):
         path = export(data, what, "--format", "parquet", name="out.parquet")
-        assert parquet.read_table(path, use_threads=False).num_rows == 1
+        assert parquet.read_table(path, use_threads=False).num_rows == rows
 
 
 def test_without_pyarrow_parquet_is_refused_in_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,18 @@ def test_every_request_is_described_and_no_other() -> None:
     assert sorted(described) == sorted({(route.method, route.path) for route in ROUTES})
 
 
+def test_what_counts_as_more_than_one_request_is_described() -> None:
+    table = API[API.index("| counts as | request |") :].partition("\n\n")[0]
+    described = {}
+    for row in table.splitlines()[2:]:
+        _, counts, requests, _ = row.split("|")
+        described |= {
+            tuple(one.split()): int(re.match(r" (\d+)", counts)[1]) for one in re.findall("`([^`]+)`", requests)
+        }
+    none = {"since": 0.0, "until": 1.0, "step_s": 1.0}  # of a history, a point
+    assert described == {(route.method, route.path): route.weight(none) for route in ROUTES if route.weight({}) > 1}
+
+
 def test_every_metric_is_described() -> None:
     text = "".join(inspect.getsource(module) for module in (metrics, fleet_metrics))
     names = {f"edge_hub_{name}" for name in re.findall(r'\b_?(?:one|many|spread)\(\s*"(\w+)"', text)}

@@ -17,9 +17,11 @@ from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
 from edge_hub.address import Endpoint
+from edge_hub.datadir import DataDir
+from edge_hub.enrolment import check_writable
 from edge_hub.errors import HubUnreachableError, TokenRefusedError
 from edge_sdk.address import Address
-from edge_sdk.errors import EdgeError, UsageError
+from edge_sdk.errors import EdgeError, StorageError, UsageError
 from edge_sdk.wire import tomllib
 
 pytestmark = pytest.mark.broker
@@ -262,6 +264,50 @@ def test_clients_say_in_one_line_where_no_hub_is(tmp_path: Path) -> None:
         (line,) = told.stderr.splitlines()
         assert code in line
         assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("run", "--data", "file/hub"), 1, ("cannot be the data directory", "file is no directory", "another --data")),
+        (("run", "--data", "/proc/none/hub"), 1, ("/proc/none/hub: cannot be the data directory", "another --data")),
+        (("enroll", "acme/cam1", "-o", "none/device.toml"), 2, ("there is no directory", "mkdir -p")),
+        (("enroll", "acme/cam1", "-o", "file/device.toml"), 2, ("file is no directory",)),
+        (("enroll", "acme/cam1", "-o", "."), 2, ("is a directory", "such as device.toml")),
+        (("enroll", "acme/cam1", "-o", "/proc/device.toml"), 2, ("cannot be written: /proc", "where you may write")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_place_that_cannot_be_written_is_one_line_that_says_what_is_in_the_way(
+    tmp_path: Path, words: tuple[str, ...], status: int, said: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    told = subprocess.run(
+        [*EDGE, "hub", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+    )
+    assert told.returncode == status, told.stderr
+    (line,) = told.stderr.splitlines()
+    for part in said:
+        assert part in line
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_the_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match=f"no permission to write in {tmp_path}"):
+            DataDir(tmp_path / "a" / "b")
+        with pytest.raises(UsageError, match="cannot be written"):
+            check_writable(tmp_path / "device.toml")
+    finally:
+        tmp_path.chmod(0o700)
 
 
 def test_a_hub_that_is_gone_is_named(hub: HubProcess) -> None:

@@ -21,7 +21,9 @@ from edge_hub.api import CommandRequest, DesiredRequest
 from edge_hub.broker.accounts import ALERT_TOPIC
 from edge_hub.client import HubClient
 from edge_hub.enrolment import device_configuration
-from edge_hub.errors import AnswerError
+from edge_hub.errors import AnswerError, TooManyRequestsError
+from edge_hub.web.app import ROUTES
+from edge_hub.web.limits import Limit
 from edge_sdk.cli.main import main
 from edge_sdk.local import Done, LocalClient
 from edge_sdk.mqtt import Birth, Conditions, DeviceId, Pause, Report, Resume, Sample, Tele, Up
@@ -300,6 +302,63 @@ def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient,
         until(lambda: client.desired(who).reported_version == 2, "the newer version")
     finally:
         daemon.stop()
+
+
+def test_what_reads_the_whole_fleet_counts_as_ten(tmp_path: Path) -> None:
+    hub = HubProcess(tmp_path, "--requests-per-s", "5")
+    hub.start()
+    try:
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        with httpx.Client(trust_env=False, headers=headers, base_url=f"http://127.0.0.1:{hub.http}") as asking:
+            dear = [asking.get("/api/v1/rows") for _ in range(30)]
+            late = next(answer for answer in dear if answer.status_code == 429)
+            assert "counts as 10" in late.json()["text"]
+        with hub.client() as client:
+            assert client.rows() == ()  # the client waits
+    finally:
+        hub.stop()
+
+
+class Turned:
+    """A clock that a test turns."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_prometheus_and_dashboards_never_feel_the_limit() -> None:
+    """An hour of one scrape each 15 s and twenty tabs, all with one token, as behind a proxy."""
+    weights = {route.path.rpartition("/")[2]: route.weight for route in ROUTES if route.method == "GET"}
+    clock, tabs = Turned(), 20
+    limit = Limit(per_s=200.0, burst=2000.0, clock=clock)
+    chart = {"since": 0.0, "until": 900.0, "step_s": 10.0}
+    spark = {"since": 0.0, "until": 900.0, "step_s": 30.0}
+    for second in range(3600):
+        clock.now += 1.0
+        asked = [weights["metrics"]({})] if second % 15 == 0 else []
+        for every_s, one in (
+            (10, 1),
+            (5, weights["rows"]({})),
+            (5, weights["history"](chart)),
+            (10, weights["models"]({})),
+        ):
+            asked += [one] * tabs if second % every_s == 0 else []
+        asked += [weights["history"](spark)] * (tabs * 30) if second % 60 == 0 else []
+        for weight in asked:
+            limit.take("admin@proxy", weight)
+
+
+def test_a_request_that_counts_as_more_than_ever_pass_passes_after_a_pause() -> None:
+    clock = Turned()
+    limit = Limit(per_s=1.0, burst=5.0, clock=clock)
+    limit.take("a", 50)
+    with pytest.raises(TooManyRequestsError) as caught:
+        limit.take("a", 50)
+    assert caught.value.wait_s == pytest.approx(5.0)
+    clock.now += 5.0
+    limit.take("a", 50)
 
 
 def test_who_asks_too_often_is_told_how_long_to_wait(tmp_path: Path) -> None:

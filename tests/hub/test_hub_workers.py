@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import until
+from daemon_stage import PATIENCE_S, Broker, until
 from hub_stage import FakeDevice, HubProcess
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
+from edge_hub.alerts.rules import Rule
+from edge_hub.alerts.views import AlertView
 from edge_hub.api import EventView
 from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
+from edge_hub.pulse import MAX_BYTES, Pulse, teller
+from edge_hub.worker import WorkerConfig
+from edge_hub.workers import Workers
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report
-from edge_sdk.wire import decode
+from edge_sdk.wire import decode, encode
 
 pytestmark = [pytest.mark.broker, pytest.mark.postgres]
 
@@ -72,21 +78,128 @@ def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
 
 
 @contextmanager
-def happening(cam: FakeDevice, text: str) -> Iterator[None]:
-    """The same event again and again, for whoever begins to listen some time."""
+def again_and_again(do: Callable[[], object]) -> Iterator[None]:
+    """For whoever begins to listen some time."""
     over = threading.Event()
 
-    def happens() -> None:
+    def doing() -> None:
         while not over.wait(0.1):
-            cam.happens(text)
+            do()
 
-    thread = threading.Thread(target=happens)
+    thread = threading.Thread(target=doing)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def refusing(database: PostgresPlace) -> Iterator[None]:
+    """The database has no room for messages, and for all else it has."""
+    database.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'; END $$"
+    )
+    database.sql("CREATE TRIGGER refused BEFORE INSERT ON log FOR EACH STATEMENT EXECUTE FUNCTION refuse()")
+    try:
+        yield
+    finally:
+        database.sql("DROP FUNCTION refuse CASCADE")
+
+
+def metric(hub: HubProcess, name: str) -> str:
+    """Its value, as Prometheus reads it."""
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    page = httpx.get(f"http://127.0.0.1:{hub.http}/metrics", headers=headers, trust_env=False).text
+    return next(line for line in page.splitlines() if line.startswith(f"{name} ")).split()[1]
+
+
+def test_a_worker_that_cannot_store_is_the_hubs_trouble(crowd: HubProcess, crowded: PostgresPlace) -> None:
+    def trouble() -> str:
+        with crowd.client() as client:
+            return client.health().trouble or ""
+
+    with enrolled(crowd, "refused") as cam:
+        with refusing(crowded):
+            number = cam.happens("into a full disk")
+            until(lambda: trouble().startswith("worker "), "the hub to say so")
+            assert "no space left on device" in trouble()
+            assert metric(crowd, "edge_hub_workers_unwell") == "1"
+            assert number not in cam.acked
+        cam.confirmed(number)
+    until(lambda: not trouble(), "the hub to be well again")
+    assert metric(crowd, "edge_hub_workers_unwell") == "0"
+    assert metric(crowd, "edge_hub_workers_running") == "2"
+
+
+async def till(look: Callable[[], object], what: str) -> None:
+    async def looking() -> None:
+        while not look():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.05)
+
+    try:
+        await asyncio.wait_for(looking(), PATIENCE_S)
+    except asyncio.TimeoutError:
+        raise AssertionError(what) from None
+
+
+def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble(tmp_path: Path, database: PostgresPlace) -> None:
+    broker = Broker(tmp_path / "broker")
+    config = WorkerConfig(
+        store=database.url,
+        host="127.0.0.1",
+        port=broker.port,
+        username=Broker.HUB,
+        password=Broker.HUB_PASSWORD,
+        kind="worker:test",
+        holder="test:0",
+        slots=1,
+    )
+
+    async def play() -> None:
+        workers = Workers((config,), silent_s=4.0)
+        await workers.start()
+        try:
+            await till(lambda: workers.trouble is None, "the worker to be well")
+            process = workers._processes[0]
+            process.send_signal(signal.SIGSTOP)
+            await till(lambda: "said nothing" in (workers.trouble or ""), "its silence to be noticed")
+            process.send_signal(signal.SIGCONT)
+            await till(lambda: workers.trouble is None, "the worker to speak again")
+            broker.stop()
+            await till(lambda: "not connected to the broker" in (workers.trouble or ""), "the loss to be told")
+            assert workers.running == 1
+            broker.start()
+            await till(lambda: workers.trouble is None, "the worker to be connected again")
+            process.kill()
+            await till(lambda: workers.restarts == 1 and workers.trouble is None, "another to take its place")
+        finally:
+            await workers.stop()
+
+    broker.start()
+    try:
+        asyncio.run(play())
+    finally:
+        broker.stop()
+
+
+def test_a_pulse_that_finds_no_room_is_left_out_whole() -> None:
+    reader, writer = os.pipe()
+    try:
+        tell = teller(writer)
+        pulse = Pulse.of(7, "\x00" * 10_000, 3)
+        assert len(encode(pulse)) < MAX_BYTES
+        for _ in range(1000):
+            tell(pulse)
+        os.close(writer)
+        with os.fdopen(reader, "rb", closefd=False) as stream:
+            lines = stream.read().splitlines()
+        assert 0 < len(lines) < 1000
+        assert {decode(line, Pulse, where="test") for line in lines} == {pulse}
+    finally:
+        os.close(reader)
 
 
 def test_a_device_that_asks_for_a_share_takes_nothing_from_the_workers(crowd: HubProcess) -> None:
@@ -154,7 +267,11 @@ def test_the_api_answers_from_postgresql(crowd: HubProcess, path: str) -> None:
 
 
 def test_a_reader_hears_of_what_a_worker_stored(crowd: HubProcess) -> None:
-    with enrolled(crowd, "heard") as cam, happening(cam, "the sun came out"), crowd.client() as client:
+    with (
+        enrolled(crowd, "heard") as cam,
+        again_and_again(lambda: cam.happens("the sun came out")),
+        crowd.client() as client,
+    ):
         body = next(body for topic, body in client.news() if topic == "event")
     assert decode(body, EventView, where="test", max_bytes=len(body)).event.text == "the sun came out"
 
@@ -166,13 +283,32 @@ def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
     other = HubProcess(tmp_path, "--store", crowded.url)
     other.start()
     try:
-        with enrolled(crowd, "far-away") as cam, happening(cam, "on another machine"), other.client() as client:
+        with (
+            enrolled(crowd, "far-away") as cam,
+            again_and_again(lambda: cam.happens("on another machine")),
+            other.client() as client,
+        ):
             heard = (
                 decode(body, EventView, where="test", max_bytes=len(body))
                 for topic, body in client.news()
                 if topic == "event"
             )
             assert next(event for event in heard if event.device == str(cam.device)).event.text == "on another machine"
+        with enrolled(crowd, "ringing") as cam, crowd.client() as here, other.client() as there:
+            cam.born()
+            here.put_rule("rings", Rule(when="online", text="it is there"))
+            # One of the two looks at the rules; both are told, and of what people do about it as well.
+            (alert,) = until(lambda: there.alerts(device=cam.device), "the alert to begin")
+            for acting, listening in ((here, there), (there, here)):
+                with again_and_again(lambda acting=acting: acting.acknowledge(alert.id)):
+                    rung = (
+                        decode(body, AlertView, where="test", max_bytes=len(body))
+                        for topic, body in listening.news()
+                        if topic == "alert"
+                    )
+                    told = next(one for one in rung if one.acknowledged)  # its beginning may come first
+                assert (told.id, told.rule, told.acknowledged) == (alert.id, "rings", "admin")
+            here.delete_rule("rings")
     finally:
         other.stop()
     holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")

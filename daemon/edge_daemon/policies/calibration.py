@@ -123,15 +123,18 @@ def _usual(  # noqa: PLR0917 - by position, called each second
     rate, size = known.tail_rate, known.tail_size
     jump, scatters, slow_gain, spread_gain = tuning.jump, tuning.jump_scatters, tuning.slow_gain, tuning.spread_gain
     rarer, rougher = min(stands_for * tuning.tail_gain, 1.0), min(stands_for * tuning.scatter_gain, 1.0)
+    bias_least, bias_gain, spread_most = tuning.bias_least, tuning.bias_gain, tuning.spread_most
     at = begin
     for log in took[begin:] if begin else took:
         surprise = log - bias - slow
         away = abs(surprise)
         if away > jump and away > scatters * scatter:
             break
-        bias += max(tuning.bias_least, tuning.bias_gain / (seen + at + 1)) * surprise
+        gain = bias_gain / (seen + at + 1)
+        bias += (gain if gain > bias_least else bias_least) * surprise  # noqa: FURB136 - a call costs as much
         slow += slow_gain * surprise
-        spread += spread_gain * (min(_ABSOLUTE * away, tuning.spread_most) - spread)
+        off = _ABSOLUTE * away
+        spread += spread_gain * ((off if off < spread_most else spread_most) - spread)  # noqa: FURB136
         scatter += rougher * (away - scatter)
         if at == begin and known.streak:  # what was suspected was a spike
             rate += tuning.tail_gain * (1 - rate) * known.streak

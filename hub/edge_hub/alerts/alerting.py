@@ -1,7 +1,8 @@
 """The part of the hub that evaluates the rules, again and again, and says what began and ended.
 
 What counts is in the store: open alerts, of which a rule and a device have one at most, and since when a condition
-holds that has not held for long enough. A restart, or another process that takes over, goes on from there.
+holds that has not held for long enough. A restart, or another process that takes over, goes on from there. In between
+time is counted by a clock that does not step (`edge_hub.alerts.holding`).
 """
 
 from __future__ import annotations
@@ -9,38 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_hub.alerts import silences
-from edge_hub.alerts.evaluation import Outcome, Pending, compiled, evaluate
+from edge_hub.alerts.evaluation import Outcome, compiled, evaluate
+from edge_hub.alerts.holding import Holding
 from edge_hub.alerts.rules import in_force
-from edge_hub.alerts.views import AlertView
 from edge_hub.census import MAX_OPEN_ALERTS, SWITCHES, Census, groups_of
 from edge_hub.errors import StoreError
-from edge_hub.feed import Feed, News, Topic
 from edge_hub.rows import facts_of
 from edge_hub.store import Store
-from edge_hub.store.records import AlertRecord, RuleRecord
-from edge_sdk.errors import WireError
-from edge_sdk.mqtt import DeviceId
-from edge_sdk.wire import Unix, Wire, decode, encode
+from edge_hub.store.records import AlertRecord
 
 _log = logging.getLogger(__name__)
 
 # A look takes a twentieth of a processor at most: each second in a small fleet, every few in one of thousands.
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 1.0, 30.0
 _PAUSE_PER_LOOK = 19.0
-_STATE = "state:alerts"
-_MAX_STATE_BYTES = 32 * 1024 * 1024
 # Each is a transaction; the rest of a fleet that vanished at once follows with the next look.
 _AT_ONCE = 500
-
-
-class _State(Wire, frozen=True, kw_only=True):
-    """What an evaluation leaves for the next."""
-
-    pending: dict[str, dict[str, Unix]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +37,11 @@ class Hands:
     """Whom an alert concerns.
 
     Attributes:
-        touch: Told of devices whose number of alerts changed.
+        spread: Called with each alert that began or ended.
         tell: Told that there is something to deliver.
     """
 
-    touch: Callable[[Iterable[DeviceId]], None]
+    spread: Callable[[Sequence[AlertRecord]], None]
     tell: Callable[[], None]
 
 
@@ -62,24 +51,32 @@ class Alerting:
     Args:
         store: Where everything is.
         census: Knows the devices.
-        feed: Told of each alert that begins or ends.
-        hands: Who else is.
+        hands: Whom they concern.
         clock: Seconds since 1970.
+        steady: Seconds that never step.
     """
 
     def __init__(
-        self, *, store: Store, census: Census, feed: Feed, hands: Hands, clock: Callable[[], float] = time.time
+        self,
+        *,
+        store: Store,
+        census: Census,
+        hands: Hands,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.evaluations = 0
         self._store = store
         self._census = census
-        self._feed = feed
         self._hands = hands
         self._clock = clock
+        self._steady = steady
+        self._holding = Holding()
         self._said: dict[str, str] = {}
 
     async def run(self) -> None:
         """Evaluate until cancelled; of one process at a time."""
+        self._holding = Holding()  # another process may have gone on meanwhile: what it left is in the store
         while True:
             began_s = time.monotonic()
             try:
@@ -91,14 +88,14 @@ class Alerting:
 
     async def step(self) -> None:
         """One look at everything."""
-        now = self._clock()
+        now, steady_s = self._clock(), self._steady()
         kept = await self._store.rules()
         rules, broken = compiled(in_force(kept), groups_of(kept))
         self._complain({name: str(error) for name, error in broken.items()})
         records = await self._store.outlines()
         fleet = await self._census.fleet_of(records, switches=any(SWITCHES in rule.fields for rule in rules))
         alerts = await self._store.alerts(open_only=True, limit=MAX_OPEN_ALERTS)
-        pending = _pending(kept)
+        pending = self._holding.pending(kept, now=now, steady_s=steady_s)
 
         def look() -> Outcome:
             return evaluate(
@@ -116,8 +113,9 @@ class Alerting:
         left = {name: dict(devices) for name, devices in found.pending.items()}
         for alert in found.begin[_AT_ONCE:]:
             left.setdefault(alert.rule, {})[str(alert.device)] = alert.began
-        if left != pending:
-            await self._store.put_rule(RuleRecord(name=_STATE, body=encode(_State(pending=left)), changed=now))
+        record = self._holding.left(left, now=now, steady_s=steady_s)
+        if record is not None:
+            await self._store.put_rule(record)
         for name in silences.over(kept, now):
             await self._store.delete_rule(name)
         self.evaluations += 1
@@ -129,10 +127,8 @@ class Alerting:
             changed += [] if ended is None else [ended]
         if not changed:
             return
-        for alert in changed:
-            self._feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
         self._census.forget_alerts()
-        self._hands.touch(alert.device for alert in changed)
+        self._hands.spread(changed)
         self._hands.tell()
 
     def _complain(self, broken: dict[str, str]) -> None:
@@ -140,14 +136,3 @@ class Alerting:
             if self._said.get(name) != text:
                 _log.warning("alert rule %s cannot be asked: %s", name, text)
         self._said = broken
-
-
-def _pending(kept: tuple[RuleRecord, ...]) -> Pending:
-    body = next((record.body for record in kept if record.name == _STATE), None)
-    if body is None:
-        return {}
-    try:
-        return decode(body, _State, where=_STATE, max_bytes=_MAX_STATE_BYTES).pending
-    except WireError as error:  # another version's: conditions begin to hold anew
-        _log.warning("%s", error)
-        return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from edge_hub.alerts.delivery import Notice
 from edge_hub.broker.accounts import ALERT_TOPIC
 from edge_sdk.errors import UsageError
 from edge_sdk.wire import encode
+
+# Its lines name the whole URL, which may hold a token.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 SIGNATURE = "X-Edge-Signature"
 TIMESTAMP = "X-Edge-Timestamp"

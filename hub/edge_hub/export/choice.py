@@ -37,6 +37,20 @@ def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
     return tuple(record.device for record in records if query(facts_of(record, fleet)))
 
 
+def chosen(
+    source: Source, named: tuple[DeviceId, ...] | None, query: str | None, *, now: float
+) -> tuple[DeviceId, ...] | None:
+    """Those that are named and that the query means; None is all.
+
+    Raises:
+        QueryError: It is none.
+    """
+    if query is None:
+        return named
+    found = matching(source, query, now=now)
+    return found if named is None else tuple(device for device in found if device in set(named))
+
+
 def _open_alerts(source: Source) -> Counter[DeviceId]:
     select = "SELECT a.id, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
     return Counter(device_id(row) for row in source.stream(select, key="a.id", where="a.ended IS NULL"))

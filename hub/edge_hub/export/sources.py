@@ -9,18 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from edge_hub.store._backup import StoppedError
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, log_of, logged
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
+from edge_sdk.wire import encode
 
 _PAGE_ROWS = 1000
+# Beyond every moment that is kept, and still a number that both databases compare.
+_NEVER = 2**53
+# How often somebody is asked whether to go on: steps of SQLite's machine, some milliseconds; and seconds.
+_LOOK_STEPS = 100_000
+_LOOK_S = 0.2
 Values = tuple[Any, ...]
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -40,6 +50,9 @@ class Source(Protocol):
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
         """The messages of a device that may hold samples of this time."""
+
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """Minutes or hours (`device`, `at`, `body`) that begin in this time, device by device, the oldest first."""
 
 
 class SqliteSource:
@@ -70,6 +83,19 @@ class SqliteSource:
         """Boot by boot."""
         return log_of(self._connection, device, since=since, until=until)
 
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """In the order in which the devices are named."""
+        sql = (
+            "SELECT device, at, body FROM condensed WHERE device = ? AND step = ? AND at >= ? AND at < ?"
+            " ORDER BY at LIMIT ?"
+        )
+        end = _whole(until)
+        for device in devices:
+            begin = _whole(since)
+            while rows := self.fetch(sql, (device, step, begin, end, _PAGE_ROWS)):
+                yield from rows
+                begin = rows[-1]["at"] + 1
+
 
 class PostgresSource:
     """A hub's database, as it is at one moment.
@@ -77,25 +103,27 @@ class PostgresSource:
     Args:
         loop: Runs while this is used, and only then.
         connection: In a transaction that reads.
+        stopped: See `open_source`.
     """
 
     among = "IN (SELECT value::bigint FROM json_array_elements_text(?::text::json))"
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Any, stopped: Callable[[], bool]) -> None:
         self._loop = loop
         self._connection = connection
+        self._stopped = stopped
 
     def fetch(self, sql: str, values: Values = ()) -> list[Row]:
         """Few rows."""
-        found: list[Row] = self._loop.run_until_complete(self._connection.fetch(_numbered(sql), *values))
+        found: list[Row] = self._wait(self._connection.fetch(_numbered(sql), *values))
         return found
 
     def stream(self, select: str, *, key: str, where: str = "TRUE", values: Values = ()) -> Iterator[Row]:
         """In the order in which they lie, which is that of the days."""
         del key
         sql = _numbered(f"{select} WHERE {where}")
-        cursor = self._loop.run_until_complete(self._connection.cursor(sql, *values))
-        while rows := self._loop.run_until_complete(cursor.fetch(_PAGE_ROWS)):
+        cursor = self._wait(self._connection.cursor(sql, *values))
+        while rows := self._wait(cursor.fetch(_PAGE_ROWS)):
             yield from rows
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
@@ -105,21 +133,41 @@ class PostgresSource:
         for row in self.stream(select, key="log.id", where=where, values=(device, since, until + LONGEST_BATCH_S)):
             yield logged(row, row["boot"])
 
+    def condensed(self, devices: Sequence[int], *, step: int, since: float, until: float) -> Iterator[Row]:
+        """In the order of the devices' numbers."""
+        return self.stream(
+            "SELECT device, at, body FROM condensed",
+            key="at",
+            where=f"step = ? AND at >= ? AND at < ? AND device {self.among} ORDER BY device, at",
+            values=(step, _whole(since), _whole(until), encode(devices).decode()),
+        )
+
+    def _wait(self, work: Awaitable[T]) -> T:
+        return self._loop.run_until_complete(_unless(self._stopped, work))
+
 
 @contextlib.contextmanager
-def open_source(file: Path, store: str | None) -> Iterator[Source]:
+def open_source(file: Path, store: str | None, *, stopped: Callable[[], bool] = bool) -> Iterator[Source]:
     """The database of a hub.
 
     Args:
         file: SQLite's.
         store: Of PostgreSQL, instead.
+        stopped: Is asked several times a second while the database works.
 
     Raises:
         StoreError: There is none, it is of another version, or it refuses.
+        StoppedError: `stopped` said so.
     """
     if store is None:
         with contextlib.closing(read_only(file)) as connection, as_store_errors(file):
-            yield SqliteSource(connection)
+            connection.set_progress_handler(stopped, _LOOK_STEPS)
+            try:
+                yield SqliteSource(connection)
+            except sqlite3.OperationalError as cause:
+                if stopped():
+                    raise StoppedError from cause
+                raise
         return
     from edge_hub.store.choose import open_postgres
 
@@ -128,12 +176,28 @@ def open_source(file: Path, store: str | None) -> Iterator[Source]:
         kept = loop.run_until_complete(open_postgres(store))
         reading = kept.reading()
         try:
-            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()))
+            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()), stopped)
         finally:
             loop.run_until_complete(reading.__aexit__(None, None, None))
             loop.run_until_complete(kept.close())
     finally:
         loop.close()
+
+
+async def _unless(stopped: Callable[[], bool], work: Awaitable[T]) -> T:
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        await asyncio.wait({working}, timeout=_LOOK_S)
+        if stopped():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            raise StoppedError
+    return working.result()
+
+
+def _whole(at: float) -> int:
+    """The first whole second that is not before."""
+    return math.ceil(min(at, _NEVER))
 
 
 def _numbered(sql: str) -> str:

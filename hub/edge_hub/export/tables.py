@@ -6,12 +6,14 @@ import enum
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from edge_hub.export.sources import Source
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, logged
 from edge_hub.store._rows import ALERTS, EVENTS, alert_record, command_record, device_id, event_record
+from edge_hub.store.condense import HOUR_S, MINUTE_S, decode_span, points
 from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
 
@@ -124,6 +126,44 @@ def _messages(source: Source, wanted: Wanted) -> Iterator[tuple[Logged, str]]:
         yield logged(row, row["boot"]), str(device_id(row))
 
 
+# -------------------------------------------------------------------------------------------- minutes and hours
+
+_CONDENSED: dict[str, Kind] = {
+    "at": Kind.TIME,
+    "device": Kind.TEXT,
+    "samples": Kind.WHOLE,
+    **{
+        f"{name}_{which}_{unit}": Kind.REAL
+        for name, unit in (("temp", "c"), ("power", "w"), ("rtt", "ms"), ("load", "pct"))
+        for which in ("min", "mean", "max")
+    },
+    "battery_pct": Kind.REAL,
+    "calls": Kind.WHOLE,
+    "late": Kind.WHOLE,
+    "failed": Kind.WHOLE,
+    "p50_ms": Kind.REAL,
+    "p95_ms": Kind.REAL,
+    "variants": Kind.TEXT,
+}
+_UNTOLD = (None, None, None)
+
+
+def _condensed(step: int, source: Source, wanted: Wanted) -> Iterator[Row]:
+    """By device, the oldest first."""
+    names = {number: str(device) for device, number in _numbers(source, wanted.devices)}
+    for row in source.condensed(tuple(names), step=step, since=wanted.since, until=wanted.until):
+        (one,) = points({float(row["at"]): decode_span(row["body"])})
+        yield (
+            *(one.at, names[row["device"]], one.samples),
+            *(one.temp_c or _UNTOLD),
+            *(one.power_w or _UNTOLD),
+            *(one.rtt_ms or _UNTOLD),
+            *(one.load_pct or _UNTOLD),
+            *(one.battery_pct, one.calls, one.late, one.failed, one.p50_ms, one.p95_ms),
+            encode(one.variants).decode(),
+        )
+
+
 # -------------------------------------------------------------------------------------- events, commands and others
 
 
@@ -216,6 +256,8 @@ TABLES: dict[str, Table] = {
         },
         read=_telemetry,
     ),
+    "minutes": Table(columns=_CONDENSED, read=partial(_condensed, MINUTE_S)),
+    "hours": Table(columns=_CONDENSED, read=partial(_condensed, HOUR_S)),
     "events": Table(
         columns={
             "id": Kind.WHOLE,

@@ -114,6 +114,11 @@ class Exporters:
         """Somebody is shown something."""
         return bool(self._watcher.exporters)
 
+    @property
+    def tells_late(self) -> bool:
+        """Somebody is told telemetry of the past."""
+        return self._sparkplug is not None
+
     def took(self, committed: Committed) -> None:
         """A batch was stored."""
         if self.there:

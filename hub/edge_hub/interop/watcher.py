@@ -52,9 +52,9 @@ class Watcher:
 
     def took(self, committed: Committed) -> None:
         """A batch was stored."""
-        for device, samples in committed.late:
+        for late in committed.late:
             for exporter in self.exporters:
-                exporter.late(device, samples)
+                exporter.late(late.device, late.samples)
         if committed.touched:
             self._changed.update(committed.touched)
             self._news.set()

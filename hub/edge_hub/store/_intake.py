@@ -18,8 +18,8 @@ from edge_hub.skew import Skew, heard
 from edge_hub.store._books import Books, Happened
 from edge_hub.store._numbers import Boot
 from edge_hub.store._rows import Row
-from edge_hub.store.records import Arrival, CommandRecord, Committed, Malformed, Refusal
-from edge_sdk.mqtt import DeviceId, Reply, Sample, Up
+from edge_hub.store.records import Arrival, CommandRecord, Committed, Late, Malformed, Refusal
+from edge_sdk.mqtt import DeviceId, Reply, Up
 
 if sys.version_info >= (3, 11):
     from typing import assert_never
@@ -58,7 +58,7 @@ class Intake:
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
         self._events: list[Happened] = []
         self._finished: list[CommandRecord] = []
-        self._late: list[tuple[DeviceId, tuple[Sample, ...]]] = []
+        self._late: list[Late] = []
         self._quarantined: list[Malformed] = []
         self._stored = 0
         self._duplicates = 0
@@ -191,7 +191,7 @@ class Intake:
         else:
             earlier.append(sample)
         if earlier:
-            self._late.append((arrival.device, tuple(earlier)))
+            self._late.append(Late(device=arrival.device, boot=boot.row, seq=envelope.seq, samples=tuple(earlier)))
 
     def _known(self, device: _Device, boot: str | None, sent: float) -> Known:
         """What counts now; whether its boot was born is asked only where it may be another one than the message's."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from edge_hub.store.condense import (
     moments,
     of_sample,
 )
-from edge_hub.store.records import Point
+from edge_hub.store.records import Late, Point
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
@@ -39,6 +40,8 @@ _STEP_BYTES = 256 * 1024
 _STEP_ROWS = 2000
 # The position: two counters, the transaction's and the row's number.
 _MARKS = ("condensed-tx", "condensed-id")
+# What was told of was stored just so; older partitions are not looked into.
+_JUST_SO_S = 3600.0
 _AFTER = "(log.tx, log.id) > ($1::bigint::text::xid8, $2::bigint)"
 _SETTLED = "log.tx < pg_snapshot_xmin(pg_current_snapshot())"
 
@@ -74,6 +77,31 @@ class PostgresHistory:
                 read = _KEPT[width_s](connection, row["id"], assembly.first, assembly.edge)
                 assembly.add([span async for span in read], width_s=width_s)
         return assembly.points()
+
+    async def late(self, numbers: Sequence[tuple[int, int, int]]) -> tuple[Late, ...]:
+        """Telemetry of the past that another process stored within the last hour.
+
+        Args:
+            numbers: Of messages: boot and number as in `Late`, and how many of its samples.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT d.tenant, d.name, log.boot, log.seq, log.payload, n.samples"
+                " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) n (boot, seq, samples)"
+                " JOIN log USING (boot, seq) JOIN boots b ON b.id = log.boot JOIN devices d ON d.id = b.device"
+                " WHERE log.received > $4 ORDER BY log.boot, log.seq",
+                *(list(column) for column in zip(*numbers, strict=True)),
+                time.time() - _JUST_SO_S,
+            )
+        return tuple(
+            Late(
+                device=DeviceId(tenant=row["tenant"], device=row["name"]),
+                boot=row["boot"],
+                seq=row["seq"],
+                samples=samples_of(row["payload"])[: row["samples"]],
+            )
+            for row in rows
+        )
 
     async def roll_up(self, *, now: float) -> int:  # noqa: ARG002 - positions say what is new
         """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""

@@ -29,6 +29,8 @@ _CONNECT_S = 10.0
 _COMMAND_S = 30.0
 _CLOSE_S = 5.0
 _IDLE_S = 60.0
+# For whoever else changes tables; shorter than a command may take, so that the reason can be told.
+PATIENCE_S = 20
 _REFUSALS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -122,7 +124,9 @@ class Database:
         with self.refusals():
             first = await self.connect()
             try:
-                settings = await _prepare(first, self.url, self._mend)
+                async with first.transaction():
+                    await bring_up(first, self.url, self._mend)
+                settings = await durable(first)
             finally:
                 await first.close(timeout=_CLOSE_S)
             self._pool = await asyncpg.create_pool(
@@ -143,10 +147,10 @@ class Database:
             except _REFUSALS:
                 pool.terminate()
 
-    async def connect(self) -> Any:
-        """A connection beside the pool, for who listens for long. Raises what the driver raises."""
+    async def connect(self, *, patience_s: float = _COMMAND_S) -> Any:
+        """A connection beside the pool, for who listens or works for long. Raises what the driver raises."""
         return await asyncpg.connect(
-            self.url.url, timeout=_CONNECT_S, command_timeout=_COMMAND_S, server_settings=_SETTINGS
+            self.url.url, timeout=_CONNECT_S, command_timeout=patience_s, server_settings=_SETTINGS
         )
 
     @contextlib.asynccontextmanager
@@ -205,38 +209,54 @@ _SETTINGS = {
 }
 
 
-async def _prepare(connection: Any, url: DatabaseUrl, mend: Callable[[Connection], Awaitable[None]]) -> dict[str, str]:
-    """Bring the tables to this version; returns the settings that acknowledging after the commit takes."""
+async def bring_up(connection: Any, url: DatabaseUrl, mend: Callable[[Connection], Awaitable[None]]) -> None:
+    """Bring the tables to this version, within a transaction, until whose end nobody else changes them.
+
+    Raises:
+        StoreError: It holds what this version does not know, or somebody else is at it for long.
+    """
     server = int(await connection.fetchval("SHOW server_version_num"))
     if server < _OLDEST:
         raise StoreError(f"PostgreSQL {server // 10_000} is too old", where=str(url), hint="use 13 or newer")
     if await connection.fetchval("SHOW fsync") == "off":
         _log.warning("%s runs without fsync: a power cut may damage it", url)
-    async with connection.transaction():
-        # Several workers start at once: the first does it, the others find it done.
+    # Several workers start at once: the first does it, the others find it done.
+    await connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'")
+    try:
         await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-        # Asked first: creating takes a right that whoever only uses the schema may not have.
-        if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
-            await connection.execute(f"CREATE SCHEMA {SCHEMA}")
-        done = 0
-        if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.migrations") is None:
-            if await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", SCHEMA):
-                raise StoreError(
-                    f"the schema {SCHEMA} is there, but not a hub's", where=str(url), hint="choose another database"
-                )
-            await connection.execute(RECORDED)
-        else:
-            done = await connection.fetchval("SELECT max(number) FROM migrations")
-        if done > FORMAT:
+    except asyncpg.LockNotAvailableError as cause:
+        raise StoreError(
+            "another process changes its tables",
+            where=str(url),
+            hint="'edge hub move', or a hub that starts: wait for its end",
+        ) from cause
+    await connection.execute("SET LOCAL lock_timeout TO DEFAULT")
+    # Asked first: creating takes a right that whoever only uses the schema may not have.
+    if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
+        await connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    done = 0
+    if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.migrations") is None:
+        if await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", SCHEMA):
             raise StoreError(
-                f"a database of format {done}, this version reads {FORMAT}",
-                where=str(url),
-                hint="use the version that wrote it",
+                f"the schema {SCHEMA} is there, but not a hub's", where=str(url), hint="choose another database"
             )
-        for number, statements in enumerate(MIGRATIONS[done:], done + 1):
-            await connection.execute(statements)
-            await connection.execute("INSERT INTO migrations VALUES ($1, now(), $2)", number, __version__)
-        await mend(connection)
+        await connection.execute(RECORDED)
+    else:
+        done = await connection.fetchval("SELECT max(number) FROM migrations")
+    if done > FORMAT:
+        raise StoreError(
+            f"a database of format {done}, this version reads {FORMAT}",
+            where=str(url),
+            hint="use the version that wrote it",
+        )
+    for number, statements in enumerate(MIGRATIONS[done:], done + 1):
+        await connection.execute(statements)
+        await connection.execute("INSERT INTO migrations VALUES ($1, now(), $2)", number, __version__)
+    await mend(connection)
+
+
+async def durable(connection: Any) -> dict[str, str]:
+    """The settings that acknowledging after the commit takes."""
     # Where commits return before they are durable, we ask for the least that is; anything stronger stays.
     weak = await connection.fetchval("SHOW synchronous_commit") == "off"
     return {"synchronous_commit": "on"} if weak else {}

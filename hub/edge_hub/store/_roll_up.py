@@ -32,7 +32,7 @@ T = TypeVar("T")
 _STEP_MESSAGES = 250
 _STEP_BYTES = 128 * 1024
 _STEP_ROWS = 2000
-_MARK = "condensed"
+MARK = "condensed"
 
 Key = tuple[int, int, int]  # device, step, at
 
@@ -56,14 +56,14 @@ class Step:
 
 def mark(connection: sqlite3.Connection) -> int:
     """The id of the last message of the log that is rolled up."""
-    row = connection.execute("SELECT value FROM counters WHERE name = ?", (_MARK,)).fetchone()
+    row = connection.execute("SELECT value FROM counters WHERE name = ?", (MARK,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def set_mark(connection: sqlite3.Connection, last: int) -> None:
     """Remember it; in the transaction that makes it true."""
     connection.execute(
-        "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (_MARK, last)
+        "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (MARK, last)
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from edge_hub.errors import StoreError
-from edge_hub.store.outline import BirthOutline, Outline, SampleOutline, StateOutline
+from edge_hub.store.outline import Outline, SampleOutline, StateOutline, birth_outline
 from edge_hub.store.records import (
     AlertRecord,
     CommandRecord,
@@ -33,7 +33,6 @@ EVENTS = "SELECT e.id, e.received, e.body, d.tenant, d.name FROM events e JOIN d
 COMMANDS = "SELECT c.*, d.tenant, d.name FROM commands c JOIN devices d ON d.id = c.device"
 ALERTS = "SELECT a.*, d.tenant, d.name FROM alerts a JOIN devices d ON d.id = a.device"
 
-_birth_outline = msgspec.json.Decoder(BirthOutline)
 _state_outline = msgspec.json.Decoder(StateOutline)
 _sample_outline = msgspec.json.Decoder(SampleOutline)
 _birth = msgspec.json.Decoder(Birth)
@@ -60,13 +59,13 @@ def device_record(row: Row) -> DeviceRecord:
         last_seen=row["last_seen"],
         online=bool(row["online"]),
         boot=row["boot"],
-        birth=_maybe(_birth, row["birth"]),
-        state=_maybe(_state, row["state"]),
-        sample=_maybe(_sample, row["sample"]),
+        birth=_maybe(_birth.decode, row["birth"]),
+        state=_maybe(_state.decode, row["state"]),
+        sample=_maybe(_sample.decode, row["sample"]),
         messages=row["messages"],
         duplicates=row["duplicates"],
         desired_version=row["desired_version"],
-        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        labels={} if row["labels"] is None else _must(_labels.decode, row["labels"]),
         skew_s=row["skew_s"],
     )
 
@@ -77,18 +76,20 @@ def outline(row: Row) -> Outline:
         device=device_id(row),
         online=bool(row["online"]),
         last_seen=row["last_seen"],
-        birth=_maybe(_birth_outline, row["birth"]),
-        state=_maybe(_state_outline, row["state"]),
-        sample=_maybe(_sample_outline, row["sample"]),
+        birth=_maybe(birth_outline, row["birth"]),
+        state=_maybe(_state_outline.decode, row["state"]),
+        sample=_maybe(_sample_outline.decode, row["sample"]),
         desired_version=row["desired_version"],
-        labels={} if row["labels"] is None else _must(_labels, row["labels"]),
+        labels={} if row["labels"] is None else _must(_labels.decode, row["labels"]),
         skew_s=row["skew_s"],
     )
 
 
 def event_record(row: Row) -> EventRecord:
     """Of a row of `EVENTS`."""
-    return EventRecord(id=row["id"], device=device_id(row), received=row["received"], event=_must(_event, row["body"]))
+    return EventRecord(
+        id=row["id"], device=device_id(row), received=row["received"], event=_must(_event.decode, row["body"])
+    )
 
 
 def command_record(row: Row, device: DeviceId | None = None) -> CommandRecord:
@@ -96,13 +97,13 @@ def command_record(row: Row, device: DeviceId | None = None) -> CommandRecord:
     return CommandRecord(
         id=row["id"],
         device=device_id(row) if device is None else device,
-        command=_must(_command, row["body"]),
+        command=_must(_command.decode, row["body"]),
         sent=row["sent"],
         expires=row["expires"],
         state=CommandState(row["state"]),
         published=row["published"],
         finished=row["finished"],
-        reply=_maybe(_reply, row["reply"]),
+        reply=_maybe(_reply.decode, row["reply"]),
         late=bool(row["late"]),
         by=row["by"],
         batch=row["batch"],
@@ -129,7 +130,7 @@ def desired_record(row: Row) -> DesiredRecord:
     """Of a row of `devices` that has a desired document."""
     return DesiredRecord(
         device=device_id(row),
-        desired=_must(_desired, row["desired"]),
+        desired=_must(_desired.decode, row["desired"]),
         sent=row["desired_sent"],
         message=row["desired_message"],
     )
@@ -147,12 +148,12 @@ def quarantined_record(row: Row) -> QuarantinedRecord:
     )
 
 
-def _maybe(decoder: msgspec.json.Decoder[T], body: bytes | None) -> T | None:
-    return None if body is None else _must(decoder, body)
+def _maybe(decode: Callable[[bytes], T], body: bytes | None) -> T | None:
+    return None if body is None else _must(decode, body)
 
 
-def _must(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _must(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return decoder.decode(body)
+        return decode(body)
     except msgspec.DecodeError as cause:
         raise StoreError(f"a stored document cannot be read: {cause}", hint="was another version here?") from cause

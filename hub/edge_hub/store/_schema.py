@@ -14,7 +14,8 @@ PRAGMAS = (
     # An acknowledged message must survive a power cut, not just a crash: NORMAL would lose the last commits.
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 5000",
-    "PRAGMA cache_size = -16384",
+    # KiB of each connection. With 16 MiB a batch for 5,000 devices costs the same: the system keeps what was read.
+    "PRAGMA cache_size = -4096",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
 )

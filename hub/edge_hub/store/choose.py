@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from edge_sdk.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_hub.store.postgres import PostgresStore
+    from edge_hub.store.records import AuditRecord
 
 
 async def open_postgres(url: str) -> PostgresStore:
@@ -20,13 +23,20 @@ async def open_postgres(url: str) -> PostgresStore:
         UsageError: It is no such URL, or the driver is not installed.
         StoreError: The database cannot be reached, or is no database of this version.
     """
-    if importlib.util.find_spec("asyncpg") is None:
-        raise UsageError(
-            "asyncpg is not installed, which PostgreSQL takes", hint="pip install 'adaptive-edge-sdk[hub-postgres]'"
-        )
+    _need_driver()
     from edge_hub.store.postgres import PostgresStore
 
     return await PostgresStore.open(url)
+
+
+async def move_to_postgres(
+    source: sqlite3.Connection, url: str, *, audit: Callable[[dict[str, int]], AuditRecord], told: Callable[[str], None]
+) -> dict[str, int]:
+    """Copy everything into an empty store in PostgreSQL; `_move.move` says how, and what it raises."""
+    _need_driver()
+    from edge_hub.store._move import move
+
+    return await move(source, url, audit=audit, told=told)
 
 
 def open_sqlite(path: Path) -> SqliteStore:
@@ -36,3 +46,22 @@ def open_sqlite(path: Path) -> SqliteStore:
         StoreError: It cannot be opened, is damaged, or is no database of this version.
     """
     return SqliteStore(path)
+
+
+def without_secrets(url: str) -> str:
+    """The URL of a database as it may be shown.
+
+    Raises:
+        UsageError: It is no such URL, or the driver is not installed.
+    """
+    _need_driver()
+    from edge_hub.store._postgres_pool import DatabaseUrl
+
+    return str(DatabaseUrl.parse(url))
+
+
+def _need_driver() -> None:
+    if importlib.util.find_spec("asyncpg") is None:
+        raise UsageError(
+            "asyncpg is not installed, which PostgreSQL takes", hint="pip install 'adaptive-edge-sdk[hub-postgres]'"
+        )

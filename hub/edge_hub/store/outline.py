@@ -1,13 +1,15 @@
 """A device in outline: what rows, totals, queries and alert rules read of all devices at once.
 
 What is stored was checked when it arrived, so it is not checked again, and what a row does not show is passed over:
-reading 5,000 devices so takes a tenth of the time that their records take.
+reading 5,000 devices so takes a tenth of the time that their records take. What they serve is the same for many of
+them, and most of what they say: it is read once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -46,6 +48,45 @@ class BirthOutline(_Part, frozen=True, kw_only=True, gc=False):
     board: str | None = None
     software: str | None = None
     models: tuple[ServedOutline, ...] = ()
+
+
+class _Said(_Part, frozen=True, kw_only=True, gc=False):
+    """A birth whose models are not taken apart yet."""
+
+    profile: str | None = None
+    board: str | None = None
+    software: str | None = None
+    models: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_said = msgspec.json.Decoder(_Said)
+_served = msgspec.json.Decoder(tuple[ServedOutline, ...])
+
+
+def birth_outline(body: bytes) -> BirthOutline:
+    """Of a stored `mqtt.Birth`; those who serve the same share what says so.
+
+    Raises:
+        msgspec.DecodeError: It is damaged.
+    """
+    said = _said.decode(body)
+    return BirthOutline(
+        profile=_shared(said.profile),
+        board=_shared(said.board),
+        software=_shared(said.software),
+        models=_models(bytes(said.models)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _models(body: bytes) -> tuple[ServedOutline, ...]:
+    return _served.decode(body)
+
+
+@lru_cache(maxsize=1024)
+def _shared(text: str | None) -> str | None:
+    """The first of its like."""
+    return text
 
 
 class BecauseOutline(_Part, frozen=True, kw_only=True, gc=False):

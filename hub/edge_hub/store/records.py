@@ -164,6 +164,21 @@ class QuarantinedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Telemetry that says nothing about now: all of a message, or all but its newest record.
+
+    Attributes:
+        boot: With `seq`, the message in the log; the store's own number of it.
+        samples: The first ones of the message, the oldest first.
+    """
+
+    device: DeviceId
+    boot: int
+    seq: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
     """What a stored batch changed.
 
@@ -176,7 +191,8 @@ class Committed:
         finished: Commands that got their final state, or a late reply.
         born: Devices that are there anew.
         touched: Devices of which anything changed.
-        late: New telemetry but for each device's newest record: it says nothing about now.
+        late: New telemetry but for each device's newest record.
+        alerts: Those that began, ended, or were acknowledged; no batch of messages has any.
     """
 
     acks: Mapping[tuple[DeviceId, str], tuple[tuple[int, int], ...]] = field(default_factory=dict)
@@ -187,7 +203,8 @@ class Committed:
     finished: tuple[CommandRecord, ...] = ()
     born: tuple[DeviceId, ...] = ()
     touched: tuple[DeviceId, ...] = ()
-    late: tuple[tuple[DeviceId, tuple[Sample, ...]], ...] = ()
+    late: tuple[Late, ...] = ()
+    alerts: tuple[AlertRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

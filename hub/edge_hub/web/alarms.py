@@ -11,7 +11,6 @@ from edge_hub.alerts.rules import BUILT_IN, MAX_RULES, in_force
 from edge_hub.alerts.silences import MAX_SILENCES, SILENCE, silences_in_force
 from edge_hub.alerts.views import AlertPage, AlertView, RuleList, RuleView, Silence, SilenceList
 from edge_hub.errors import UnknownAlertError, UnknownRuleError, UnknownSilenceError
-from edge_hub.feed import News, Topic
 from edge_hub.store.records import RuleRecord
 from edge_hub.web.operation import Ask, json_answer
 from edge_sdk.errors import UsageError
@@ -39,10 +38,9 @@ async def acknowledge(ask: Ask) -> Response:
     record = await ask.hub.store.acknowledge_alert(number, who=ask.caller.name, now=time.time())
     if record is None:
         raise UnknownAlertError("no such alert", where=str(number), hint="'edge hub alerts' lists them")
-    view = AlertView.of(record)
-    ask.hub.feed.spread(News(topic=Topic.ALERT, body=view))
+    ask.hub.spread_alerts((record,))
     await ask.hub.audit.note(ask.caller, "acknowledge", str(record.device), {"alert": number, "rule": record.rule})
-    return json_answer(view)
+    return json_answer(AlertView.of(record))
 
 
 async def rules(ask: Ask) -> Response:

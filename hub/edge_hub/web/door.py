@@ -17,6 +17,7 @@ from edge_hub.api import MAX_BODY_BYTES
 from edge_hub.errors import (
     CrossSiteError,
     EnrolledError,
+    ExportLibraryError,
     ForbiddenError,
     StoreError,
     TokenRefusedError,
@@ -33,7 +34,7 @@ from edge_hub.errors import (
 )
 from edge_hub.web.auth import Caller, Role
 from edge_hub.web.limits import Limit
-from edge_hub.web.operation import JSON, Ask, Operation, json_answer, read_path, read_query
+from edge_hub.web.operation import JSON, ONE, Ask, Operation, json_answer, read_path, read_query
 from edge_sdk.errors import EdgeError, UsageError, WireError
 from edge_sdk.local import ErrorBody
 from edge_sdk.wire import decode
@@ -63,6 +64,7 @@ _STATUS: tuple[tuple[type[EdgeError], int], ...] = (
     (UnknownTokenError, http.HTTPStatus.NOT_FOUND),
     (VersionConflictError, http.HTTPStatus.CONFLICT),
     (EnrolledError, http.HTTPStatus.CONFLICT),
+    (ExportLibraryError, http.HTTPStatus.NOT_IMPLEMENTED),
     (StoreError, http.HTTPStatus.SERVICE_UNAVAILABLE),
     (WireError, http.HTTPStatus.BAD_REQUEST),
     (UsageError, http.HTTPStatus.BAD_REQUEST),
@@ -136,9 +138,17 @@ class Door:
         except TokenRefusedError:
             self._wrong.check(address)  # who knows a token is not kept out by a neighbour who does not
             raise
-        self._asked.take(f"{caller.name}@{address}")
+        self._asked.take(f"{caller.name}@{address}", _weight(operation, request))
         await self._hub.gate.check(request, caller, operation.role)
         return caller
+
+
+def _weight(operation: Operation, request: Request) -> int:
+    """As how many a request counts; one that cannot be understood costs little."""
+    try:
+        return 1 if operation.weight is ONE else operation.weight(read_query(operation, request))
+    except WireError:
+        return 1
 
 
 def refusal(error: EdgeError) -> Response:

@@ -27,19 +27,24 @@ class Limit:
         # What is left, and when; the one longest unused is forgotten first, when it is full again most likely.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, name: str) -> None:
+    def take(self, name: str, weight: float = 1.0) -> None:
         """Count one.
+
+        Args:
+            name: Whose it is.
+            weight: As how many it counts; never as more than pass after a pause.
 
         Raises:
             TooManyRequestsError: It is one too many.
         """
-        left = self._now_left(name)
-        if left < 1 and self._per_s:
-            wait_s = (1 - left) / self._per_s
+        left, weight = self._now_left(name), min(weight, self._burst)
+        if left < weight and self._per_s:
+            wait_s = (weight - left) / self._per_s
+            counts = f" (this one counts as {weight:g})" if weight > 1 else ""
             raise TooManyRequestsError(
-                f"more than {self._per_s:g} requests a second", wait_s=wait_s, hint=f"wait {wait_s:.1f} s"
+                f"more than {self._per_s:g} requests a second{counts}", wait_s=wait_s, hint=f"wait {wait_s:.1f} s"
             )
-        self._left[name] = (left - 1, self._clock())
+        self._left[name] = (left - weight, self._clock())
         self._left.move_to_end(name)
         if len(self._left) > _MAX_KEPT:
             self._left.popitem(last=False)

@@ -67,13 +67,19 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
             values=tuple(({"state": state}, count) for state, count in sorted(totals.commands.items())),
         ),
         one("store_bytes", "gauge", "What the database holds.", totals.size_bytes),
-        one("ingest_waiting", "gauge", "Messages received and not stored yet.", hub.ingest.waiting),
+        one("ingest_waiting", "gauge", "Messages received and not stored yet.", _waiting(hub)),
         one("ingest_batches_total", "counter", "Batches stored since the start.", hub.ingest.batches),
         one("broker_connected", "gauge", "1 while the hub is connected to the broker.", hub.link.up),
         one("broker_connections_total", "counter", "Connections to the broker since the start.", hub.link.connections),
         one("broker_restarts_total", "counter", "Restarts of the broker's process.", hub.broker.restarts),
         one("workers", "gauge", "Worker processes asked for.", 0 if workers is None else workers.count),
         one("workers_running", "gauge", "Those that take their share.", 0 if workers is None else workers.running),
+        one(
+            "workers_unwell",
+            "gauge",
+            "Workers that say they are in trouble, or say nothing.",
+            0 if workers is None else len(workers.troubles),
+        ),
         one("worker_restarts_total", "counter", "Times one was replaced.", 0 if workers is None else workers.restarts),
         one("listeners", "gauge", "Open event streams.", hub.feed.listeners),
         one("alert_looks_total", "counter", "Times the alert rules were evaluated.", hub.alerting.evaluations),
@@ -82,6 +88,10 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
         *fleet_metrics(view, rows, alerts),
         one("start_time_seconds", "gauge", "When the hub started, seconds since 1970.", hub.started),
     )
+
+
+def _waiting(hub: Hub) -> int:
+    return hub.ingest.waiting + (0 if hub.workers is None else hub.workers.waiting)
 
 
 def _sum(hub: Hub, what: str) -> int:

@@ -85,9 +85,8 @@ def _described(operation: Operation, schemas: Mapping[Any, Any]) -> dict[str, An
 def _answers(operation: Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": http.HTTPStatus(operation.status).phrase}
     if operation.status != http.HTTPStatus.NO_CONTENT:
-        media = operation.media.partition(";")[0]
         schema = {"type": "string"} if operation.answer is None else schemas[_key(operation.answer)]
-        good["content"] = {media: {"schema": schema}}
+        good["content"] = {media.partition(";")[0]: {"schema": schema} for media in operation.media}
     error = {JSON: {"schema": schemas[_key(ErrorBody)]}}
     bad = {"description": "an error: a stable code and a sentence", "content": error}
     found = {str(int(operation.status)): good, "4XX": bad, "5XX": bad}

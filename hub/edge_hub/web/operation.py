@@ -5,7 +5,7 @@ from __future__ import annotations
 import http
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_hub.api import to_json
+from edge_hub.api import Kept, to_json
 from edge_hub.errors import UnknownDeviceError
 from edge_hub.store.records import DeviceRecord
 from edge_hub.web.auth import Caller, Role
@@ -33,7 +33,7 @@ Flag = Annotated[int, Meta(ge=0, le=1)]
 Words = Annotated[str, Meta(max_length=2000)]
 
 # Path parameters have one type each, whatever the route.
-PATH: Mapping[str, Any] = {"tenant": Name, "device": Name, "id": Token, "number": Count, "name": Name}
+PATH: Mapping[str, Any] = {"tenant": Name, "device": Name, "id": Token, "number": Count, "name": Name, "what": Kept}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,16 @@ class Ask:
 
 
 Handler = Callable[[Ask], Awaitable[Response]]
+# As how many cheap requests one counts, by its parameters.
+Weight = Callable[[Mapping[str, Any]], int]
+
+
+def weighs(count: int) -> Weight:
+    """The same, whatever the parameters."""
+    return lambda _query: count
+
+
+ONE = weighs(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +108,8 @@ class Operation:
         query: Its parameters.
         status: Of an answer that is no error.
         unwell: Another status under which the same is answered.
-        media: Of its answer.
+        weight: What it costs the hub, beside a cheap one.
+        media: Of its answer; several where the request says which.
     """
 
     method: str
@@ -111,7 +122,8 @@ class Operation:
     query: tuple[Param, ...] = ()
     status: int = http.HTTPStatus.OK
     unwell: int | None = None
-    media: str = field(default=JSON)
+    weight: Weight = ONE
+    media: tuple[str, ...] = (JSON,)
 
     @property
     def name(self) -> str:

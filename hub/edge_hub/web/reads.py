@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -37,6 +38,7 @@ _MAX_SHOWN = 2048
 _DAY_S = 86_400.0
 _MOST_POINTS = 2000
 _STEP_S = 60.0
+_POINTS_OF_ONE = 100
 
 
 async def health(ask: Ask) -> Response:
@@ -83,13 +85,24 @@ async def device(ask: Ask) -> Response:
     )
 
 
+def _span(query: Mapping[str, Any]) -> tuple[float, float, float]:
+    """From when until when, and seconds from point to point."""
+    until = query.get("until", time.time())
+    since = query.get("since", max(0.0, until - _DAY_S))
+    return since, until, query.get("step_s", max(_STEP_S, (until - since) / _MOST_POINTS))
+
+
+def history_weight(query: Mapping[str, Any]) -> int:
+    """One more for each so many points; of more than there may be, as for those."""
+    since, until, step_s = _span(query)
+    return 1 + int(min(max(until - since, 0.0) / step_s, _MOST_POINTS) / _POINTS_OF_ONE)
+
+
 async def history(ask: Ask) -> Response:
     """A device over time."""
-    until = ask.query.get("until", time.time())
-    since = ask.query.get("since", max(0.0, until - _DAY_S))
+    since, until, step_s = _span(ask.query)
     if not since < until:
         raise WireError("since is not before until", where="query", hint="times are seconds since 1970")
-    step_s = ask.query.get("step_s", max(_STEP_S, (until - since) / _MOST_POINTS))
     points = await ask.hub.store.history(ask.device, since=since, until=until, step_s=step_s)
     return json_answer(HistoryView(step_s=step_s, points=tuple(PointView.of(point) for point in points)))
 
