@@ -192,9 +192,22 @@ class Visit:
         self.hub = hub
         self.address = f"http://127.0.0.1:{hub.http}"
         self.complaints: list[str] = []
+        self._expected: tuple[str, ...] = ()
         self.page = context.new_page()
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
+        self.page.on("pageerror", lambda error: self._complain(str(error)))
+        self.page.on("console", lambda line: line.type == "error" and self._complain(line.text))
+
+    def expects(self, *complaints: str) -> None:
+        """What belongs to this visit; the browser says it some time after the page has shown what came of it."""
+        self._expected += complaints
+        self.complaints[:] = [one for one in self.complaints if not self._is_expected(one)]
+
+    def _complain(self, text: str) -> None:
+        if not self._is_expected(text):
+            self.complaints.append(text)
+
+    def _is_expected(self, text: str) -> bool:
+        return any(one in text for one in self._expected)
 
     def enter(self, token: str | None = None) -> Page:
         """Signed in already."""

@@ -112,7 +112,7 @@ def test_a_token_lets_in_and_a_wrong_one_is_refused_with_a_hint(visit: Callable[
     page.keyboard.press("Enter")
     page.get_by_role("alert").get_by_text("no token of this hub").wait_for()
     assert page.get_by_text("cat hub/token").is_visible()
-    someone.complaints.clear()  # the browser notes the 401
+    someone.expects("status of 401")
     page.get_by_label("Token").fill(someone.hub.token)
     page.keyboard.press("Enter")
     page.get_by_role("grid").wait_for()
@@ -153,7 +153,7 @@ def test_the_filter_asks_the_hub_says_what_is_wrong_and_stands_in_the_address(vi
     page.locator(".says").get_by_text("query").wait_for()
     assert page.get_by_label("Filter the fleet").get_attribute("aria-invalid") == "true"
     assert rows(page) == some, "a filter that makes no sense leaves what is shown"
-    someone.complaints.clear()  # the browser notes the 400
+    someone.expects("status of 400")
     page.get_by_label("Filter the fleet").fill("device = nobody")
     page.get_by_role("button", name="Show all").click()
     until(lambda: rows(page) >= DEVICES, "all again")
@@ -210,7 +210,7 @@ def test_what_ails_the_hub_is_said_while_the_stream_goes_on(visit: Callable[...,
     someone.context.route("**/api/v1/health", lambda route: route.fulfill(status=503, json=told))
     page = someone.enter()
     page.get_by_text("The hub is in trouble: hub.db: the database refuses").wait_for()
-    someone.complaints.clear()  # the browser notes the status
+    someone.expects("status of 503")
 
 
 def test_a_device_that_never_came_is_said_to_be_one(visit: Callable[..., Visit], fleet: HubProcess) -> None:
