@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import chromium
+import httpx
 from store_stage import AnyStore, within
 
 from edge_hub.store.records import Arrival
@@ -35,7 +36,8 @@ from edge_sdk.mqtt import (
 from edge_sdk.wire import new_token
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from hub_stage import HubProcess
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 SCRIPT = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 TURNED = "safe\u202egnp.exe\u202c and \u0000 and \u2066inside\u2069"
@@ -79,7 +81,13 @@ def made(device: DeviceId, chance: random.Random) -> Iterator[Arrival]:
         for n, name in enumerate(VARIANTS)
     )
     served = ServedModel(name="digits", version="1.2.0", variants=variants)
-    because = Because(code="thermal", text=f"{seen.temp_c} °C is too near the limit of 70 °C for {VARIANTS[0]}")
+    because = Because(
+        code="thermal",
+        text=f"{seen.temp_c} °C is too near the limit of 70 °C for {VARIANTS[0]}; next is {VARIANTS[1]}, 1.2 points a "
+        "request behind; draws 3.1 W (estimated)",
+        runner_up=VARIANTS[1],
+        margin=1.2,
+    )
     decision = Decision(model="digits", variant=running, because=because, at=now - 300)
     state = State(at=now, conditions=seen, models={"digits": ModelState(active=running, decision=decision, apps=1)})
     stats = ModelStats(variant=running, calls=300, late=chance.randrange(4), p50_ms=12.0, p95_ms=20.0)
@@ -174,3 +182,59 @@ def sign_in(context: BrowserContext, address: str, token: str) -> None:
     """Give a profile a session: its pages begin with the fleet."""
     answer = context.request.post(f"{address}/api/v1/session", data={"token": token})
     assert answer.ok, answer.text()
+
+
+class Visit:
+    """A person at the dashboard. What the browser complains of is in `complaints`."""
+
+    def __init__(self, context: BrowserContext, hub: HubProcess) -> None:
+        self.context = context
+        self.hub = hub
+        self.address = f"http://127.0.0.1:{hub.http}"
+        self.complaints: list[str] = []
+        self._expected: tuple[str, ...] = ()
+        self.page = context.new_page()
+        self.page.on("pageerror", lambda error: self._complain(str(error)))
+        self.page.on("console", lambda line: line.type == "error" and self._complain(line.text))
+
+    def expects(self, *complaints: str) -> None:
+        """What belongs to this visit; the browser says it some time after the page has shown what came of it."""
+        self._expected += complaints
+        self.complaints[:] = [one for one in self.complaints if not self._is_expected(one)]
+
+    def _complain(self, text: str) -> None:
+        if not self._is_expected(text):
+            self.complaints.append(text)
+
+    def _is_expected(self, text: str) -> bool:
+        return any(one in text for one in self._expected)
+
+    def enter(self, token: str | None = None) -> Page:
+        """Signed in already."""
+        sign_in(self.context, self.address, token or self.hub.token)
+        self.page.goto(self.address)
+        return self.page
+
+    def go(self, where: str) -> Page:
+        self.page.goto(f"{self.address}/#/{where}")
+        return self.page
+
+    def token_of(self, role: str) -> str:
+        answer = ask(self.hub, "POST", "/tokens", json={"name": f"{role}-{new_token()}", "role": role})
+        token: str = answer.json()["token"]
+        return token
+
+
+def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:
+    """The administrator's word to the API."""
+    address, headers = f"http://127.0.0.1:{hub.http}/api/v1{path}", {"Authorization": f"Bearer {hub.token}"}
+    answer = httpx.request(method, address, headers=headers, **more)
+    assert answer.is_success, answer.text
+    return answer
+
+
+def serious(page: Page, only: str) -> list[tuple[str, str]]:
+    """What axe-core finds that keeps people out: the rule, and the beginning of the element."""
+    found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations'], runOnly: {only}}})")
+    bad = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in bad]

@@ -47,7 +47,9 @@ def main() -> int:
         ("hub-device-dark", f"devices/{args.device}", TALL, "dark"),
         ("hub-models", "models", WIDE, "light"),
         ("hub-alerts", "alerts", WIDE, "light"),
+        ("hub-rules", "alerts/rules", WIDE, "light"),
         ("hub-audit", "audit", WIDE, "light"),
+        ("hub-tokens", "tokens", WIDE, "light"),
     )
     with stage.browser() as browser:
         for name, where, view, scheme in shots:
@@ -81,7 +83,8 @@ def squeezed(picture: bytes) -> bytes:
     target = io.BytesIO()
     plain = Image.open(io.BytesIO(picture)).convert("RGB")
     # By colours, not by how often they occur: a lone green dot stays green.
-    few = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # Then each nearer to what it stands for, so that the ground keeps its tint.
+    few = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     few.save(target, "PNG", optimize=True)
     return target.getvalue()
 

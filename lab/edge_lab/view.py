@@ -183,7 +183,7 @@ def outcome(command: CommandSent) -> str:
 
 def cause_of(switch: Switch) -> str:
     """The first half of the sentence: the rest repeats the variants."""
-    return switch.text.partition(f": {switch.new} at ")[0]
+    return switch.text.partition(f": {switch.new} (")[0]
 
 
 def _number(value: float | None, unit: str, digits: int = 0) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dashboard_stage as stage
-import httpx
 import pytest
+from dashboard_stage import Visit, ask, serious
 from hub_stage import CAM, FakeDevice, HubProcess, until
 
 from edge_hub.query import FLAGS, NUMBERS, WORDS
 from edge_sdk.mqtt import Conditions, DeviceId, ModelState, Preference, Reply, ReplyStatus, State, Up
-from edge_sdk.wire import new_token
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -68,42 +67,6 @@ def browser(
         yield opened
 
 
-class Visit:
-    """A person at the dashboard. What the browser complains of is in `complaints`."""
-
-    def __init__(self, context: BrowserContext, hub: HubProcess) -> None:
-        self.context = context
-        self.hub = hub
-        self.address = f"http://127.0.0.1:{hub.http}"
-        self.complaints: list[str] = []
-        self.page = context.new_page()
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
-
-    def enter(self, token: str | None = None) -> Page:
-        """Signed in already."""
-        stage.sign_in(self.context, self.address, token or self.hub.token)
-        self.page.goto(self.address)
-        return self.page
-
-    def go(self, where: str) -> Page:
-        self.page.goto(f"{self.address}/#/{where}")
-        return self.page
-
-    def token_of(self, role: str) -> str:
-        answer = ask(self.hub, "POST", "/tokens", json={"name": f"{role}-{new_token()}", "role": role})
-        token: str = answer.json()["token"]
-        return token
-
-
-def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:
-    """The administrator's word to the API."""
-    address, headers = f"http://127.0.0.1:{hub.http}/api/v1{path}", {"Authorization": f"Bearer {hub.token}"}
-    answer = httpx.request(method, address, headers=headers, **more)
-    assert answer.is_success, answer.text
-    return answer
-
-
 @pytest.fixture
 def visit(browser: Browser, fleet: HubProcess) -> Iterator[Callable[..., Visit]]:
     contexts: list[BrowserContext] = []
@@ -149,7 +112,7 @@ def test_a_token_lets_in_and_a_wrong_one_is_refused_with_a_hint(visit: Callable[
     page.keyboard.press("Enter")
     page.get_by_role("alert").get_by_text("no token of this hub").wait_for()
     assert page.get_by_text("cat hub/token").is_visible()
-    someone.complaints.clear()  # the browser notes the 401
+    someone.expects("status of 401")
     page.get_by_label("Token").fill(someone.hub.token)
     page.keyboard.press("Enter")
     page.get_by_role("grid").wait_for()
@@ -190,7 +153,7 @@ def test_the_filter_asks_the_hub_says_what_is_wrong_and_stands_in_the_address(vi
     page.locator(".says").get_by_text("query").wait_for()
     assert page.get_by_label("Filter the fleet").get_attribute("aria-invalid") == "true"
     assert rows(page) == some, "a filter that makes no sense leaves what is shown"
-    someone.complaints.clear()  # the browser notes the 400
+    someone.expects("status of 400")
     page.get_by_label("Filter the fleet").fill("device = nobody")
     page.get_by_role("button", name="Show all").click()
     until(lambda: rows(page) >= DEVICES, "all again")
@@ -247,7 +210,7 @@ def test_what_ails_the_hub_is_said_while_the_stream_goes_on(visit: Callable[...,
     someone.context.route("**/api/v1/health", lambda route: route.fulfill(status=503, json=told))
     page = someone.enter()
     page.get_by_text("The hub is in trouble: hub.db: the database refuses").wait_for()
-    someone.complaints.clear()  # the browser notes the status
+    someone.expects("status of 503")
 
 
 def test_a_device_that_never_came_is_said_to_be_one(visit: Callable[..., Visit], fleet: HubProcess) -> None:
@@ -412,6 +375,17 @@ def test_switches_and_their_reasons_stand_over_time_in_three_windows(visit: Call
         lane.wait_for()
 
 
+def test_a_decision_tells_what_bound_first_and_who_came_second_once(visit: Callable[..., Visit]) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go("devices/acme/cam0001")
+    why = page.get_by_role("region", name="Why it runs")
+    why.get_by_text("next is base-int8, 1.2 points a request behind; draws 3.1 W (estimated)", exact=True).wait_for()
+    assert why.locator(".sentence").inner_text().endswith("for large-fp16")
+    assert "3.1\u00a0W" in why.inner_text(), "no line ends between a number and its unit"
+    assert why.get_by_text("Next best").count() == 0
+
+
 def test_a_viewer_sees_no_button_that_would_be_refused(visit: Callable[..., Visit]) -> None:
     someone = visit()
     page = someone.enter(someone.token_of("viewer"))
@@ -441,13 +415,6 @@ def test_each_page_is_accessible_and_fits_a_phone(visit: Callable[..., Visit]) -
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
         assert serious(page, "['target-size', 'color-contrast', 'scrollable-region-focusable']") == [], f"{name}, phone"
         page.set_viewport_size(WIDE)
-
-
-def serious(page: Page, only: str) -> list[tuple[str, str]]:
-    """What axe-core finds that keeps people out: the rule, and the beginning of the element."""
-    found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations'], runOnly: {only}}})")
-    bad = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in bad]
 
 
 def test_colours_follow_the_system_and_the_switch_which_is_remembered(visit: Callable[..., Visit]) -> None:

@@ -19,7 +19,7 @@ from edge_sdk.preference import Mode
 
 BECAUSE = (
     "battery 42 % (saver: entered at 50 %) allows at most 50 % of the time the best quality takes: "
-    "medium-int8 at 0.265 ms, 97.59 instead of large-dynamic at 1.81 ms, 99.44"
+    "medium-int8 (97.6 points in 0.265 ms) instead of large-dynamic (99.4 points in 1.81 ms)"
 )
 
 

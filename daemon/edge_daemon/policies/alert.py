@@ -189,7 +189,7 @@ class Alert:
         if before is None or before == chosen.action.id:
             why = "start" if before is None else "holds"
         slow = state.slow[index]
-        numbers: tuple[tuple[str, float], ...] = (("slow", slow.mean), ("slow_sd", math.sqrt(slow.variance)))
+        numbers: tuple[tuple[str, float], ...] = (("slow_x", slow.mean), ("slow_sd_x", math.sqrt(slow.variance)))
         if budget_w < math.inf:
             numbers = (*numbers, ("budget_w", budget_w))
         return Verdict(task=index, action=chosen.action.id, why=Why(code=why, numbers=numbers))

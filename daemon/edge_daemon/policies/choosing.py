@@ -214,13 +214,15 @@ class Chooser:
         margin = (scores[at] - scores[second]) / requests if second >= 0 else None
         numbers: tuple[tuple[str, float], ...] = ()
         if code != "holds":
+            capped = (("cap_w", state.cap_w),) if state.cap_w < _NONE else ()
+            priced = (("price_per_j", state.price.value),) if state.price.value > 0 else ()
             numbers = (
-                ("worth", worth[at]),
-                ("watts", watts[at]),
-                ("cap_w", state.cap_w),
-                ("price", state.price.value),
-                ("slowdown", math.exp(state.known.slow)),
-                ("rate", task.rate),
+                ("worth_points", worth[at]),
+                ("draws_w", watts[at]),
+                *capped,
+                *priced,
+                ("slowdown_x", math.exp(state.known.slow)),
+                ("rate_per_s", task.rate),
             )
         return Verdict(
             task=number,

@@ -38,11 +38,11 @@ _CAUSES: Mapping[str, str] = MappingProxyType(
         "unpin": "it is no longer pinned",
     }
 )
-# A number's unit is the end of its name, the first of these that fits; those of energy are estimates.
+# A number's unit is the end of its name, the first of these that fits; those of energy are estimates. `_x` is a ratio.
 _UNITS: Mapping[str, str] = MappingProxyType(
     {
         "_per_j": " points/J", "_per_s": " a second", "_w": " W", "_j": " J", "_mj": " mJ", "_wh": " Wh", "_c": " °C",
-        "_ms": " ms", "_s": " s", "_pct": " %", "_mbps": " Mbit/s", "_points": " points",
+        "_ms": " ms", "_s": " s", "_pct": " %", "_mbps": " Mbit/s", "_points": " points", "_x": " times",
     }
 )  # fmt: skip
 _ENERGY = ("_per_j", "_w", "_j", "_mj", "_wh")
@@ -79,7 +79,7 @@ def shown(action: Action) -> str:
     if action.hedge is not None:
         return f"asks the server ({_number(action.quality)}), {action.hedge} stands by"
     where = " on the server" if action.remote else ""
-    return f"{action.id} ({_number(action.quality)} at {_ms(action.latency_ms)}{where})"
+    return f"{action.id} ({_number(action.quality)} points in {_ms(action.latency_ms)}{where})"
 
 
 def _left(old: Action, new: Action) -> str:
@@ -101,9 +101,8 @@ def _cause(why: Why, setting: Setting | None, new: Action) -> str:
     if why.code == "power" and setting.max_power_w is not None:
         return f"at most {setting.max_power_w:g} W may be drawn"
     if why.code == "accuracy":
-        return (
-            "there is room for more" if task.min_quality is None else f"quality is to be at least {task.min_quality:g}"
-        )
+        floor = task.min_quality
+        return "there is room for more" if floor is None else f"quality is to be at least {floor:g} points"
     return known
 
 

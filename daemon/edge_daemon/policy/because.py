@@ -97,7 +97,7 @@ def wished(preference: Preference) -> str:
     if preference.deadline_ms is not None:
         parts.append(f"at the hub within {preference.deadline_ms:g} ms")
     if preference.min_accuracy is not None:
-        parts.append(f"quality at least {preference.min_accuracy:g}")
+        parts.append(f"quality at least {preference.min_accuracy:g} points")
     if preference.max_temp_c is not None:
         parts.append(f"at most {preference.max_temp_c:g} °C")
     if preference.max_power_w is not None:

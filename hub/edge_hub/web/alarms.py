@@ -63,16 +63,19 @@ async def rule(ask: Ask) -> Response:
 
 
 async def put_rule(ask: Ask) -> Response:
-    """A rule, new or instead of the one there is."""
+    """A rule, new or instead of the one there is; a built-in one put as it came is again that."""
     name = ask.path["name"]
     ask.body.check(await ask.hub.census.groups())
     known = in_force(await ask.hub.store.rules())
     if name not in known and len(known) >= MAX_RULES:
         raise UsageError(f"there are {MAX_RULES} rules already", hint="remove some")
-    now = time.time()
-    await ask.hub.store.put_rule(RuleRecord(name=name, body=encode(ask.body), changed=now))
+    changed = None if BUILT_IN.get(name) == ask.body else time.time()
+    if changed is None:
+        await ask.hub.store.delete_rule(name)
+    else:
+        await ask.hub.store.put_rule(RuleRecord(name=name, body=encode(ask.body), changed=changed))
     await ask.hub.audit.note(ask.caller, "rule", name, ask.body)
-    return json_answer(RuleView.of(name, ask.body, now))
+    return json_answer(RuleView.of(name, ask.body, changed))
 
 
 async def delete_rule(ask: Ask) -> Response:

@@ -176,7 +176,7 @@ def test_alert_learns_from_each_reply_that_everything_takes_longer() -> None:
         state, _ = policy.step(state, Replied(now_s=0.1, task=0, action="small", latency_ms=120.0))
     _, (verdict,) = policy.step(state, second(1, "small"))
     assert verdict.action == "small"
-    assert dict(verdict.why.numbers)["slow"] == pytest.approx(4.0, abs=0.01)
+    assert dict(verdict.why.numbers)["slow_x"] == pytest.approx(4.0, abs=0.01)
     assert policy.load(policy.dump(state)).slow[0].mean == pytest.approx(4.0, abs=0.01)
 
 

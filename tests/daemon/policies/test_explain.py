@@ -28,7 +28,7 @@ SETTING = Setting(
         ("latency", "answers have to come within 250 ms: "),
         ("thermal", "heat binds (limit 75 °C): "),
         ("power", "at most 5 W may be drawn: "),
-        ("accuracy", "quality is to be at least 70: "),
+        ("accuracy", "quality is to be at least 70 points: "),
         ("battery", "the charge has to last: "),
         ("network", "the network has changed: "),
         ("of-a-stranger", "of-a-stranger: "),
@@ -36,15 +36,15 @@ SETTING = Setting(
 )
 def test_it_begins_with_what_bound(code: str, begins: str) -> None:
     text = sentence(Why(code=code), SETTING, LARGE, SMALL)
-    assert text == f"{begins}small (74.4 at 32.5 ms) instead of large (80.2 at 150 ms)"
+    assert text == f"{begins}small (74.4 points in 32.5 ms) instead of large (80.2 points in 150 ms)"
 
 
 def test_it_ends_with_the_runner_up_the_margin_and_the_numbers() -> None:
-    numbers = (("cap_w", 1.4249), ("price_per_j", 13.8), ("die_c", 69.1), ("slowdown", 1.26), ("left_s", 1800.0))
+    numbers = (("cap_w", 1.4249), ("price_per_j", 13.8), ("die_c", 69.1), ("slowdown_x", 1.26), ("left_s", 1800.0))
     why = Why(code="thermal", runner_up="remote", margin=1.94, numbers=numbers)
     assert sentence(why, SETTING, None, LARGE).endswith(
-        "large (80.2 at 150 ms); next is remote, 1.94 points a request behind; cap 1.42 W (estimated), "
-        "price 13.8 points/J (estimated), die 69.1 °C, slowdown 1.26, left 1800 s"
+        "large (80.2 points in 150 ms); next is remote, 1.94 points a request behind; cap 1.42 W (estimated), "
+        "price 13.8 points/J (estimated), die 69.1 °C, slowdown 1.26 times, left 1800 s"
     )
 
 
@@ -57,7 +57,7 @@ def test_energy_is_an_estimate_unless_it_is_metered() -> None:
 def test_a_margin_that_says_nothing_is_left_out_and_nothing_grows_without_bound() -> None:
     for margin in (None, math.nan, -2.0):
         text = sentence(Why(code="gain", runner_up="large", margin=margin), SETTING, SMALL, SMALL)
-        assert text == "it is worth more as things are: small (74.4 at 32.5 ms); next is large"
+        assert text == "it is worth more as things are: small (74.4 points in 32.5 ms); next is large"
     many = tuple((f"number_{index}", float(index)) for index in range(100))
     assert "number 5 5" in sentence(Why(code="gain", numbers=many), None, None, REMOTE)
     assert "number 6" not in sentence(Why(code="gain", numbers=many), None, None, REMOTE)
@@ -65,4 +65,4 @@ def test_a_margin_that_says_nothing_is_left_out_and_nothing_grows_without_bound(
 
 
 def test_a_server_has_its_own_words() -> None:
-    assert "remote (84 at 25 ms on the server)" in sentence(Why(code="network"), SETTING, SMALL, REMOTE)
+    assert "remote (84 points in 25 ms on the server)" in sentence(Why(code="network"), SETTING, SMALL, REMOTE)

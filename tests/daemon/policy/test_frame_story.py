@@ -174,7 +174,7 @@ def test_a_decision_says_what_bound_who_came_second_and_by_how_much_in_data_and_
     assert (because.code, because.runner_up, because.margin) == ("start", "xl", 0.5)
     assert because.numbers == {"slowdown": 1.0, "draws_w": 3.0}
     assert because.text == (
-        "first choice (accuracy, at most 100 ms): l (98.6 at 80 ms); next is xl, 0.5 points a request behind; "
+        "first choice (accuracy, at most 100 ms): l (98.6 points in 80 ms); next is xl, 0.5 points a request behind; "
         "slowdown 1, draws 3 W (estimated)"
     )
     device.seconds(1, power_w=4.2)
@@ -182,8 +182,8 @@ def test_a_decision_says_what_bound_who_came_second_and_by_how_much_in_data_and_
     device.seconds(1)
     assert device.decision.because.code == "latency"
     assert device.decision.because.text == (
-        "answers have to come within 100 ms: m (97.5 at 40 ms) instead of l (98.6 at 80 ms); next is xl, 0.5 points a "
-        "request behind; slowdown 2.5, draws 3 W"  # a sensor tells the power now
+        "answers have to come within 100 ms: m (97.5 points in 40 ms) instead of l (98.6 points in 80 ms); "
+        "next is xl, 0.5 points a request behind; slowdown 2.5, draws 3 W"  # a sensor tells the power now
     )
 
 

@@ -1,7 +1,7 @@
 // Who did what, when, to whom.
 import { html, useEffect, useState } from "./bound.js";
 import { get } from "./api.js";
-import { absent, count, plain } from "./format.js";
+import { absent, count, duration, moment, plain } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, Loading, Trouble, Words } from "./parts.js";
 import { deviceLink } from "./shell.js";
@@ -9,6 +9,7 @@ import { deviceLink } from "./shell.js";
 const PAGE = 200;
 const QUIET = "log-in"; // it changes nothing
 const FEW = 4;
+const MOMENTS = new Set(["expires", "until"]);
 const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export function AuditPage() {
@@ -42,9 +43,15 @@ export function AuditPage() {
         <span class="by"><strong><${Words} text=${one.who} most=${64} /></strong> <small>${plain(one.role, 20)}</small></span>
         <span><${Chip}>${plain(one.what, 24)}</${Chip}></span>
         <span class="target">${DEVICE.test(one.target) ? html`<a href=${deviceLink(one.target)}><${Words} text=${one.target} /></a>` : html`<${Words} text=${one.target} />`}</span>
-        <span class="detail"><${Words} text=${told(one.detail)} most=${300} /></span>
+        <span class="detail"><${Words} text=${told(unsaid(one))} most=${300} /></span>
       </li>`)}</ol></section>
       <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
+}
+
+// What stands beside it already is not told again.
+function unsaid({ who, target, detail }) {
+  if (absent(detail) || typeof detail !== "object" || Array.isArray(detail)) return detail;
+  return Object.fromEntries(Object.entries(detail).filter(([key, value]) => !(key === "name" && value === target) && !(key === "by" && value === who)));
 }
 
 // {"command": {"name": "pin"}, "devices": 3} as "name pin, devices 3".
@@ -54,6 +61,9 @@ function told(detail, before = "") {
     return `${before} ${few}${detail.length > FEW ? ` and ${detail.length - FEW} more` : ""}`;
   }
   if (absent(detail)) return "";
+  if (typeof detail === "boolean") return `${detail ? "" : "not "}${before}`;
+  if (typeof detail === "number" && before.endsWith("_s")) return `${before.slice(0, -2)} ${duration(detail)}`;
+  if (typeof detail === "number" && MOMENTS.has(before)) return `${before} ${moment(detail)}`;
   if (typeof detail !== "object") return before ? `${before} ${detail}` : String(detail);
   const parts = Object.entries(detail).filter(([key]) => key !== "batch").map(([key, value]) => told(value, key));
   return parts.filter(Boolean).join(", ");

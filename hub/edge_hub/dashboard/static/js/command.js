@@ -22,7 +22,7 @@ const OF_MODEL = new Set([...OF_VARIANT, "prefer", "unpin", "explain"]); // of a
 const MODES = ["accuracy", "balanced", "speed", "battery"];
 export const LIMITS = [
   ["max_latency_ms", "Latency at most", "ms", { min: 0.1, max: 86_400_000 }],
-  ["min_accuracy", "Quality at least", "%", { min: 0, max: 100 }],
+  ["min_accuracy", "Quality at least", "points", { min: 0, max: 100 }],
   ["max_temp_c", "Temperature at most", "°C", { min: -100, max: 250 }],
   ["max_power_w", "Power at most", "W", { min: 0.01, max: 10_000 }],
   ["deadline_ms", "Answer at the hub within", "ms", { min: 0.1, max: 86_400_000 }],

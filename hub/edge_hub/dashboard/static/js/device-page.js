@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { CommandDialog } from "./command.js";
 import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
-import { absent, celsius, count, duration, millis, now, own, percent, plain, watts, windowOf } from "./format.js";
+import { absent, celsius, count, duration, millis, now, number, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, Estimate, Health, Icon, Loading, Trouble, Words } from "./parts.js";
 import { place } from "./shell.js";
@@ -116,14 +116,16 @@ function WhyModel({ name, model, stats, window_s, on }) {
   const because = decision?.because;
   const over = windowOf(window_s);
   const wished = decision && model.active && decision.variant !== model.active;
+  const [told, ...weighed] = because?.text.split("; ") ?? []; // what bound, and what else was looked at
   return html`<article class="card because">
     <h2><bdi>${plain(name, 64)}</bdi></h2>
     <p class="runs"><strong><bdi>${plain(model.active ?? "nothing", 64)}</bdi></strong>${on && html` on <${Chip}><bdi>${plain(on, 32)}</bdi></${Chip}>`}
       ${model.pinned && html`<${Chip} kind="accent"><${Icon} name="pin" /> pinned by ${model.pinned_by ?? "somebody"}</${Chip}>`}${model.paused && html`<${Chip} kind="warning">paused</${Chip}>`}
       ${decision && html`<span class="soft">decided <${Ago} at=${decision.at} /></span>`}</p>
-    ${because && html`<p class="sentence"><${Chip} title="what bound">${plain(because.code, 32)}</${Chip}> <${Words} text=${because.text} most=${1000} /></p>`}
+    ${because && html`<p class="sentence"><${Chip} title="what bound">${plain(because.code, 32)}</${Chip}> <${Words} text=${told} most=${1000} /></p>`}
+    ${weighed.length > 0 && html`<p class="soft"><${Words} text=${weighed.join("; ")} most=${1000} /></p>`}
     ${wished && html`<p class="soft">Decided is <bdi>${plain(decision.variant, 64)}</bdi>; the app has not switched yet.</p>`}
-    <p class="soft">${because?.runner_up && html`Next best: <bdi>${plain(because.runner_up, 64)}</bdi>${!absent(because.margin) ? `, worth ${because.margin.toFixed(2)} points less` : ""}. `}
+    <p class="soft">${because?.runner_up && !because.text.includes(because.runner_up) && html`Next best: <bdi>${plain(because.runner_up, 64)}</bdi>${!absent(because.margin) ? `, worth ${number(because.margin, 2)} points a request less` : ""}. `}
       Wanted: ${wanted(model.preference)}${model.wished_by ? html` (<${Words} text=${model.wished_by} />)` : ""}.</p>
     <dl class="stats"><div><dt>p95</dt><dd>${millis(stats?.p95_ms)}</dd></div><div><dt>p50</dt><dd>${millis(stats?.p50_ms)}</dd></div><div><dt>calls</dt><dd>${stats?.calls ?? 0}</dd></div>
       <div><dt>late</dt><dd>${stats?.calls ? percent((100 * (stats.late ?? 0)) / stats.calls, 1) : percent(null)}</dd></div><div><dt>failed</dt><dd>${stats?.failed ?? 0}</dd></div>${over && html`<div class="over"><dt>window</dt><dd>${over}</dd></div>`}</dl>
@@ -131,7 +133,7 @@ function WhyModel({ name, model, stats, window_s, on }) {
 }
 
 const LIMIT_WORDS = {
-  max_latency_ms: (v) => `p95 ≤ ${millis(v)}`, deadline_ms: (v) => `at the hub within ${millis(v)}`, min_accuracy: (v) => `quality ≥ ${percent(v, 1)}`,
+  max_latency_ms: (v) => `p95 ≤ ${millis(v)}`, deadline_ms: (v) => `at the hub within ${millis(v)}`, min_accuracy: (v) => `quality ≥ ${number(v, 1)} points`,
   max_temp_c: (v) => `≤ ${celsius(v, 0)}`, battery_until: (v) => `battery until ${plain(v, 40)}`, battery_for_s: (v) => `battery for ${duration(v)}`, max_power_w: (v) => `≤ ${watts(v)}`,
 };
 

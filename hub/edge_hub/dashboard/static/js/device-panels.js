@@ -2,17 +2,23 @@
 import { html, useState } from "./bound.js";
 import { ask, devicePath, mayOperate } from "./api.js";
 import { LIMITS, PreferenceFields, preferenceOf } from "./command.js";
+import { SilenceDialog } from "./silences.js";
 import { now, own, plain } from "./format.js";
 import { Ago, Chip, Dialog, For, Trouble, Words, say } from "./parts.js";
 
 // -------------------------------------------------------------------------------------------------------- alerts
 
 export function AlertList({ alerts, read }) {
+  const [silencing, silence] = useState(null);
   const open = alerts.filter((one) => !one.ended);
-  if (!open.length) return null;
-  return html`<section class="panel"><h2>Open alerts</h2><ul class="rows">${open.map((one) => html`<li key=${one.id}>
+  return html`${open.length > 0 && html`<section class="panel"><h2>Open alerts</h2><ul class="rows">${open.map((one) => html`<li key=${one.id}>
     <p><${Chip} kind=${one.severity}>${one.severity}</${Chip}> <strong><bdi>${plain(one.rule, 64)}</bdi></strong> <span class="soft">for <${For} since=${one.began} /></span></p>
-    <p><${Words} text=${one.text} most=${400} /></p><${Acknowledge} alert=${one} read=${read} /></li>`)}</ul></section>`;
+    <p><${Words} text=${one.text} most=${400} /></p><p class="does"><${Acknowledge} alert=${one} read=${read} /><${Silence} alert=${one} silence=${silence} /></p></li>`)}</ul></section>`}
+    ${silencing && html`<${SilenceDialog} alert=${silencing} close=${() => silence(null)} />`}`;
+}
+
+export function Silence({ alert, silence }) {
+  return mayOperate.value && html`<button type="button" class="small" aria-label=${`Silence… ${plain(alert.rule, 64)} of ${plain(alert.device, 130)}`} onClick=${() => silence(alert)}>Silence…</button>`;
 }
 
 export function Acknowledge({ alert, read }) {

@@ -169,7 +169,7 @@ function Filter({ of, found }) {
   return html`<div class=${`filter ${wrong ? "wrong" : ""}`} role="search">
     <label for="filter" class="unseen">Filter the fleet</label>
     <${Icon} name="search" />
-    <input id="filter" ref=${field} type="text" placeholder="Filter: profile = rpi4 and temp_c > 70" autocomplete="off" autocapitalize="off" spellcheck="false" maxlength="2000"
+    <input id="filter" ref=${field} type="text" placeholder="Filter: profile = rpi4 and temp_c > 70" autocomplete="off" autocapitalize="off" spellcheck=${false} maxlength="2000"
       aria-invalid=${wrong ? "true" : null} aria-describedby="filter-says" onInput=${typed} onKeyDown=${hear} />
     <span class="found" aria-live="polite">${filtering.value && filter.value ? "…" : filter.value ? `${number(found)} of ${number(of)}` : ""}</span>
     <kbd aria-hidden="true">/</kbd>

@@ -13,6 +13,7 @@ const LATER = byName({
   models: () => import("./models-page.js").then((found) => found.ModelsPage),
   alerts: () => import("./alerts-page.js").then((found) => found.AlertsPage),
   audit: () => import("./audit-page.js").then((found) => found.AuditPage),
+  tokens: () => import("./tokens-page.js").then((found) => found.TokensPage),
 });
 const pages = signal(byName({ fleet: FleetPage }));
 const problem = signal(null);

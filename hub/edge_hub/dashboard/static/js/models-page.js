@@ -52,7 +52,7 @@ function Model({ model }) {
         <td class="number">${bytes(one.size_bytes)}</td><td class="number">${one.origin === "predicted" ? "≈ " : ""}${millis(one.latency_ms)}</td>
         <td><${Chip} kind=${kind} title=${means}>${plain(one.origin ?? "unknown", 20)}</${Chip}></td>
         ${profiles.map((name) => { const use = own(one.profiles, name); return html`<td class=${`number ${use?.active ? "" : "soft"}`} key=${name}>${use ? html`${use.active
-          ? html`<a href=${queryLink(`variant = ${one.id} and profile = ${name}`)}>${number(use.active)}</a>` : "0"} of ${number(use.able)}<small>${use.active ? millis(use.p95_ms) : " "}</small>` : "–"}</td>`; })}
+          ? html`<a href=${queryLink(`variant = ${one.id} and profile = ${name}`)}>${number(use.active)}</a>` : "0"} of ${number(use.able)}<small>${use.active ? `p95 ${millis(use.p95_ms)}` : " "}</small>` : "–"}</td>`; })}
       </tr>`; })}</tbody></table></div>
     <p class="soft foot-note">Quality is in the metric's own unit, as measured when the bundle was made. Below each profile: on how many devices a variant runs of those that could run it, and its p95, that of each device's newest report, averaged over those that run it.</p>
   </section>`;

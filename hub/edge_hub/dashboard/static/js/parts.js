@@ -7,6 +7,7 @@ const PATHS = {
   models: "M8 1.8l5.5 3.1v6.2L8 14.2l-5.5-3.1V4.9zM2.7 5L8 8l5.3-3M8 8v6",
   alerts: "M8 2.2l6 10.8H2zM8 6.4v3M8 11.2h.01",
   audit: "M4 1.8h8v12.4H4zM6.2 5h3.6M6.2 8h3.6M6.2 11h2",
+  tokens: "M5.5 6.7a3.3 3.3 0 1 0 0 6.6 3.3 3.3 0 0 0 0-6.6zM7.9 7.7l5.3-5.3M10.6 5l2 2M12.2 3.4l1.6 1.6",
   search: "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9zM10.3 10.3l3.4 3.4",
   close: "M4 4l8 8M12 4l-8 8",
   moon: "M13 9.5A5.5 5.5 0 0 1 6.5 3 5.5 5.5 0 1 0 13 9.5z",
@@ -25,8 +26,10 @@ export function Icon({ name }) {
 
 // What a device or a person wrote: never markup, never able to turn its surroundings around.
 export function Words({ text, most }) {
-  return html`<bdi>${plain(text, most)}</bdi>`;
+  return html`<bdi>${plain(text, most).replace(UNIT, "\u00a0")}</bdi>`;
 }
+
+const UNIT = /(?<=[0-9]) (?=(?:°C|%|[kM]?W|[mM]?J|m?s|min|h|points|Mbit)(?![A-Za-z0-9]))/g; // no line ends between a number and its unit
 
 export function Ago({ at }) {
   const text = ago(at, now.value);
@@ -74,16 +77,20 @@ export function Choice({ label, among, value, choose }) {
     class="small" aria-pressed=${value === key ? "true" : "false"} onClick=${() => choose(key)}>${text}</button>`)}</div>`;
 }
 
-// A dialog of the browser's own: it holds the focus, ends with Escape, and gives the focus back.
-export function Dialog({ title, close, children }) {
+// A dialog of the browser's own: it holds the focus, ends with Escape, and gives the focus back. A click beside it ends it
+// where it began there, too (marked text may end there); a `firm` one stays.
+export function Dialog({ title, close, firm = false, children }) {
   const box = useRef(null);
+  const beside = useRef(false);
   useEffect(() => {
     const from = document.activeElement;
     box.current.showModal();
+    // Where a keyboard on the screen would not cover what is asked.
+    if (matchMedia("(pointer: fine)").matches) box.current.querySelector(".form input, .form select, .form textarea")?.focus();
     return () => from?.focus?.();
   }, []);
   return html`<dialog ref=${box} aria-labelledby="dialog-title" onCancel=${(e) => { e.preventDefault(); close(); }}
-    onClick=${(e) => e.target === box.current && close()}>
+    onPointerDown=${(e) => { beside.current = !firm && e.target === box.current; }} onClick=${(e) => e.target === box.current && beside.current && close()}>
     <div class="dialog">
       <header><h2 id="dialog-title">${title}</h2>
         <button type="button" class="quiet square" aria-label="Close" onClick=${close}><${Icon} name="close" /></button></header>

@@ -1,6 +1,6 @@
 // What surrounds every page: where one is, where one can go, whether the news are live, who is signed in.
 import { html, signal, useEffect, useRef, useState } from "./bound.js";
-import { get, mayOperate, session, signIn, signOut } from "./api.js";
+import { get, mayAdminister, mayOperate, session, signIn, signOut } from "./api.js";
 import { openAlerts } from "./fleet.js";
 import { duration, now } from "./format.js";
 import { droppedAt, stream } from "./live.js";
@@ -11,6 +11,7 @@ const PAGES = [
   ["models", "Models"],
   ["alerts", "Alerts"],
   ["audit", "Audit"],
+  ["tokens", "Tokens"], // of administrators
 ];
 const KEYS = [
   ["/", "filter the fleet"],
@@ -19,7 +20,7 @@ const KEYS = [
   ["Space", "select the device"],
   ["a", "select all that are shown, or none"],
   ["c", "command to the selected devices"],
-  ["g then f, m, a, u", "go to Fleet, Models, Alerts, Audit"],
+  ["g then f, m, a, u, t", "go to Fleet, Models, Alerts, Audit, Tokens"],
   ["?", "these keys"],
 ];
 
@@ -63,7 +64,7 @@ export function Shell({ children }) {
     <div class="shell">
       <nav aria-label="Pages">
         <a class="brand" href="#/fleet"><${Mark} /><span>edge hub</span></a>
-        <ul>${PAGES.map(([name, title]) => html`<li key=${name}>
+        <ul>${PAGES.filter(([name]) => name !== "tokens" || mayAdminister.value).map(([name, title]) => html`<li key=${name}>
           <a href=${`#/${name}`} aria-current=${page === name || (name === "fleet" && page === "devices") ? "page" : null}>
             <${Icon} name=${name} /><span>${title}</span>
             ${name === "alerts" && html`<b class="badge" hidden=${alerts === 0} aria-label=${`${alerts} open`}>${alerts > 999 ? "999+" : alerts}</b>`}
@@ -150,7 +151,7 @@ function useKeys(help) {
     const hear = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (event.target.matches?.("input, textarea, select")) return;
-      const target = { f: "fleet", m: "models", a: "alerts", u: "audit" }[event.key];
+      const target = { f: "fleet", m: "models", a: "alerts", u: "audit", t: "tokens" }[event.key];
       if (target && Date.now() - gone < 1200) {
         event.preventDefault();
         event.stopPropagation();
@@ -196,7 +197,7 @@ export function SignIn() {
     <input type="text" name="username" autocomplete="username" value="edge hub" hidden />
     <h1><${Mark} />edge hub</h1>
     <label for="token">Token</label>
-    <input id="token" ref=${field} type="password" autocomplete="current-password" required spellcheck="false" aria-describedby="token-help" />
+    <input id="token" ref=${field} type="password" autocomplete="current-password" required spellcheck=${false} aria-describedby="token-help" />
     <button type="submit" class="primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
     ${problem && html`<${Trouble} text=${problem} />`}
     <p id="token-help" class="soft">The administrator's token lies in the hub's data directory: <code>cat hub/token</code>. Others may have got one that only looks, or that
