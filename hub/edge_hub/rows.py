@@ -26,7 +26,7 @@ from edge_sdk.mqtt import DeviceId, State
 from edge_sdk.wire import Celsius, Count, Millis, Name, Percent, Text, Unix, Watts, Wire
 
 # A model's estimate of the board's draw, as a decision names it (`edge_daemon.policies`).
-_ESTIMATED_WATTS = "watts"
+_ESTIMATED_WATTS = "board_w"
 
 _T = TypeVar("_T")
 

@@ -94,7 +94,7 @@ def cam(hub: HubProcess) -> Iterator[FakeDevice]:
 
 def decided(device: FakeDevice) -> None:
     """A state whose last decision took the board to draw 4.5 W, and which a board of a newer daemon sends."""
-    because = Because(code="battery", text="battery 80 % must last until 18:30", numbers={"watts": 4.5})
+    because = Because(code="battery", text="battery 80 % must last until 18:30", numbers={"board_w": 4.5})
     model = ModelState(
         active="exact", decision=Decision(model="digits", variant="exact", because=because, at=time.time())
     )

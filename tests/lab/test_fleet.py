@@ -12,12 +12,13 @@ from hub_stage import HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_hub.rows import estimated_w_of
 from edge_lab.errors import FleetError
 from edge_lab.fleet import packets
 from edge_lab.fleet.cast import FATES, part_of
 from edge_lab.fleet.fleet import Plan, names
 from edge_lab.fleet.track import Track, rehearse
-from edge_sdk.mqtt import Explain, Pause, Pin, Report
+from edge_sdk.mqtt import Explain, Pause, Pin, Report, State
 
 FEW = 3
 
@@ -52,6 +53,17 @@ def test_a_track_tells_of_switches_with_the_reasons_of_the_real_policy(track: Tr
     assert [one.at for one in track.samples] == sorted(one.at for one in track.samples)
     charge = [one.conditions.battery_pct for one in track.samples]
     assert charge == sorted(charge, key=lambda pct: -(pct or 0.0))
+
+
+def test_without_a_sensor_the_hub_shows_what_the_policy_takes_the_whole_board_to_draw(track: Track) -> None:
+    idle_w = track.part.site.board.idle_w
+    drawn_w = [
+        estimated_w_of(State(at=moment.at_s, conditions=track.sample_at(moment.at_s).conditions, models=moment.models))
+        for moment in track.moments
+    ]
+    told_w = [watts for watts in drawn_w if watts is not None]
+    assert len(told_w) > len(drawn_w) / 2
+    assert all(idle_w <= watts < idle_w + 10 for watts in told_w)
 
 
 def test_boards_take_part_in_the_ratio_of_their_shares() -> None:

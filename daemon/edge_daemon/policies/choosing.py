@@ -215,6 +215,7 @@ class Chooser:
         numbers: tuple[tuple[str, float], ...] = ()
         if code != "holds":
             capped = (("cap_w", state.cap_w),) if state.cap_w < _NONE else ()
+            others_w = sum(other.watts for position, other in enumerate(state.tasks) if position != number)
             priced = (("price_per_j", state.price.value),) if state.price.value > 0 else ()
             numbers = (
                 ("worth_points", worth[at]),
@@ -223,6 +224,7 @@ class Chooser:
                 *priced,
                 ("slowdown_x", math.exp(state.known.slow)),
                 ("rate_per_s", task.rate),
+                ("board_w", state.base_w + watts[at] + others_w),
             )
         return Verdict(
             task=number,

@@ -271,6 +271,8 @@ def test_several_tasks_share_what_the_board_bears() -> None:
         seen = tuple(TaskSeen(action=action, requests=3) for action in actions)
         state, verdicts = policy.step(state, Second(now_s=float(now_s), tasks=seen, temp_c=70.0, power_w=4.6))
         actions = [verdict.action for verdict in verdicts]
+        for numbers in (dict(verdict.why.numbers) for verdict in verdicts):
+            assert not numbers or numbers["board_w"] >= state.base_w + numbers["draws_w"]
     assert sum(task.watts for task in state.tasks) <= state.cap_w + 0.2
     assert LATENCY[actions[1]] >= LATENCY[actions[0]]  # the one that counts more runs the costlier
 
