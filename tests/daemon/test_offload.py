@@ -168,7 +168,7 @@ def test_who_computes_follows_the_network_and_no_call_fails(
         process.start()
         with app(process) as (says, end):
             assert says() == "answered by the server\n"
-            until(lambda: "asks the server (99.9), exact stands by" in decided(process), "the reason")
+            until(lambda: "asks the server (99.9 points), exact stands by" in decided(process), "the reason")
             proxy.delay_s = 3.0  # longer than answers may take
             process.says("does not answer; what it would compute is computed here")
             until(lambda: computes_on(process) == "cpu", "the app to compute alone")

@@ -77,7 +77,7 @@ def sentence(
 def shown(action: Action) -> str:
     """An action with its quality and its time."""
     if action.hedge is not None:
-        return f"asks the server ({_number(action.quality)}), {action.hedge} stands by"
+        return f"asks the server ({_number(action.quality)} points), {action.hedge} stands by"
     where = " on the server" if action.remote else ""
     return f"{action.id} ({_number(action.quality)} points in {_ms(action.latency_ms)}{where})"
 
@@ -86,7 +86,7 @@ def _left(old: Action, new: Action) -> str:
     """What is no longer to run, or to stand by."""
     if old.hedge is None:
         return shown(old)
-    return old.hedge if new.hedge is not None else f"asking the server ({_number(old.quality)})"
+    return old.hedge if new.hedge is not None else f"asking the server ({_number(old.quality)} points)"
 
 
 def _cause(why: Why, setting: Setting | None, new: Action) -> str:

@@ -158,7 +158,7 @@ def test_a_server_that_answers_well_in_time_is_asked_while_the_best_variant_stan
     assert board.seconds(10)
     assigned = board.assigned()
     assert (assigned.asks, assigned.decision.variant) == (True, "large")
-    assert "asks the server (84), large stands by" in board.decision.because.text
+    assert "asks the server (84 points), large stands by" in board.decision.because.text
     assert board.decision.because.code == "network"
     assert board.toggles == 1
 
