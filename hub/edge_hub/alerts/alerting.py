@@ -7,6 +7,7 @@ holds that has not held for long enough. A restart, or another process that take
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from edge_hub.alerts.evaluation import Outcome, Pending, compiled, evaluate
 from edge_hub.alerts.rules import in_force
 from edge_hub.alerts.views import AlertView
 from edge_hub.census import MAX_OPEN_ALERTS, SWITCHES, Census, groups_of
-from edge_hub.errors import StoreError
+from edge_hub.errors import StoreError, UnknownDeviceError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.rows import facts_of
 from edge_hub.store import Store
@@ -123,7 +124,10 @@ class Alerting:
         self.evaluations += 1
 
     async def _take(self, found: Outcome, now: float) -> None:
-        changed: list[AlertRecord] = [await self._store.raise_alert(alert) for alert in found.begin[:_AT_ONCE]]
+        changed: list[AlertRecord] = []
+        for alert in found.begin[:_AT_ONCE]:
+            with contextlib.suppress(UnknownDeviceError):  # removed since it was looked at
+                changed.append(await self._store.raise_alert(alert))
         for alert in found.end[:_AT_ONCE]:
             ended = await self._store.end_alert(alert.id, now=now)
             changed += [] if ended is None else [ended]
