@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edge_hub.address import as_others_reach, as_we_reach
+from edge_hub.address import Endpoint, as_others_reach, as_we_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
 from edge_hub.alerts.ways import Topic as AlertTopic
@@ -27,7 +27,7 @@ from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.config import HubConfig, broker_of, check_workers, client_id
 from edge_hub.datadir import DataDir, Settings
-from edge_hub.enrolment import enrol, revoke
+from edge_hub.enrolment import enrol_all, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest, Release, spare_the_collector
@@ -203,28 +203,16 @@ class Hub:
         """Give devices accounts at the broker, which then reads all of them once.
 
         Raises:
-            EnrolledError: One has one, and `again` is false; those before it have theirs now.
+            EnrolledError: Names the first that has one, and `again` is false; nothing has changed.
             UsageError: The broker is not ours.
         """
         self._check_accounts_are_ours()
-        where = as_others_reach(self.broker.for_devices)
-        try:
-            return tuple(
-                [
-                    await enrol(
-                        self.store,
-                        device,
-                        host=where.host,
-                        port=where.port,
-                        tls=self.broker.endpoint.tls,
-                        papers=self.broker.papers,
-                        again=again,
-                    )
-                    for device in devices
-                ]
-            )
-        finally:
-            await self._tell_accounts()
+        endpoint = Endpoint(address=as_others_reach(self.broker.for_devices), tls=self.broker.endpoint.tls)
+        made = await enrol_all(
+            self.store, dict.fromkeys(devices), endpoint=endpoint, papers=self.broker.papers, again=again
+        )
+        await self._tell_accounts()
+        return made
 
     async def _tell_accounts(self) -> None:
         """Let devices into the broker, and who is to hear of alerts."""
