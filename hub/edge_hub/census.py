@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edge_hub.overview import FleetView, ModelList, OpenAlerts, fleet_view, models_view
 from edge_hub.query import Query, parse
@@ -111,6 +111,10 @@ class Census:
             self._alerts_at = now
         return self._alerts
 
+    def forget_devices(self, devices: Collection[DeviceId]) -> None:
+        """They were removed: who has one of their names from now on has not switched yet."""
+        self._switches.forget(devices)
+
     def forget_alerts(self) -> None:
         """Alerts began or ended."""
         self._alerts_at = float("-inf")
@@ -149,6 +153,12 @@ class _Switches:
         while self._seen and self._seen[0][0] < now - _HOUR_S:
             self._seen.popleft()
         return Counter(device for received, device in self._seen if received >= now - _HOUR_S)
+
+    def forget(self, devices: Collection[DeviceId]) -> None:
+        """Count none of theirs."""
+        left = [one for one in self._seen if one[1] not in devices]
+        self._seen.clear()
+        self._seen.extend(left)
 
     async def _read_back(self, now: float) -> None:
         before: int | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_hub.address import Endpoint, as_others_reach, as_we_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
+from edge_hub.alerts.views import AlertView
 from edge_hub.alerts.ways import Topic as AlertTopic
 from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
@@ -33,9 +34,10 @@ from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest, Release, spare_the_collector
 from edge_hub.interop.exporters import Exporters
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
+from edge_hub.removal import Removals
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
-from edge_hub.store.records import CommandRecord, Committed
+from edge_hub.store.records import CommandRecord, Committed, Removed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -53,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
+_CLEAR_EVERY_S = 5.0
 _UPKEEP_PAUSE_S = 0.01
 _UPKEEP_LITTLE = 100  # rows or messages
 _UPKEEP_LONG_S = 0.1
@@ -171,9 +174,7 @@ class Hub:
         self._alert_duties = self._alerts(webhooks)
         self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
-        self._tasks.spawn("link", self.link.run())
-        self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
-        await self.link.connected_once()
+        await self._connect()
         if self.workers is not None:
             await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
@@ -231,6 +232,18 @@ class Hub:
         await self.broker.revoke(str(device))
         await self._tell_accounts()
 
+    def _ended(self, removed: Removed, devices: Sequence[DeviceId]) -> None:
+        """Devices were taken out of the fleet: tell whom what ended with them concerns."""
+        self.census.forget_devices(devices)
+        self.census.forget_alerts()
+        self.commander.finished(removed.commands)
+        for alert in removed.alerts:
+            self.feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
+        for delivery in self.deliveries:
+            delivery.tell()
+        self.touch(devices)
+        self.exporters.took(Committed(touched=tuple(devices)))
+
     def _check_accounts_are_ours(self) -> None:
         if not self.broker.enrols:
             raise UsageError(
@@ -267,12 +280,27 @@ class Hub:
             **counts,
         )
 
+    async def _connect(self) -> None:
+        """Begin to hear devices, and to take those out of the broker that the store has removed."""
+        self._tasks.spawn("link", self.link.run())
+        self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
+        await self.link.connected_once()
+        self.removals = Removals(
+            store=self.store,
+            broker=self.broker,
+            publish=self.link.publish,
+            tell_accounts=self._tell_accounts,
+            ended=self._ended,
+        )
+        self._tasks.spawn("removals", self.removals.run())
+
     def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
         self._tasks.spawn("rows", self.rowfeed.run())
         duties = {
             "expiry": self.commander.run_expiry,
             "roll-up": self._roll_up,
             "retention": self._retention,
+            "clearing": self._clear,
             **self._alert_duties,
         }
         if shared is None:
@@ -363,6 +391,9 @@ class Hub:
         retention = self.config.retention
         await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
 
+    async def _clear(self) -> None:
+        await self._upkeep("clearing", lambda now: self.store.sweep(now=now), every_s=_CLEAR_EVERY_S)
+
     async def _roll_up(self) -> None:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
@@ -387,7 +418,7 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
+        alone = ("retention", "clearing", *self._alert_duties, "roll-up", "expiry", "births", "removals")
         for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
 

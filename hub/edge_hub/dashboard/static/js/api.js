@@ -9,6 +9,7 @@ const RANK = { viewer: 0, operator: 1, admin: 2 };
 // undefined: not known yet; null: nobody; else {name, role}.
 export const session = signal(undefined);
 export const mayOperate = computed(() => (RANK[session.value?.role] ?? -1) >= RANK.operator);
+export const mayAdminister = computed(() => (RANK[session.value?.role] ?? -1) >= RANK.admin);
 
 class ApiError extends Error {
   constructor(status, code, text) {
