@@ -52,6 +52,7 @@ class Removals:
         publish: `Link.publish`.
         tell_accounts: Lets into the broker whom the store knows.
         ended: Told of what ended with devices, and which.
+        since: Whom the store knew after this moment may be in the broker.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Removals:
         publish: Publish,
         tell_accounts: Callable[[], Awaitable[None]],
         ended: Callable[[Removed, Sequence[DeviceId]], None],
+        since: float,
     ) -> None:
         self._store = store
         self._broker = broker
         self._publish = publish
         self._tell_accounts = tell_accounts
         self._ended = ended
+        self._since = since
         # By removal, when this broker was last cleared of it.
         self._cleared: dict[int, float] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -116,11 +119,14 @@ class Removals:
             # Who was enrolled anew, or came back, is somebody else.
             back = {one.device for one in await self._store.outlines([one.device for one in (*first, *again)])}
             gone = [one.device for one in first if one.device not in back]
-            if gone:
-                await self._broker.revoke(*map(str, gone))
+            # Whom the store knew no more at the start was never let in, and a broker that has just started with the
+            # sessions of a fleet is better not told to read its accounts anew: mosquitto 2.0.11 may die of it.
+            there = [one.device for one in first if one.device not in back and one.at >= self._since]
+            if there:
+                await self._broker.revoke(*map(str, there))
                 await self._tell_accounts()
-                await self._end_sessions(gone)
-                await self._end_silences(gone)
+                await self._end_sessions(there)
+            await self._end_silences(gone)
             await self._clear(one for one in (*first, *again) if one.device not in back)
             self._cleared.update((one.id, time.time()) for one in (*first, *again))
             if gone:

@@ -291,6 +291,7 @@ class Hub:
             publish=self.link.publish,
             tell_accounts=self._tell_accounts,
             ended=self._ended,
+            since=self.started,
         )
         self._tasks.spawn("removals", self.removals.run())
 
