@@ -72,7 +72,7 @@ class Removals:
         self._ended = ended
         self._since = since
         # By removal, when this broker was last cleared of it.
-        self._cleared: dict[int, float] = {}
+        self._cleared: dict[Removal, float] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def remove(self, devices: Sequence[DeviceId]) -> tuple[str, ...]:
@@ -111,8 +111,8 @@ class Removals:
         """
         async with self._one_at_a_time:
             removals = await self._store.removals()
-            self._cleared = {one.id: at for one in removals if (at := self._cleared.get(one.id)) is not None}
-            first = [one for one in removals if one.id not in self._cleared]
+            self._cleared = {one: at for one in removals if (at := self._cleared.get(one)) is not None}
+            first = [one for one in removals if one not in self._cleared]
             again = [one for one in removals if self._is_due_again(one)]
             if not (first or again):
                 return
@@ -128,13 +128,13 @@ class Removals:
                 await self._end_sessions(there)
             await self._end_silences(gone)
             await self._clear(one for one in (*first, *again) if one.device not in back)
-            self._cleared.update((one.id, time.time()) for one in (*first, *again))
+            self._cleared.update((one, time.time()) for one in (*first, *again))
             if gone:
                 _log.info("%d removed devices are out of the broker, too", len(gone))
 
     def _is_due_again(self, removal: Removal) -> bool:
         """It was cleared while something could be on its way, which is over."""
-        cleared, quiet = self._cleared.get(removal.id), removal.at + HELD_OFF_S
+        cleared, quiet = self._cleared.get(removal), removal.at + HELD_OFF_S
         return cleared is not None and cleared < quiet <= time.time()
 
     async def _clear(self, removals: Iterable[Removal]) -> None:

@@ -80,6 +80,7 @@ class Hub:
         self.cluster: Cluster | None = None
         self.workers: Workers | None = None
         self._tasks = Tasks()
+        self._telling = asyncio.Lock()
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._lock = contextlib.ExitStack()
@@ -216,9 +217,10 @@ class Hub:
         return made
 
     async def _tell_accounts(self) -> None:
-        """Let devices into the broker, and who is to hear of alerts."""
+        """Let devices into the broker, and who is to hear of alerts; what is read first is written first."""
         alerts = {ALERTS_USER: hash_password(self._alerts_password)}
-        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
+        async with self._telling:
+            await self.broker.set_accounts({**await self.store.accounts(), **alerts})
 
     async def revoke(self, device: DeviceId) -> None:
         """Let a device in no more, until it is enrolled again.
