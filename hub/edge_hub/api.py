@@ -302,6 +302,23 @@ class CredentialsList(Wire, frozen=True, kw_only=True):
     devices: tuple[Credentials, ...]
 
 
+class RemoveAllRequest(Wire, frozen=True, kw_only=True):
+    """Take each of these devices out of the fleet, or none of them."""
+
+    devices: Annotated[tuple[Device, ...], Meta(min_length=1, max_length=MAX_DEVICES)]
+
+
+class Removed(Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """Devices that are not in the fleet any more.
+
+    Attributes:
+        left: What is left to do, in sentences; empty where nothing is.
+    """
+
+    devices: tuple[Device, ...]
+    left: tuple[Text, ...] = ()
+
+
 class Health(Wire, frozen=True, kw_only=True):
     """How the hub itself is.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edge_hub.overview import FleetView, ModelList, OpenAlerts, fleet_view, models_view
 from edge_hub.query import Query, parse
@@ -110,6 +110,10 @@ class Census:
             self._alerts_at = now
         return self._alerts
 
+    def forget_devices(self, devices: Collection[DeviceId]) -> None:
+        """They were removed: who has one of their names from now on has not switched yet."""
+        self._switches.forget(devices)
+
     def forget_alerts(self) -> None:
         """Alerts began or ended."""
         self._alerts_at = float("-inf")
@@ -154,6 +158,11 @@ class _Switches:
             if not count:
                 del self._hours[device]
         return counts
+
+    def forget(self, devices: Collection[DeviceId]) -> None:
+        """Count none of theirs."""
+        for device in devices:
+            self._hours.pop(device, None)
 
     async def _read_back(self, now: float) -> None:
         before: int | None = None

@@ -1,9 +1,10 @@
-"""`edge hub cancel`, `label`, `groups`, `alerts`, `rules`, `audit`, `token`: what each does."""
+"""`edge hub cancel`, `label`, `groups`, `alerts`, `rules`, `audit`, `token`, `remove`: what each does."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import MAX_TOML_BYTES, decode, decode_toml
 
 _MAX_LIMIT = 1000
+_REMOVED_AT_ONCE = 400  # names in one request, which has 64 KiB
+_NAMED = 20  # of those that are asked about
 _ID = re.compile(r"\A[0-9a-f]{16,64}\Z")
 
 
@@ -195,6 +198,55 @@ def token(args: argparse.Namespace) -> int:
             header = ("token", "role", "made", "ends", "last used")
             emit(args, TokenList(tokens=found), lambda: _table(header, rows, "no tokens but the directory's"))
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The result of `edge hub remove --json`."""
+
+    devices: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Take devices out of the fleet."""
+    named = [DeviceId.parse(name) for name in args.devices]
+    if bool(named) == (args.query is not None):
+        raise UsageError("devices are given by name or by --query", hint="give one of them")
+    with _client(args) as client:
+        if args.query is not None:
+            named = [DeviceId.parse(row.device) for row in client.rows(args.query)]
+        if not named:
+            raise UsageError(
+                "no device is meant by this query", where=args.query[:80], hint="try it with 'edge hub devices --query'"
+            )
+        devices = list(dict.fromkeys(named))
+        if not args.yes and not _is_agreed(devices):
+            raise UsageError("nothing is removed")
+        left: dict[str, None] = {}
+        for first in range(0, len(devices), _REMOVED_AT_ONCE):
+            found = client.remove_all(devices[first : first + _REMOVED_AT_ONCE])
+            left.update(dict.fromkeys(found.left))
+    taken = Taken(devices=tuple(map(str, devices)), left=tuple(left))
+    gone = f"{devices[0]} is" if len(devices) == 1 else f"{len(devices)} devices are"
+    emit(args, taken, lambda: "\n".join((f"{gone} not in the fleet any more", *taken.left)))
+    return 0
+
+
+def _is_agreed(devices: Sequence[DeviceId]) -> bool:
+    """Somebody at the terminal says that these are meant.
+
+    Raises:
+        UsageError: There is no terminal.
+    """
+    names = ", ".join(map(str, devices[:_NAMED]))
+    rest = f" and {len(devices) - _NAMED} more" if len(devices) > _NAMED else ""
+    what = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{what} would be removed for good: {names}{rest}", hint="say --yes where nobody can be asked")
+    sys.stderr.write(f"{what}, with all that is kept of them, for good: {names}{rest}\nRemove? Type yes: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
 
 
 def _client(args: argparse.Namespace) -> HubClient:

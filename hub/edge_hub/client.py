@@ -45,6 +45,8 @@ from edge_hub.api import (
     LabelsRequest,
     Quarantine,
     QuarantinedView,
+    RemoveAllRequest,
+    Removed,
     to_json,
 )
 from edge_hub.api_admin import (
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 15.0
 _ORDER_S = 60.0  # to thousands of devices
-_ENROL_S = 60.0  # of a thousand devices, each a commit
+_ENROL_S = 60.0  # of a thousand devices, each with a certificate
 _EXPORT_S = 120.0  # between two parts of it: rows that are not wanted are read, too
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -364,6 +366,15 @@ class HubClient:
     def revoke(self, device: DeviceId) -> None:
         """Let a device in no more, until it is enrolled again."""
         self._raw("DELETE", f"/api/v1/devices/{device}/credentials")
+
+    def remove(self, device: DeviceId) -> Removed:
+        """Take a device out of the fleet, with all that is kept of it."""
+        return self._ask("DELETE", f"/api/v1/devices/{device}", Removed, timeout_s=_ORDER_S)
+
+    def remove_all(self, devices: Sequence[DeviceId]) -> Removed:
+        """Take devices out of the fleet, at most 1000 at once."""
+        request = RemoveAllRequest(devices=tuple(map(str, devices)))
+        return self._ask("POST", "/api/v1/removals", Removed, request, timeout_s=_ORDER_S)
 
     def enrol_all(self, devices: Sequence[DeviceId], *, again: bool) -> tuple[Credentials, ...]:
         """Give devices credentials, at most 1000 at once."""

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from edge_hub.api import CommandView, DesiredRequest
 from edge_hub.errors import StoreError, UnknownCommandError
@@ -118,11 +119,16 @@ class Commander:
             UnknownCommandError: There is none with this id.
         """
         deadline = time.monotonic() + wait_s
+        known: CommandRecord | None = None
         while True:
             ended = self._ended
             record = await self._store.command(command_id)
+            if record is None and known is not None:
+                # What waits goes with its device alone.
+                return replace(known, state=CommandState.CANCELLED, finished=self._clock())
             if record is None:
                 raise UnknownCommandError("no such command", where=command_id)
+            known = record
             left_s = deadline - time.monotonic()
             if record.state is not CommandState.PENDING or left_s <= 0:
                 return record

@@ -139,6 +139,13 @@ def _configure_revoke(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def _configure_remove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("devices", nargs="*", metavar="TENANT/DEVICE", help="one or several; or --query alone")
+    parser.add_argument("--query", metavar="QUERY", help="each that this means now, such as 'age_s > 7776000'")
+    parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    _client(parser)
+
+
 def _configure_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", default="", metavar="QUERY", help="these alone, such as 'temp_c > 70 and online'")
     _client(parser)
@@ -271,6 +278,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="let a device in no more: its password and its certificates end",
         configure=_configure_revoke,
         run=Later("edge_hub.cli", "revoke"),
+    ),
+    Command(
+        path=("hub", "remove"),
+        summary="take devices out of the fleet, with all that is kept of them",
+        configure=_configure_remove,
+        run=Later("edge_hub.cli_control", "remove"),
     ),
     Command(
         path=("hub", "devices"),

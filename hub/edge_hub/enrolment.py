@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from edge_hub.address import Endpoint
 from edge_hub.api import Credentials
 from edge_hub.broker.accounts import hash_password, new_password
 from edge_hub.broker.backend import Papers
@@ -16,29 +18,49 @@ from edge_sdk import atomic
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
 
+MakePapers = Callable[..., tuple[Papers, ...]]
 
-async def enrol(
-    store: Store, device: DeviceId, *, host: str, port: int, tls: bool, papers: Callable[[str], Papers], again: bool
-) -> Credentials:
-    """Make a password and what goes with it, keep its hash, and return the one copy of it.
+
+async def enrol_all(
+    store: Store, devices: Collection[DeviceId], *, endpoint: Endpoint, papers: MakePapers, again: bool
+) -> tuple[Credentials, ...]:
+    """Make passwords and what goes with them, keep their hashes, and return the one copy of them.
+
+    What takes time goes on in threads: a thousand devices are a third of a second of hashing.
+
+    Args:
+        store: Keeps the hashes.
+        devices: Each once.
+        endpoint: How they reach the broker.
+        papers: `BrokerBackend.papers`.
+        again: Replace what they have.
 
     Raises:
-        EnrolledError: The device has one, and `again` is false.
+        EnrolledError: Names the first that has some, and `again` is false; none has anything new.
+        StorageError: Their certificates could not be recorded; their passwords are replaced already.
     """
-    password = new_password()
-    await store.enrol(device, hash_password(password), now=time.time(), again=again)
-    made = papers(str(device))
-    return Credentials(
-        device=str(device),
-        host=host,
-        port=port,
-        tls=tls,
-        username=str(device),
-        password=password,
-        ca=made.ca,
-        certificate=made.certificate,
-        key=made.key,
+    passwords = {device: new_password() for device in devices}
+    hashes = await asyncio.to_thread(_hashed, passwords)
+    await store.enrol_all(hashes, now=time.time(), again=again)
+    made = await asyncio.to_thread(papers, *map(str, passwords))
+    return tuple(
+        Credentials(
+            device=str(device),
+            host=endpoint.address.host,
+            port=endpoint.address.port,
+            tls=endpoint.tls,
+            username=str(device),
+            password=password,
+            ca=paper.ca,
+            certificate=paper.certificate,
+            key=paper.key,
+        )
+        for (device, password), paper in zip(passwords.items(), made, strict=True)
     )
+
+
+def _hashed(passwords: Mapping[DeviceId, str]) -> dict[DeviceId, str]:
+    return {device: hash_password(password) for device, password in passwords.items()}
 
 
 async def revoke(store: Store, device: DeviceId) -> None:

@@ -20,6 +20,7 @@ class Topic(enum.Enum):
 
     EVENT = "event"
     ROWS = "rows"
+    GONE = "gone"
     COMMAND = "command"
     ALERT = "alert"
 

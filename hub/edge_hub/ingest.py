@@ -52,6 +52,9 @@ _FIRST_BACKOFF_S = 0.5
 _LAST_BACKOFF_S = 10.0
 _SAID_EVERY_S = 30.0
 
+# What the broker keeps of a device.
+_KEPT = (f"/up/{Up.BIRTH.value}", f"/up/{Up.STATE.value}")
+
 Publish = Callable[..., Awaitable[bool]]
 # Tells the broker of each of these that it was taken.
 Release = Callable[[Sequence[int]], None]
@@ -103,6 +106,9 @@ class Ingest:
 
     def take(self, topic: str, payload: bytes, retained: bool, number: int, release: Release) -> None:
         """Let a message wait; `release` is called with its number once it is durable, or refused for good."""
+        if not payload and topic.endswith(_KEPT):
+            release((number,))  # the broker was told to keep no birth or state of a device any more: it says nothing
+            return
         self._queue.append(_Waiting(topic, payload, retained, time.time(), number, release))
         self._came.set()
 

@@ -1,4 +1,4 @@
-"""Changed devices as news: gathered for a quarter of a second, read in one go, spread as rows."""
+"""Changed devices as news: gathered for a quarter of a second, read in one go, spread as rows, or as gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from edge_hub.census import Census
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
-from edge_hub.rows import RowList
+from edge_hub.rows import Gone, RowList
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
@@ -51,11 +51,18 @@ class RowFeed:
             self._some.clear()
             touched, self._touched = list(self._touched), {}
             for first in range(0, len(touched), _AT_ONCE):
+                some = touched[first : first + _AT_ONCE]
                 try:
-                    rows = await self._census.some_rows(touched[first : first + _AT_ONCE])
+                    rows = await self._census.some_rows(some)
                 except StoreError as error:
                     _log.debug("rows are not told: %s", error)
                     break
                 # Encoded once, whoever listens.
-                body = msgspec.Raw(encode(RowList(rows=rows, at=time.time())))
-                self._feed.spread(News(topic=Topic.ROWS, body=body))
+                if rows:
+                    body = msgspec.Raw(encode(RowList(rows=rows, at=time.time())))
+                    self._feed.spread(News(topic=Topic.ROWS, body=body))
+                there = {row.device for row in rows}
+                gone = tuple(str(device) for device in some if str(device) not in there)
+                if gone:
+                    body = msgspec.Raw(encode(Gone(devices=gone, at=time.time())))
+                    self._feed.spread(News(topic=Topic.GONE, body=body))

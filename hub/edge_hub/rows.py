@@ -108,6 +108,13 @@ class RowList(Wire, frozen=True, kw_only=True, omit_defaults=False):
     at: Unix
 
 
+class Gone(Wire, frozen=True, kw_only=True):
+    """Devices that are not in the fleet any more."""
+
+    devices: tuple[str, ...]
+    at: Unix
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """A device as queries and rules see it. A value it does not have is an empty tuple, a comparison with it false.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edge_hub.address import as_others_reach, as_we_reach
+from edge_hub.address import Endpoint, as_others_reach, as_we_reach
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import Delivery, Way
 from edge_hub.alerts.views import AlertView
@@ -28,15 +28,16 @@ from edge_hub.census import Census
 from edge_hub.commanding import Commander
 from edge_hub.config import HubConfig, broker_of, check_workers, client_id
 from edge_hub.datadir import DataDir, Settings
-from edge_hub.enrolment import enrol, revoke
+from edge_hub.enrolment import enrol_all, revoke
 from edge_hub.errors import StoreError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.ingest import Ingest, Release, spare_the_collector
 from edge_hub.interop.exporters import Exporters
 from edge_hub.link import RETAINED, SUBSCRIPTIONS, Link
+from edge_hub.removal import Removals
 from edge_hub.rowfeed import RowFeed
 from edge_hub.store.choose import open_postgres, open_sqlite
-from edge_hub.store.records import AlertRecord, CommandRecord, Committed
+from edge_hub.store.records import AlertRecord, CommandRecord, Committed, Removed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
 from edge_sdk._version import __version__
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _TRIM_EVERY_S = 60.0
 _ROLL_UP_EVERY_S = 5.0
+_CLEAR_EVERY_S = 5.0
 _UPKEEP_PAUSE_S = 0.01
 _UPKEEP_LITTLE = 100  # rows or messages
 _UPKEEP_LONG_S = 0.1
@@ -78,6 +80,7 @@ class Hub:
         self.cluster: Cluster | None = None
         self.workers: Workers | None = None
         self._tasks = Tasks()
+        self._telling = asyncio.Lock()
         # What is open, the last opened first to be closed.
         self._closing: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._lock = contextlib.ExitStack()
@@ -172,9 +175,7 @@ class Hub:
         self._alert_duties = self._alerts(webhooks)
         self._start_upkeep(shared, data)
         self._closing.append(("tasks", self._stop_upkeep))
-        self._tasks.spawn("link", self.link.run())
-        self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
-        await self.link.connected_once()
+        await self._connect()
         if self.workers is not None:
             await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
@@ -204,33 +205,22 @@ class Hub:
         """Give devices accounts at the broker, which then reads all of them once.
 
         Raises:
-            EnrolledError: One has one, and `again` is false; those before it have theirs now.
+            EnrolledError: Names the first that has one, and `again` is false; nothing has changed.
             UsageError: The broker is not ours.
         """
         self._check_accounts_are_ours()
-        where = as_others_reach(self.broker.for_devices)
-        try:
-            return tuple(
-                [
-                    await enrol(
-                        self.store,
-                        device,
-                        host=where.host,
-                        port=where.port,
-                        tls=self.broker.endpoint.tls,
-                        papers=self.broker.papers,
-                        again=again,
-                    )
-                    for device in devices
-                ]
-            )
-        finally:
-            await self._tell_accounts()
+        endpoint = Endpoint(address=as_others_reach(self.broker.for_devices), tls=self.broker.endpoint.tls)
+        made = await enrol_all(
+            self.store, dict.fromkeys(devices), endpoint=endpoint, papers=self.broker.papers, again=again
+        )
+        await self._tell_accounts()
+        return made
 
     async def _tell_accounts(self) -> None:
-        """Let devices into the broker, and who is to hear of alerts."""
+        """Let devices into the broker, and who is to hear of alerts; what is read first is written first."""
         alerts = {ALERTS_USER: hash_password(self._alerts_password)}
-        await self.broker.set_accounts({**await self.store.accounts(), **alerts})
+        async with self._telling:
+            await self.broker.set_accounts({**await self.store.accounts(), **alerts})
 
     async def revoke(self, device: DeviceId) -> None:
         """Let a device in no more, until it is enrolled again.
@@ -243,6 +233,18 @@ class Hub:
         await revoke(self.store, device)
         await self.broker.revoke(str(device))
         await self._tell_accounts()
+
+    def _ended(self, removed: Removed, devices: Sequence[DeviceId]) -> None:
+        """Devices were taken out of the fleet: tell whom what ended with them concerns."""
+        self.census.forget_devices(devices)
+        self.census.forget_alerts()
+        self.commander.finished(removed.commands)
+        for alert in removed.alerts:
+            self.feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
+        for delivery in self.deliveries:
+            delivery.tell()
+        self.touch(devices)
+        self.exporters.took(Committed(touched=tuple(devices)))
 
     def _check_accounts_are_ours(self) -> None:
         if not self.broker.enrols:
@@ -280,12 +282,28 @@ class Hub:
             **counts,
         )
 
+    async def _connect(self) -> None:
+        """Begin to hear devices, and to take those out of the broker that the store has removed."""
+        self._tasks.spawn("link", self.link.run())
+        self._closing.append(("connection", lambda: self._tasks.stop("link", patience_s=_STOP_STEP_S)))
+        await self.link.connected_once()
+        self.removals = Removals(
+            store=self.store,
+            broker=self.broker,
+            publish=self.link.publish,
+            tell_accounts=self._tell_accounts,
+            ended=self._ended,
+            since=self.started,
+        )
+        self._tasks.spawn("removals", self.removals.run())
+
     def _start_upkeep(self, shared: PostgresStore | None, data: DataDir) -> None:
         self._tasks.spawn("rows", self.rowfeed.run())
         duties = {
             "expiry": self.commander.run_expiry,
             "roll-up": self._roll_up,
             "retention": self._retention,
+            "clearing": self._clear,
             **self._alert_duties,
         }
         if shared is None:
@@ -388,6 +406,9 @@ class Hub:
         retention = self.config.retention
         await self._upkeep("retention", lambda now: self.store.trim(retention, now=now), every_s=_TRIM_EVERY_S)
 
+    async def _clear(self) -> None:
+        await self._upkeep("clearing", lambda now: self.store.sweep(now=now), every_s=_CLEAR_EVERY_S)
+
     async def _roll_up(self) -> None:
         await self._upkeep("roll-up", lambda now: self.store.roll_up(now=now), every_s=_ROLL_UP_EVERY_S)
 
@@ -412,7 +433,7 @@ class Hub:
         await self.ingest.drain()
 
     async def _stop_upkeep(self) -> None:
-        alone = ("retention", *self._alert_duties, "roll-up", "expiry", "births")
+        alone = ("retention", "clearing", *self._alert_duties, "roll-up", "expiry", "births", "removals")
         for name in ("scheduler", "listening", "relay", *alone, "rows"):
             await self._tasks.stop(name)
 

@@ -58,6 +58,12 @@ def config_of(ear: Listener, device: str = "cam1", prefix: str = "homeassistant"
     return next((config for config in reversed(configs) if config["device"]["name"] == device), None)
 
 
+def _configs(ear: Listener) -> set[str]:
+    """The topics of devices' configurations, the hub's aside."""
+    found = [each for each in ear.heard if each.topic.startswith("homeassistant/device/") and each.payload]
+    return {each.topic for each in found if json.loads(each.payload)["device"]["name"] != "Edge hub"}
+
+
 def state_of(ear: Listener) -> dict[str, Any]:
     return json.loads(ear.last(STATE) or b"{}")
 
@@ -107,6 +113,10 @@ def test_what_it_shows_follows_the_device(stage: Stage) -> None:
         born(stage.cam, online=False)
         ear.when(lambda: ear.last(STATUS) == b"offline", "the device to be gone")
         assert state_of(ear)["online"] is False
+        with stage.hub.client() as client:
+            client.remove(CAM)
+        ear.when(lambda: ear.last(STATUS) == b"", "what was shown to be taken back")
+        assert [ear.last(topic) for topic in (STATE, *_configs(ear))] == [b"", b""]
 
 
 def test_what_somebody_chooses_is_a_command_of_home_assistants(stage: Stage) -> None:

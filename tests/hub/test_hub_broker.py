@@ -257,7 +257,7 @@ def test_a_device_is_told_an_address_that_leads_here(hub: HubProcess) -> None:
         cwd=hub.directory,
         env=clean_environment(hub.directory),
     )
-    assert told.returncode == 0
+    assert told.returncode == 0, told.stderr
     written = tomllib.loads((hub.directory / "d.toml").read_text())
     assert (written["mqtt"]["host"], written["mqtt"]["port"]) == ("hub.example", 2883)
 

@@ -260,6 +260,35 @@ def test_hostile_words_stay_words(visit: Callable[..., Visit], fleet: HubProcess
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDE["width"]
 
 
+def test_a_device_is_removed_by_keyboard_and_leaves_every_page(visit: Callable[..., Visit], odd: HubProcess) -> None:
+    axe = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text("utf-8")
+    who = DeviceId(tenant="hasOwnProperty", device="valueOf")
+    odd.enrol(who)
+    ask(odd, "PUT", f"/devices/{who}/labels", json={"labels": {"a": stage.SCRIPT[:99]}})
+    looker = visit(hub=odd)
+    looker.enter()
+    looker.go(f"devices/{who}")
+    looker.page.get_by_role("button", name="Remove…").wait_for()
+    someone = visit(hub=odd)
+    someone.enter()
+    page = someone.go(f"devices/{who}")
+    page.get_by_role("button", name="Remove…").press("Enter")
+    dialog = page.get_by_role("dialog", name=f"Remove {who}?")
+    dialog.wait_for()
+    page.evaluate(axe)
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page, "['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']") == [], scheme
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    page.keyboard.press("Enter")  # the focus is back
+    dialog.get_by_role("button", name="Remove it").press("Enter")
+    page.get_by_text(f"{who} is not in the fleet any more.").wait_for()
+    page.get_by_role("grid").wait_for()
+    until(lambda: _waited(page) and page.get_by_role("link", name=str(who)).count() == 0, "its row to go")
+    looker.page.get_by_text("No such device").wait_for()
+
+
 def test_names_that_every_object_has_already_are_names_like_others(
     odd: HubProcess, visit: Callable[..., Visit]
 ) -> None:
@@ -394,7 +423,7 @@ def test_a_viewer_sees_no_button_that_would_be_refused(visit: Callable[..., Visi
     assert page.get_by_role("button", name="Command").count() == 0
     someone.go("devices/acme/cam0000")
     page.get_by_text("Desired and reported").wait_for()
-    for name in ("Command", "Change", "edit", "Cancel", "Acknowledge"):
+    for name in ("Command", "Change", "edit", "Cancel", "Acknowledge", "Remove"):
         assert page.get_by_role("button", name=name).count() == 0, name
 
 

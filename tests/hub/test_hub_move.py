@@ -38,7 +38,7 @@ from edge_hub.store.records import (
 )
 from edge_sdk import mqtt
 from edge_sdk.cli import main
-from edge_sdk.mqtt import Birth, Event, Pin, Reply, ReplyStatus, Report, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, DeviceId, Event, Pin, Reply, ReplyStatus, Report, Up, UpEnvelope
 from edge_sdk.preference import Mode, Preference
 
 pytestmark = pytest.mark.postgres
@@ -196,6 +196,28 @@ def test_every_table_comes_along_and_what_comes_next_is_taken_as_before(
         DataDir(data).refuse_moved()
     assert move(data, database.url) == 1  # there are devices now
     assert "it is not empty: 2 devices" in capfd.readouterr().err
+
+
+def test_what_a_removed_device_left_is_swept_there_and_nothing_else(data: Path, database: PostgresPlace) -> None:
+    async def remove(store: AnyStore) -> None:
+        await store.remove([OTHER], now=NOON)  # the last one that came, so that its number is the highest
+
+    async def go_on(store: AnyStore) -> int:
+        await store.commit(
+            [telemetry(1, [sample(NOON + 6)], of=4, device=DeviceId(tenant=OTHER.tenant, device="newcomer"))]
+        )
+        swept = 0
+        while found := await store.sweep(now=NOON + 90_000):
+            swept += found
+        return swept
+
+    within(data / "hub.db", remove)
+    assert move(data, database.url) == 0
+    assert within(database, go_on) > 0
+    left = database.sql(
+        "SELECT name FROM devices JOIN boots ON boots.device = devices.id JOIN log ON log.boot = boots.id"
+    )
+    assert {name for (name,) in left} == {CAM.device, "newcomer"}
 
 
 def moves(database: PostgresPlace) -> list[AuditRecord]:

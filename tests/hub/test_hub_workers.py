@@ -24,6 +24,7 @@ from edge_hub.config import HubConfig, check_workers
 from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
 from edge_hub.pulse import MAX_BYTES, Pulse, teller
+from edge_hub.rows import Gone
 from edge_hub.worker import WorkerConfig
 from edge_hub.workers import Workers
 from edge_sdk.errors import UsageError
@@ -313,6 +314,27 @@ def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
         other.stop()
     holders = crowded.sql("SELECT count(*) FROM leases WHERE kind = 'scheduler'")
     assert holders[0][0] == 1
+
+
+def test_a_device_is_let_in_no_more_whichever_hub_removes_it(
+    crowd: HubProcess, crowded: PostgresPlace, tmp_path: Path
+) -> None:
+    other = HubProcess(tmp_path, "--store", crowded.url)
+    other.start()
+    try:
+        with enrolled(crowd, "sold") as cam, other.client() as far, crowd.client() as near:
+            cam.born()
+            cam.confirmed(cam.happens("hello"))
+            news = near.news()
+            with enrolled(crowd, "noisy") as noisy, again_and_again(lambda: noisy.happens("something")):
+                next(news)
+            far.remove(cam.device)
+            gone = next(body for topic, body in news if topic == "gone")
+            assert decode(gone, Gone, where="test").devices == (str(cam.device),)
+            cam.when(lambda: cam.refused, "the device not to be let in again")
+            until(lambda: crowded.sql("SELECT FROM boots WHERE boot = $1", cam.boot) == [], "its rows to go")
+    finally:
+        other.stop()
 
 
 def test_a_command_is_answered_once_whoever_takes_the_reply(crowd: HubProcess) -> None:

@@ -8,6 +8,7 @@ time is counted by a clock that does not step (`edge_hub.alerts.holding`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from edge_hub.alerts.evaluation import Outcome, compiled, evaluate
 from edge_hub.alerts.holding import Holding
 from edge_hub.alerts.rules import in_force
 from edge_hub.census import MAX_OPEN_ALERTS, SWITCHES, Census, groups_of
-from edge_hub.errors import StoreError
+from edge_hub.errors import StoreError, UnknownDeviceError
 from edge_hub.rows import facts_of
 from edge_hub.store import Store
 from edge_hub.store.records import AlertRecord
@@ -121,7 +122,10 @@ class Alerting:
         self.evaluations += 1
 
     async def _take(self, found: Outcome, now: float) -> None:
-        changed: list[AlertRecord] = [await self._store.raise_alert(alert) for alert in found.begin[:_AT_ONCE]]
+        changed: list[AlertRecord] = []
+        for alert in found.begin[:_AT_ONCE]:
+            with contextlib.suppress(UnknownDeviceError):  # removed since it was looked at
+                changed.append(await self._store.raise_alert(alert))
         for alert in found.end[:_AT_ONCE]:
             ended = await self._store.end_alert(alert.id, now=now)
             changed += [] if ended is None else [ended]

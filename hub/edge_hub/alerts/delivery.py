@@ -116,10 +116,11 @@ class Delivery:
 
     async def step(self) -> None:
         """Tell what is to be told, until something does not arrive."""
-        noted = told = await self._read()
+        noted = await self._read()
+        over, told = await self._ended(noted)
         silences = silences_in_force(await self._store.rules(), self._clock())
         try:
-            for number, (what, alert) in enumerate([*await self._ended(told), *await self._fresh(told.last)], start=1):
+            for number, (what, alert) in enumerate([*over, *await self._fresh(told.last)], start=1):
                 notice = Notice(id=f"{alert.id}-{what}", what=what, alert=AlertView.of(alert))
                 heard = False
                 if what == ENDED or not await self._silenced(alert, silences):
@@ -153,15 +154,20 @@ class Delivery:
         self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
         return False
 
-    async def _ended(self, told: _Told) -> list[tuple[str, AlertRecord]]:
-        """Alerts whose beginning was told and which are over; what retention took is over as well."""
+    async def _ended(self, told: _Told) -> tuple[list[tuple[str, AlertRecord]], _Told]:
+        """Alerts whose beginning was told and which are over; and what was told, but for what can be found no more."""
         still = {alert.id for alert in await self._store.alerts(open_only=True, limit=MAX_OPEN_ALERTS)}
-        found = []
+        found, lost = [], set()
         for number in told.open:
             if number not in still:
                 page = await self._store.alerts(before=number + 1, limit=1)
-                found += [(ENDED, alert) for alert in page if alert.id == number]
-        return found
+                alert = next((one for one in page if one.id == number), None)
+                alert = alert or await self._store.alert_of_removed(number)
+                if alert is None:
+                    lost.add(number)  # retention took it
+                else:
+                    found.append((ENDED, alert))
+        return found, _Told(last=told.last, open=tuple(one for one in told.open if one not in lost))
 
     async def _fresh(self, last: int) -> list[tuple[str, AlertRecord]]:
         """Alerts after this one, the oldest first."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,7 @@ class Authority:
         self.hub_cert, self.hub_key = directory / "hub.pem", directory / "hub.key"
         self._records = directory / "issued.json"
         self._now = now
+        self._recording = threading.Lock()
         with atomic.storage_errors(directory):
             directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         key_path = directory / "ca.key"
@@ -94,24 +96,42 @@ class Authority:
 
     def issue(self, device: str) -> tuple[str, str]:
         """A certificate for a device and its key, both PEM; the key is kept nowhere here. Earlier ones end."""
-        if self._read().devices.get(device):
-            self.revoke(device)
-        until = self._now() + DEVICE_S
-        certificate, key = self._sign(device, until, names=None)
-        issued = _Issued(serial=f"{certificate.serial_number:x}", until=until)
-        known = self._read().devices
-        self._write(_Records(devices={**known, device: (*known.get(device, ()), issued)}))
-        return _pem(certificate), _pem_of_key(key)
+        return self.issue_all((device,))[0]
 
-    def revoke(self, device: str) -> int:
-        """Let none of a device's certificates count any more; returns how many did until now."""
+    def issue_all(self, devices: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """The same for several, recorded in one go."""
+        until = self._now() + DEVICE_S
+        made = [self._sign(device, until, names=None) for device in devices]
+        with self._recording:
+            known = self._read().devices
+            if any(known.get(device) for device in devices):
+                known = self._revoked(devices).devices
+            issued = {
+                device: (*known.get(device, ()), _Issued(serial=f"{certificate.serial_number:x}", until=until))
+                for device, (certificate, _) in zip(devices, made, strict=True)
+            }
+            self._write(_Records(devices={**known, **issued}))
+        return tuple((_pem(certificate), _pem_of_key(key)) for certificate, key in made)
+
+    def revoke(self, *devices: str) -> int:
+        """Let none of these devices' certificates count any more; returns how many did until now."""
+        with self._recording:
+            before = self._read().devices
+            self._revoked(devices)
+        return sum(one.revoked is None for device in devices for one in before.get(device, ()))
+
+    def _revoked(self, devices: Iterable[str]) -> _Records:
+        """What is recorded once these devices' certificates are revoked."""
         known = self._read().devices
-        mine = known.get(device, ())
-        ended = tuple(structs.replace(one, revoked=one.revoked or self._now()) for one in mine)
-        records = _Records(devices={**known, device: ended} if mine else known)
+        ended = {
+            device: tuple(structs.replace(one, revoked=one.revoked or self._now()) for one in known[device])
+            for device in devices
+            if device in known
+        }
+        records = _Records(devices={**known, **ended})
         self._write(records)
         self._write_crl(records)
-        return sum(one.revoked is None for one in mine)
+        return records
 
     # ------------------------------------------------------------------------------------------------- in detail
 

@@ -72,18 +72,18 @@ class BrokerBackend(Protocol):
     def endpoint_of(self, guest: Guest) -> Endpoint:
         """How a guest on this machine connects: as itself where the accounts are ours, else as the hub does."""
 
-    def papers(self, device: str) -> Papers:
-        """Make what a device needs beside its password.
+    def papers(self, *devices: str) -> tuple[Papers, ...]:
+        """Make what devices need beside their passwords; may be called in a thread.
 
         Args:
-            device: Its user name.
+            devices: Their user names.
 
         Raises:
             StorageError: What was made could not be recorded.
         """
 
-    async def revoke(self, device: str) -> None:
-        """Let no certificate of a device count any more, and end its connection. Its account is `set_accounts`' affair.
+    async def revoke(self, *devices: str) -> None:
+        """Let no certificate of these devices count any more. Accounts and connections are `set_accounts`' affair.
 
         Raises:
             StorageError: It could not be recorded.

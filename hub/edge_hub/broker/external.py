@@ -40,11 +40,11 @@ class ExternalBroker:
         """As the hub."""
         return self.endpoint
 
-    def papers(self, device: str) -> Papers:  # noqa: ARG002 - the interface's
+    def papers(self, *devices: str) -> tuple[Papers, ...]:
         """None of ours."""
-        return Papers()
+        return tuple(Papers() for _ in devices)
 
-    async def revoke(self, device: str) -> None:
+    async def revoke(self, *devices: str) -> None:
         """Nothing: see above."""
 
     async def start(self) -> None:

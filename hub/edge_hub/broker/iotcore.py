@@ -103,11 +103,11 @@ class IotCore:
         """Without a name."""
         return self.endpoint
 
-    def papers(self, device: str) -> Papers:  # noqa: ARG002 - the interface's
+    def papers(self, *devices: str) -> tuple[Papers, ...]:
         """None: nothing is encrypted."""
-        return Papers()
+        return tuple(Papers() for _ in devices)
 
-    async def revoke(self, device: str) -> None:
+    async def revoke(self, *devices: str) -> None:
         """Nothing: it lets everybody in."""
 
     async def start(self) -> None:

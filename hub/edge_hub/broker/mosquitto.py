@@ -156,19 +156,20 @@ class Mosquitto:
         atomic.write_bytes(self._directory / "passwords", password_file(everyone), mode=PRIVATE_FILE)
         self._child.send_signal(signal.SIGHUP)
 
-    def papers(self, device: str) -> Papers:
-        """The authority, and a certificate where devices need one."""
+    def papers(self, *devices: str) -> tuple[Papers, ...]:
+        """The authority, and certificates where devices need them."""
         if self._authority is None or self._encryption is None:
-            return Papers()
+            return tuple(Papers() for _ in devices)
+        ca = self._authority.ca_pem
         if not self._encryption.client_certificates:
-            return Papers(ca=self._authority.ca_pem)
-        certificate, key = self._authority.issue(device)
-        return Papers(ca=self._authority.ca_pem, certificate=certificate, key=key)
+            return tuple(Papers(ca=ca) for _ in devices)
+        issued = self._authority.issue_all(devices)
+        return tuple(Papers(ca=ca, certificate=certificate, key=key) for certificate, key in issued)
 
-    async def revoke(self, device: str) -> None:
-        """Revoke its certificates; a change of its password, which ends its connection, is the caller's."""
+    async def revoke(self, *devices: str) -> None:
+        """Revoke their certificates; a change of a password, which ends a connection, is the caller's."""
         if self._authority is not None:
-            self._authority.revoke(device)
+            await asyncio.to_thread(self._authority.revoke, *devices)
             self._child.send_signal(signal.SIGHUP)
 
     async def admit(self, whose: str, guests: Sequence[Guest]) -> None:

@@ -138,6 +138,17 @@ class HomeAssistant:
         await self._publish(discovery.state_topic(record.device), encode(discovery.device_state(view)))
         await self._publish(discovery.status_topic(record.device), ONLINE if record.online else OFFLINE)
 
+    async def gone(self, device: DeviceId) -> None:
+        """Take back what was shown of it."""
+        self._online.pop(device, None)
+        session, name = self._session, str(device)
+        if session is None or self._prefix is None or name not in self._components:
+            return
+        await self._take_back(device, self._hub, self._prefix)
+        if await session.flush():
+            self._components.pop(name, None)
+            self._unsaved = True
+
     async def only(self, devices: Collection[DeviceId]) -> None:
         """Take back what was shown of any other device, and remember those that are to be shown."""
         names = {str(device) for device in devices}

@@ -116,6 +116,11 @@ class Sparkplug:
                 device,
             )
 
+    async def gone(self, device: DeviceId) -> None:
+        """End its edge node, which says so."""
+        await self._end((device,))
+        self._early.pop(device, None)
+
     async def only(self, devices: Collection[DeviceId]) -> None:
         """End the edge nodes of any other device."""
         await self._end([device for device in self._nodes if device not in devices])

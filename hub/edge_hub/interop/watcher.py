@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # A device that reports in a burst is shown once.
 _SETTLE_S = 0.2
-# What another process of the hub stored, and devices that were taken out, are seen then.
+# What another process of the hub stored, and devices that it took out, are seen then.
 _SWEEP_S = 60.0
 
 
@@ -28,6 +28,9 @@ class Exporter(Protocol):
 
     async def show(self, record: DeviceRecord) -> None:
         """A device as it is now."""
+
+    async def gone(self, device: DeviceId) -> None:
+        """A device is not in the fleet any more: what was shown of it is to be taken back."""
 
     async def only(self, devices: Collection[DeviceId]) -> None:
         """These are all; what was shown of any other is to be taken back."""
@@ -97,6 +100,5 @@ class Watcher:
         changed, self._changed = self._changed, set()
         for device in changed:
             record = await self._store.device(device)
-            if record is not None:
-                for exporter in self.exporters:
-                    await exporter.show(record)
+            for exporter in self.exporters:
+                await (exporter.gone(device) if record is None else exporter.show(record))

@@ -14,7 +14,7 @@ import msgspec
 
 from edge_hub.store._numbers import Boot, find_boot, other_message, put
 from edge_hub.store._rows import Row, command_record
-from edge_hub.store.records import Arrival, CommandRecord, EventRecord, Malformed
+from edge_hub.store.records import HELD_OFF_S, Arrival, CommandRecord, EventRecord, Malformed
 from edge_sdk.mqtt import DeviceId, Event, Reply
 from edge_sdk.wire import encode
 
@@ -27,6 +27,18 @@ LOOKED_AT = (
     " sample_at, messages, duplicates, skew_s, skew_next_s, skew_until"
 )
 _DEVICE = f"SELECT {LOOKED_AT} FROM devices WHERE tenant = ? AND name = ?"  # noqa: S608 - our own words
+_REMOVED = "SELECT 1 FROM removed WHERE tenant = ? AND name = ? AND at > ?"
+# SQLite gives the number of a deleted row again, and what hangs on a removed device is still there for a while.
+FRESH_ID = "(SELECT max(n) + 1 FROM (SELECT max(id) AS n FROM devices UNION ALL SELECT max(device) FROM removed))"
+
+
+def excused(message: Arrival | Malformed) -> float:
+    """A removal after this moment still holds when the message comes.
+
+    What was sent before may be on its way for a while; what the broker had kept says nothing about now at all.
+    """
+    kept = isinstance(message, Arrival) and message.retained
+    return 0.0 if kept else message.received - HELD_OFF_S
 
 
 class Happened(NamedTuple):
@@ -41,8 +53,11 @@ class Happened(NamedTuple):
 class Books(Protocol):
     """One transaction's view of the tables. Rows are named by their numbers; what is once read is nobody else's."""
 
-    def device(self, device: DeviceId) -> Row:
-        """Its row of `devices` (`LOOKED_AT`), made where there is none."""
+    def device(self, device: DeviceId) -> Row | None:
+        """Its row of `devices` (`LOOKED_AT`)."""
+
+    def new_device(self, device: DeviceId, *, since: float) -> Row | None:
+        """A row for a device that has none; None where one of its name was removed after this moment."""
 
     def boot(self, device: int, boot: str) -> Boot:
         """A boot's row, made where there is none."""
@@ -82,15 +97,18 @@ class SqliteBooks:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def device(self, device: DeviceId) -> Row:
+    def device(self, device: DeviceId) -> Row | None:
+        """See `Books`."""
+        row: Row | None = self._connection.execute(_DEVICE, (device.tenant, device.device)).fetchone()
+        return row
+
+    def new_device(self, device: DeviceId, *, since: float) -> Row | None:
         """See `Books`."""
         names = (device.tenant, device.device)
-        row: Row | None = self._connection.execute(_DEVICE, names).fetchone()
-        if row is None:
-            self._connection.execute("INSERT INTO devices (tenant, name) VALUES (?, ?)", names)
-            row = self._connection.execute(_DEVICE, names).fetchone()
-        assert row is not None  # noqa: S101 - it was just made
-        return row
+        if self._connection.execute(_REMOVED, (*names, since)).fetchone() is not None:
+            return None
+        self._connection.execute(f"INSERT INTO devices (id, tenant, name) VALUES ({FRESH_ID}, ?, ?)", names)  # noqa: S608
+        return self.device(device)
 
     def boot(self, device: int, boot: str) -> Boot:
         """See `Books`."""

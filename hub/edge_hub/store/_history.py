@@ -76,9 +76,10 @@ class SqliteHistory(SqliteFile):
 
     async def roll_up(self, *, now: float) -> int:  # noqa: ARG002 - one writer: nothing is still on its way
         """Condense some of what is in the log and not in the minutes and hours yet; how many messages."""
-        step = await self._read(lambda c: in_snapshot(c, next_step))
-        if step.messages:
-            await self._write(lambda c: apply(c, step))
+        async with self._condensing:
+            step = await self._read(lambda c: in_snapshot(c, next_step))
+            if step.messages:
+                await self._write(lambda c: apply(c, step))
         return step.messages
 
     async def back_up(self, target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from edge_hub.freshness import Known, birth_applies, sample_applies, state_applies
 from edge_hub.ranges import to_ranges
 from edge_hub.skew import Skew, heard
-from edge_hub.store._books import Books, Happened
+from edge_hub.store._books import Books, Happened, excused
 from edge_hub.store._numbers import Boot
 from edge_hub.store._rows import Row
 from edge_hub.store.records import Arrival, CommandRecord, Committed, Late, Malformed, Refusal
@@ -54,7 +54,8 @@ class Intake:
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self._devices: dict[DeviceId, _Device] = {}
+        self._batch: Sequence[Arrival | Malformed] = ()
+        self._devices: dict[DeviceId, _Device | None] = {}
         self._acks: dict[tuple[DeviceId, str], list[int]] = defaultdict(list)
         self._events: list[Happened] = []
         self._finished: list[CommandRecord] = []
@@ -66,14 +67,17 @@ class Intake:
 
     def store(self, batch: Sequence[Arrival | Malformed]) -> Committed:
         """Store all of it."""
+        self._batch = batch
         new = self._books.put(self._numbered(batch))
         for position, message in enumerate(batch):
+            device = None if message.device is None else self._devices.get(message.device)
             if isinstance(message, Malformed):
-                self._refuse(message, is_new=position in new)
-            else:
-                self._take(message, is_new=position in new)
+                self._refuse(message, device, is_new=position in new)
+            elif device is not None:
+                self._take(message, device, is_new=position in new)
         events = self._books.happened(self._events) if self._events else ()
-        self._books.change([(device.row, device.changed) for device in self._devices.values() if device.changed])
+        there = [device for device in self._devices.values() if device is not None]
+        self._books.change([(device.row, device.changed) for device in there if device.changed])
         self._refuse_all()
         return Committed(
             acks={key: to_ranges(numbers) for key, numbers in self._acks.items()},
@@ -82,15 +86,18 @@ class Intake:
             malformed=len(self._quarantined),
             events=events,
             finished=tuple(self._finished),
-            born=tuple(d.device for d in self._devices.values() if d.born),
-            touched=tuple(d.device for d in self._devices.values() if d.changed),
+            born=tuple(device.device for device in there if device.born),
+            touched=tuple(device.device for device in there if device.changed),
             late=tuple(self._late),
         )
 
     # ------------------------------------------------------------------------------------------------- numbers
 
     def _numbered(self, batch: Sequence[Arrival | Malformed]) -> Iterator[tuple[int, Boot, Arrival | Malformed]]:
-        """What has a number, each of which is to be acknowledged; makes all devices and boots known on the way."""
+        """What has a number, each of which is to be acknowledged; makes all devices and boots known on the way.
+
+        Of a device that was removed just now nothing is kept; it is told to forget what it has, all the same.
+        """
         for position, message in enumerate(batch):
             if isinstance(message, Malformed):
                 device_id, boot, seq = message.device, message.boot, message.seq
@@ -98,20 +105,26 @@ class Intake:
                     continue
             else:
                 device_id, boot, seq = message.device, message.envelope.boot, message.envelope.seq
+            if seq:
+                self._acks[device_id, boot].append(seq)
             device = self._device(device_id)
+            if device is None:
+                continue
             known = device.boots.get(boot)
             if known is None:
                 known = device.boots[boot] = self._books.boot(device.row, boot)
             if seq:
-                self._acks[device_id, boot].append(seq)
                 yield position, known, message
 
-    def _device(self, device: DeviceId) -> _Device:
-        known = self._devices.get(device)
-        if known is None:
+    def _device(self, device: DeviceId) -> _Device | None:
+        if device not in self._devices:
             columns = self._books.device(device)
-            known = self._devices[device] = _Device(row=columns["id"], device=device, columns=columns)
-        return known
+            if columns is None:
+                since = max(excused(message) for message in self._batch if message.device == device)
+                columns = self._books.new_device(device, since=since)
+            found = None if columns is None else _Device(row=columns["id"], device=device, columns=columns)
+            self._devices[device] = found
+        return self._devices[device]
 
     def _repeated(self, device: _Device) -> None:
         self._duplicates += 1
@@ -119,8 +132,7 @@ class Intake:
 
     # ------------------------------------------------------------------------------------------------- messages
 
-    def _take(self, arrival: Arrival, *, is_new: bool) -> None:
-        device = self._devices[arrival.device]
+    def _take(self, arrival: Arrival, device: _Device, *, is_new: bool) -> None:
         envelope = arrival.envelope
         boot = device.boots[envelope.boot]
         self._seen(device, arrival)
@@ -231,10 +243,10 @@ class Intake:
 
     # ------------------------------------------------------------------------------------------------- refusals
 
-    def _refuse(self, message: Malformed, *, is_new: bool) -> None:
+    def _refuse(self, message: Malformed, device: _Device | None, *, is_new: bool) -> None:
         """Quarantine it, once; its number is remembered so that its device can be told to forget it."""
-        if message.seq and message.device is not None and message.boot is not None and not is_new:
-            self._repeated(self._devices[message.device])
+        if message.seq and device is not None and message.boot is not None and not is_new:
+            self._repeated(device)
             return
         self._quarantined.append(message)
 

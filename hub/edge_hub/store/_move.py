@@ -23,14 +23,14 @@ from edge_hub.store.records import AuditRecord
 # Alike in both; what is referred to comes before what refers to it. `counters` and `trimmed` go by ways of their own.
 TABLES = (
     "devices", "boots", "log", "events", "commands", "quarantine", "audit", "tokens", "rules", "alerts", "condensed",
-    "leases",
+    "leases", "removed",
 )  # fmt: skip
 # Of PostgreSQL alone, or filled otherwise.
 _FURTHER = ("numbers", "births", "counters")
 # Whose numbers PostgreSQL counts up by itself.
 _COUNTED = ("devices", "boots", "quarantine", "audit", "alerts")
 # 0 and 1 in SQLite.
-_FLAGS = frozenset({"born", "late"})
+_FLAGS = frozenset({"born", "late", "swept"})
 # Whichever is reached first; PostgreSQL remembers each row of a statement until it has looked up what that refers to.
 _BATCH_ROWS = 2000
 _BATCH_BYTES = 1_000_000
@@ -165,6 +165,8 @@ def _numbers(source: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:
 async def _go_on_counting(source: sqlite3.Connection, connection: Any) -> None:
     """What comes next gets the numbers that it would have got here, and the roll-up goes on where it is."""
     ever: dict[str, int] = dict(source.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    # What is left of a removed device goes by the number it had.
+    ever["devices"] = source.execute("SELECT coalesce(max(device), 0) FROM removed").fetchone()[0]
     for table in _COUNTED:
         highest = source.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - as above
         await _set(connection, f"pg_get_serial_sequence('{table}', 'id')", max(highest, ever.get(table, 0)))

@@ -16,9 +16,12 @@ from typing import TypeVar
 
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import StoreError
-from edge_hub.store._schema import ADDED_IN_2, APPLICATION_ID, FORMAT, FROM_1, PRAGMAS, TABLES
+from edge_hub.store._schema import ADDED_IN_2, ADDED_IN_3, APPLICATION_ID, FORMAT, FROM_1, PRAGMAS, TABLES
 
 T = TypeVar("T")
+
+# What leads here from an older format.
+STEPS = {1: f"{FROM_1} {ADDED_IN_2} {ADDED_IN_3}", 2: ADDED_IN_3}
 
 
 @contextlib.contextmanager
@@ -74,6 +77,8 @@ class SqliteFile:
             opened.pop_all()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
+        # Who condenses the log looks first and writes then; who deletes at its end must not come in between.
+        self._condensing = asyncio.Lock()
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
@@ -128,13 +133,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
     if found == 0 and owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         connection.executescript(
-            f"BEGIN; {TABLES} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN; {TABLES} {ADDED_IN_2} {ADDED_IN_3} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {FORMAT}; COMMIT;"
         )
     elif owner != APPLICATION_ID:
         raise StoreError("a database, but not a hub's", where=str(path), hint="choose another --data")
-    elif found == 1:
-        connection.executescript(f"BEGIN IMMEDIATE; {FROM_1} {ADDED_IN_2} PRAGMA user_version = {FORMAT}; COMMIT;")
+    elif found in STEPS:
+        connection.executescript(f"BEGIN IMMEDIATE; {STEPS[found]} PRAGMA user_version = {FORMAT}; COMMIT;")
     elif found != FORMAT:
         raise StoreError(
             f"a database of format {found}, this version reads {FORMAT}",

@@ -20,11 +20,19 @@ from edge_hub.store._books import (
     KEPT_TOPIC_CHARS,
     LOOKED_AT,
     Happened,
+    excused,
     storable_value,
 )
 from edge_hub.store._numbers import Boot, log_row
 from edge_hub.store._rows import Row, command_record
-from edge_hub.store.records import Arrival, CommandRecord, CommandState, Committed, EventRecord, Malformed
+from edge_hub.store.records import (
+    Arrival,
+    CommandRecord,
+    CommandState,
+    Committed,
+    EventRecord,
+    Malformed,
+)
 from edge_sdk.mqtt import DeviceId, Reply
 from edge_sdk.wire import encode
 
@@ -99,14 +107,17 @@ class PostgresBooks:
                 commands.add(message.envelope.reply_to)
             elif message.device is not None and message.boot is not None:
                 numbers[message.device, message.boot].add(message.seq)
-        await self._load_devices(sorted({device for device, _ in numbers}, key=str))
-        boots = {(self._devices[device]["id"], boot) for device, boot in numbers}
+        since: dict[DeviceId, float] = {}
+        for message in batch:
+            if message.device is not None:
+                since[message.device] = max(since.get(message.device, 0.0), excused(message))
+        await self._load_devices({device: since[device] for device in sorted({one for one, _ in numbers}, key=str)})
+        there = {key: found for key, found in numbers.items() if key[0] in self._devices}
+        boots = {(self._devices[device]["id"], boot) for device, boot in there}
         # What is known came from some boot, too, and that one may have been the last or not.
         boots |= {(row["id"], row[name]) for row in self._devices.values() for name in _BOOTS if row[name] is not None}
         await self._load_boots(sorted(boots))
-        await self._load_numbers(
-            {self._boots[self._devices[d]["id"], b].row: found for (d, b), found in numbers.items()}
-        )
+        await self._load_numbers({self._boots[self._devices[d]["id"], b].row: found for (d, b), found in there.items()})
         ordered = sorted(command for command in commands if command is not None)
         if ordered:
             rows = await self._connection.fetch(
@@ -114,19 +125,26 @@ class PostgresBooks:
             )
             self._commands = {row["id"]: dict(row) for row in rows}
 
-    async def _load_devices(self, devices: Sequence[DeviceId]) -> None:
+    async def _load_devices(self, devices: Mapping[DeviceId, float]) -> None:
+        """Make and hold the rows of these devices, but for those that were removed after the moment of each."""
         names = [device.tenant for device in devices], [device.device for device in devices]
-        await self._connection.execute(
-            "INSERT INTO devices (tenant, name) SELECT * FROM unnest($1::text[], $2::text[]) n (tenant, name)"
-            " WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.tenant = n.tenant AND d.name = n.name)"
-            " ORDER BY 1, 2 ON CONFLICT DO NOTHING",
-            *names,
-        )
-        rows = await self._connection.fetch(
-            f"SELECT tenant, name, {LOOKED_AT} FROM devices WHERE (tenant, name) IN"  # noqa: S608
-            " (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id FOR NO KEY UPDATE",
-            *names,
-        )
+        # A row may go while it is waited for: then the removal can be seen, and it stays away.
+        for _ in range(2):
+            await self._connection.execute(
+                "INSERT INTO devices (tenant, name) SELECT n.tenant, n.name"
+                " FROM unnest($1::text[], $2::text[], $3::double precision[]) n (tenant, name, since)"
+                " WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.tenant = n.tenant AND d.name = n.name) AND NOT"
+                " EXISTS (SELECT 1 FROM removed r WHERE r.tenant = n.tenant AND r.name = n.name AND r.at > n.since)"
+                " ORDER BY 1, 2 ON CONFLICT DO NOTHING",
+                *(*names, list(devices.values())),
+            )
+            rows = await self._connection.fetch(
+                f"SELECT tenant, name, {LOOKED_AT} FROM devices WHERE (tenant, name) IN"  # noqa: S608
+                " (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id FOR NO KEY UPDATE",
+                *names,
+            )
+            if len(rows) == len(devices):
+                break
         self._devices = {DeviceId(tenant=row["tenant"], device=row["name"]): dict(row) for row in rows}
 
     async def _load_boots(self, boots: Sequence[tuple[int, str]]) -> None:
@@ -171,9 +189,13 @@ class PostgresBooks:
 
     # ------------------------------------------------------------------------------------------------ for Intake
 
-    def device(self, device: DeviceId) -> Row:
+    def device(self, device: DeviceId) -> Row | None:
         """See `Books`."""
-        return self._devices[device]
+        return self._devices.get(device)
+
+    def new_device(self, device: DeviceId, *, since: float) -> Row | None:  # noqa: ARG002 - the interface's
+        """See `Books`; `load` made those that there are to be."""
+        return None
 
     def boot(self, device: int, boot: str) -> Boot:
         """See `Books`."""

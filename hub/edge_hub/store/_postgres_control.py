@@ -135,7 +135,7 @@ class PostgresControl:
         async with self._database.transaction() as connection:
             await connection.execute(
                 "INSERT INTO alerts (rule, device, severity, began, text, value)"
-                " SELECT $1, id, $2, $3, $4, $5 FROM devices WHERE tenant = $6 AND name = $7"
+                " SELECT $1, id, $2, $3, $4, $5 FROM devices WHERE tenant = $6 AND name = $7 FOR KEY SHARE"
                 " ON CONFLICT (rule, device) WHERE ended IS NULL DO NOTHING",
                 *(record.rule, record.severity, record.began, storable(record.text), record.value, *names),
             )

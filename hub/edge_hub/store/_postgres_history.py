@@ -199,7 +199,13 @@ async def _apply(connection: Connection, step: _Step) -> None:
     )
     if await position(connection) != step.after:
         return
-    keys = sorted(step.spans)
+    # Held, so that none is removed before this can be seen; of one that was, nothing is kept.
+    rows = await connection.fetch(
+        "SELECT id FROM devices WHERE id = ANY($1::bigint[]) ORDER BY id FOR KEY SHARE",
+        sorted({device for device, _, _ in step.spans}),
+    )
+    there = {row["id"] for row in rows}
+    keys = sorted(key for key in step.spans if key[0] in there)
     columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
     rows = await connection.fetch(
         "SELECT c.* FROM condensed c JOIN unnest($1::bigint[], $2::integer[], $3::bigint[]) n (device, step, at)"

@@ -163,11 +163,27 @@ CREATE TABLE identity (id text NOT NULL);  -- one row: by this name the broker k
 INSERT INTO identity VALUES (replace(gen_random_uuid()::text, '-', ''));
 """
 
+_REMOVAL = """
+CREATE TABLE removed (                   -- devices taken out of the fleet of which something is left
+    device bigint PRIMARY KEY,           -- the id it had
+    tenant text NOT NULL,
+    name text NOT NULL,
+    at double precision NOT NULL,
+    swept boolean NOT NULL DEFAULT false -- but for its last alerts, nothing hangs on it any more
+);
+CREATE INDEX removed_by_name ON removed (tenant, name);
+-- A device's row goes before what hangs on it. Who adds to that holds the row meanwhile, and so is never too late.
+ALTER TABLE boots DROP CONSTRAINT boots_device_fkey;
+ALTER TABLE commands DROP CONSTRAINT commands_device_fkey;
+ALTER TABLE alerts DROP CONSTRAINT alerts_device_fkey;
+ALTER TABLE condensed DROP CONSTRAINT condensed_device_fkey;
+"""
+
 # Tables with a partition for each day.
 DAILY = ("log", "events")
 
 # Append only: a step that was ever released is history.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _REMOVAL)
 FORMAT = len(MIGRATIONS)
 
 RECORDED = "CREATE TABLE migrations (number integer PRIMARY KEY, at timestamptz NOT NULL, version text NOT NULL)"

@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, format 2, and what leads there from format 1.
+"""The tables of the SQLite store, format 3, and what leads there from formats 1 and 2.
 
 Log and events only grow at their end; what is known now is in `devices`. A boot is a number so that the unique key of
 the log stays small and grows at its end too.
@@ -6,7 +6,7 @@ the log stays small and grows at its end too.
 
 from __future__ import annotations
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x45444745  # "EDGE", so that `file` and we recognise the database
 
 PRAGMAS = (
@@ -162,6 +162,17 @@ CREATE TABLE leases (
     until REAL NOT NULL,
     PRIMARY KEY (kind, slot)
 ) WITHOUT ROWID;
+"""
+
+ADDED_IN_3 = """
+CREATE TABLE removed (                   -- devices taken out of the fleet of which something is left
+    device INTEGER PRIMARY KEY,          -- the id it had, which is nobody else's meanwhile
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    at REAL NOT NULL,
+    swept INTEGER NOT NULL DEFAULT 0     -- but for its last alerts, nothing hangs on it any more
+);
+CREATE INDEX removed_by_name ON removed (tenant, name);
 """
 
 FROM_1 = """

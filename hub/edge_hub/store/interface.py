@@ -7,10 +7,10 @@ version of a desired document) is decided in the store and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from edge_hub.store.parts import Control, History, Leases
+from edge_hub.store.parts import Control, History, Leases, Removals
 from edge_hub.store.records import (
     Arrival,
     CommandRecord,
@@ -27,7 +27,7 @@ from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
 
 
-class Store(Control, History, Leases, Protocol):
+class Store(Control, History, Leases, Removals, Protocol):
     """Durable state of a hub. All methods raise `StoreError` where the database refuses."""
 
     async def close(self) -> None:
@@ -47,6 +47,18 @@ class Store(Control, History, Leases, Protocol):
 
         Raises:
             EnrolledError: It has some, and `again` is false.
+        """
+
+    async def enrol_all(self, passwords: Mapping[DeviceId, str], *, now: float, again: bool) -> None:
+        """Keep the credentials of devices, all or none.
+
+        Args:
+            passwords: Their hashes.
+            now: When.
+            again: Also where there are some.
+
+        Raises:
+            EnrolledError: Names the first that has some, and `again` is false.
         """
 
     async def accounts(self) -> dict[str, str]:

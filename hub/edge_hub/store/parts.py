@@ -15,6 +15,8 @@ from edge_hub.store.records import (
     AuditRecord,
     CommandRecord,
     Point,
+    Removal,
+    Removed,
     RuleRecord,
     TokenRecord,
 )
@@ -111,6 +113,30 @@ class History(Protocol):
         Raises:
             StorageError: It could not be written.
         """
+
+
+class Removals(Protocol):
+    """Devices that are taken out of the fleet."""
+
+    async def remove(self, devices: Sequence[DeviceId], *, now: float) -> Removed:
+        """Take these devices out of the fleet, all or none.
+
+        Their accounts, what is known and what is desired of them are gone at once, pending commands are cancelled and
+        open alerts end. What hangs on them can be reached no more, and `sweep` deletes it. For `HELD_OFF_S` what they
+        sent before is confirmed and dropped, unless they are enrolled anew; after that, who reports is a new device.
+
+        Raises:
+            UnknownDeviceError: One was neither enrolled nor heard of.
+        """
+
+    async def removals(self) -> tuple[Removal, ...]:
+        """Of the last hours at least, the first first."""
+
+    async def sweep(self, *, now: float) -> int:
+        """Delete some of what removed devices left; returns how many rows, 0 when there is nothing more to delete."""
+
+    async def alert_of_removed(self, alert_id: int) -> AlertRecord | None:
+        """An alert that ended because its device was removed, for `KEPT_ALERTS_S`."""
 
 
 class Leases(Protocol):

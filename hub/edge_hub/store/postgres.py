@@ -7,7 +7,7 @@ in memory. `Store` says what the methods promise.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
@@ -22,6 +22,8 @@ from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, 
 from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
+from edge_hub.store._postgres_removal import PostgresRemovals
+from edge_hub.store._removal import GONE
 from edge_hub.store._rows import (
     EVENTS,
     command_record,
@@ -50,7 +52,7 @@ from edge_sdk.wire import encode, new_token
 _CONNECTIONS = 8
 
 
-class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
+class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRemovals):
     """A `Store`; `open` makes one."""
 
     def __init__(self, database: Database) -> None:
@@ -156,15 +158,30 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
 
     async def enrol(self, device: DeviceId, password_hash: str, *, now: float, again: bool) -> None:
         """Keep a device's credentials."""
-        async with self._database.connection() as connection:
-            kept = await connection.fetchval(
-                "INSERT INTO devices AS d (tenant, name, password, enrolled) VALUES ($1, $2, $3, $4)"
-                " ON CONFLICT (tenant, name) DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled"
-                " WHERE d.password IS NULL OR $5 RETURNING id",
-                *(device.tenant, device.device, password_hash, now, again),
+        await self.enrol_all({device: password_hash}, now=now, again=again)
+
+    async def enrol_all(self, passwords: Mapping[DeviceId, str], *, now: float, again: bool) -> None:
+        """Keep the credentials of devices, all or none."""
+        names = [device.tenant for device in passwords], [device.device for device in passwords]
+        async with self._database.transaction() as connection:
+            # In the order in which a batch of messages takes them.
+            await connection.execute(
+                "SELECT id FROM devices WHERE (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
+                " ORDER BY id FOR NO KEY UPDATE",
+                *names,
             )
-        if kept is None:
-            raise enrolled(device)
+            rows = await connection.fetch(
+                "INSERT INTO devices AS d (tenant, name, password, enrolled)"
+                " SELECT n.tenant, n.name, n.password, $4 FROM unnest($1::text[], $2::text[], $3::text[])"
+                " n (tenant, name, password) ORDER BY 1, 2"
+                " ON CONFLICT (tenant, name) DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled"
+                " WHERE d.password IS NULL OR $5 RETURNING tenant, name",
+                *(*names, list(passwords.values()), now, again),
+            )
+            kept = {device_id(row) for row in rows}
+            for device in passwords:
+                if device not in kept:
+                    raise enrolled(device)
 
     async def accounts(self) -> dict[str, str]:
         """Password hash by `tenant/device`, of all enrolled devices."""
@@ -179,7 +196,7 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT id, tenant, name FROM devices"
-                " WHERE (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                " WHERE (tenant, name) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id FOR KEY SHARE",
                 [command.device.tenant for command in commands],
                 [command.device.device for command in commands],
             )
@@ -299,8 +316,8 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases):
         return Totals(
             devices=sums["devices"],
             online=sums["online"],
-            messages=sums["messages"],
-            duplicates=sums["duplicates"],
+            messages=sums["messages"] + counters.get(GONE[0], 0),
+            duplicates=sums["duplicates"] + counters.get(GONE[1], 0),
             malformed=counters.get("malformed", 0),
             events=counters.get("events", 0),
             commands={row["state"]: row["commands"] for row in states},

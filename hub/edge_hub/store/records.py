@@ -323,6 +323,32 @@ class AlertRecord:
     acknowledged_at: float | None = None
 
 
+# ------------------------------------------------------------------------------------------------------ removal
+
+# What a removed device sent before is still on its way for so long at most: a minute is six times the daemon's own
+# delay of its will, and longer than any queue of a broker takes to drain into a hub that is well.
+HELD_OFF_S = 60.0
+# The ends of its alerts are kept until they were told, or nobody tries any more (`alerts.delivery.GIVE_UP_S`).
+KEPT_ALERTS_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What ended with devices that were taken out of the fleet, as it is now."""
+
+    commands: tuple[CommandRecord, ...] = ()
+    alerts: tuple[AlertRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """A device that was taken out of the fleet at a moment. `id` is of that removal alone."""
+
+    id: int
+    device: DeviceId
+    at: float
+
+
 # ------------------------------------------------------------------------------------------------------ history
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from edge_hub.store._books import SqliteBooks
+from edge_hub.store._books import FRESH_ID, SqliteBooks
 from edge_hub.store._control import SqliteControl
 from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS, boots_too_many
 from edge_hub.store._history import SqliteHistory
 from edge_hub.store._intake import Intake, refused_of
 from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._objections import check_version, enrolled, unknown
+from edge_hub.store._removal import GONE, SqliteRemovals
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._roll_up import in_snapshot
 from edge_hub.store._rows import (
@@ -41,7 +42,7 @@ from edge_sdk.preference import Preference
 from edge_sdk.wire import encode, new_token
 
 
-class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
+class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
     """A `Store`.
 
     Args:
@@ -99,16 +100,22 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
 
     async def enrol(self, device: DeviceId, password_hash: str, *, now: float, again: bool) -> None:
         """Keep a device's credentials."""
+        await self.enrol_all({device: password_hash}, now=now, again=again)
+
+    async def enrol_all(self, passwords: Mapping[DeviceId, str], *, now: float, again: bool) -> None:
+        """Keep the credentials of devices, all or none."""
 
         def write(connection: sqlite3.Connection) -> None:
-            row = _device_row(connection, device)
-            if row is not None and row["password"] is not None and not again:
-                raise enrolled(device)
-            connection.execute(
-                "INSERT INTO devices (tenant, name, password, enrolled) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name)"
-                " DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled",
-                (device.tenant, device.device, password_hash, now),
-            )
+            for device, password_hash in passwords.items():
+                kept = connection.execute(
+                    "INSERT INTO devices (id, tenant, name, password, enrolled)"  # noqa: S608 - our own words
+                    f" VALUES ({FRESH_ID}, ?, ?, ?, ?) ON CONFLICT (tenant, name)"
+                    " DO UPDATE SET password = excluded.password, enrolled = excluded.enrolled"
+                    " WHERE password IS NULL OR ?",
+                    (device.tenant, device.device, password_hash, now, again),
+                ).rowcount
+                if not kept:
+                    raise enrolled(device)
 
         await self._write(write)
 
@@ -243,8 +250,8 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases):
             return Totals(
                 devices=sums[0],
                 online=int(sums[1]),
-                messages=int(sums[2]),
-                duplicates=int(sums[3]),
+                messages=int(sums[2]) + counts.get(GONE[0], 0),
+                duplicates=int(sums[3]) + counts.get(GONE[1], 0),
                 malformed=counts.get("malformed", 0),
                 events=events[0] if events else 0,
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),

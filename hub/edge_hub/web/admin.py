@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from edge_hub.api import CredentialsList
+from edge_hub.api import CredentialsList, Removed
 from edge_hub.api_admin import (
     AuditPage,
     AuditView,
@@ -57,6 +57,22 @@ async def revoke(ask: Ask) -> Response:
     await ask.hub.revoke(ask.device)
     await ask.hub.audit.note(ask.caller, "revoke", str(ask.device), {})
     return Response(status_code=http.HTTPStatus.NO_CONTENT)
+
+
+async def remove(ask: Ask) -> Response:
+    """Take a device out of the fleet."""
+    left = await ask.hub.removals.remove((ask.device,))
+    await ask.hub.audit.note(ask.caller, "remove", str(ask.device), {"left": left})
+    return json_answer(Removed(devices=(str(ask.device),), left=left))
+
+
+async def remove_all(ask: Ask) -> Response:
+    """Take many devices out of the fleet, all or none."""
+    devices = tuple(dict.fromkeys(DeviceId.parse(device) for device in ask.body.devices))
+    names = tuple(map(str, devices))
+    left = await ask.hub.removals.remove(devices)
+    await ask.hub.audit.note(ask.caller, "remove", f"{len(devices)} devices", {"devices": names, "left": left})
+    return json_answer(Removed(devices=names, left=left))
 
 
 async def session(ask: Ask) -> Response:

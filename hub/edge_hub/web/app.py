@@ -116,6 +116,16 @@ ROUTES: tuple[Operation, ...] = (
         body=api.EnrolAllRequest,
         status=201,
     ),
+    _route(
+        "POST",
+        "/api/v1/removals",
+        _A,
+        admin.remove_all,
+        "takes up to 1,000 devices out of the fleet",
+        api.Removed,
+        body=api.RemoveAllRequest,
+    ),
+    _route("DELETE", _DEVICE, _A, admin.remove, "takes it out of the fleet, with all that is kept of it", api.Removed),
     _route("GET", _DEVICE, _V, reads.device, "one device, and what happened to it last", api.DeviceDetail),
     _route(
         "GET",

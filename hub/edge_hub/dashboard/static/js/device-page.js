@@ -1,9 +1,9 @@
 // One device: what it runs and why, over time, what is desired of it, and what it was told.
 import { html, useEffect, useMemo, useRef, useState } from "./bound.js";
-import { devicePath, get, mayOperate } from "./api.js";
+import { devicePath, get, mayAdminister, mayOperate } from "./api.js";
 import { Charts } from "./charts.js";
 import { CommandDialog } from "./command.js";
-import { AlertList, CommandList, Twin, Labels } from "./device-panels.js";
+import { AlertList, CommandList, Twin, Labels, RemoveDialog } from "./device-panels.js";
 import { healthOf, row } from "./fleet.js";
 import { absent, celsius, count, duration, millis, now, number, own, percent, plain, watts, windowOf } from "./format.js";
 import { listen } from "./live.js";
@@ -23,11 +23,13 @@ export function DevicePage() {
   const [detail, setDetail] = useState(null);
   const [problem, setProblem] = useState(null);
   const [commanding, command] = useState(false);
+  const [removing, remove] = useState(false);
   const read = useRef(null);
   useEffect(() => {
     document.title = `${plain(device, 60)} · edge hub`;
     let over = false;
     let timer = null;
+    let gone = false;
     setDetail(null);
     setProblem(null);
     read.current = async () => {
@@ -39,10 +41,23 @@ export function DevicePage() {
         if (!over) setProblem(failed);
       }
     };
-    const soon = () => { timer ??= setTimeout(read.current, GATHER_MS); };
+    const soon = () => { if (!gone) timer ??= setTimeout(read.current, GATHER_MS); };
     read.current();
     const ends = [
-      listen("rows", (news) => news.rows.some((one) => one.device === device) && soon()),
+      listen("rows", (news) => {
+        if (!news.rows.some((one) => one.device === device)) return;
+        gone = false;
+        soon();
+      }),
+      listen("gone", (news) => {
+        if (!news.devices.includes(device)) return;
+        gone = true;
+        clearTimeout(timer);
+        timer = null;
+        remove(false);
+        command(false);
+        setProblem({ status: 404 });
+      }),
       ...["event", "command", "alert"].map((topic) => listen(topic, (news) => news.device === device && soon())),
       listen("reread", soon),
     ];
@@ -66,7 +81,8 @@ export function DevicePage() {
     <header class="top"><h1><${Words} text=${view.device} most=${130} /></h1>
       <${Health} value=${one ? healthOf(one) : view.online ? "ok" : "offline"} />
       <p class="soft">${!view.last_seen ? "never heard of" : html`${view.online ? "heard of" : "last heard of"} <${Ago} at=${view.last_seen} />`}</p>
-      <div class="actions">${mayOperate.value && html`<button type="button" class="primary" onClick=${() => command(true)}><${Icon} name="send" />Command…</button>`}</div>
+      <div class="actions">${mayOperate.value && html`<button type="button" class="primary" onClick=${() => command(true)}><${Icon} name="send" />Command…</button>`}
+        ${mayAdminister.value && html`<button type="button" class="danger" onClick=${() => remove(true)}>Remove…</button>`}</div>
     </header>
     <${Facts} view=${view} detail=${detail} read=${() => read.current()} />
     <${Why} view=${view} />
@@ -79,6 +95,7 @@ export function DevicePage() {
       </div>
     </div>
     ${commanding && html`<${CommandDialog} devices=${[device]} close=${() => { command(false); read.current(); }} />`}
+    ${removing && html`<${RemoveDialog} device=${device} close=${() => remove(false)} />`}
   </div>`;
 }
 

@@ -1,10 +1,11 @@
-// Beside a device's charts: its alerts, what is desired of it, its commands, its labels.
+// Beside a device's charts: its alerts, what is desired of it, its commands, its labels, its end.
 import { html, useState } from "./bound.js";
 import { ask, devicePath, mayOperate } from "./api.js";
 import { LIMITS, PreferenceFields, preferenceOf } from "./command.js";
 import { SilenceDialog } from "./silences.js";
 import { now, own, plain } from "./format.js";
 import { Ago, Chip, Dialog, For, Trouble, Words, say } from "./parts.js";
+import { go } from "./shell.js";
 
 // -------------------------------------------------------------------------------------------------------- alerts
 
@@ -122,6 +123,30 @@ function spelled(command) {
   if (preference && !preference.mode) words.push("balanced");
   if (preference) words.push(...Object.entries(preference).map(([key, value]) => (key === "mode" ? plain(value, 20) : `${plain(key, 30)}=${plain(value, 40)}`)));
   return [plain(name, 20), ...words].join(" ");
+}
+
+// ------------------------------------------------------------------------------------------------------ removal
+
+export function RemoveDialog({ device, close }) {
+  const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem(null);
+    try {
+      const { left } = await ask("DELETE", devicePath(device));
+      say([`${device} is not in the fleet any more.`, ...left].join(" "), left.length ? "" : "ok");
+      go("#/fleet");
+    } catch (failed) {
+      setProblem(failed.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title=${`Remove ${plain(device, 130)}?`} close=${close}><form class="form" onSubmit=${submit}>
+    <p>It is let in no more, and all that is kept of <strong><${Words} text=${device} most=${130} /></strong> goes for good: its telemetry, events, commands, alerts, labels and what is desired of it. What waits for it is cancelled. The audit log stays.</p>
+    ${problem && html`<${Trouble} text=${problem} />`}
+    <footer><button type="button" class="quiet" onClick=${close}>Cancel</button><button type="submit" class="danger" disabled=${busy}>Remove it</button></footer></form></${Dialog}>`;
 }
 
 // ------------------------------------------------------------------------------------------------------- labels

@@ -170,6 +170,15 @@ export function follow() {
         }, FILTER_AGAIN_MS);
       }
     }),
+    listen("gone", ({ devices }) => {
+      const left = new Set(devices);
+      for (const device of left) rows.delete(device);
+      batch(() => {
+        members.value += 1;
+        changes.value += 1;
+        openAlerts.value = new Map([...openAlerts.value].filter(([, alert]) => !left.has(alert.device)));
+      });
+    }),
     listen("alert", (alert) => {
       const next = new Map(openAlerts.value);
       if (absent(alert.ended)) next.set(alert.id, alert);

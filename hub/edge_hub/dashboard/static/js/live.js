@@ -5,7 +5,7 @@ import { whoAmI } from "./api.js";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 const SILENCE_MS = 60_000; // without any news
-const TOPICS = ["rows", "event", "command", "alert"];
+const TOPICS = ["rows", "gone", "event", "command", "alert"];
 
 // "live", "connecting", "dropped", or "off".
 export const stream = signal("off");
