@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,8 @@ from edge_hub import commands
 from edge_hub.errors import ExportLibraryError, StoreError
 from edge_hub.export import files, sources
 from edge_hub.export.files import FORMULA, iso, write_csv
-from edge_hub.export.tables import TABLES, Kind
+from edge_hub.export.sources import Source, open_source
+from edge_hub.export.tables import TABLES, Kind, Wanted
 from edge_hub.keeping import moment
 from edge_hub.store.records import AlertRecord, Arrival, AuditRecord, CommandRecord, Point, Retention
 from edge_hub.store.sqlite import SqliteStore
@@ -300,6 +301,28 @@ def test_from_postgresql_comes_the_same(data: Path, database: PostgresPlace, mon
             assert rows(what, *choice, "--store", database.url) == rows(what, *choice), (what, choice)
     words = ["hub", "export", "--data", str(data), "--what", "audit", "-o", str(data / "x"), "--store", "mysql://x/y"]
     assert main(words) == 2
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_under_an_export_is_said_in_one_line(
+    data: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    within(database, fill)
+
+    def rows(source: Source) -> Iterator[None]:
+        for _ in TABLES["telemetry"].read(source, Wanted()):
+            database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'edge-hub'")
+            yield
+
+    with pytest.raises(StoreError, match="the database refuses"), open_source(data, database.url) as source:
+        list(rows(source))
+    with pytest.raises(StoreError, match="division by zero"), open_source(data, database.url) as source:
+        source.fetch("SELECT 1 / 0")
+    with pytest.raises(UsageError), open_source(data, database.url):
+        raise UsageError("of who reads")
+    with open_source(data, database.url) as source:
+        assert source.fetch("SHOW idle_in_transaction_session_timeout")[0][0] == "10min"  # of who reads slowly
 
 
 @pytest.mark.broker

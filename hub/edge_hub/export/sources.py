@@ -28,6 +28,9 @@ _NEVER = 2**53
 # How often somebody is asked whether to go on: steps of SQLite's machine, some milliseconds; and seconds.
 _LOOK_STEPS = 100_000
 _LOOK_S = 0.2
+# A page lies with us until whoever reads the file has taken it, perhaps over a radio link. Meanwhile nothing is locked
+# but old days against their end.
+_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = '600s'"
 Values = tuple[Any, ...]
 
 T = TypeVar("T")
@@ -169,19 +172,28 @@ def open_source(file: Path, store: str | None, *, stopped: Callable[[], bool] = 
                     raise StoppedError from cause
                 raise
         return
+    with contextlib.closing(asyncio.new_event_loop()) as loop, _postgres(loop, store) as reading:
+        yield PostgresSource(loop, reading, stopped)
+
+
+@contextlib.contextmanager
+def _postgres(loop: asyncio.AbstractEventLoop, store: str) -> Iterator[Any]:
+    """A connection in a transaction that reads; what the driver raises within is ours outside."""
     from edge_hub.store.choose import open_postgres
 
-    loop = asyncio.new_event_loop()
+    kept = loop.run_until_complete(open_postgres(store))
     try:
-        kept = loop.run_until_complete(open_postgres(store))
         reading = kept.reading()
+        connection = loop.run_until_complete(reading.__aenter__())
         try:
-            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()), stopped)
-        finally:
-            loop.run_until_complete(reading.__aexit__(None, None, None))
-            loop.run_until_complete(kept.close())
+            loop.run_until_complete(connection.execute(_PATIENT))
+            yield connection
+        except BaseException as error:
+            loop.run_until_complete(reading.__aexit__(type(error), error, error.__traceback__))
+            raise
+        loop.run_until_complete(reading.__aexit__(None, None, None))
     finally:
-        loop.close()
+        loop.run_until_complete(kept.close())
 
 
 async def _unless(stopped: Callable[[], bool], work: Awaitable[T]) -> T:
