@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from store_stage import AnyStore, Place, within
 
 from edge_hub.census import Census
+from edge_hub.store.outline import birth_outline
 from edge_hub.store.records import Arrival
 from edge_sdk import mqtt
-from edge_sdk.mqtt import DeviceId, Event, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, DeviceId, Event, ServedModel, ServedVariant, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
 CAMS = tuple(DeviceId(tenant="acme", device=f"cam{number}") for number in range(3))
@@ -81,3 +83,18 @@ def test_a_clock_that_is_set_back_does_not_end_the_counting(place: Place) -> Non
         assert await census.counts([ask]) == (1,)
 
     within(place, play)
+
+
+def test_a_list_longer_than_any_honest_one_is_read_and_not_kept() -> None:
+    short, long = (
+        msgspec.json.encode(
+            Birth(online=True, models=(ServedModel(name="digits", version="1", variants=variants[:count]),))
+        )
+        for variants in [[ServedVariant(id=f"v{n}", precision="int8", quality=0.9, size_bytes=1) for n in range(1000)]]
+        for count in (100, 1000)
+    )
+    assert birth_outline(short).models is birth_outline(short).models
+    read, again = birth_outline(long), birth_outline(long)
+    assert read == again
+    assert read.models is not again.models
+    assert len(read.models[0].variants) == 1000
