@@ -22,7 +22,8 @@ from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
 from edge_sdk.wire import encode
 
-_PAGE_ROWS = 1000
+# A row may hold a message, of 256 KB at most: no more of them lie in memory at once.
+PAGE_ROWS = 100
 # Beyond every moment that is kept, and still a number that both databases compare.
 _NEVER = 2**53
 # How often somebody is asked whether to go on: steps of SQLite's machine, some milliseconds; and seconds.
@@ -76,9 +77,9 @@ class SqliteSource:
         sql = f"{select} WHERE {key} > ? AND {key} <= ? AND {where} ORDER BY {key} LIMIT ?"
         done, end = 0, last[0]["id"] if last else 0
         while True:
-            rows = self.fetch(sql, (done, end, *values, _PAGE_ROWS))
+            rows = self.fetch(sql, (done, end, *values, PAGE_ROWS))
             yield from rows
-            if len(rows) < _PAGE_ROWS:
+            if len(rows) < PAGE_ROWS:
                 return
             done = rows[-1]["id"]
 
@@ -95,7 +96,7 @@ class SqliteSource:
         end = _whole(until)
         for device in devices:
             begin = _whole(since)
-            while rows := self.fetch(sql, (device, step, begin, end, _PAGE_ROWS)):
+            while rows := self.fetch(sql, (device, step, begin, end, PAGE_ROWS)):
                 yield from rows
                 begin = rows[-1]["at"] + 1
 
@@ -126,7 +127,7 @@ class PostgresSource:
         del key
         sql = _numbered(f"{select} WHERE {where}")
         cursor = self._wait(self._connection.cursor(sql, *values))
-        while rows := self._wait(cursor.fetch(_PAGE_ROWS)):
+        while rows := self._wait(cursor.fetch(PAGE_ROWS)):
             yield from rows
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
