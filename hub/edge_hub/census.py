@@ -165,6 +165,7 @@ class _Switches:
             self._hours.pop(device, None)
 
     async def _read_back(self, now: float) -> None:
+        self._hours.clear()  # of a time before, that broke off
         before: int | None = None
         last = 0
         for _ in range(_MAX_PAGES_BACK):

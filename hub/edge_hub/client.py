@@ -92,9 +92,16 @@ class HubClient:
     Args:
         url: Such as `http://127.0.0.1:8080`.
         token: The administrator's.
+
+    Raises:
+        UsageError: It is no such URL, or nothing that a hub makes a token of.
     """
 
     def __init__(self, url: str, token: str) -> None:
+        if not (token.isascii() and token.isprintable()):
+            raise UsageError(
+                "the token has characters that no token has", hint="is it one line, copied as it was told?"
+            )
         self._token = token
         self._transport = Transport(url, {"Authorization": f"Bearer {token}"})
         self.url = url

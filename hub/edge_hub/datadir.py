@@ -147,7 +147,8 @@ class DataDir:
             raise StoreMovedError(
                 f"its database was moved to {moved.store}",
                 where=str(self.path),
-                hint=f"name that with --store; or remove {_MOVED} to go on with what hub.db held then",
+                hint="name that with --store; where 'edge hub move' broke off, repeat it; or remove "
+                f"{_MOVED} to go on with what hub.db held then",
             )
 
 

@@ -128,8 +128,15 @@ def move(args: argparse.Namespace) -> int:
     with contextlib.closing(read_only(path)) as source:
         data = DataDir(args.data)
         with data.locked(), as_store_errors(path):
-            rows = asyncio.run(move_to_postgres(source, url, audit=note, told=lambda line: say(f"edge: {line}")))
-            data.write_moved(MovedTo(store=store, at=now))
+            rows = asyncio.run(
+                move_to_postgres(
+                    source,
+                    url,
+                    audit=note,
+                    close=lambda: data.write_moved(MovedTo(store=store, at=now)),
+                    told=lambda line: say(f"edge: {line}"),
+                )
+            )
     lines = [(name, str(count)) for name, count in rows.items()]
     emit(
         args,

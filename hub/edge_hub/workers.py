@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -120,18 +121,24 @@ class Workers:
         backoff_s = _FIRST_BACKOFF_S
         while True:
             began = time.monotonic()
-            process = self._processes[number] = await _start(self._configs[number])
-            status = await self._follow(number, process)
+            fate = await self._live(number)
             if time.monotonic() - began > _HEALTHY_S:
                 backoff_s = _FIRST_BACKOFF_S
-            _log.error(
-                "process %d of the workers ended with status %s; starting it again in %.1f s", number, status, backoff_s
-            )
+            _log.error("process %d of the workers %s; starting it again in %.1f s", number, fate, backoff_s)
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _LAST_BACKOFF_S)
-            if process.stdin is not None:
-                process.stdin.close()
             self.restarts += 1
+
+    async def _live(self, number: int) -> str:
+        """One process, from its start to its end; what became of it."""
+        try:
+            process = self._processes[number] = await _start(self._configs[number])
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, process or descriptor is left for it
+            return f"does not start: {error}"
+        status = await self._follow(number, process)
+        if process.stdin is not None:
+            process.stdin.close()
+        return f"ended with status {status}"
 
     async def _follow(self, number: int, process: asyncio.subprocess.Process) -> int:
         """Hear it until it ends; its status."""

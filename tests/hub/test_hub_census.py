@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
+import pytest
 from store_stage import AnyStore, Place, within
 
+from edge_hub import census
 from edge_hub.census import Census
-from edge_hub.store.records import Arrival
+from edge_hub.errors import StoreError
+from edge_hub.store.outline import birth_outline
+from edge_hub.store.records import Arrival, EventRecord
 from edge_sdk import mqtt
-from edge_sdk.mqtt import DeviceId, Event, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, DeviceId, Event, ServedModel, ServedVariant, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
 CAMS = tuple(DeviceId(tenant="acme", device=f"cam{number}") for number in range(3))
@@ -63,7 +69,7 @@ def test_switches_are_counted_by_the_minute_for_an_hour_by_an_old_process_as_by_
 def test_a_clock_that_is_set_back_does_not_end_the_counting(place: Place) -> None:
     async def play(store: AnyStore) -> None:
         now = NOON + 86_400
-        census = Census(store, clock=lambda: now)
+        fleet = Census(store, clock=lambda: now)
         boot = new_token()
 
         async def happen(seq: int, at: float) -> None:
@@ -72,12 +78,58 @@ def test_a_clock_that_is_set_back_does_not_end_the_counting(place: Place) -> Non
                 [Arrival(device=CAMS[0], kind=Up.EVENT, envelope=envelope, payload=mqtt.pack(envelope), received=at)]
             )
 
-        ask = await census.query("switches_h > 0")
+        ask = await fleet.query("switches_h > 0")
         await happen(1, now)
-        assert await census.counts([ask]) == (1,)
+        assert await fleet.counts([ask]) == (1,)
         now = NOON
-        assert await census.counts([ask]) == (0,)
+        assert await fleet.counts([ask]) == (0,)
         await happen(2, now)
-        assert await census.counts([ask]) == (1,)
+        assert await fleet.counts([ask]) == (1,)
 
     within(place, play)
+
+
+def test_reading_back_that_broke_off_counts_nothing_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "_PAGE", 2)
+
+    async def play(store: AnyStore) -> None:
+        boot = new_token()
+        batch = []
+        for seq in (1, 2, 3, 4):
+            envelope = UpEnvelope(id=new_token(), boot=boot, seq=seq, sent=NOON, body=Event(at=NOON, kind="switch"))
+            batch.append(
+                Arrival(device=CAMS[0], kind=Up.EVENT, envelope=envelope, payload=mqtt.pack(envelope), received=NOON)
+            )
+        await store.commit(batch)
+        fleet = Census(store, clock=lambda: NOON)
+        ask = await fleet.query("switches_h = 4")
+        events, asked = store.events, 0
+
+        async def breaks_off(**which: Any) -> tuple[EventRecord, ...]:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                raise StoreError("the database is away")
+            return await events(**which)
+
+        monkeypatch.setattr(store, "events", breaks_off)
+        with pytest.raises(StoreError):
+            await fleet.counts([ask])
+        assert await fleet.counts([ask]) == (1,)
+
+    within(place, play)
+
+
+def test_a_list_longer_than_any_honest_one_is_read_and_not_kept() -> None:
+    short, long = (
+        msgspec.json.encode(
+            Birth(online=True, models=(ServedModel(name="digits", version="1", variants=variants[:count]),))
+        )
+        for variants in [[ServedVariant(id=f"v{n}", precision="int8", quality=0.9, size_bytes=1) for n in range(1000)]]
+        for count in (100, 1000)
+    )
+    assert birth_outline(short).models is birth_outline(short).models
+    read, again = birth_outline(long), birth_outline(long)
+    assert read == again
+    assert read.models is not again.models
+    assert len(read.models[0].variants) == 1000

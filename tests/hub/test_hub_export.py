@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,14 @@ from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hub_stage import FakeDevice, HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
-from store_stage import AnyStore, PostgresPlace, within
+from store_stage import AnyStore, Place, PostgresPlace, SqlitePlace, within
 
 from edge_hub import commands
 from edge_hub.errors import ExportLibraryError, StoreError
-from edge_hub.export import files, sources
+from edge_hub.export import files, sources, tables
 from edge_hub.export.files import FORMULA, iso, write_csv
-from edge_hub.export.tables import TABLES, Kind
+from edge_hub.export.sources import Source, open_source
+from edge_hub.export.tables import TABLES, Kind, Wanted
 from edge_hub.keeping import moment
 from edge_hub.store.records import AlertRecord, Arrival, AuditRecord, CommandRecord, Point, Retention
 from edge_hub.store.sqlite import SqliteStore
@@ -140,7 +141,7 @@ def test_only_what_is_asked_for_is_written(data: Path) -> None:
 def test_minutes_and_hours_say_what_the_history_says_when_the_messages_are_gone(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    monkeypatch.setattr(sources, "PAGE_ROWS", 7)
     day = ("--times", "unix", "--since", str(NOON - 60), "--until", str(NOON + 3600))
 
     async def forget(store: AnyStore) -> tuple[Point, ...]:
@@ -207,6 +208,44 @@ def test_parquet_has_the_same_with_types(data: Path) -> None:
         assert parquet.read_table(path, use_threads=False).num_rows == rows
 
 
+def test_little_of_long_rows_lies_in_memory_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "PAGE_ROWS", 2)
+    asked: list[int] = []
+    order = Pin(model="digits", variant="small")
+
+    async def send(store: AnyStore) -> None:
+        await store.commit([telemetry(1, [sample(NOON)])])
+        await store.add_commands(
+            [
+                CommandRecord(id=f"{number:032x}", device=CAM, command=order, sent=sent, expires=NOON + 60)
+                for number, sent in (
+                    (5, NOON),
+                    (1, NOON + 2),
+                    (4, NOON + 1),
+                    (3, NOON + 1),
+                    (2, NOON + 1),
+                    (6, NOON - 1),
+                )
+            ]
+        )
+
+    within(place, send)
+    path = place.path if isinstance(place, SqlitePlace) else Path("none")
+    with open_source(path, place.url if isinstance(place, PostgresPlace) else None) as source:
+        rows = TABLES["commands"].read(source, Wanted(since=NOON, until=NOON + 2.5))
+        assert [int(row[0], 16) for row in rows] == [5, 2, 3, 4, 1]
+    monkeypatch.setattr(files, "_CHUNK_CHARS", 1000)
+
+    def long() -> Iterator[tuple[str | None, int]]:
+        for number in range(10):
+            asked.append(stream.tell())
+            yield (None if number == 3 else "x" * 400), number
+
+    stream = io.BytesIO()
+    assert files.write_parquet(stream, {"text": Kind.TEXT, "number": Kind.WHOLE}, long(), unix=False) == 10
+    assert len(set(asked)) == 3  # a part was written before the next was asked for
+
+
 def test_without_pyarrow_parquet_is_refused_in_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ExportLibraryError, match=r"adaptive-edge-sdk\[export\]"):
@@ -270,7 +309,7 @@ def test_moments_are_read_as_people_and_programs_write_them() -> None:
 
 
 def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    monkeypatch.setattr(sources, "PAGE_ROWS", 7)
 
     async def play() -> int:
         store = SqliteStore(data / "hub.db")
@@ -288,7 +327,7 @@ def test_an_export_reads_beside_a_store_that_is_written_to(data: Path, monkeypat
 
 @pytest.mark.postgres
 def test_from_postgresql_comes_the_same(data: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_PAGE_ROWS", 7)
+    monkeypatch.setattr(sources, "PAGE_ROWS", 7)
     within(database, fill)
 
     def rows(*options: str) -> list[list[str]]:
@@ -300,6 +339,28 @@ def test_from_postgresql_comes_the_same(data: Path, database: PostgresPlace, mon
             assert rows(what, *choice, "--store", database.url) == rows(what, *choice), (what, choice)
     words = ["hub", "export", "--data", str(data), "--what", "audit", "-o", str(data / "x"), "--store", "mysql://x/y"]
     assert main(words) == 2
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_under_an_export_is_said_in_one_line(
+    data: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PAGE_ROWS", 7)
+    within(database, fill)
+
+    def rows(source: Source) -> Iterator[None]:
+        for _ in TABLES["telemetry"].read(source, Wanted()):
+            database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'edge-hub'")
+            yield
+
+    with pytest.raises(StoreError, match="the database refuses"), open_source(data, database.url) as source:
+        list(rows(source))
+    with pytest.raises(StoreError, match="division by zero"), open_source(data, database.url) as source:
+        source.fetch("SELECT 1 / 0")
+    with pytest.raises(UsageError), open_source(data, database.url):
+        raise UsageError("of who reads")
+    with open_source(data, database.url) as source:
+        assert source.fetch("SHOW idle_in_transaction_session_timeout")[0][0] == "10min"  # of who reads slowly
 
 
 @pytest.mark.broker

@@ -85,7 +85,12 @@ def test_over_http_comes_what_lies_in_the_database_and_only_administrators_get_i
         entries = [(one.who, one.target) for one in client.audit() if one.what == "export"]
         assert entries == [("admin", what) for what in ("commands", "events", "telemetry", "telemetry", "telemetry")]
         (elsewhere / "token").write_text(client.make_token("reader", "operator").token)
-        for asked in (ExportQuery(query="temp >"), ExportQuery(devices="cam1"), ExportQuery(since=2.0, until=1.0)):
+        for asked in (
+            ExportQuery(query="temp >"),
+            ExportQuery(devices="cam1"),
+            ExportQuery(devices=","),
+            ExportQuery(since=2.0, until=1.0),
+        ):
             with pytest.raises(AnswerError), (hub.directory / "x").open("wb") as stream:
                 client.export("events", stream, asked)
     capfd.readouterr()

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from postgres_stage import PostgresServer
 from store_stage import AnyStore, Place, PostgresPlace, SqlitePlace, postgres_place, within
 
+from edge_hub.errors import StoreError
 from edge_hub.ranges import close_oldest, join_ranges
 from edge_hub.store import _forgetting
+from edge_hub.store import postgres as postgres_store
 from edge_hub.store._forgetting import KEPT_BOOTS, KEPT_RANGES
 from edge_hub.store.postgres import PostgresStore
-from edge_hub.store.records import Arrival, Retention
+from edge_hub.store.records import Arrival, AuditRecord, Retention
 from edge_sdk import mqtt
 from edge_sdk.mqtt import Birth, DeviceId, Event, Up, UpEnvelope
 from edge_sdk.wire import new_token
@@ -207,6 +209,32 @@ def test_however_little_postgresql_remembers_no_number_counts_twice(
 ) -> None:
     with postgres_place(postgres) as place:
         counts_no_number_twice(place, steps)
+
+
+def test_what_is_too_much_goes_while_a_little_goes_by_age(place: Place) -> None:
+    async def play(store: AnyStore) -> None:
+        await store.commit([event(1)])
+        await store.roll_up(now=1e6)
+        await store.add_audit(AuditRecord(at=1.0, who="ann", role="admin", what="token", target="x"))
+        await store.trim(Retention(max_age_s=1e9, max_bytes=1, audit_age_s=1.0), now=1e6)  # once: that was little
+
+    within(place, play)
+    assert place.count("log") == 0
+
+
+@pytest.mark.postgres
+def test_what_is_old_goes_where_forgetting_fails(database: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_connection: object) -> int:
+        raise StoreError("it takes too long")
+
+    async def play(store: AnyStore) -> None:
+        await store.add_audit(AuditRecord(at=1.0, who="ann", role="admin", what="token", target="x"))
+        monkeypatch.setattr(postgres_store, "forget", fails)
+        with pytest.raises(StoreError, match="too long"):
+            await store.trim(Retention(audit_age_s=1.0), now=1e6)
+
+    within(database, play)
+    assert database.count("audit") == 0
 
 
 @pytest.mark.postgres

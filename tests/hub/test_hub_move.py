@@ -320,7 +320,7 @@ def test_a_table_that_did_not_take_all_rows_ends_it(data: Path, database: Postgr
     with contextlib.closing(sqlite3.connect(data / "hub.db")) as source:
         source.row_factory = sqlite3.Row
         with pytest.raises(MoveError, match="rules has 0 rows there and 4 here"):
-            asyncio.run(_move.move(source, database.url, audit=note, told=str))
+            asyncio.run(_move.move(source, database.url, audit=note, close=lambda: None, told=str))
     assert database.count("devices") == 0
 
 
@@ -352,6 +352,30 @@ def test_killed_halfway_it_leaves_nothing_and_can_be_repeated(
     assert database.count("devices") == 0
     assert not (data / "moved.json").exists()
     database.sql("DROP TRIGGER slow ON edge_hub.rules")
+    assert move(data, database.url) == 0
+    assert within(database, tell) == within(data / "hub.db", tell)
+
+
+def test_the_old_place_is_closed_before_the_new_one_counts_or_nothing_moves(
+    data: Path, database: PostgresPlace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (data / "moved.json").mkdir()  # as a full disk: it cannot be written
+    assert move(data, database.url) == 1
+    assert str(data / "moved.json") in capfd.readouterr().err
+    (data / "moved.json").rmdir()
+    within(database, lambda store: store.totals())
+    assert database.count("devices") == 0
+    database.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no room''; END'")
+    database.sql(
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON edge_hub.rules DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    assert move(data, database.url) == 1
+    assert "no room" in capfd.readouterr().err
+    assert database.count("devices") == 0
+    with pytest.raises(StoreMovedError, match="edge hub move"):  # as if killed there: nobody goes on with either
+        DataDir(data).refuse_moved()
+    database.sql("DROP TRIGGER late ON edge_hub.rules")
     assert move(data, database.url) == 0
     assert within(database, tell) == within(data / "hub.db", tell)
 

@@ -19,7 +19,7 @@ from edge_hub.store.records import AlertRecord, CommandRecord, Committed, EventR
 from edge_sdk.mqtt import Conditions, DeviceId, Event, Report, Sample, Tele, Up
 from edge_sdk.wire import decode, encode, new_token
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0  # nothing of it takes a second, but for a machine that is busy
 
 
 class Wire:

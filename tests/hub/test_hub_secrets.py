@@ -16,6 +16,7 @@ from hub_stage import HubProcess
 from store_stage import PostgresPlace
 
 from edge_hub.alerts.rules import Rule
+from edge_sdk.cli import main
 
 pytestmark = pytest.mark.broker
 
@@ -143,3 +144,15 @@ def test_who_is_elsewhere_asks_with_the_token_and_the_hub_of_the_environment(tmp
         assert (wrong.returncode, "token" in wrong.stderr, SECRET in wrong.stderr) == (1, True, False)
     finally:
         hub.stop()
+
+
+@pytest.mark.parametrize("token", ["one\ntwo", "one\x7ftwo", "\u20ac"])
+def test_what_is_no_token_is_not_sent_and_not_repeated(
+    token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_HUB_TOKEN", token)
+    monkeypatch.setenv("EDGE_HUB_URL", "http://127.0.0.1:1")
+    assert main(["hub", "devices", "--data", str(tmp_path)]) == 2
+    said = capfd.readouterr().err
+    assert "[usage]" in said
+    assert token not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -146,7 +147,9 @@ async def till(look: Callable[[], object], what: str) -> None:
         raise AssertionError(what) from None
 
 
-def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble(tmp_path: Path, database: PostgresPlace) -> None:
+def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble_and_one_that_ends_is_replaced(
+    tmp_path: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker = Broker(tmp_path / "broker")
     config = WorkerConfig(
         store=database.url,
@@ -174,8 +177,12 @@ def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble(tmp_path: 
             assert workers.running == 1
             broker.start()
             await till(lambda: workers.trouble is None, "the worker to be connected again")
+            monkeypatch.setattr(sys, "executable", str(tmp_path))  # as where no memory is left for a process
             process.kill()
-            await till(lambda: workers.restarts == 1 and workers.trouble is None, "another to take its place")
+            await till(lambda: workers.restarts >= 2, "another to be tried twice")
+            assert workers.trouble == "0 of 1 workers run"
+            monkeypatch.undo()
+            await till(lambda: workers.trouble is None, "another to take its place")
         finally:
             await workers.stop()
 

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from itertools import islice
 from typing import Any, BinaryIO
 
 from edge_hub.errors import ExportLibraryError
@@ -15,7 +14,9 @@ from edge_hub.export.tables import Kind, Row
 # A spreadsheet takes a cell that begins with one of these for a formula, and runs it: a device's words must not
 # (OWASP, CSV injection; with the full-width forms that some of them take for the same).
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Whichever is reached first: a cell of text may be as long as a message.
 _CHUNK_ROWS = 10_000
+_CHUNK_CHARS = 8_000_000
 _MICRO = 1_000_000
 
 
@@ -80,7 +81,7 @@ def write_parquet(stream: BinaryIO, columns: Mapping[str, Kind], rows: Iterable[
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     written = 0
     with ParquetWriter(stream, schema, compression="zstd") as writer:
-        for chunk in _chunks(rows):
+        for chunk in _chunks(columns, rows):
             arrays = [
                 pa.array([_typed(value, kind, unix=unix) for value in values], type=types[kind])
                 for values, kind in zip(zip(*chunk, strict=True), columns.values(), strict=True)
@@ -90,9 +91,17 @@ def write_parquet(stream: BinaryIO, columns: Mapping[str, Kind], rows: Iterable[
     return written
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    source = iter(rows)
-    while chunk := list(islice(source, _CHUNK_ROWS)):
+def _chunks(columns: Mapping[str, Kind], rows: Iterable[Row]) -> Iterator[list[Row]]:
+    texts = [index for index, kind in enumerate(columns.values()) if kind is Kind.TEXT]
+    chunk: list[Row] = []
+    chars = 0
+    for row in rows:
+        chunk.append(row)
+        chars += sum(len(row[index]) for index in texts if row[index])
+        if len(chunk) >= _CHUNK_ROWS or chars >= _CHUNK_CHARS:
+            yield chunk
+            chunk, chars = [], 0
+    if chunk:
         yield chunk
 
 

@@ -22,12 +22,16 @@ from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store._rows import Row
 from edge_sdk.wire import encode
 
-_PAGE_ROWS = 1000
+# A row may hold a message, of 256 KB at most: no more of them lie in memory at once.
+PAGE_ROWS = 100
 # Beyond every moment that is kept, and still a number that both databases compare.
 _NEVER = 2**53
 # How often somebody is asked whether to go on: steps of SQLite's machine, some milliseconds; and seconds.
 _LOOK_STEPS = 100_000
 _LOOK_S = 0.2
+# A page lies with us until whoever reads the file has taken it, perhaps over a radio link. Meanwhile nothing is locked
+# but old days against their end.
+_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = '600s'"
 Values = tuple[Any, ...]
 
 T = TypeVar("T")
@@ -73,9 +77,9 @@ class SqliteSource:
         sql = f"{select} WHERE {key} > ? AND {key} <= ? AND {where} ORDER BY {key} LIMIT ?"
         done, end = 0, last[0]["id"] if last else 0
         while True:
-            rows = self.fetch(sql, (done, end, *values, _PAGE_ROWS))
+            rows = self.fetch(sql, (done, end, *values, PAGE_ROWS))
             yield from rows
-            if len(rows) < _PAGE_ROWS:
+            if len(rows) < PAGE_ROWS:
                 return
             done = rows[-1]["id"]
 
@@ -92,7 +96,7 @@ class SqliteSource:
         end = _whole(until)
         for device in devices:
             begin = _whole(since)
-            while rows := self.fetch(sql, (device, step, begin, end, _PAGE_ROWS)):
+            while rows := self.fetch(sql, (device, step, begin, end, PAGE_ROWS)):
                 yield from rows
                 begin = rows[-1]["at"] + 1
 
@@ -123,7 +127,7 @@ class PostgresSource:
         del key
         sql = _numbered(f"{select} WHERE {where}")
         cursor = self._wait(self._connection.cursor(sql, *values))
-        while rows := self._wait(cursor.fetch(_PAGE_ROWS)):
+        while rows := self._wait(cursor.fetch(PAGE_ROWS)):
             yield from rows
 
     def telemetry(self, device: int, *, since: float, until: float) -> Iterator[Logged]:
@@ -169,19 +173,28 @@ def open_source(file: Path, store: str | None, *, stopped: Callable[[], bool] = 
                     raise StoppedError from cause
                 raise
         return
+    with contextlib.closing(asyncio.new_event_loop()) as loop, _postgres(loop, store) as reading:
+        yield PostgresSource(loop, reading, stopped)
+
+
+@contextlib.contextmanager
+def _postgres(loop: asyncio.AbstractEventLoop, store: str) -> Iterator[Any]:
+    """A connection in a transaction that reads; what the driver raises within is ours outside."""
     from edge_hub.store.choose import open_postgres
 
-    loop = asyncio.new_event_loop()
+    kept = loop.run_until_complete(open_postgres(store))
     try:
-        kept = loop.run_until_complete(open_postgres(store))
         reading = kept.reading()
+        connection = loop.run_until_complete(reading.__aenter__())
         try:
-            yield PostgresSource(loop, loop.run_until_complete(reading.__aenter__()), stopped)
-        finally:
-            loop.run_until_complete(reading.__aexit__(None, None, None))
-            loop.run_until_complete(kept.close())
+            loop.run_until_complete(connection.execute(_PATIENT))
+            yield connection
+        except BaseException as error:
+            loop.run_until_complete(reading.__aexit__(type(error), error, error.__traceback__))
+            raise
+        loop.run_until_complete(reading.__aexit__(None, None, None))
     finally:
-        loop.close()
+        loop.run_until_complete(kept.close())
 
 
 async def _unless(stopped: Callable[[], bool], work: Awaitable[T]) -> T:

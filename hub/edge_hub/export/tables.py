@@ -10,9 +10,10 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from edge_hub.export.sources import Source
+from edge_hub.export.sources import PAGE_ROWS, Source
 from edge_hub.store._logged import LONGEST_BATCH_S, Logged, logged
 from edge_hub.store._rows import ALERTS, EVENTS, alert_record, command_record, device_id, event_record
+from edge_hub.store._rows import Row as Kept
 from edge_hub.store.condense import HOUR_S, MINUTE_S, decode_span, points
 from edge_sdk.mqtt import DeviceId, Sample
 from edge_sdk.wire import encode
@@ -187,11 +188,7 @@ def _events(source: Source, wanted: Wanted) -> Iterator[Row]:
 def _commands(source: Source, wanted: Wanted) -> Iterator[Row]:
     """By device, the oldest first."""
     for device, number in _numbers(source, wanted.devices):
-        rows = source.fetch(
-            "SELECT * FROM commands WHERE device = ? AND sent >= ? AND sent < ? ORDER BY sent",
-            (number, wanted.since, wanted.until),
-        )
-        for row in rows:
+        for row in _orders(source, number, wanted):
             one = command_record(row, device)
             reply = one.reply
             yield (
@@ -199,6 +196,18 @@ def _commands(source: Source, wanted: Wanted) -> Iterator[Row]:
                 *(one.published, one.expires, one.finished, one.late),
                 *((None,) * 3 if reply is None else (reply.code, reply.text, encode(reply.result).decode())),
             )
+
+
+def _orders(source: Source, device: int, wanted: Wanted) -> Iterator[Kept]:
+    """A page at a time: a reply may be as long as a message."""
+    sql = (
+        "SELECT * FROM commands WHERE device = ? AND sent >= ? AND (sent, id) > (?, ?) AND sent < ?"
+        " ORDER BY sent, id LIMIT ?"
+    )
+    sent, last = wanted.since, ""
+    while rows := source.fetch(sql, (device, sent, sent, last, wanted.until, PAGE_ROWS)):
+        yield from rows
+        sent, last = rows[-1]["sent"], rows[-1]["id"]
 
 
 def _alerts(source: Source, wanted: Wanted) -> Iterator[Row]:

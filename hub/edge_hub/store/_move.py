@@ -42,7 +42,12 @@ Record = tuple[Any, ...]
 
 
 async def move(
-    source: sqlite3.Connection, url: str, *, audit: Callable[[dict[str, int]], AuditRecord], told: Callable[[str], None]
+    source: sqlite3.Connection,
+    url: str,
+    *,
+    audit: Callable[[dict[str, int]], AuditRecord],
+    close: Callable[[], None],
+    told: Callable[[str], None],
 ) -> dict[str, int]:
     """Copy all of it.
 
@@ -50,6 +55,7 @@ async def move(
         source: A hub's file that nobody writes to.
         url: Of the database.
         audit: Makes the note that is kept of it, from how many rows each table has.
+        close: Keeps hubs from the source, once all else is done but nothing counts yet; what it raises ends the move.
         told: Is called with a line for people after each table.
 
     Returns:
@@ -76,6 +82,8 @@ async def move(
                 await _compare(source, connection, copied, where=str(database.url))
                 await _note(connection, audit(copied))
                 await connection.execute(f"ANALYZE {', '.join((*TABLES, *_FURTHER))}")
+                # Before the commit: else a full disk here, or a kill, would leave two places that hubs go on with.
+                close()
         finally:
             await connection.close(timeout=_CLOSE_S)
     return copied

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from edge_hub.store._postgres_forgetting import forget
 from edge_hub.store._postgres_history import all_rolled_up
 from edge_hub.store._postgres_pool import rows_changed
 from edge_hub.store._postgres_schema import DAILY, LOCK, SCHEMA
@@ -78,6 +77,8 @@ async def trim(connection: Connection, retention: Retention, *, now: float) -> i
     """
     await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
     dropped = await _drop_old_days(connection, now - retention.max_age_s)
+    # Before rows go by age: a little always does, and who asks again only after much would never come to this.
+    dropped = dropped or await _trim_by_size(connection, retention.max_bytes)
     if dropped:
         return dropped  # what dropping locks is let go of before anything else is waited for
     deleted = 0
@@ -89,8 +90,7 @@ async def trim(connection: Connection, retention: Retention, *, now: float) -> i
         deleted += await _trim_rows(connection, table, where, order, now - age_s)
     for step, age_s in ((MINUTE_S, retention.minutes_age_s), (HOUR_S, retention.hours_age_s)):
         deleted += await _trim_condensed(connection, step, now - age_s)
-    deleted += await forget(connection)
-    return deleted or await _trim_by_size(connection, retention.max_bytes)
+    return deleted
 
 
 class NotRolledUpError(Exception):

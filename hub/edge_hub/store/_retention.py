@@ -40,8 +40,9 @@ def trim(connection: sqlite3.Connection, retention: Retention, boots: Sequence[i
         deleted += rule()
         if deleted >= _STEP_ROWS:
             return deleted
-    if not deleted and used_bytes(connection) > retention.max_bytes:
-        return _trim_for_size(connection, retention, now)
+    # Also where a little went by age, as it always does: who asks again only after much would never come to this.
+    if used_bytes(connection) > retention.max_bytes:
+        deleted += _trim_for_size(connection, retention, now)
     return deleted
 
 

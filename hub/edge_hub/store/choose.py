@@ -30,13 +30,18 @@ async def open_postgres(url: str) -> PostgresStore:
 
 
 async def move_to_postgres(
-    source: sqlite3.Connection, url: str, *, audit: Callable[[dict[str, int]], AuditRecord], told: Callable[[str], None]
+    source: sqlite3.Connection,
+    url: str,
+    *,
+    audit: Callable[[dict[str, int]], AuditRecord],
+    close: Callable[[], None],
+    told: Callable[[str], None],
 ) -> dict[str, int]:
     """Copy everything into an empty store in PostgreSQL; `_move.move` says how, and what it raises."""
     _need_driver()
     from edge_hub.store._move import move
 
-    return await move(source, url, audit=audit, told=told)
+    return await move(source, url, audit=audit, close=close, told=told)
 
 
 def open_sqlite(path: Path) -> SqliteStore:

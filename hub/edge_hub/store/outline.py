@@ -59,6 +59,9 @@ class _Said(_Part, frozen=True, kw_only=True, gc=False):
     models: msgspec.Raw = msgspec.Raw(b"[]")
 
 
+# What more than this says is taken apart each time: or a device that is born again and again with a list as long as a
+# message may be would leave a thousand of them here. Ten models of ten variants are 12 KB.
+_SHARED_BYTES = 16 * 1024
 _said = msgspec.json.Decoder(_Said)
 _served = msgspec.json.Decoder(tuple[ServedOutline, ...])
 
@@ -70,11 +73,12 @@ def birth_outline(body: bytes) -> BirthOutline:
         msgspec.DecodeError: It is damaged.
     """
     said = _said.decode(body)
+    models = bytes(said.models)
     return BirthOutline(
         profile=_shared(said.profile),
         board=_shared(said.board),
         software=_shared(said.software),
-        models=_models(bytes(said.models)),
+        models=_models(models) if len(models) <= _SHARED_BYTES else _served.decode(models),
     )
 
 

@@ -19,6 +19,7 @@ from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
 from edge_hub.store._postgres_control import PostgresControl
 from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
+from edge_hub.store._postgres_forgetting import forget
 from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
@@ -332,9 +333,12 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         try:
             async with self._database.transaction() as connection:
-                return await trim(connection, retention, now=now)
+                deleted = await trim(connection, retention, now=now)
         except NotRolledUpError:
             return await self.roll_up(now=now)
+        # By itself: it may fail where there are millions of boots to look at, and nothing else goes with it.
+        async with self._database.transaction() as connection:
+            return deleted + await forget(connection)
 
 
 async def _device_row(connection: Connection, device: DeviceId, *, held: bool = False) -> Record | None:

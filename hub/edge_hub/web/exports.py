@@ -260,6 +260,8 @@ def _job(ask: Ask) -> Job:
     if not since < until:
         raise WireError("since is not before until", where="query", hint="times are seconds since 1970")
     named = [name for name in query.get("devices", "").split(",") if name]
+    if "devices" in query and not named:  # of a script whose list is empty: it means none, and would get all
+        raise WireError("devices names none", where="query", hint="TENANT/DEVICE with commas; without it, all")
     return Job(
         what=ask.path["what"],
         format=query.get("format", "csv"),
