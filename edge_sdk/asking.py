@@ -224,7 +224,7 @@ class Asking:
         # Who has no server does without what these bring.
         from edge_sdk.remote.engine import RemoteEngine
         from edge_sdk.remote.errands import Counts, Errands
-        from edge_sdk.remote.hedged import check_same
+        from edge_sdk.remote.hedged import Matching, check_same
 
         remote = RemoteEngine(server.url, model=server.model, deadline_s=_LONGEST_S)
         try:
@@ -234,4 +234,5 @@ class Asking:
             raise
         counts = Counts(self._tally.remote_took)
         _log.info("the server %s is asked first from now on", remote.where)
-        return _Open(server=server, remote=remote, counts=counts, errands=Errands(remote, counts, most=_OUTSTANDING))
+        errands = Errands(Matching(remote, self._model), counts, most=_OUTSTANDING)
+        return _Open(server=server, remote=remote, counts=counts, errands=errands)

@@ -110,6 +110,15 @@ def test_a_server_that_stalls_costs_no_more_than_the_limit(scene: Scene, stage: 
     stage.hang_up()
 
 
+def test_an_answer_about_other_samples_is_none(scene: Scene, stage: Stage) -> None:
+    output = {"name": "y", "datatype": "FP32", "shape": [2, 4], "data": [7] * 8}
+    stage.script = [says(http(json.dumps({"outputs": [output]}).encode())), good]
+    scene.ask(stage)
+    assert [scene.run(), scene.run()] == ["small", SERVER]
+    taken = scene.tally.take("small")
+    assert (taken.sent, taken.replied) == (2, 1)
+
+
 def test_to_ask_no_longer_and_again_opens_nothing_anew_and_loses_no_call(scene: Scene, stage: Stage) -> None:
     scene.ask(stage)
     asked = AssignedServer(url=stage.url, model="m")
