@@ -209,3 +209,20 @@ def test_when_the_daemon_vanishes_the_app_computes_alone_and_a_replay_decides_as
     replayed = list(replay(log, registry.find("optimal")))
     assert [each.decided for each in replayed] == [each.recorded for each in replayed]
     assert any("asks the server" in one.because.text for each in replayed for one in each.decided)
+
+
+def test_a_pin_that_no_daemon_hears_asks_nobody_either(daemon: Callable[..., DaemonProcess], digits: Bundle) -> None:
+    def answers(sock: socket.socket, asked: remote_stage.Asked, _: threading.Event) -> None:
+        sock.sendall(remote_stage.binary(bytes(12), asked=asked, shape=[1, 3]))
+
+    outputs = [remote_stage.Y | {"shape": [-1, 3]}]
+    with remote_stage.Stage(model={"name": "digits", "inputs": [remote_stage.X], "outputs": outputs}) as stage:
+        stage.script = [answers]
+        process = daemon(serving(digits, stage.url))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: model(X) is not None and model.computes_on == "server", "the server to be asked")
+            process.kill()
+            model.switch("quick")
+            assert model.computes_on == "cpu"
+            assert model.answered([X])[0] == "quick"
