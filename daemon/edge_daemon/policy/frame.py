@@ -80,6 +80,7 @@ class Frame:
 
 
 def _ticked(turn: Turn, tick: Tick) -> None:
+    before_s = turn.state.now_s
     state = sensed(turn.state, tick, priced=is_priced(turn.state, turn.frame.site))
     turn.state = replace(state, models=tuple(_stamped(model, state.now_s) for model in state.models))
     turn.plug()
@@ -89,6 +90,9 @@ def _ticked(turn: Turn, tick: Tick) -> None:
             turn.decide(model.name, verdicts.get(model.name))
         elif model.current is None and model.variants:
             turn.decide(model.name, turn.would(model))
+    for app in turn.state.apps:
+        if app.refused and before_s < app.asks_s <= state.now_s:
+            turn.assign(app.app)  # others may ask all the while, so that no decision changes
 
 
 def _stamped(model: ModelRecord, now_s: float) -> ModelRecord:

@@ -31,6 +31,7 @@ from edge_daemon.policy.types import (
     Instruction,
     Looked,
     ModelFacts,
+    Paused,
     Pinned,
     PinnedBy,
     PolicyFailed,
@@ -251,6 +252,35 @@ def test_a_refusal_is_the_reason_and_holds_longer_each_time() -> None:
     assert board.state.apps[0].refusals == 0  # it answered since
 
 
+def test_who_could_not_ask_is_told_to_again_although_another_one_asks_all_the_while() -> None:
+    board = Board(Asker)
+    board.tell(AppJoined(app="other", model="m", asks=True))
+    assert board.seconds(3)
+    board.tell(AppCannotAsk(app="other", reason="another signature"))
+    assert not board.assigned("other").asks
+    board.said.clear()
+    assert board.seconds(int(tables.CANNOT_ASK_S) + 2)
+    (told,) = [item for item in board.said if isinstance(item, Assign)]
+    assert (told.app, told.asks) == ("other", True)
+    assert board.toggles <= 1
+
+
+def test_a_pause_keeps_nobody_waiting_for_a_server_that_is_gone_and_changes_no_variant() -> None:
+    board = Board()
+    assert board.seconds(10)
+    variant = board.decision.variant
+    board.tell(Paused(paused=True))
+    assert board.seconds(5)
+    board.rtt_ms = board.took_ms = None
+    assert not board.seconds(5)
+    assert board.decision.variant == variant
+    assert board.decision.because.code == "network"
+    board.rtt_ms, board.took_ms = 20.0, 60.0
+    assert not board.seconds(10)
+    board.tell(Paused(paused=False))
+    assert board.seconds(10)
+
+
 def test_a_pin_asks_nobody() -> None:
     board = Board()
     assert board.seconds(10)
@@ -303,6 +333,20 @@ def test_the_last_app_leaves_and_another_one_asks() -> None:
     board.seconds(3)
     board.tell(AppJoined(app="next", model="m", asks=True))
     assert board.seconds(10)
+
+
+@pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
+def test_a_pin_that_goes_and_comes_again_within_a_dwell_fails_no_policy(use: str) -> None:
+    board = Board(registry.find(use), asks=False)
+    board.seconds(2)
+    for event in (
+        Pinned(model="m", variant="tiny", by=PinnedBy.HUB),
+        Unpinned(model="m", by=PinnedBy.HUB),
+        Pinned(model="m", variant="tiny", by=PinnedBy.HUB),
+    ):
+        board.tell(event)
+        board.seconds(1)
+    assert not any(isinstance(item, PolicyFailed) for item in board.said)
 
 
 @pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
