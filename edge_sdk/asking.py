@@ -232,7 +232,13 @@ class Asking:
         except EdgeError:
             remote.close()
             raise
-        counts = Counts(self._tally.remote_took)
+        tally = weakref.ref(self._tally)  # whom it tells holds the model, and a thread of errands holds this
+
+        def took(ms: float) -> None:
+            if (told := tally()) is not None:
+                told.remote_took(ms)
+
+        counts = Counts(took)
         _log.info("the server %s is asked first from now on", remote.where)
         errands = Errands(Matching(remote, self._model), counts, most=_OUTSTANDING)
         return _Open(server=server, remote=remote, counts=counts, errands=errands)

@@ -253,6 +253,15 @@ def test_where_no_thread_can_be_had_calls_are_computed_here(scene: Scene, stage:
     assert scene.run() == SERVER
 
 
+def test_what_is_forgotten_while_it_asks_ends(stage: Stage) -> None:
+    scene = Scene()
+    scene.ask(stage)
+    assert scene.run() == SERVER
+    del scene
+    gc.collect()
+    until(lambda: not any(each.name.startswith("edge-") for each in threading.enumerate()), "the end of its threads")
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_forgets_it_without_waiting_for_a_thread_of_the_parent(scene: Scene, stage: Stage) -> None:
     scene.ask(stage)
