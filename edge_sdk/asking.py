@@ -64,14 +64,17 @@ class Asking:
     def __init__(self, model: Faced, here: Runs, tally: Tally, changed: Callable[[], None]) -> None:
         self._model, self._here, self._tally, self._changed = model, here, tally, changed
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
         self._told: AssignedServer | None = None
         self._refused: AssignedServer | None = None  # told, and cannot be asked
         self._failure = ""
         self._open: _Open | None = None
         self._asked: _Open | None = None  # the same, while it is to be asked
+        self._forgotten: weakref.finalize[Any, Asking] | None = None  # ends what is open
         self._opening: threading.Thread | None = None
         self._is_closed = False
-        self._waiting = 0
+        self._under_way = 0  # calls that a server was to be asked in
+        self._waiting = 0  # of these, those that wait for it
         self._stood_by = ""
 
     @property
@@ -98,8 +101,13 @@ class Asking:
             self._asked = self._open if self._open is not None and self._open.server == server else None
             is_new = server is not None and self._asked is None and self._refused is None
             if is_new and self._opening is None and not self._is_closed:
-                self._opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
-                self._opening.start()
+                opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
+                try:
+                    opening.start()
+                except RuntimeError as error:  # there is no room for a thread now: the next report asks again
+                    _log.debug("the server is not opened yet: %s", error)
+                else:
+                    self._opening = opening
 
     def run(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
         """Who answered, and the answers.
@@ -110,6 +118,38 @@ class Asking:
         asked = self._asked
         if asked is None:
             return self._here(arrays)
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self._asked_first(asked, arrays)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                self._ended.notify_all()
+
+    def close(self) -> None:
+        """Ask nobody any more, wait for what is under way, bounded. May be repeated."""
+        with self._lock:
+            self._is_closed, self._told, self._asked = True, None, None
+            opened, self._open = self._open, None
+            opening = self._opening
+        if opening is not None and opening is not threading.current_thread():
+            opening.join(_JOIN_S)
+        if opened is not None:
+            opened.close()
+        with self._lock:  # whom it did not answer is computed here yet
+            self._ended.wait_for(lambda: not self._under_way, _JOIN_S)
+
+    def lose(self) -> None:
+        """In the child of a fork: threads and connections are the parent's."""
+        self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._is_closed, self._told, self._asked, self._open, self._opening = True, None, None, None, None
+        self._under_way = 0
+        if self._forgotten is not None:
+            self._forgotten.detach()  # it would wait for a lock that a thread of the parent may have held
+
+    def _asked_first(self, asked: _Open, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
         began_s = time.perf_counter()
         was_sent, answer = self._answer(asked, arrays)
         if answer is not None:
@@ -125,22 +165,6 @@ class Asking:
             asked.counts.forget_local()
         asked.counts.local_took(ended_s - here_s)
         return ran
-
-    def close(self) -> None:
-        """Ask nobody any more, wait for what is under way, bounded. May be repeated."""
-        with self._lock:
-            self._is_closed, self._told, self._asked = True, None, None
-            opened, self._open = self._open, None
-            opening = self._opening
-        if opening is not None and opening is not threading.current_thread():
-            opening.join(_JOIN_S)
-        if opened is not None:
-            opened.close()
-
-    def lose(self) -> None:
-        """In the child of a fork: threads and connections are the parent's."""
-        self._lock = threading.Lock()
-        self._is_closed, self._told, self._asked, self._open, self._opening = True, None, None, None, None
 
     def _answer(self, asked: _Open, arrays: Sequence[Any]) -> tuple[bool, list[Any] | None]:
         """Whether the server was asked, and its answer, where there is one in time."""
@@ -168,7 +192,7 @@ class Asking:
         """Open what is told, and what is told meanwhile."""
         while True:
             with self._lock:
-                server, opened = self._told, self._open
+                server, opened = None if self._is_closed else self._told, self._open
                 if server is None or server == self._refused or (opened is not None and opened.server == server):
                     self._asked = opened if opened is not None and opened.server == server else None
                     self._opening = None
@@ -190,7 +214,9 @@ class Asking:
                 needless: _Open | None = found
             else:
                 needless, self._open = self._open, found
-                weakref.finalize(self, found.errands.end)  # where this is forgotten without `close`
+                if self._forgotten is not None:
+                    self._forgotten.detach()
+                self._forgotten = weakref.finalize(self, found.errands.end)  # where nobody calls `close`
         if needless is not None:
             needless.close()
 
@@ -198,7 +224,7 @@ class Asking:
         # Who has no server does without what these bring.
         from edge_sdk.remote.engine import RemoteEngine
         from edge_sdk.remote.errands import Counts, Errands
-        from edge_sdk.remote.hedged import check_same
+        from edge_sdk.remote.hedged import Matching, check_same
 
         remote = RemoteEngine(server.url, model=server.model, deadline_s=_LONGEST_S)
         try:
@@ -206,6 +232,13 @@ class Asking:
         except EdgeError:
             remote.close()
             raise
-        counts = Counts(self._tally.remote_took)
+        tally = weakref.ref(self._tally)  # whom it tells holds the model, and a thread of errands holds this
+
+        def took(ms: float) -> None:
+            if (told := tally()) is not None:
+                told.remote_took(ms)
+
+        counts = Counts(took)
         _log.info("the server %s is asked first from now on", remote.where)
-        return _Open(server=server, remote=remote, counts=counts, errands=Errands(remote, counts, most=_OUTSTANDING))
+        errands = Errands(Matching(remote, self._model), counts, most=_OUTSTANDING)
+        return _Open(server=server, remote=remote, counts=counts, errands=errands)

@@ -100,6 +100,7 @@ class Follower:
         try:
             self._note(self._link.pin(variant))
         except DaemonUnreachableError as error:
+            self._asking.tell(None)  # who pins a variant wants no other answers
             _log.debug("the pin stays with the app: %s", error)
 
     def unpin(self) -> bool:

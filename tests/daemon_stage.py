@@ -394,7 +394,7 @@ class DaemonProcess:
                 cwd=self.directory,
             )
         if ready:
-            until(self._answers, "the daemon")
+            until(self.answers, "the daemon")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; its exit status."""
@@ -423,7 +423,8 @@ class DaemonProcess:
     def says(self, text: str, patience_s: float = PATIENCE_S) -> None:
         until(lambda: text in self.said, f"the log to say {text!r}; it says {self.said[-2000:]}", patience_s)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it is there yet."""
         assert self._process is not None
         assert self._process.poll() is None, self.said
         try:

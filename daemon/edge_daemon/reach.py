@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from edge_daemon.lanes import Lane
 from edge_daemon.policy.tables import LOOK_EVERY_S
 from edge_daemon.policy.types import Looked
 from edge_sdk.local import AssignedServer
@@ -59,10 +61,40 @@ def read_address(url: str) -> Address:
     )
 
 
-async def round_trip_ms(address: Address, clock: Callable[[], float]) -> float | None:
+class Resolved:
+    """The addresses of a host. One question at a time, on a thread that keeps nobody from ending.
+
+    The system's resolver knows no deadline. Asked by way of the loop's own threads, one that does not answer would hold
+    up the end of the process, which waits for them.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._where = (address.host, address.port)
+        self._asked: asyncio.Future[list[Any]] | None = None
+
+    async def find(self) -> list[Any]:
+        """As `socket.getaddrinfo` gives them; none where the name is not known. Being cancelled stops no question."""
+        try:
+            return socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except OSError:  # it is a name
+            if self._asked is None or self._asked.done():
+                self._asked = asyncio.ensure_future(self._ask())
+            return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> list[Any]:
+        lane = Lane("name")
+        try:
+            return await lane.run(lambda: socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError):
+            return []
+        finally:
+            lane.close(0)
+
+
+async def round_trip_ms(address: Address, clock: Callable[[], float], resolved: Resolved | None = None) -> float | None:
     """One round trip to the server; None where it does not answer within `DEADLINE_S`, or is not ready."""
     try:
-        return await asyncio.wait_for(_look(address, clock), DEADLINE_S)
+        return await asyncio.wait_for(_look(address, clock, resolved or Resolved(address)), DEADLINE_S)
     except (OSError, EOFError, ValueError, asyncio.TimeoutError, TimeoutError):  # a host that no name server takes, too
         return None
 
@@ -85,6 +117,7 @@ class Reach:
         feed: Callable[[Looked], Awaitable[None]],
     ) -> None:
         self._address = read_address(server.url)
+        self._resolved = Resolved(self._address)
         self._clock, self._wanted, self._feed = clock, wanted, feed
         self._is_there: bool | None = None
 
@@ -94,7 +127,7 @@ class Reach:
             if not self._wanted():
                 await asyncio.sleep(WANTED_EVERY_S)
                 continue
-            rtt_ms = await round_trip_ms(self._address, self._clock)
+            rtt_ms = await round_trip_ms(self._address, self._clock, self._resolved)
             self._say(is_there=rtt_ms is not None)
             await self._feed(Looked(rtt_ms=rtt_ms))
             await asyncio.sleep(LOOK_EVERY_S)
@@ -109,12 +142,17 @@ class Reach:
                 log.warning("the server at %s does not answer; what it would compute is computed here", where)
 
 
-async def _look(address: Address, clock: Callable[[], float]) -> float | None:
-    began_s = clock()
-    reader, writer = await asyncio.open_connection(address.host, address.port, limit=_MOST_LINE)
+async def _look(address: Address, clock: Callable[[], float], resolved: Resolved) -> float | None:
+    found = await resolved.find()
+    sock, took_ms = await _connected(found, clock)
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock, limit=_MOST_LINE)
+    except BaseException:
+        sock.close()
+        raise
     try:
         if address.scheme != "http":
-            return (clock() - began_s) * 1000
+            return took_ms
         host = f"[{address.host}]" if ":" in address.host else address.host
         head = f"GET {address.prefix}/v2/health/ready HTTP/1.1\r\nHost: {host}:{address.port}\r\nConnection: close\r\n"
         began_s = clock()
@@ -125,3 +163,21 @@ async def _look(address: Address, clock: Callable[[], float]) -> float | None:
         return took_ms if len(parts) > 1 and parts[0].startswith(b"HTTP/1.") and parts[1] == b"200" else None
     finally:
         writer.transport.abort()
+
+
+async def _connected(found: list[Any], clock: Callable[[], float]) -> tuple[socket.socket, float]:
+    """A socket to the first of these that takes one, and how long that took in ms."""
+    for family, kind, protocol, _, where in found:
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        began_s = clock()
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, where)
+        except OSError:
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock, (clock() - began_s) * 1000
+    raise ConnectionError

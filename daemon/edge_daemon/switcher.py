@@ -143,7 +143,9 @@ class Switcher:
     def asks_blindly(self) -> bool:
         """An app may ask a server, and none has just told of its answers."""
         state = self._state
-        return not is_fresh(state.way, state.now_s, 0.75 * LOOK_EVERY_S) and any(  # ticks come a little early or late
+        if is_fresh(state.way, state.now_s, 0.75 * LOOK_EVERY_S):  # ticks come a little early or late
+            return False
+        return any(app.waits(state.now_s) for app in state.apps) or any(
             model.server is not None and model.variants and stand_ins(state, model, model.variants)
             for model in state.models
         )

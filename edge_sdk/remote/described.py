@@ -95,3 +95,14 @@ def arranged(found: Sequence[Given], known: Described, *, where: str) -> list[Ar
             )
         answer.append(given.array)
     return answer
+
+
+def check_samples(answer: Sequence[Array], samples: int, *, where: str) -> None:
+    """Each output holds as many samples as were asked about.
+
+    Raises:
+        RemoteAnswerError: One does not.
+    """
+    for array in answer:
+        if len(array) != samples:
+            raise RemoteAnswerError(f"an answer of {len(array)} samples to {samples}", where=where)

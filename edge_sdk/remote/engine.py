@@ -27,7 +27,7 @@ from edge_sdk.port import Port
 from edge_sdk.remote.budget import RetryBudget
 from edge_sdk.remote.calls import Calls, lost
 from edge_sdk.remote.deadline import Deadline
-from edge_sdk.remote.described import Declared, Described
+from edge_sdk.remote.described import Declared, Described, check_samples
 from edge_sdk.remote.opening import opened
 from edge_sdk.remote.tensors import Array, fits
 
@@ -184,6 +184,7 @@ class RemoteEngine:
                 fits((1, *array.shape), (1, *spec.shape[1:])) for array, spec in zip(taken, self.inputs, strict=True)
             ):
                 answer = self._infer([array[np.newaxis] for array in taken], deadline)
+                check_samples(answer, 1, where=self.where)
                 return [array[0] for array in answer]
             return self._one_by_one(taken, deadline)
 

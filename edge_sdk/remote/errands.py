@@ -113,7 +113,7 @@ class Errands:
         return True, answer
 
     def send(self, arrays: Sequence[Any]) -> _Errand | None:
-        """Have the remote called; None where as many calls are outstanding as may be.
+        """Have the remote called; None where as many calls are outstanding as may be, or no thread can be had.
 
         Raises:
             ModelClosedError: After `end`.
@@ -126,7 +126,10 @@ class Errands:
             if self._outstanding >= len(self._threads):
                 name = f"edge-hedge-{self._outstanding + 1}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # the process may have no more, or ends
+                    return None
                 self._threads.append(thread)
             self._outstanding += 1
             errand = _Errand(arrays)

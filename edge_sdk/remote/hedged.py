@@ -16,6 +16,7 @@ import numpy as np
 from edge_sdk.errors import InputShapeError, UsageError
 from edge_sdk.living import Living
 from edge_sdk.remote.calls import Calls, lost
+from edge_sdk.remote.described import check_samples
 from edge_sdk.remote.errands import Counts, Errands, HedgeCounts
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from edge_sdk.anyengine import AnyEngine
     from edge_sdk.manifest import TensorSpec
+    from edge_sdk.remote.engine import RemoteEngine
 
 _WARM = 3  # runs of the local engine at the start, so that its time is known
 _MOST_OUTSTANDING = 64
@@ -161,3 +163,34 @@ def check_same(remote: Faced, local: Faced) -> None:
 
 def _shown(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{each.name!r} {each.dtype} {list(each.shape)}" for each in specs)
+
+
+class Matching:
+    """An engine of whose answers those are refused that hold more or fewer samples than were asked about.
+
+    What is free in an engine's description may be anything. That two engines stand in for each other, and the one here
+    gives a sample for a sample, says more.
+
+    Args:
+        remote: The engine.
+        local: What stands in for it.
+    """
+
+    def __init__(self, remote: RemoteEngine, local: Faced) -> None:
+        self.inputs, self.outputs = remote.inputs, remote.outputs
+        self.close = remote.close
+        self._remote = remote
+        faces = (*local.inputs, *local.outputs)
+        self._is_by_sample = all(each.shape[:1] == faces[0].shape[:1] for each in faces) and bool(faces[0].shape)
+
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """See `AnyEngine.run`.
+
+        Raises:
+            RemoteAnswerError: Also for other samples than were asked about.
+        """
+        answer = self._remote.run(arrays)
+        shapes = [np.shape(array) for array in arrays]
+        if self._is_by_sample and len(shapes[0]) == len(self.inputs[0].shape):
+            check_samples(answer, shapes[0][0], where=self._remote.where)
+        return answer

@@ -99,8 +99,8 @@ def unpacked(
         )
     if dtype.kind == "b":  # a byte of 2 would be neither true nor false
         truth: Array = np.frombuffer(content, np.uint8) != 0
-        return truth.reshape(tensor.shape)
-    array = np.frombuffer(content, dtype).reshape(tensor.shape)
+        return _shaped(truth, tensor, where=where, error=error)
+    array = _shaped(np.frombuffer(content, dtype), tensor, where=where, error=error)
     native: Array = array.astype(dtype.newbyteorder("="), copy=False)
     return native if native.flags.aligned else native.copy()
 
@@ -139,8 +139,16 @@ def unlisted(tensor: Tensor, *, where: str, error: type[EdgeError]) -> Array:
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise error(f"the data of tensor {name} is beyond {tensor.datatype}", where=where)
     with np.errstate(over="ignore"):
-        array: Array = found.astype(dtype.newbyteorder("=")).reshape(tensor.shape)
-    return array
+        array: Array = found.astype(dtype.newbyteorder("="))
+    return _shaped(array, tensor, where=where, error=error)
+
+
+def _shaped(flat: Array, tensor: Tensor | TensorMetadata, *, where: str, error: type[EdgeError]) -> Array:
+    """In the tensor's shape, of as many elements; one with a 0 may be beyond what numpy counts to all the same."""
+    try:
+        return flat.reshape(tensor.shape)
+    except ValueError as cause:
+        raise error(f"tensor {tensor.name[:80]!r} of shape {list(tensor.shape)} is no array", where=where) from cause
 
 
 def _known(tensor: Tensor | TensorMetadata, *, where: str, error: type[EdgeError]) -> np.dtype[Any]:

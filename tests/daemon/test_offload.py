@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +31,18 @@ pytestmark = pytest.mark.device
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
-# Calls every 20 ms until its input ends; then says how many calls there were, which failed, and who answered. Before
-# that it says when the server answers for the first time. An alarm ends it where the test does not.
+# Told a socket, it calls every 20 ms until its input ends; then says how many calls there were, which failed, and who
+# answered. Before that it says when the server answers for the first time. An alarm ends it where the test does not.
 APP = """
 import json, select, signal, sys
 signal.alarm(300)
 import numpy as np
 from edge_sdk import EdgeModel
+from edge_sdk.runtime import choose
+choose()
 X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
 calls, failed, who = 0, [], {}
-with EdgeModel("digits", socket=sys.argv[1], name="app") as model:
+with EdgeModel("digits", socket=sys.stdin.readline().strip(), name="app") as model:
     expected = model(X)
     print("ready", flush=True)
     while not select.select([sys.stdin], [], [], 0.02)[0]:
@@ -58,11 +60,11 @@ print(json.dumps({"calls": calls, "failed": failed, "who": who}))
 
 
 class Proxy:
-    """Between clients and a server on loopback; what goes to the server is held back by `delay_s`."""
+    """Between clients and a server on a port of loopback; what goes to the server is held back by `delay_s`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self) -> None:
         self.delay_s = 0.0
-        self._port = port
+        self.port = 0
         self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._socks: list[socket.socket] = []
@@ -93,7 +95,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE_S)
+                far = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
             except OSError:
                 near.close()
                 continue
@@ -120,24 +122,36 @@ class Proxy:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-@contextlib.contextmanager
-def app(daemon: DaemonProcess) -> Iterator[tuple[Callable[[], str], Callable[[], dict[str, Any]]]]:
-    """A process that calls; what is yielded reads what it says next, and ends it and gives its last word."""
-    command = [sys.executable, "-c", APP, str(daemon.socket)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        stdout = process.stdout
+class App:
+    """A process that calls, once there is a daemon to call."""
 
-        def end() -> dict[str, Any]:
-            said, _ = process.communicate(timeout=PATIENCE_S)
-            told: dict[str, Any] = json.loads(said.splitlines()[-1])
-            return told
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", APP], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            yield (lambda: stdout.readline().decode()), end
-        finally:
-            process.kill()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+    def begin(self, daemon: DaemonProcess) -> None:
+        """Call what this daemon serves."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{daemon.socket}\n".encode())
+        self._process.stdin.flush()
+        assert self.says() == "ready"
+
+    def says(self) -> str:
+        """The next that it says."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().strip()
+
+    def end(self) -> dict[str, Any]:
+        """Its last word."""
+        said, _ = self._process.communicate(timeout=PATIENCE_S)
+        told: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return told
 
 
 def computes_on(daemon: DaemonProcess) -> str | None:
@@ -157,17 +171,28 @@ def serving(bundle: Bundle, url: str, *, limit_ms: float = 2000.0) -> str:
     )
 
 
+def answering() -> remote_stage.Stage:
+    """A server in this process that answers zeros of the right shape."""
+
+    def zeros(sock: socket.socket, asked: remote_stage.Asked, _: threading.Event) -> None:
+        sock.sendall(remote_stage.binary(bytes(12), asked=asked, shape=[1, 3]))
+
+    outputs = [remote_stage.Y | {"shape": [-1, 3]}]
+    model = {"name": "digits", "inputs": [remote_stage.X], "outputs": outputs}
+    return remote_stage.Stage(model=model, script=[zeros])
+
+
 def test_who_computes_follows_the_network_and_no_call_fails(
     daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
 ) -> None:
-    with (
-        remote_stage.served(tmp_path, digits.path, "--variant", "exact") as server,
-        Proxy(int(server.url.split(":")[2].split("/")[0])) as proxy,
-    ):
+    with Proxy() as proxy, App() as app:
         process = daemon(serving(digits, proxy.url))
-        process.start()
-        with app(process) as (says, end):
-            assert says() == "answered by the server\n"
+        process.start(ready=False)  # all three begin at once: one after the other takes a busy machine too long
+        with remote_stage.served(tmp_path, digits.path, "--variant", "exact") as server:
+            proxy.port = int(server.url.split(":")[2].split("/")[0])
+            until(process.answers, "the daemon")
+            app.begin(process)
+            assert app.says() == "answered by the server"
             until(lambda: "asks the server (99.9 points), exact stands by" in decided(process), "the reason")
             proxy.delay_s = 3.0  # longer than answers may take
             process.says("does not answer; what it would compute is computed here")
@@ -176,7 +201,7 @@ def test_who_computes_follows_the_network_and_no_call_fails(
             until(lambda: computes_on(process) == "server", "the server to be asked again")
             server.end(how=remote_stage.signal.SIGKILL)
             until(lambda: computes_on(process) == "cpu", "the app to compute alone again")
-            told = end()
+            told = app.end()
         assert told["failed"] == []
         assert told["calls"] == sum(told["who"].values())
 
@@ -198,8 +223,8 @@ def test_when_the_daemon_vanishes_the_app_computes_alone_and_a_replay_decides_as
     daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
 ) -> None:
     log = tmp_path / "events.jsonl"
-    with remote_stage.served(tmp_path, digits.path, "--variant", "exact") as server:
-        process = daemon(serving(digits, server.url.partition("/v2")[0]))
+    with answering() as stage:
+        process = daemon(serving(digits, stage.url))
         process.start("--record-events", str(log))
         with EdgeModel("digits", socket=process.socket) as model:
             until(lambda: model(X) is not None and model.computes_on == "server", "the server to be asked")
@@ -209,3 +234,15 @@ def test_when_the_daemon_vanishes_the_app_computes_alone_and_a_replay_decides_as
     replayed = list(replay(log, registry.find("optimal")))
     assert [each.decided for each in replayed] == [each.recorded for each in replayed]
     assert any("asks the server" in one.because.text for each in replayed for one in each.decided)
+
+
+def test_a_pin_that_no_daemon_hears_asks_nobody_either(daemon: Callable[..., DaemonProcess], digits: Bundle) -> None:
+    with answering() as stage:
+        process = daemon(serving(digits, stage.url))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: model(X) is not None and model.computes_on == "server", "the server to be asked")
+            process.kill()
+            model.switch("quick")
+            assert model.computes_on == "cpu"
+            assert model.answered([X])[0] == "quick"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from daemon_stage import PATIENCE_S, free_port
 
 from edge_daemon import reach
 from edge_daemon.policy.types import Looked
-from edge_daemon.reach import Address, Reach, round_trip_ms
+from edge_daemon.reach import Address, Reach, Resolved, round_trip_ms
 from edge_sdk.local import AssignedServer
 
 pytestmark = pytest.mark.device
@@ -76,6 +80,43 @@ def test_a_server_that_says_nothing_or_is_not_there_costs_no_more_than_the_deadl
         assert await round_trip_ms(Address(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic) is None
 
     asyncio.run(scene())
+
+
+def test_a_name_is_looked_up_and_one_that_nobody_knows_is_no_answer() -> None:
+    async def scene() -> None:
+        async with server(b"HTTP/1.1 200 OK\r\n\r\n") as address:
+            named = replace(address, host="localhost")
+            assert await round_trip_ms(named, time.monotonic) is not None
+            unknown = replace(address, host="x" * 64 + ".invalid")
+            assert await round_trip_ms(unknown, time.monotonic) is None
+
+    asyncio.run(scene())
+
+
+def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "DEADLINE_S", 0.05)
+    asked: list[str] = []
+    answers = threading.Event()
+    real = socket.getaddrinfo
+
+    def hangs(host: str, *given: Any, flags: int = 0, **named: Any) -> Any:
+        if not flags:
+            asked.append(host)
+            answers.wait(PATIENCE_S)
+        return real(host, *given, flags=flags, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    address = Address(scheme="http", host="localhost", port=free_port())
+
+    async def scene() -> None:
+        resolved = Resolved(address)
+        for _ in range(3):
+            assert await round_trip_ms(address, time.monotonic, resolved) is None
+
+    asyncio.run(scene())
+    assert not answers.is_set()
+    assert asked == ["localhost"]
+    answers.set()
 
 
 def test_of_an_address_that_is_not_http_a_connection_is_enough() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from daemon_stage import until
-from remote_stage import ONES, Stage, good, says, stalls
+from daemon_stage import PATIENCE_S, until
+from remote_stage import ONES, Asked, Stage, X, Y, good, http, says, stalls
 
 from edge_sdk.asking import SERVER, Asking
 from edge_sdk.local import AssignedServer
@@ -104,6 +110,15 @@ def test_a_server_that_stalls_costs_no_more_than_the_limit(scene: Scene, stage: 
     stage.hang_up()
 
 
+def test_an_answer_about_other_samples_is_none(scene: Scene, stage: Stage) -> None:
+    output = {"name": "y", "datatype": "FP32", "shape": [2, 4], "data": [7] * 8}
+    stage.script = [says(http(json.dumps({"outputs": [output]}).encode())), good]
+    scene.ask(stage)
+    assert [scene.run(), scene.run()] == ["small", SERVER]
+    taken = scene.tally.take("small")
+    assert (taken.sent, taken.replied) == (2, 1)
+
+
 def test_to_ask_no_longer_and_again_opens_nothing_anew_and_loses_no_call(scene: Scene, stage: Stage) -> None:
     scene.ask(stage)
     asked = AssignedServer(url=stage.url, model="m")
@@ -176,3 +191,93 @@ def test_an_answer_that_comes_late_still_tells_how_long_it_took(scene: Scene, st
     released.set()
     took = until(lambda: scene.tally.take("small").remote_p50_ms, "the late answer")
     assert took > 0
+
+
+def test_told_once_more_while_it_ends_it_opens_nothing_anew(scene: Scene, stage: Stage) -> None:
+    told = AssignedServer(url=stage.url, model="m")
+    closing = threading.Thread(target=scene.asking.close)
+
+    def while_it_ends(sock: socket.socket, _: Asked, stopped: threading.Event) -> None:
+        closing.start()
+        stopped.wait(0.2)  # less would miss it, and fail nothing
+        scene.asking.tell(told)
+        stage.model = {"name": "m", "inputs": [X], "outputs": [Y]}
+        sock.sendall(http(json.dumps(stage.model).encode()))
+
+    stage.model = while_it_ends
+    scene.asking.tell(told)
+    until(lambda: closing.ident is not None and not closing.is_alive(), "its end")
+    until(lambda: scene.changes, "the end of what opens")
+    assert stage.connections == 1
+    assert scene.run() == "small"
+
+
+def test_a_call_that_the_server_drops_while_it_ends_is_computed_before_the_end(scene: Scene, stage: Stage) -> None:
+    dropped = threading.Event()
+    order: list[str] = []
+
+    def drops(_: socket.socket, __: Asked, ___: threading.Event) -> None:
+        dropped.wait(PATIENCE_S)
+        raise ConnectionAbortedError
+
+    def here(arrays: Sequence[Any]) -> tuple[str, list[Any]]:
+        time.sleep(0.2)  # less would miss it, and fail nothing
+        order.append("computed")
+        return "small", list(arrays)
+
+    stage.script = [drops]
+    scene.asking = Asking(Model, here, scene.tally, lambda: None)
+    scene.ask(stage)
+    calling = threading.Thread(target=scene.run)
+    calling.start()
+    until(lambda: stage.inferences, "the call")
+    closing = threading.Thread(target=lambda: (scene.asking.close(), order.append("closed")))
+    closing.start()
+    dropped.set()
+    closing.join(PATIENCE_S)
+    calling.join(PATIENCE_S)
+    assert order == ["computed", "closed"]
+
+
+def test_where_no_thread_can_be_had_calls_are_computed_here(scene: Scene, stage: Stage) -> None:
+    before = threading.stack_size(1 << 46)  # more than any machine has
+    try:
+        scene.asking.tell(AssignedServer(url=stage.url, model="m"))
+        assert not scene.asking.is_on
+        threading.stack_size(before)
+        scene.ask(stage)
+        threading.stack_size(1 << 46)
+        assert scene.run() == "small"
+    finally:
+        threading.stack_size(before)
+    assert scene.run() == SERVER
+
+
+def test_what_is_forgotten_while_it_asks_ends(stage: Stage) -> None:
+    scene = Scene()
+    scene.ask(stage)
+    assert scene.run() == SERVER
+    del scene
+    gc.collect()
+    until(lambda: not any(each.name.startswith("edge-") for each in threading.enumerate()), "the end of its threads")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_forgets_it_without_waiting_for_a_thread_of_the_parent(scene: Scene, stage: Stage) -> None:
+    scene.ask(stage)
+    opened = scene.asking._open
+    assert opened is not None
+    with opened.errands._lock:  # as a thread that has just got an answer may hold it
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            scene.asking.lose()
+            opened.errands._lock = threading.Lock()  # the child's main thread holds the other one
+            opened.errands._lock.acquire()
+            scene.asking.close()
+            del scene.asking
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    assert scene.run() == SERVER

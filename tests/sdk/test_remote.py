@@ -178,6 +178,8 @@ LIES: dict[str, Plays] = {
     "a shape of other size": lies(shape=[2, 4]),
     "a negative shape": lies(shape=[-1, 4]),
     "an endless shape": lies(shape=[2**39, 4]),
+    "no numbers in an endless shape": lies(shape=[0, 2**40, 2**40], parameters={"binary_data_size": 0}),
+    "no numbers listed in an endless shape": plain(shape=[0, 2**40, 2**40], data=[]),
     "another datatype": lies(datatype="INT32"),
     "text": lies(datatype="BYTES"),
     "an unknown datatype": lies(datatype="BF16"),
@@ -223,6 +225,15 @@ def test_an_answer_that_is_not_what_was_announced_is_refused(stage: Stage, what:
     assert len(stage.inferences) == 2, "what was answered is not asked again"
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 800
+
+
+def test_no_sample_and_two_are_no_answer_to_one(stage: Stage) -> None:
+    stage.script = [plain(shape=[0, 4], data=[]), plain(shape=[2, 4], data=[1] * 8), good]
+    with engine(stage) as remote:
+        for _ in range(2):
+            with pytest.raises(RemoteAnswerError, match="samples to 1"):
+                remote.run([ONES[0]])
+        assert np.array_equal(remote.run([ONES[0]])[0], ONES[0] * 2)
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,9 @@ class Chooser:
             best = scores.index(max(scores))
             if task.left:
                 barred = [at for at, when in task.left if now_s - when < dwell_s and at != task.action]
-                if best in barred:  # where all is, as after a setting with less to choose from, nothing is
-                    best = max(
-                        (at for at in range(len(scores)) if at not in barred), key=scores.__getitem__, default=best
-                    )
+                if best in barred:  # all are where one was pinned, freed and pinned again within a dwell
+                    others = (at for at in range(len(scores)) if at not in barred)
+                    best = max(others, key=scores.__getitem__, default=best)
             out.append((scores, best))
         return out if len(out) == 1 else self._shared(state, weighed, out)
 

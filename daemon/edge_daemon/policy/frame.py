@@ -80,6 +80,7 @@ class Frame:
 
 
 def _ticked(turn: Turn, tick: Tick) -> None:
+    before_s = turn.state.now_s
     state = sensed(turn.state, tick, priced=is_priced(turn.state, turn.frame.site))
     turn.state = replace(state, models=tuple(_stamped(model, state.now_s) for model in state.models))
     turn.plug()
@@ -89,6 +90,9 @@ def _ticked(turn: Turn, tick: Tick) -> None:
             turn.decide(model.name, verdicts.get(model.name))
         elif model.current is None and model.variants:
             turn.decide(model.name, turn.would(model))
+    for app in turn.state.apps:
+        if app.refused and before_s < app.asks_s <= state.now_s:
+            turn.assign(app.app)  # others may ask all the while, so that no decision changes
 
 
 def _stamped(model: ModelRecord, now_s: float) -> ModelRecord:
@@ -137,12 +141,16 @@ def _cannot_ask(turn: Turn, event: AppCannotAsk) -> None:
         return
     hold_s = min(tables.CANNOT_ASK_S * 2.0 ** min(app.refusals, 16), tables.CANNOT_ASK_MAX_S)
     reason = event.reason[:_MOST_REASON] or "it does not say why"
-    refused = replace(app, refused=reason, asks_s=state.now_s + hold_s, refusals=app.refusals + 1)
-    turn.state = with_app(state, refused)
+    _refused(turn, replace(app, refused=reason, asks_s=state.now_s + hold_s, refusals=app.refusals + 1))
+
+
+def _refused(turn: Turn, app: AppRecord) -> None:
+    turn.state = with_app(turn.state, app)
     turn.plug()
-    if model.asks and model.pin is None:
+    model = turn.state.model(app.model)
+    if model is not None and model.asks and model.pin is None:
         turn.decide(model.name, turn.would(model))
-    turn.assign(event.app)
+    turn.assign(app.app)
 
 
 def _left(turn: Turn, event: AppLeft) -> None:
@@ -177,10 +185,8 @@ def _reported(turn: Turn, seen: AppReported) -> None:
         model = _worked(model, seen)
     turn.state = with_model(state, model)
     if seen.sent > 0 and model.server is not None:
-        _asked(turn, model, seen)
-        if seen.replied > 0 and app.refusals:
-            app = replace(app, refused="", refusals=0)
-            turn.state = with_app(turn.state, app)
+        _asked(turn, model, app, seen)
+        app = turn.state.app(app.app) or app
     if app.active != variant.id:
         turn.state = with_app(turn.state, replace(app, active=variant.id))
     slow_ms = sane_ms(seen.slow_ms)
@@ -202,17 +208,37 @@ def _worked(model: ModelRecord, seen: AppReported) -> ModelRecord:
     return replace(model, work=work)
 
 
-def _asked(turn: Turn, model: ModelRecord, seen: AppReported) -> None:
-    """What requests to the server tell of the way there."""
+def _asked(turn: Turn, model: ModelRecord, app: AppRecord, seen: AppReported) -> None:
+    """What requests to the server tell of the way there, or, where others are answered, of this app's requests."""
     state, server = turn.state, model.server
     took_ms = sane_ms(seen.remote_ms)
     if server is None:
         return
     sends: dict[str, float] = {"payload_kb": server.payload_kb, "server_ms": server.server_ms}
     if took_ms is not None:
-        turn.state = replace(state, way=way.answered(state.way, state.now_s, took_ms, **sends))
-    elif not seen.replied:
-        turn.state = replace(state, way=way.unanswered(state.way, state.now_s, patience_ms(state, model), **sends))
+        state = replace(state, way=way.answered(state.way, state.now_s, took_ms, **sends))
+    if seen.replied > 0:
+        state = with_app(state, replace(app, refused="", refusals=0, replied_s=state.now_s, unheard_s=None))
+    turn.state = state
+    if took_ms is not None or seen.replied > 0:
+        return
+    others = [other for other in state.apps if other.app != app.app]
+    since_s = app.unheard_s
+    if since_s is None or state.now_s - since_s > tables.WAY_STALE_S:
+        if any(_asks(state, other) for other in others):  # whether it is the way or the app, they will tell
+            turn.state = with_app(state, replace(app, unheard_s=state.now_s))
+            return
+    elif any(other.replied_s is not None and other.replied_s >= since_s for other in others):
+        reason = "the server answers others in time, and not this app"
+        _refused(turn, replace(app, refused=reason, asks_s=state.now_s + tables.SENT_HOLD_S, unheard_s=None))
+        return
+    state = with_app(state, replace(app, unheard_s=None))
+    turn.state = replace(state, way=way.unanswered(state.way, state.now_s, patience_ms(state, model), **sends))
+
+
+def _asks(state: PolicyState, app: AppRecord) -> bool:
+    model = state.model(app.model)
+    return model is not None and model.asks and not app.why_not(state.now_s)
 
 
 def _replied(turn: Turn, model: ModelRecord, seen: AppReported, slow_ms: float) -> None:
@@ -345,8 +371,13 @@ def _tried(turn: Turn, event: Tried) -> None:
 
 
 def _looked(turn: Turn, event: Looked) -> None:
+    state = turn.state
     rtt_ms = None if event.rtt_ms is None else sane_ms(event.rtt_ms)
-    turn.state = replace(turn.state, way=way.looked(turn.state.way, turn.state.now_s, rtt_ms))
+    is_back = state.way is not None and state.way.rtt_ms is None and rtt_ms is not None
+    turn.state = replace(state, way=way.looked(state.way, state.now_s, rtt_ms))
+    for app in state.apps:
+        if is_back and app.waits(state.now_s):  # that others were answered was the last of a server that went
+            _refused(turn, replace(app, refused=""))
 
 
 _HEARD: Mapping[type[Event], Callable[[Turn, Any], None]] = MappingProxyType(

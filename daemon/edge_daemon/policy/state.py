@@ -173,6 +173,7 @@ class AppRecord:
         asks: It knows how to ask a server.
         refused: Why it could not, when it was told to; it is told to again at `asks_s`.
         refusals: How often it could not since it last did.
+        replied_s: When it last told of an answer of the server's in time; `unheard_s` when of none for the first time.
     """
 
     app: str
@@ -185,12 +186,18 @@ class AppRecord:
     refused: str = ""
     asks_s: float = 0.0
     refusals: int = 0
+    replied_s: float | None = None
+    unheard_s: float | None = None
 
     def can_run(self, variant: VariantRecord) -> bool:
         """Whether it said so; one that says nothing computes on the CPU."""
         if self.hot and variant.accelerated:
             return False
         return not variant.accelerated if self.runs is None else variant.id in self.runs
+
+    def waits(self, now_s: float) -> bool:
+        """It is told to ask no server for a while, without having said that it could not."""
+        return bool(self.refused) and not self.refusals and now_s < self.asks_s
 
     def why_not(self, now_s: float) -> str:
         """Why it is not told to ask a server; empty where it may be."""

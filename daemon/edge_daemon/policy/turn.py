@@ -191,8 +191,13 @@ class Turn:
             return True
         if current is None or not self.state.paused:
             return False
+        late = too_late(self.state, model) if model.asks else ""
         if word == "unpin":
             self._switch(model, current, because(_NOBODY, self.state, model, current, word=word))
+        elif late:  # no variant changes by that, and each call would wait for a server that is gone
+            reason = because(Why(code="network"), self.state, model, current, cause=late)
+            left = self._bars(model, current, asks=False)
+            self._switch(replace(model, left=left), current, reason, bound=model.bound)
         return True
 
     def _choose(self, model: ModelRecord, verdict: Verdict | None, word: str | None) -> None:

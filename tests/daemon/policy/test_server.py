@@ -31,6 +31,7 @@ from edge_daemon.policy.types import (
     Instruction,
     Looked,
     ModelFacts,
+    Paused,
     Pinned,
     PinnedBy,
     PolicyFailed,
@@ -253,6 +254,69 @@ def test_a_refusal_is_the_reason_and_holds_longer_each_time() -> None:
     assert board.state.apps[0].refusals == 0  # it answered since
 
 
+def test_who_could_not_ask_is_told_to_again_although_another_one_asks_all_the_while() -> None:
+    board = Board(Asker)
+    board.tell(AppJoined(app="other", model="m", asks=True))
+    assert board.seconds(3)
+    board.tell(AppCannotAsk(app="other", reason="another signature"))
+    assert not board.assigned("other").asks
+    board.said.clear()
+    assert board.seconds(int(tables.CANNOT_ASK_S) + 2)
+    (told,) = [item for item in board.said if isinstance(item, Assign)]
+    assert (told.app, told.asks) == ("other", True)
+    assert board.toggles <= 1
+
+
+@pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
+def test_a_model_that_the_server_does_not_answer_keeps_no_other_from_asking(order: tuple[str, str]) -> None:
+    board = Board(Asker)
+    one = board.facts[0]
+    board.facts = (one, replace(one, name="n"))
+    board.state, board.said = initial(board.facts), []
+    board.tell(Preferred(model=None, preference=WISH), Looked(rtt_ms=20.0))
+    board.tell(AppJoined(app="good", model="m", asks=True), AppJoined(app="bad", model="n", asks=True))
+    asked = {"m": 0, "n": 0}
+    for _ in range(100):
+        board.now_s += 1.0
+        for app in order:
+            board.took_ms = 60.0 if app == "good" else None
+            board.tell(board.report(app))
+        board.tell(Tick(now_s=board.now_s, at=1e9 + board.now_s, conditions=CALM))
+        for model in board.state.models:
+            asked[model.name] += model.asks
+    assert asked["m"] > 90
+    assert asked["n"] < 10
+    assert "answers others in time, and not this app" in explained(board.state, "n")[0].because.text
+
+
+def test_several_apps_leave_a_server_that_vanishes_and_ask_it_again_once_it_is_back() -> None:
+    board = Board(Asker)
+    board.tell(AppJoined(app="other", model="m", asks=True))
+    assert board.seconds(5)
+    board.rtt_ms = board.took_ms = None
+    assert not board.seconds(6)
+    board.rtt_ms, board.took_ms = 20.0, 60.0
+    assert board.seconds(6)
+    assert board.assigned().asks
+    assert board.assigned("other").asks
+
+
+def test_a_pause_keeps_nobody_waiting_for_a_server_that_is_gone_and_changes_no_variant() -> None:
+    board = Board()
+    assert board.seconds(10)
+    variant = board.decision.variant
+    board.tell(Paused(paused=True))
+    assert board.seconds(5)
+    board.rtt_ms = board.took_ms = None
+    assert not board.seconds(5)
+    assert board.decision.variant == variant
+    assert board.decision.because.code == "network"
+    board.rtt_ms, board.took_ms = 20.0, 60.0
+    assert not board.seconds(10)
+    board.tell(Paused(paused=False))
+    assert board.seconds(10)
+
+
 def test_a_pin_asks_nobody() -> None:
     board = Board()
     assert board.seconds(10)
@@ -305,6 +369,20 @@ def test_the_last_app_leaves_and_another_one_asks() -> None:
     board.seconds(3)
     board.tell(AppJoined(app="next", model="m", asks=True))
     assert board.seconds(10)
+
+
+@pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
+def test_a_pin_that_goes_and_comes_again_within_a_dwell_fails_no_policy(use: str) -> None:
+    board = Board(registry.find(use), asks=False)
+    board.seconds(2)
+    for event in (
+        Pinned(model="m", variant="tiny", by=PinnedBy.HUB),
+        Unpinned(model="m", by=PinnedBy.HUB),
+        Pinned(model="m", variant="tiny", by=PinnedBy.HUB),
+    ):
+        board.tell(event)
+        board.seconds(1)
+    assert not any(isinstance(item, PolicyFailed) for item in board.said)
 
 
 @pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
