@@ -281,7 +281,8 @@ def test_a_device_is_removed_by_keyboard_and_leaves_every_page(visit: Callable[.
         assert serious(page, "['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']") == [], scheme
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
-    page.keyboard.press("Enter")  # the focus is back
+    until(lambda: page.evaluate("document.activeElement.textContent") == "Remove…", "the focus to come back")
+    page.keyboard.press("Enter")
     dialog.get_by_role("button", name="Remove it").press("Enter")
     page.get_by_text(f"{who} is not in the fleet any more.").wait_for()
     page.get_by_role("grid").wait_for()

@@ -197,7 +197,7 @@ def test_the_plot_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
     assert [svg.get("aria-label") for svg in drawings] == [f"Timelines of {name}" for name in BASELINES]
     for svg in drawings:
         titles = [each.text or "" for each in svg.iter("title")]
-        assert any(re.match(r"0:00, first choice: (small|large|server)", title) for title in titles)
+        assert any(re.match(r"0:00, first choice: (small|large|asks the server) ", title) for title in titles)
         said = {each.text for each in svg.iter("text")}
         assert {"what runs", "die, °C", "energy drawn, Wh", "round trip, ms", "limit 75"} <= said
 

@@ -178,7 +178,8 @@ def test_a_board_whose_files_vanish_while_it_is_read_is_all_reasons_and_comes_ba
         (made.root / "gone").rename(made.root / "sys") if (made.root / "gone").exists() else None
         for _ in range(62):  # what was not there is looked for again within a minute
             back = suite.read()
-    assert {field for field in OPTIONAL if getattr(back, field) is not None} == TOLD[name]
+    told = {field for field in OPTIONAL if getattr(back, field) is not None}
+    assert TOLD[name] <= told <= TOLD[name] | {"power_w"}  # what takes an interval had one, on a slow machine
 
 
 @pytest.mark.parametrize("name", ["pi4", "pi5", "jetson-nano", "orin-nano", "laptop"])
