@@ -132,6 +132,40 @@ class HubProcess:
         return False
 
 
+def hub_command(
+    place: Path, *words: str, stdin: Any = subprocess.DEVNULL, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`edge hub ...`, typed in a directory, with these variables of the environment more."""
+    return subprocess.run(
+        [*EDGE, "hub", *words],
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        cwd=place,
+        env=clean_environment(place) | environment,
+    )
+
+
+@contextlib.contextmanager
+def again_and_again(do: Callable[[], object], *, every_s: float = 0.1) -> Iterator[None]:
+    """Beside the block, in a thread."""
+    over = threading.Event()
+
+    def doing() -> None:
+        while not over.wait(every_s):
+            do()
+
+    thread = threading.Thread(target=doing)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class FakeDevice:
     """A device's side of the protocol, by hand: it sends what it is told to and notes what comes down.
 

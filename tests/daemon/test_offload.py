@@ -38,6 +38,7 @@ import json, select, signal, sys
 signal.alarm(300)
 import numpy as np
 from edge_sdk import EdgeModel
+from edge_sdk.errors import EdgeError
 from edge_sdk.runtime import choose
 choose()
 X = np.array([[0.5, -0.25, 1.0, 0.0]], np.float32)
@@ -53,7 +54,7 @@ with EdgeModel("digits", socket=sys.stdin.readline().strip(), name="app") as mod
             if by == "server" and who[by] == 1:
                 print("answered by the server", flush=True)
             assert answer.shape == expected.shape
-        except Exception as error:
+        except EdgeError as error:
             failed.append(repr(error))
 print(json.dumps({"calls": calls, "failed": failed, "who": who}))
 """

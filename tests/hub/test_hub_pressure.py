@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import socket
+import struct
+import termios
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from daemon_stage import Broker
+from daemon_stage import Broker, until
 
 from edge_hub import link as linking
 from edge_hub.address import Endpoint
@@ -26,6 +30,7 @@ from edge_sdk.wire import new_token
 
 CAM = DeviceId(tenant="acme", device="cam1")
 PATIENCE_S = 20.0
+MUCH_BYTES = 2 * 2**16  # beyond what asyncio's reader holds before it lets the socket wait
 
 
 class GatedStore(SqliteStore):
@@ -78,6 +83,12 @@ def event(seq: int, text: str = "x") -> bytes:
     return mqtt.pack(UpEnvelope(id=new_token(), boot="b" * 32, seq=seq, sent=1.0, body=body))
 
 
+def unread(sock: Any) -> int:
+    """Bytes that the kernel has for us."""
+    (waiting,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))
+    return int(waiting)
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> Broker:
     made = Broker(tmp_path / "broker")
@@ -104,10 +115,12 @@ def test_while_the_store_takes_nothing_the_broker_keeps_what_comes(
             # So much that the reader between us and the socket has to wait as well, and reads on when it thinks fit.
             assert link._session is not None
             transport = link._session._client._connection._transport
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
             for seq in range(1, count + 1):
                 assert await link.publish(topic, event(seq, text))
-            time.sleep(0.5)  # noqa: ASYNC251 - until it is there
+            if most is not None:
+                until(lambda: unread(sock) > MUCH_BYTES, "it to be there")  # without a turn for the reader
             # What was read in one go is taken whole: asyncio reads 256 KiB, and buffers half of that again.
             least, bound = (RECEIVE_MAXIMUM, RECEIVE_MAXIMUM) if most is None else (most, most + 500)
             await till(lambda: ingest.waiting >= least, "the hub to take what it can")

@@ -9,14 +9,14 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
-from hub_stage import CAM, OTHER, FakeDevice, HubProcess
+from daemon_stage import PATIENCE_S, until
+from hub_stage import CAM, OTHER, FakeDevice, HubProcess, again_and_again, hub_command
 from interop_stage import TellingBroker
 from store_stage import within
 
@@ -51,37 +51,20 @@ def heard_anew(hub: HubProcess) -> list[str]:
     return fleet(hub)
 
 
-@contextmanager
-def reporting(cam: FakeDevice) -> Iterator[None]:
+def reporting(cam: FakeDevice) -> AbstractContextManager[None]:
     """It sends events as fast as it can, and waits for nothing."""
-    over = threading.Event()
 
     def report() -> None:
-        while not over.wait(0.002):
-            cam.seq += 1
-            body = mqtt.Event(at=time.time(), kind="sensor")
-            envelope = mqtt.UpEnvelope(id=new_token(), boot=cam.boot, seq=cam.seq, sent=time.time(), body=body)
-            cam._client.publish(mqtt.up_topic(cam.device, Up.EVENT), mqtt.pack(envelope), qos=1)
+        cam.seq += 1
+        body = mqtt.Event(at=time.time(), kind="sensor")
+        envelope = mqtt.UpEnvelope(id=new_token(), boot=cam.boot, seq=cam.seq, sent=time.time(), body=body)
+        cam._client.publish(mqtt.up_topic(cam.device, Up.EVENT), mqtt.pack(envelope), qos=1)
 
-    thread = threading.Thread(target=report)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return again_and_again(report, every_s=0.002)
 
 
-def edge(hub: HubProcess, *words: str, stdin: Any = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*EDGE, "hub", *words, "--data", str(hub.data)],
-        stdin=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-        env=clean_environment(hub.directory),
-    )
+def edge(hub: HubProcess, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return hub_command(hub.directory, *words, "--data", str(hub.data), **more)
 
 
 def test_a_device_that_reports_is_removed_and_nothing_of_it_is_left_anywhere(hub: HubProcess, device: Device) -> None:

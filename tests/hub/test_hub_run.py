@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import EDGE, PATIENCE_S, clean_environment, until
-from hub_stage import CAM, FakeDevice, HubProcess, listens
+from daemon_stage import until
+from hub_stage import CAM, FakeDevice, HubProcess, hub_command, listens
 
 from edge_hub.address import Endpoint
 from edge_hub.datadir import DataDir
@@ -117,15 +117,7 @@ def test_what_lies_in_the_directory_is_for_its_owner_alone(hub: HubProcess) -> N
 
 def test_enrolment_writes_what_a_daemon_takes(hub: HubProcess) -> None:
     def enroll(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*EDGE, "hub", "enroll", str(CAM), "-o", "device.toml", "--data", str(hub.data), *more],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-            cwd=hub.directory,
-            env=clean_environment(hub.directory),
-        )
+        return hub_command(hub.directory, "enroll", str(CAM), "-o", "device.toml", "--data", str(hub.data), *more)
 
     told = enroll("--model", "digits=/opt/digits-1.edge", "--json")
     assert told.returncode == 0, told.stderr
@@ -251,15 +243,7 @@ def test_clients_say_in_one_line_where_no_hub_is(tmp_path: Path) -> None:
         (["devices", "--data", "nowhere"], "[usage]"),
         (["devices", "--data", "."], "[usage]"),
     ):
-        told = subprocess.run(
-            [*EDGE, "hub", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-            cwd=tmp_path,
-            env=clean_environment(tmp_path),
-        )
+        told = hub_command(tmp_path, *words)
         assert told.returncode == 2
         (line,) = told.stderr.splitlines()
         assert code in line
@@ -282,15 +266,7 @@ def test_a_place_that_cannot_be_written_is_one_line_that_says_what_is_in_the_way
     tmp_path: Path, words: tuple[str, ...], status: int, said: tuple[str, ...]
 ) -> None:
     (tmp_path / "file").touch()
-    told = subprocess.run(
-        [*EDGE, "hub", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-        cwd=tmp_path,
-        env=clean_environment(tmp_path),
-    )
+    told = hub_command(tmp_path, *words)
     assert told.returncode == status, told.stderr
     (line,) = told.stderr.splitlines()
     for part in said:

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, clean_environment, until
-from hub_stage import HubProcess
+from daemon_stage import until
+from hub_stage import HubProcess, hub_command
 from store_stage import PostgresPlace
 
 from edge_hub.alerts.rules import Rule
@@ -121,16 +121,8 @@ def test_who_is_elsewhere_asks_with_the_token_and_the_hub_of_the_environment(tmp
             reader = client.make_token("reader", "viewer").token
 
         def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-            environment = clean_environment(tmp_path) | {f"EDGE_HUB_{name}": value for name, value in variables.items()}
-            return subprocess.run(
-                [*EDGE, "hub", *arguments],
-                check=False,
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            environment = {f"EDGE_HUB_{name}": value for name, value in variables.items()}
+            return hub_command(tmp_path, *arguments, **environment)
 
         url = f"http://127.0.0.1:{hub.http}"
         assert "acme/cam1" in ask("devices", TOKEN=reader, URL=url).stdout

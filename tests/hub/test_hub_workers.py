@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from daemon_stage import PATIENCE_S, Broker, until
-from hub_stage import FakeDevice, HubProcess
+from hub_stage import FakeDevice, HubProcess, again_and_again
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
@@ -77,24 +77,6 @@ def enrolled(hub: HubProcess, name: str) -> Iterator[FakeDevice]:
         yield made
     finally:
         made.close()
-
-
-@contextmanager
-def again_and_again(do: Callable[[], object]) -> Iterator[None]:
-    """For whoever begins to listen some time."""
-    over = threading.Event()
-
-    def doing() -> None:
-        while not over.wait(0.1):
-            do()
-
-    thread = threading.Thread(target=doing)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager

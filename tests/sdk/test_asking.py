@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -215,13 +214,14 @@ def test_told_once_more_while_it_ends_it_opens_nothing_anew(scene: Scene, stage:
 def test_a_call_that_the_server_drops_while_it_ends_is_computed_before_the_end(scene: Scene, stage: Stage) -> None:
     dropped = threading.Event()
     order: list[str] = []
+    closed = threading.Event()
 
     def drops(_: socket.socket, __: Asked, ___: threading.Event) -> None:
         dropped.wait(PATIENCE_S)
         raise ConnectionAbortedError
 
     def here(arrays: Sequence[Any]) -> tuple[str, list[Any]]:
-        time.sleep(0.2)  # less would miss it, and fail nothing
+        closed.wait(0.2)  # less would miss it, and fail nothing
         order.append("computed")
         return "small", list(arrays)
 
@@ -231,7 +231,7 @@ def test_a_call_that_the_server_drops_while_it_ends_is_computed_before_the_end(s
     calling = threading.Thread(target=scene.run)
     calling.start()
     until(lambda: stage.inferences, "the call")
-    closing = threading.Thread(target=lambda: (scene.asking.close(), order.append("closed")))
+    closing = threading.Thread(target=lambda: (scene.asking.close(), order.append("closed"), closed.set()))
     closing.start()
     dropped.set()
     closing.join(PATIENCE_S)
