@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ from edge_sdk.wire import new_token
 if TYPE_CHECKING:
     from hub_stage import HubProcess
     from playwright.sync_api import Browser, BrowserContext, Page
+
+WIDE: Any = {"width": 1440, "height": 900}
 
 SCRIPT = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 TURNED = "safe\u202egnp.exe\u202c and \u0000 and \u2066inside\u2069"
@@ -223,6 +225,23 @@ class Visit:
         answer = ask(self.hub, "POST", "/tokens", json={"name": f"{role}-{new_token()}", "role": role})
         token: str = answer.json()["token"]
         return token
+
+
+@contextmanager
+def visits(browser: Browser, hub: HubProcess) -> Iterator[Callable[..., Visit]]:
+    """Makes visits to this hub or another, each in a context with these options; in the end no page has complained."""
+    contexts: list[BrowserContext] = []
+    made: list[Visit] = []
+
+    def make(scheme: Any = "light", hub: HubProcess = hub, **more: Any) -> Visit:
+        contexts.append(browser.new_context(**{"viewport": WIDE, "color_scheme": scheme} | more))
+        made.append(Visit(contexts[-1], hub))
+        return made[-1]
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert [visit.complaints for visit in made if visit.complaints] == []
 
 
 def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:

@@ -17,7 +17,7 @@ from edge_hub.query import FLAGS, NUMBERS, WORDS
 from edge_sdk.mqtt import Conditions, DeviceId, ModelState, Preference, Reply, ReplyStatus, State, Up
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
@@ -25,7 +25,7 @@ DEVICES = 120
 MANY = 5000
 ODD = DeviceId(tenant="constructor", device="toString")
 LIVE = DeviceId(tenant="live", device="one")
-WIDE: Any = {"width": 1440, "height": 900}
+WIDE = stage.WIDE
 PHONE: Any = {"width": 360, "height": 740}
 PAGES = ("fleet", "devices/acme/cam0000", "models", "alerts", "audit")
 
@@ -69,18 +69,8 @@ def browser(
 
 @pytest.fixture
 def visit(browser: Browser, fleet: HubProcess) -> Iterator[Callable[..., Visit]]:
-    contexts: list[BrowserContext] = []
-    visits: list[Visit] = []
-
-    def make(scheme: Any = "light", hub: HubProcess = fleet) -> Visit:
-        contexts.append(browser.new_context(viewport=WIDE, color_scheme=scheme))
-        visits.append(Visit(contexts[-1], hub))
-        return visits[-1]
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert [visit.complaints for visit in visits if visit.complaints] == []
+    with stage.visits(browser, fleet) as make:
+        yield make
 
 
 @pytest.fixture

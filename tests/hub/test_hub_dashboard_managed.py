@@ -17,11 +17,11 @@ from edge_hub.alerts.rules import BUILT_IN, Rule
 from edge_sdk.wire import decode, encode
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
-WIDE: Any = {"width": 1440, "height": 900}
+WIDE = stage.WIDE
 PHONE: Any = {"width": 360, "height": 740}
 SILENT = stage.WATCHED
 WCAG = "['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']"
@@ -48,18 +48,8 @@ def browser(fleet: HubProcess) -> Iterator[Browser]:  # after it: Playwright hol
 
 @pytest.fixture
 def visit(browser: Browser, fleet: HubProcess) -> Iterator[Callable[..., Visit]]:
-    contexts: list[BrowserContext] = []
-    visits: list[Visit] = []
-
-    def make(**more: Any) -> Visit:
-        contexts.append(browser.new_context(viewport=WIDE, **more))
-        visits.append(Visit(contexts[-1], fleet))
-        return visits[-1]
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert [visit.complaints for visit in visits if visit.complaints] == []
+    with stage.visits(browser, fleet) as make:
+        yield make
 
 
 def rule(hub: HubProcess, name: str) -> Rule:
