@@ -15,6 +15,7 @@ import httpx
 import pytest
 from daemon_stage import until
 from hub_stage import CAM, FakeDevice, HubProcess, hub_command, listens
+from unprivileged import reachable, unprivileged
 
 from edge_hub.address import Endpoint
 from edge_hub.datadir import DataDir
@@ -274,16 +275,14 @@ def test_a_place_that_cannot_be_written_is_one_line_that_says_what_is_in_the_way
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_the_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StorageError, match=f"no permission to write in {tmp_path}"):
-            DataDir(tmp_path / "a" / "b")
-        with pytest.raises(UsageError, match="cannot be written"):
-            check_writable(tmp_path / "device.toml")
-    finally:
-        tmp_path.chmod(0o700)
+def test_the_directory_that_may_not_be_written_is_named() -> None:
+    with reachable() as place:
+        place.chmod(0o555)
+        with unprivileged():
+            with pytest.raises(StorageError, match=f"no permission to write in {place}"):
+                DataDir(place / "a" / "b")
+            with pytest.raises(UsageError, match="cannot be written"):
+                check_writable(place / "device.toml")
 
 
 def test_a_hub_that_is_gone_is_named(hub: HubProcess) -> None:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unprivileged import reachable, unprivileged
 
 from edge_daemon.sensors.files import Files
 from edge_daemon.sensors.reading import Unavailable
 
 pytestmark = pytest.mark.device
-
-NOBODY = 65534
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """This thread may open only what anybody may (root would read through every mode bit)."""
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    libc.setfsuid(NOBODY)
-    try:
-        yield
-    finally:
-        libc.setfsuid(0)
 
 
 def reason(value: object) -> str:
@@ -104,24 +86,24 @@ def test_a_pipe_whose_writer_is_silent_answers_eagain_as_a_switched_off_zone_doe
         os.close(writer)
 
 
-def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
-    folder = tmp_path / "sys"
-    folder.mkdir()
-    (folder / "temp").write_text("1\n")
-    (folder / "temp").chmod(0)
-    with unprivileged():
-        answer = Files(tmp_path).text("sys/temp")
-    assert reason(answer) == "sys/temp: Permission denied"
+def test_a_file_that_may_not_be_read_says_so() -> None:
+    with reachable() as root:
+        (root / "temp").write_text("1\n")
+        (root / "temp").chmod(0)
+        with unprivileged():
+            answer = Files(root).text("temp")
+    assert reason(answer) == "temp: Permission denied"
 
 
-def test_a_folder_that_may_not_be_listed_holds_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "sys"
-    folder.mkdir()
-    (folder / "temp").write_text("1\n")
-    folder.chmod(0)
-    with unprivileged():
-        names = Files(tmp_path).names("sys")
-    folder.chmod(0o700)
+def test_a_folder_that_may_not_be_listed_holds_nothing() -> None:
+    with reachable() as root:
+        folder = root / "sys"
+        folder.mkdir()
+        (folder / "temp").write_text("1\n")
+        folder.chmod(0)
+        with unprivileged():
+            names = Files(root).names("sys")
+        folder.chmod(0o700)
     assert names == ()
 
 
