@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_sdk.address import Address, bind, refuse_unsafe
 from edge_sdk.cli.output import emit, say
-from edge_sdk.errors import EXIT_FAILED, MissingExtraError, UsageError
+from edge_sdk.errors import EXIT_FAILED, MissingExtraError
+from edge_sdk.tokenfile import read_token
 
 if TYPE_CHECKING:
     from edge_sdk.serving.gate import Gate
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_sdk.serving.server import Limits
 
 _BYTES_PER_MB = 1_000_000
-_MAX_TOKEN_BYTES = 4096
+_LEAST_TOKEN = 16  # characters: less is found by trying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_sdk.serving.gate import Gate
     from edge_sdk.serving.served import opened
 
-    token = None if args.token_file is None else _token(Path(args.token_file))
+    token = None if args.token_file is None else read_token(args.token_file, least=_LEAST_TOKEN)
     address = Address(host=args.host, port=args.port)
     refuse_unsafe(
         address,
@@ -129,21 +129,3 @@ def _beside(
         served, address, gate=gate, token=token, max_body_bytes=limits.max_body_bytes, grace_s=limits.grace_s
     ) as server:
         yield server.address
-
-
-def _token(path: Path) -> str:
-    """The secret in this file.
-
-    Raises:
-        UsageError: It cannot be read, or holds none.
-    """
-    try:
-        raw = path.read_bytes()[: _MAX_TOKEN_BYTES + 1]
-    except OSError as cause:
-        raise UsageError(f"the token cannot be read: {cause.strerror}", where=str(path)) from cause
-    token = raw.strip()
-    if not 16 <= len(token) <= _MAX_TOKEN_BYTES or not token.isascii() or not token.decode().isprintable():  # noqa: PLR2004
-        raise UsageError(
-            "holds no token", where=str(path), hint="one line of 16 printable ASCII characters or more, kept secret"
-        )
-    return token.decode()
