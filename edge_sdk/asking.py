@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_sdk.errors import EdgeError, InputError, ModelClosedError
+from edge_sdk.errors import EdgeError, InputError, ModelClosedError, RemoteRefusedError
 from edge_sdk.local import PATIENCE_S
 
 if TYPE_CHECKING:
     from edge_sdk.local import AssignedServer
     from edge_sdk.remote.engine import RemoteEngine
     from edge_sdk.remote.errands import Counts, Errands
-    from edge_sdk.remote.hedged import Faced
+    from edge_sdk.remote.hedged import Faced, Matching
     from edge_sdk.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -31,16 +31,43 @@ _log = logging.getLogger(__name__)
 SERVER: Final = "server"  # who computes, where it is no delegate
 _LONGEST_S: Final = 5.0  # of one request, whoever waits for it
 _OUTSTANDING: Final = 4
+_CANNOT: Final = "the server cannot be asked, calls are computed here: %s"
 _JOIN_S: Final = _LONGEST_S + 1.0
 _MAX_FAILURE: Final = 1000
+_SHUT_OUT: Final = (401, 403)  # RFC 9110, 15.5.2 and 15.5.4: whoever asks, whatever the request
 
 Runs = Callable[[Sequence[Any]], tuple[str, list[Any]]]  # who answered, and the answers
+
+
+class _Admitted:
+    """An engine on a server, for as long as that lets the app in.
+
+    Args:
+        engine: The one that asks.
+        shut_out: Told when it does not, by whichever call finds out, in the thread of that.
+    """
+
+    def __init__(self, engine: Matching, shut_out: Callable[[_Admitted, RemoteRefusedError], None]) -> None:
+        self.inputs, self.outputs, self.close = engine.inputs, engine.outputs, engine.close
+        self._engine, self._shut_out = engine, shut_out
+        self.is_shut_out = False
+
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """See `AnyEngine.run`."""
+        try:
+            return self._engine.run(arrays)
+        except RemoteRefusedError as error:
+            if error.status in _SHUT_OUT:
+                self.is_shut_out = True
+                self._shut_out(self, error)
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Open:
     server: AssignedServer
     remote: RemoteEngine
+    engine: _Admitted
     errands: Errands
     counts: Counts
 
@@ -98,7 +125,7 @@ class Asking:
             self._told = server
             if server != self._refused:
                 self._refused, self._failure = None, ""
-            self._asked = self._open if self._open is not None and self._open.server == server else None
+            self._asked = self._ready(server)
             is_new = server is not None and self._asked is None and self._refused is None
             if is_new and self._opening is None and not self._is_closed:
                 opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
@@ -108,6 +135,12 @@ class Asking:
                     _log.debug("the server is not opened yet: %s", error)
                 else:
                     self._opening = opening
+
+    def _ready(self, server: AssignedServer | None) -> _Open | None:
+        """What is open of it and answers; with the lock held."""
+        opened = self._open
+        is_ready = opened is not None and opened.server == server and not opened.engine.is_shut_out
+        return opened if is_ready else None
 
     def run(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
         """Who answered, and the answers.
@@ -158,7 +191,7 @@ class Asking:
         here_s = time.perf_counter()
         ran = self._here(arrays)
         ended_s = time.perf_counter()
-        if was_sent:
+        if was_sent and not asked.engine.is_shut_out:  # that it refused says nothing of the way there
             self._tally.stood_in((ended_s - began_s) * 1e3, (ended_s - here_s) * 1e3)
         if ran[0] != self._stood_by:  # what another variant took says nothing of this one
             self._stood_by = ran[0]
@@ -192,10 +225,10 @@ class Asking:
         """Open what is told, and what is told meanwhile."""
         while True:
             with self._lock:
-                server, opened = None if self._is_closed else self._told, self._open
-                if server is None or server == self._refused or (opened is not None and opened.server == server):
-                    self._asked = opened if opened is not None and opened.server == server else None
-                    self._opening = None
+                server = None if self._is_closed else self._told
+                ready = self._ready(server)
+                if server is None or server == self._refused or ready is not None:
+                    self._asked, self._opening = ready, None
                     break
             self._open_one(server)
         self._changed()
@@ -204,7 +237,7 @@ class Asking:
         try:
             found = self._opened(server)
         except EdgeError as error:
-            _log.warning("the server cannot be asked, calls are computed here: %s", str(error))
+            _log.warning(_CANNOT, error)
             with self._lock:
                 if server == self._told:
                     self._refused, self._failure = server, str(error)[:_MAX_FAILURE]
@@ -220,25 +253,47 @@ class Asking:
         if needless is not None:
             needless.close()
 
+    def _give_up(self, engine: _Admitted, error: RemoteRefusedError) -> None:
+        """The server that is open has shut us out; of calls that find that out at once, one says it."""
+        with self._lock:
+            opened = self._open
+            if opened is None or opened.engine is not engine or opened.server != self._told:
+                return
+            if self._refused == opened.server:
+                return
+            self._asked, self._refused, self._failure = None, opened.server, str(error)[:_MAX_FAILURE]
+        _log.warning(_CANNOT, error)
+        self._changed()
+
     def _opened(self, server: AssignedServer) -> _Open:
         # Who has no server does without what these bring.
         from edge_sdk.remote.engine import RemoteEngine
         from edge_sdk.remote.errands import Counts, Errands
         from edge_sdk.remote.hedged import Matching, check_same
+        from edge_sdk.tokenfile import read_token
 
-        remote = RemoteEngine(server.url, model=server.model, deadline_s=_LONGEST_S)
+        token = None if server.token_file is None else read_token(server.token_file)
+        remote = RemoteEngine(
+            server.url, model=server.model, deadline_s=_LONGEST_S, token=token, ca_file=server.ca_file
+        )
         try:
             check_same(remote, self._model)
         except EdgeError:
             remote.close()
             raise
-        tally = weakref.ref(self._tally)  # whom it tells holds the model, and a thread of errands holds this
+        # Whom these tell holds the model, and a thread of errands holds them.
+        tally, asking = weakref.ref(self._tally), weakref.ref(self)
 
         def took(ms: float) -> None:
             if (told := tally()) is not None:
                 told.remote_took(ms)
 
+        def shut_out(engine: _Admitted, error: RemoteRefusedError) -> None:
+            if (told := asking()) is not None:
+                told._give_up(engine, error)  # noqa: SLF001 - a function of this class
+
         counts = Counts(took)
         _log.info("the server %s is asked first from now on", remote.where)
-        errands = Errands(Matching(remote, self._model), counts, most=_OUTSTANDING)
-        return _Open(server=server, remote=remote, counts=counts, errands=errands)
+        engine = _Admitted(Matching(remote, self._model), shut_out)
+        errands = Errands(engine, counts, most=_OUTSTANDING)
+        return _Open(server=server, remote=remote, engine=engine, counts=counts, errands=errands)

@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
     from edge_sdk._unix_http import UnixConnection
 
-SPEAKS = 3  # what this side understands; see `Register`
+SPEAKS = 4  # what this side understands; see `Register`
 KNOWS_RATES = 2  # since then: advice, samples of latencies, accelerators
 KNOWS_SERVERS = 3
+KNOWS_TOKENS = 4  # of a server, and an authority of its own
 PATIENCE_S = 1.0  # that an app waits for a server, where no limit says when an answer is late
 SOCKET_VARIABLE = "EDGE_DAEMON_SOCKET"
 MAX_BODY_BYTES = 256 * 1024
@@ -79,11 +80,26 @@ class Register(Wire, frozen=True, kw_only=True):
     runs: Variants | None = None
 
 
+ServerFile = Annotated[str, Meta(min_length=1, max_length=16_384)]  # a path of the configuration, made absolute
+
+
 class AssignedServer(Wire, frozen=True, kw_only=True):
-    """A server that runs the model, too: `model` is its name there."""
+    """A server that runs the model, too: `model` is its name there.
+
+    Attributes:
+        token_file: The app reads the token that it asks with there, and never hears it from the daemon (since 4).
+        ca_file: Certificates to check the server's by; None takes the system's (since 4).
+    """
 
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
     model: Annotated[str, Meta(min_length=1, max_length=500)]
+    token_file: ServerFile | None = None
+    ca_file: ServerFile | None = None
+
+    @property
+    def since(self) -> int:
+        """The version from which on an app knows all of this."""
+        return KNOWS_SERVERS if self.token_file is None and self.ca_file is None else KNOWS_TOKENS
 
 
 class Assignment(Wire, frozen=True, kw_only=True):

@@ -212,9 +212,7 @@ class Api:
         body = _body(request, Register)
         served = self._model_of(body)
         app = self._apps.join(body, served.name, request.peer.pid, self._clock.monotonic())
-        asks = app.speaks >= KNOWS_SERVERS
-        joined = AppJoined(app=app.id, model=served.name, runs=body.runs, asks=asks)
-        await self._switcher.feed(_wish(app, body.preference), joined)
+        await self._switcher.feed(_wish(app, body.preference), _joined(app, served, body.runs))
         record = self._switcher.state.model(served.name)
         app.most_per_s = None if record is None else record.most_per_s
         log.info("app %s (%s, pid %d) runs %s", app.id[:8], app.name[:40] or "unnamed", app.pid, app.model)
@@ -329,6 +327,12 @@ def _status_of(error: EdgeError) -> int:
     if error.code.startswith("unknown-"):
         return http.HTTPStatus.NOT_FOUND
     return next((status for kind, status in _STATUS if isinstance(error, kind)), http.HTTPStatus.CONFLICT)
+
+
+def _joined(app: App, served: Served, runs: tuple[str, ...] | None) -> AppJoined:
+    since = KNOWS_SERVERS if served.server is None else served.server.since
+    why = "the SDK is from before servers with a token or an authority" if KNOWS_SERVERS <= app.speaks < since else ""
+    return AppJoined(app=app.id, model=served.name, runs=runs, asks=app.speaks >= since, why=why)
 
 
 def _wish(app: App, preference: Preference | None) -> AppWish:

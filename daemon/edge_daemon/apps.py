@@ -19,7 +19,6 @@ from edge_daemon.errors import BusyError, UnknownAppError
 from edge_daemon.policy.types import Assign
 from edge_sdk.local import (
     KNOWS_RATES,
-    KNOWS_SERVERS,
     SPEAKS,
     AppReport,
     AppStatus,
@@ -109,7 +108,7 @@ class App:
             pinned_by=None if pinned_by is None else pinned_by.value,
             max_latency_ms=max_latency_ms,
             most_per_s=self.most_per_s if is_new else None,
-            server=server if self.assigned.asks and self.speaks >= KNOWS_SERVERS else None,
+            server=server if self.assigned.asks and server is not None and self.speaks >= server.since else None,
         )
 
     async def changed_after(self, serial: int, wait_s: float) -> None:

@@ -139,7 +139,7 @@ def _open(name: str, section: ModelSection, profile: Profile | None, root: str) 
             variants=tuple(_shown(v, known.get(v.id)) for v in variants),
         ),
         preference=section.preference,
-        server=None if section.server is None else AssignedServer(url=section.server.url, model=section.server.model),
+        server=None if section.server is None else _assigned(section.server),
     )
 
 
@@ -205,6 +205,10 @@ def _server(section: ServerSection | None, inputs: Sequence[TensorSpec], board: 
         server_ms=section.server_ms,
         radio_w=board.radio_w,
     )
+
+
+def _assigned(section: ServerSection) -> AssignedServer:
+    return AssignedServer(url=section.url, model=section.model, token_file=section.token_file, ca_file=section.ca_file)
 
 
 def _size_bytes(spec: TensorSpec) -> int:

@@ -22,6 +22,7 @@ from edge_daemon.wishes.state import Site
 from edge_sdk.errors import ConfigError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.preference import Preference
+from edge_sdk.tokenfile import is_open_to_all
 from edge_sdk.wire import Name, Wire, decode_toml
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,16 @@ class ServerSection(Wire, frozen=True, kw_only=True):
     Attributes:
         quality: Of what runs there, in the unit of the bundle's qualities.
         server_ms: What it takes there; of 0 it counts as the way there.
+        token_file: Where apps read the token that they ask with; the daemon does not read it.
+        ca_file: Certificates that apps check the server's by; None takes the system's.
     """
 
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
     model: Annotated[str, Meta(min_length=1, max_length=500)]
     quality: Annotated[float, Meta(ge=-100_000, le=100_000)]
     server_ms: Annotated[float, Meta(ge=0, le=86_400_000)] = 0.0
+    token_file: PathText | None = None
+    ca_file: PathText | None = None
 
 
 class ModelSection(Wire, frozen=True, kw_only=True):
@@ -317,6 +322,14 @@ def _check_servers(config: Config, path: Path) -> None:
                 hint="the servers of all models have to be one, whose way there can be learned",
             )
         first = first or (name, address)
+        if server.ca_file is not None and not address.is_encrypted:
+            raise ConfigError(
+                f"models.{name}.server.ca_file is given, but {address.scheme}:// is not encrypted",
+                where=str(path),
+                hint="an https:// or grpcs:// address, or no ca_file",
+            )
+        if server.token_file is not None and is_open_to_all(server.token_file):
+            log.warning("%s holds a token and every user of this machine can read it: chmod o-r it", server.token_file)
 
 
 def _check_schedules(config: Config, path: Path) -> None:
@@ -345,6 +358,12 @@ def _resolved(config: Config, base: Path) -> Config:
         return None if text is None else absolute(text)
 
     replace = msgspec.structs.replace
+
+    def asking(server: ServerSection | None) -> ServerSection | None:
+        if server is None:
+            return None
+        return replace(server, token_file=optional(server.token_file), ca_file=optional(server.ca_file))
+
     mqtt = config.mqtt
     if mqtt is not None:
         tls = mqtt.tls
@@ -353,7 +372,10 @@ def _resolved(config: Config, base: Path) -> Config:
         mqtt = replace(mqtt, password_file=optional(mqtt.password_file), tls=tls)
     return replace(
         config,
-        models={name: replace(entry, bundle=absolute(entry.bundle)) for name, entry in config.bundles().items()},
+        models={
+            name: replace(entry, bundle=absolute(entry.bundle), server=asking(entry.server))
+            for name, entry in config.bundles().items()
+        },
         mqtt=mqtt,
         state=replace(config.state, directory=optional(config.state.directory)),
         api=replace(config.api, socket=optional(config.api.socket)),

@@ -1,8 +1,9 @@
 """Whether the server that a model names is there: a look every two seconds while an app may ask it and none does.
 
 Of an `http://` address the look is the readiness request of the Open Inference Protocol v2 on a connection of its own,
-timed from its sending to the first line of the answer: one round trip, and the server says that it is ready. Of any
-other address it is a TCP connection and nothing else.
+timed from its sending to the first line of the answer: one round trip, and the server says that it is ready, or that it
+tells that only to who has a token. Of any other address it is a TCP connection and nothing else. So whoever looks needs
+neither token nor authority: what is wrong with those, the app finds out that asks with them, and says it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ DEADLINE_S: Final = 2.0  # no answer by then is none that a policy could use
 WANTED_EVERY_S: Final = 0.5  # so soon after an app has come
 _PORTS: Final = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
 _MOST_LINE: Final = 4096
+_THERE: Final = (b"200", b"401", b"403")  # it is ready; who may ask is another matter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,11 @@ class Address:
     host: str
     port: int
     prefix: str = ""
+
+    @property
+    def is_encrypted(self) -> bool:
+        """By TLS."""
+        return self.scheme in {"https", "grpcs"}
 
 
 def read_address(url: str) -> Address:
@@ -160,7 +167,7 @@ async def _look(address: Address, clock: Callable[[], float], resolved: Resolved
         line = await reader.readline()
         took_ms = (clock() - began_s) * 1000
         parts = line.split()
-        return took_ms if len(parts) > 1 and parts[0].startswith(b"HTTP/1.") and parts[1] == b"200" else None
+        return took_ms if len(parts) > 1 and parts[0].startswith(b"HTTP/1.") and parts[1] in _THERE else None
     finally:
         writer.transport.abort()
 

@@ -56,6 +56,7 @@ def opened(
             raise UsageError(f"{what} is {name[:80]!r}", hint="give the name the server knows it by")
     sent = _headers(headers, token)
     is_encrypted = parts.scheme in {"https", "grpcs"}
+    context = _context(ca_file) if is_encrypted else None  # gRPC has its own, and says less of a file that holds none
     port = port or _PORTS[parts.scheme]
     if parts.scheme in {"grpc", "grpcs"}:
         try:
@@ -74,7 +75,7 @@ def opened(
     target = Target(
         host=parts.hostname,
         port=port,
-        tls=_context(ca_file) if is_encrypted else None,
+        tls=context,
         where=f"{parts.scheme}://{parts.netloc}{prefix}",
     )
     return HttpModel(
@@ -99,7 +100,7 @@ def _headers(headers: Mapping[str, str], token: str | None) -> dict[str, str]:
 def _context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
-    except OSError as cause:  # ssl.SSLError is one
+    except (OSError, ValueError) as cause:  # ssl.SSLError is one; a zero byte in the path
         raise UsageError(
             f"the certificates cannot be read: {reason(cause)}", where=str(ca_file), hint="give a file in PEM form"
         ) from cause

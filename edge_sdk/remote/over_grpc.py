@@ -37,6 +37,7 @@ _STATUS = {
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
 }
+_UNAUTHORIZED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _TOO_LARGE = "larger than max"  # gRPC's own words, with RESOURCE_EXHAUSTED
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -168,8 +169,12 @@ class GrpcModel:
             return RemoteUnreachableError(f"no connection: {text}", where=self.where, hint="look at address and host")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
             return RemoteAnswerError(f"the answer is too large: {text}", where=self.where)
+        hint = ""
+        if code in _UNAUTHORIZED:
+            has_token = any(name == "authorization" for name, _ in self._metadata)
+            hint = "look at the token" if has_token else "give the server's token"
         return RemoteRefusedError(
-            f"the server answers {code.name}: {text}", status=_STATUS.get(code, 500), where=self.where
+            f"the server answers {code.name}: {text}", status=_STATUS.get(code, 500), where=self.where, hint=hint
         )
 
     def _converted(self, told: dict[str, Any], kind: type[T]) -> T:

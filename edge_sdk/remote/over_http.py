@@ -83,6 +83,7 @@ class HttpModel:
         host = pool.target.host
         host = f"[{host}]" if ":" in host else host
         lines = {"Host": f"{host}:{pool.target.port}", "User-Agent": f"adaptive-edge-sdk/{__version__}"} | headers
+        self._has_token = "Authorization" in headers
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
         self._numbers = itertools.count(1)
 
@@ -188,7 +189,7 @@ class HttpModel:
             place = "".join(char for char in answer.headers.get("Location", "")[:200] if char.isprintable())
             hint = f"give the address it sends us to: {place}" if place else "give the address it means"
         elif answer.status in _UNAUTHORIZED:
-            hint = "give the server's token"
+            hint = "look at the token" if self._has_token else "give the server's token"
         elif answer.status == _NOT_FOUND:
             hint = "look at the model's name and version"
         raise RemoteRefusedError(

@@ -336,6 +336,19 @@ def test_an_app_says_what_it_can_run_and_how_its_accelerator_fares(board: Daemon
     assert (shown.computes_on, shown.usage) == ("edgetpu:usb:0", usage)
 
 
+@pytest.mark.parametrize(("speaks", "since"), [(2, "servers, or told to ask none"), (3, "servers with a token or an")])
+def test_an_app_that_is_too_old_for_its_server_is_told_to_ask_none_and_explain_says_how_old(
+    daemon: MakeDaemon, digits: Bundle, speaks: int, since: str
+) -> None:
+    server = "server = {url = 'http://127.0.0.1:1', model = 'm', quality = 99.9, token_file = 'token'}"
+    board = daemon(f"[models.digits]\nbundle = '{digits.path}'\n{server}\n")
+    board.start()
+    with LocalClient(board.socket) as client:
+        assert register(client, speaks=speaks).assignment.server is None
+        (told,) = client.call("GET", "/v1/explain", Explanation).decisions
+    assert f"the server is left out: the SDK is from before {since}" in told.because.text
+
+
 def test_the_state_of_a_model_says_who_computes_in_fact(board: DaemonProcess, client: LocalClient) -> None:
     assert board.status().models["digits"].on is None
     app = register(client, speaks=SPEAKS)

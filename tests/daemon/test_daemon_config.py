@@ -118,6 +118,9 @@ def test_a_model_may_name_a_server_that_runs_it_too(write) -> None:
         (served_by("http://me:hush@board-2"), "it holds a name or a password"),
         (served_by("http://a") + served_by("http://b", name="faces"), r"faces\.server\.url is of another host"),
         (served_by("http://a", more=", token = 'hush'"), "token"),
+        (served_by("http://a", more=", token_file = ''"), "token_file"),
+        (served_by("http://a", more=", ca_file = 'ca.pem'"), r"digits\.server\.ca_file is given, but http:// is not"),
+        (served_by("grpc://a", more=", ca_file = 'ca.pem'"), "grpc:// is not encrypted"),
         (served_by("http://a", more=", server_ms = -1"), "server_ms"),
         ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', model = 'big'}", "quality"),
         ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', quality = 9.0}", "model"),
@@ -130,6 +133,25 @@ def test_a_server_that_makes_no_sense_is_refused_in_one_line_without_a_secret(wr
     assert "daemon.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_the_files_of_a_server_are_relative_to_the_file_and_need_not_be_there(write, tmp_path: Path) -> None:
+    text = served_by("https://board-2", more=", token_file = 'token', ca_file = '/etc/edge/ca.pem'")
+    server = load(write(text)).bundles()["digits"].server
+    assert server is not None
+    assert (server.token_file, server.ca_file) == (str(tmp_path / "token"), "/etc/edge/ca.pem")
+
+
+def test_a_token_that_everybody_can_read_is_complained_about_without_a_word_of_it(
+    write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("hush")
+    for mode, complaints in ((0o640, 0), (0o644, 1)):
+        token.chmod(mode)
+        load(write(served_by("http://board-2", more=", token_file = 'token'")))
+        assert caplog.text.count(f"{token} holds a token and every user of this machine can read it") == complaints
+    assert "hush" not in caplog.text
 
 
 def test_a_broker_needs_a_name_to_report_under(write) -> None:

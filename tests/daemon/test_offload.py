@@ -6,6 +6,7 @@ import contextlib
 import json
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import remote_stage
-from daemon_stage import PATIENCE_S, DaemonProcess, until
+from daemon_stage import CERTIFICATES, PATIENCE_S, DaemonProcess, make_certificates, until
 
 from edge_daemon.eventlog import replay
 from edge_daemon.policies import registry
@@ -61,11 +62,19 @@ print(json.dumps({"calls": calls, "failed": failed, "who": who}))
 
 
 class Proxy:
-    """Between clients and a server on a port of loopback; what goes to the server is held back by `delay_s`."""
+    """Between clients and a server on a port of loopback; what goes to the server is held back by `delay_s`.
 
-    def __init__(self) -> None:
+    Args:
+        certificates: Where those of `make_certificates` are: with clients it speaks TLS then.
+    """
+
+    def __init__(self, certificates: Path | None = None) -> None:
         self.delay_s = 0.0
         self.port = 0
+        self._tls: ssl.SSLContext | None = None
+        if certificates is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificates / CERTIFICATES["cert"], certificates / CERTIFICATES["key"])
         self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._socks: list[socket.socket] = []
@@ -73,7 +82,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -101,14 +110,26 @@ class Proxy:
                 near.close()
                 continue
             self._socks += [near, far]
-            self._threads.append(threading.Thread(target=self._carry, args=(near, far)))
+            self._threads.append(threading.Thread(target=self._begin, args=(near, far)))
             self._threads[-1].start()
+
+    def _begin(self, near: socket.socket, far: socket.socket) -> None:
+        if self._tls is not None:
+            near.settimeout(PATIENCE_S)
+            try:
+                near = self._tls.wrap_socket(near, server_side=True)
+            except OSError:  # the daemon only looks whether it connects; or the client does not trust us
+                return self._part(far)
+            self._socks.append(near)
+        return self._carry(near, far)
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while not self._ended.is_set():
                 for sock in select.select([near, far], [], [], 0.2)[0]:
                     content = sock.recv(65536)
+                    while isinstance(sock, ssl.SSLSocket) and sock.pending():  # of which `select` does not know
+                        content += sock.recv(sock.pending())
                     if not content:
                         return self._part(near, far)
                     if sock is near:
@@ -164,11 +185,11 @@ def decided(daemon: DaemonProcess) -> str:
         return client.call("GET", "/v1/explain", Explanation).decisions[0].because.text
 
 
-def serving(bundle: Bundle, url: str, *, limit_ms: float = 2000.0) -> str:
+def serving(bundle: Bundle, url: str, more: str = "") -> str:
     return (
         f'[models.digits]\nbundle = "{bundle.path}"\n'
-        f'preference = {{mode = "accuracy", max_latency_ms = {limit_ms}}}\n'
-        f'server = {{url = "{url}", model = "digits", quality = 99.9}}\n'
+        'preference = {mode = "accuracy", max_latency_ms = 2000}\n'
+        f'server = {{url = "{url}", model = "digits", quality = 99.9{more}}}\n'
     )
 
 
@@ -205,6 +226,39 @@ def test_who_computes_follows_the_network_and_no_call_fails(
             told = app.end()
         assert told["failed"] == []
         assert told["calls"] == sum(told["who"].values())
+
+
+def test_a_server_with_a_token_and_an_authority_is_asked_by_who_has_both_and_else_explain_says_why(
+    daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path)
+    secret, wrong = "of-the-server-0123456789", "of-somebody-else-9876543210"
+    (tmp_path / "kept").write_text(secret)
+    (tmp_path / "token").write_text(wrong)
+    (tmp_path / "ca").write_text("")
+    with Proxy(tmp_path) as proxy:
+        process = daemon(
+            serving(digits, proxy.url, f', token_file = "{tmp_path / "token"}", ca_file = "{tmp_path / "ca"}"')
+        )
+        process.start(ready=False)
+        options = ("--variant", "exact", "--token-file", str(tmp_path / "kept"))
+        with remote_stage.served(tmp_path, digits.path, *options) as server:
+            proxy.port = int(server.url.split(":")[2].split("/")[0])
+            until(process.answers, "the daemon")
+            for reason, mends in (
+                ("the server is left out: " + str(tmp_path / "ca") + ": the certificates cannot be read", "ca"),
+                ("the server answers 401: a token is asked for; look at the token", "token"),
+            ):
+                with EdgeModel("digits", socket=process.socket) as model:
+                    until(lambda reason=reason: reason in decided(process), f"the reason {reason}")
+                    assert model(X) is not None
+                    assert model.computes_on == "cpu"
+                content = (tmp_path / "ca.pem").read_text() if mends == "ca" else f"{secret}\n"
+                (tmp_path / mends).write_text(content)
+            with EdgeModel("digits", socket=process.socket) as model:
+                until(lambda: model.answered([X])[0] == "server", "the server to answer")
+            assert not [said for said in (secret, wrong) if said in process.said + server.log.read_text()]
+        assert process.stop() == 0
 
 
 def test_an_app_whose_server_has_another_signature_computes_alone_and_explain_says_why(

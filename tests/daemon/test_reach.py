@@ -58,6 +58,17 @@ def test_a_ready_server_tells_how_long_a_round_trip_takes() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
+def test_a_server_that_tells_only_who_has_a_token_is_there(status: bytes) -> None:
+    async def scene() -> None:
+        asked: list[bytes] = []
+        async with server(b"HTTP/1.1 " + status + b"\r\n\r\n", asked) as address:
+            assert await round_trip_ms(address, time.monotonic) is not None
+        assert b"uthorization" not in asked[0]
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     "says", [b"HTTP/1.1 503 Busy\r\n\r\n", b"no http", b"x" * 100_000, b"HTTP/1.1\r\n", b"\x00\xff\n"]
 )

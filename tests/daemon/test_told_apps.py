@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,15 @@ def test_an_app_from_before_servers_never_sees_one(speaks: int, asks: bool, rate
     assert told.server == (SERVER if asks and speaks >= 3 else None)
     assert (b'"server"' in encode(told)) == (asks and speaks >= 3)
     assert told.most_per_s == (rate if speaks >= 2 else None)
+
+
+@pytest.mark.parametrize("field", ["token_file", "ca_file"])
+@pytest.mark.parametrize("speaks", [2, 3, 4, 1000])
+def test_an_app_from_before_tokens_never_sees_a_server_that_needs_one(speaks: int, field: str) -> None:
+    server = msgspec.structs.replace(SERVER, **{field: "/etc/edge/file"})
+    told = joined(Apps(), speaks=speaks, asks=True).assignment(20.0, server)
+    assert told is not None
+    assert told.server == (server if speaks >= 4 else None)
 
 
 def test_to_ask_the_server_is_news_for_the_same_variant() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ class Scene:
         self.tally.ran("small", 3.0)
         return "small", [np.asarray(arrays[0]) * 0]
 
-    def ask(self, stage: Stage, *, model: str = "m") -> None:
-        self.asking.tell(AssignedServer(url=stage.url, model=model))
+    def ask(self, stage: Stage, **fields: Any) -> None:
+        self.asking.tell(AssignedServer(**{"url": stage.url, "model": "m"} | fields))
         until(lambda: self.asking.is_on or self.asking.failure, "the server to be opened")
 
     def run(self) -> str:
@@ -166,6 +167,120 @@ def test_a_model_the_server_does_not_have_is_a_failure_and_another_server_is_tri
         assert scene.asking.failure is not None
     scene.ask(stage)
     assert scene.run() == SERVER
+
+
+TOKEN = "hush-0123456789abcdef"
+
+
+def guarded(sock: socket.socket, asked: Asked, stopped: threading.Event) -> None:
+    """Whoever has the token, and nobody else."""
+    if asked.headers.get("authorization") == f"Bearer {TOKEN}":
+        good(sock, asked, stopped)
+    else:
+        sock.sendall(http(b'{"error": "a token is asked for"}', status="401 Unauthorized"))
+
+
+def test_the_token_is_read_from_its_file_and_sent_with_each_request(scene: Scene, stage: Stage, tmp_path: Path) -> None:
+    stage.script = [guarded]
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    scene.ask(stage, token_file=str(file))
+    assert [scene.run(), scene.run()] == [SERVER, SERVER]
+    assert {each.headers.get("authorization") for each in stage.asked} == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "said"),
+    [
+        ("token_file", None, "the token cannot be read: No such file"),
+        ("token_file", b"\n", "the file of the token is empty"),
+        ("token_file", b"hush\nhush\n", "several lines"),
+        ("token_file", b"\xef\xbb\xbfhush", "byte order mark"),
+        ("ca_file", None, "the certificates cannot be read: No such file"),
+        ("ca_file", b"", "the certificates cannot be read: "),
+        ("ca_file", b"hush", "the certificates cannot be read: "),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_a_file_that_is_of_no_use_asks_nobody_and_is_one_clear_line(
+    scene: Scene, stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    *, scheme: str, field: str, content: bytes | None, said: str,
+) -> None:  # fmt: skip
+    if scheme == "grpcs":
+        pytest.importorskip("grpc", reason="the grpc extra is not installed")
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    scene.ask(stage, url=stage.url.replace("http", scheme), **{field: str(file)})
+    assert scene.asking.failure is not None
+    assert scene.asking.failure.startswith(f"{file}: ")
+    assert said in scene.asking.failure
+    assert "hush" not in caplog.text
+    assert caplog.text.count("the server cannot be asked, calls are computed here") == 1
+    assert "\n" not in scene.asking.failure
+    assert [scene.run() for _ in range(3)] == ["small"] * 3
+    assert stage.connections == 0
+
+
+def test_a_server_that_lets_nobody_in_any_more_is_given_up_once_and_with_a_new_token_asked_again(
+    scene: Scene, stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.script = [guarded]
+    file = tmp_path / "token"
+    file.write_text(TOKEN[::-1])
+    told = AssignedServer(url=stage.url, model="m", token_file=str(file))
+    scene.ask(stage, token_file=str(file))
+    before = len(scene.changes)
+    threads = [threading.Thread(target=scene.run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert scene.run() == "small"
+    assert not scene.asking.is_on
+    assert scene.asking.failure is not None
+    assert "the server answers 401: a token is asked for; look at the token" in scene.asking.failure
+    assert caplog.text.count("the server cannot be asked, calls are computed here") == 1
+    assert len(scene.changes) == before + 1
+    taken = scene.tally.take("small")
+    assert (taken.calls, taken.sent, taken.failed) == (4, 0, 0)  # it says nothing of the way there
+    asked = len(stage.asked)
+    scene.asking.tell(told)  # as each report's answer does
+    assert scene.run() == "small"
+    assert len(stage.asked) == asked
+    file.write_text(TOKEN)
+    scene.asking.tell(None)
+    scene.ask(stage, token_file=str(file))
+    assert scene.run() == SERVER
+    assert scene.asking.failure is None
+    assert not {*[TOKEN, TOKEN[::-1]]} & {*caplog.text.split()}
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_who_is_shut_out_after_the_wait_is_told_so_unless_another_server_is_asked_by_then(
+    scene: Scene, stage: Stage, *, is_asked: bool
+) -> None:
+    released = threading.Event()
+
+    def later(sock: socket.socket, _: Asked, __: threading.Event) -> None:
+        released.wait(PATIENCE_S)
+        sock.sendall(http(b"{}", status="403 Forbidden"))
+
+    stage.script = [later]
+    scene.tally.limit_ms = 20.0
+    scene.ask(stage)
+    assert scene.run() == "small"
+    scene.tally.limit_ms = 10_000.0
+    with Stage() as other:
+        if not is_asked:
+            scene.asking.tell(AssignedServer(url=other.url, model="m"))
+        released.set()
+        if is_asked:
+            assert "answers 403" in until(lambda: scene.asking.failure, "the refusal")
+        else:
+            until(lambda: scene.asking.is_on, "the other server")
+            assert scene.asking.failure is None
+        assert scene.run() == ("small" if is_asked else SERVER)
 
 
 def test_after_its_end_calls_are_computed_here(scene: Scene, stage: Stage) -> None:

@@ -113,7 +113,8 @@ def _joined(turn: Turn, event: AppJoined) -> None:
     if model is None:
         return
     first = not state.apps_of(model.name)
-    turn.state = with_app(state, AppRecord(app=event.app, model=event.model, runs=event.runs, asks=event.asks))
+    app = AppRecord(app=event.app, model=event.model, runs=event.runs, asks=event.asks, refused=event.why)
+    turn.state = with_app(state, app)
     turn.plug()
     turn.decide(model.name, turn.would(model) if first and model.pin is None else None)
     turn.assign(event.app)

@@ -202,7 +202,7 @@ class AppRecord:
     def why_not(self, now_s: float) -> str:
         """Why it is not told to ask a server; empty where it may be."""
         if not self.asks:
-            return "the SDK is from before servers, or told to ask none"
+            return self.refused or "the SDK is from before servers, or told to ask none"
         return self.refused if self.refused and now_s < self.asks_s else ""
 
 

@@ -134,13 +134,14 @@ class AppJoined:
 
     Attributes:
         runs: The variants it can run; None where it does not tell: then those for the CPU.
-        asks: It knows how to ask a server.
+        asks: It knows how to ask the server; where it does not, `why` may say more than that it knows none.
     """
 
     app: str
     model: str
     runs: tuple[str, ...] | None = None
     asks: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
