@@ -204,6 +204,7 @@ def _server(section: ServerSection | None, inputs: Sequence[TensorSpec], board: 
         payload_kb=(_HEAD_BYTES + sum(map(_size_bytes, inputs))) / 1000,
         server_ms=section.server_ms,
         radio_w=board.radio_w,
+        spares=section.metered == "avoid",
     )
 
 

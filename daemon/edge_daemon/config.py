@@ -52,6 +52,7 @@ class ServerSection(Wire, frozen=True, kw_only=True):
         server_ms: What it takes there; of 0 it counts as the way there.
         token_file: Where apps read the token that they ask with; the daemon does not read it.
         ca_file: Certificates that apps check the server's by; None takes the system's.
+        metered: Whether it is asked while the network costs by the byte.
     """
 
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
@@ -60,6 +61,7 @@ class ServerSection(Wire, frozen=True, kw_only=True):
     server_ms: Annotated[float, Meta(ge=0, le=86_400_000)] = 0.0
     token_file: PathText | None = None
     ca_file: PathText | None = None
+    metered: Literal["avoid", "allow"] = "avoid"
 
 
 class ModelSection(Wire, frozen=True, kw_only=True):

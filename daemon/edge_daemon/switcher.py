@@ -23,7 +23,7 @@ from edge_daemon.logs import Seldom
 from edge_daemon.policy.because import explained
 from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.safety import is_calm
-from edge_daemon.policy.setting import is_deadline_tighter, limit_ms, stand_ins
+from edge_daemon.policy.setting import is_deadline_tighter, limit_ms, spared, stand_ins
 from edge_daemon.policy.state import PolicyState, dump, initial, load
 from edge_daemon.policy.tables import LOOK_EVERY_S
 from edge_daemon.policy.types import (
@@ -145,8 +145,14 @@ class Switcher:
         state = self._state
         if is_fresh(state.way, state.now_s, 0.75 * LOOK_EVERY_S):  # ticks come a little early or late
             return False
-        return any(app.waits(state.now_s) for app in state.apps) or any(
-            model.server is not None and model.variants and stand_ins(state, model, model.variants)
+        return any(
+            model.server is not None
+            and model.variants
+            and not spared(state, model)  # a look costs, too
+            and (
+                any(app.waits(state.now_s) for app in state.apps_of(model.name))
+                or stand_ins(state, model, model.variants)
+            )
             for model in state.models
         )
 

@@ -341,7 +341,7 @@ def test_an_app_that_is_too_old_for_its_server_is_told_to_ask_none_and_explain_s
     daemon: MakeDaemon, digits: Bundle, speaks: int, since: str
 ) -> None:
     server = "server = {url = 'http://127.0.0.1:1', model = 'm', quality = 99.9, token_file = 'token'}"
-    board = daemon(f"[models.digits]\nbundle = '{digits.path}'\n{server}\n")
+    board = daemon(f"[sensors]\nmetered = false\n[models.digits]\nbundle = '{digits.path}'\n{server}\n")
     board.start()
     with LocalClient(board.socket) as client:
         assert register(client, speaks=speaks).assignment.server is None

@@ -121,6 +121,7 @@ def test_a_model_may_name_a_server_that_runs_it_too(write) -> None:
         (served_by("http://a", more=", token_file = ''"), "token_file"),
         (served_by("http://a", more=", ca_file = 'ca.pem'"), r"digits\.server\.ca_file is given, but http:// is not"),
         (served_by("grpc://a", more=", ca_file = 'ca.pem'"), "grpc:// is not encrypted"),
+        (served_by("http://a", more=", metered = 'never'"), "metered"),
         (served_by("http://a", more=", server_ms = -1"), "server_ms"),
         ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', model = 'big'}", "quality"),
         ("[models.digits]\nbundle = 'x'\nserver = {url = 'http://a', quality = 9.0}", "model"),
@@ -136,10 +137,14 @@ def test_a_server_that_makes_no_sense_is_refused_in_one_line_without_a_secret(wr
 
 
 def test_the_files_of_a_server_are_relative_to_the_file_and_need_not_be_there(write, tmp_path: Path) -> None:
-    text = served_by("https://board-2", more=", token_file = 'token', ca_file = '/etc/edge/ca.pem'")
+    text = served_by("https://board-2", more=", token_file = 'token', ca_file = '/etc/edge/ca.pem', metered = 'allow'")
     server = load(write(text)).bundles()["digits"].server
     assert server is not None
     assert (server.token_file, server.ca_file) == (str(tmp_path / "token"), "/etc/edge/ca.pem")
+    assert server.metered == "allow"
+    plain = load(write(served_by("http://board-2"))).bundles()["digits"].server
+    assert plain is not None
+    assert (plain.token_file, plain.ca_file, plain.metered) == (None, None, "avoid")
 
 
 def test_a_token_that_everybody_can_read_is_complained_about_without_a_word_of_it(

@@ -381,6 +381,7 @@ def test_what_is_sent_to_a_server_follows_from_the_inputs(tmp_path: Path) -> Non
     facts = read.served["digits"].facts.server
     assert facts is not None
     assert (facts.quality, facts.server_ms, facts.payload_kb) == (99.0, 25.0, pytest.approx(0.416))
+    assert facts.spares
     assert read.served["digits"].server == AssignedServer(url="http://board-2:8080", model="big")
     assert read.server == read.served["digits"].server
     assert (read.served["alone"].server, read.served["alone"].facts.server) == (None, None)

@@ -185,11 +185,12 @@ def decided(daemon: DaemonProcess) -> str:
         return client.call("GET", "/v1/explain", Explanation).decisions[0].because.text
 
 
-def serving(bundle: Bundle, url: str, more: str = "") -> str:
+def serving(bundle: Bundle, url: str, more: str = "", *, metered: bool = False) -> str:
     return (
         f'[models.digits]\nbundle = "{bundle.path}"\n'
         'preference = {mode = "accuracy", max_latency_ms = 2000}\n'
         f'server = {{url = "{url}", model = "digits", quality = 99.9{more}}}\n'
+        f"[sensors]\nmetered = {str(metered).lower()}\n"  # else the machine's own network has a say
     )
 
 
@@ -259,6 +260,28 @@ def test_a_server_with_a_token_and_an_authority_is_asked_by_who_has_both_and_els
                 until(lambda: model.answered([X])[0] == "server", "the server to answer")
             assert not [said for said in (secret, wrong) if said in process.said + server.log.read_text()]
         assert process.stop() == 0
+
+
+def test_while_the_network_is_metered_nothing_is_sent_to_the_server_and_explain_says_why(
+    daemon: Callable[..., DaemonProcess], digits: Bundle
+) -> None:
+    with answering() as stage:
+        process = daemon(serving(digits, stage.url, metered=True))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: "the server is left out: the network is metered" in decided(process), "the reason")
+            assert model.answered([X])[0] != "server"
+        assert stage.connections == 0
+
+
+def test_a_server_that_may_be_asked_whatever_it_costs_is_asked_while_the_network_is_metered(
+    daemon: Callable[..., DaemonProcess], digits: Bundle
+) -> None:
+    with answering() as stage:
+        process = daemon(serving(digits, stage.url, ', metered = "allow"', metered=True))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: model.answered([X])[0] == "server", "the server to answer")
 
 
 def test_an_app_whose_server_has_another_signature_computes_alone_and_explain_says_why(

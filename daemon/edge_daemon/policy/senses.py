@@ -50,6 +50,7 @@ def sensed(state: PolicyState, tick: Tick, *, priced: bool) -> PolicyState:
         battery_seen_s=battery_seen_s,
         rtt_seen_s=rtt_seen_s,
         drained_s=drained_s,
+        metered_s=_metered_s(state.metered_s, now_s, metered=tick.conditions.metered),
         trip_ms=_trip_ms(state.trip_ms, new.rtt_ms),
         full_wh=_full_wh(state.full_wh, new.full_wh),
         until_s=_until_s(state, tick, now_s),
@@ -95,6 +96,13 @@ def _charged(state: PolicyState, *, priced: bool) -> int:
         bands = tables.CHARGE_PRICED if priced else tables.CHARGE
         return tables.follow(bands, state.charge, state.senses.battery_pct)
     return 0 if state.now_s - state.battery_seen_s > tables.SENSOR_HOLD_S else state.charge
+
+
+def _metered_s(before_s: float | None, now_s: float, *, metered: bool | None) -> float | None:
+    """When the network was last metered, None if it is not; a silent sensor is taken at its last word for a while."""
+    if metered is not None:
+        return now_s if metered else None
+    return None if before_s is None or now_s - before_s > tables.SENSOR_HOLD_S else before_s
 
 
 def _full_wh(before_wh: float | None, read_wh: float | None) -> float | None:

@@ -156,6 +156,8 @@ def stand_ins(state: PolicyState, model: ModelRecord, here: Sequence[VariantReco
     """
     if model.pin is not None or not any(not app.why_not(state.now_s) for app in state.apps_of(model.name)):
         return ()
+    if spared(state, model):
+        return ()
     most_ms = limit_ms(state, model)
     in_time = [variant for variant in here if variant.latency_ms <= most_ms]
     best = sorted(in_time, key=lambda variant: (-variant.quality, variant.latency_ms, variant.id))[: tables.HEDGES]
@@ -174,6 +176,8 @@ def too_late(state: PolicyState, model: ModelRecord) -> str:
     server = model.server
     if server is None:
         return "there is none"
+    if why_not := spared(state, model):
+        return why_not
     took_ms = expected_ms(state.way, state.now_s, payload_kb=server.payload_kb, server_ms=server.server_ms)
     if took_ms is None or took_ms == float("inf"):
         return "the server does not answer"
@@ -182,8 +186,16 @@ def too_late(state: PolicyState, model: ModelRecord) -> str:
 
 def left_out(state: PolicyState, model: ModelRecord) -> str:
     """Why no app of the model is told to ask its server; empty where one may be, or there is nothing to ask."""
+    if model.server is None or model.pin is not None:
+        return ""
     reasons = [app.why_not(state.now_s) for app in state.apps_of(model.name)]
-    return "" if model.server is None or model.pin is not None or not all(reasons) else "; ".join(sorted({*reasons}))
+    return spared(state, model) or ("; ".join(sorted({*reasons})) if all(reasons) else "")
+
+
+def spared(state: PolicyState, model: ModelRecord) -> str:
+    """Why its server is no choice whoever could ask it: each byte costs. Empty where it is one."""
+    is_spared = model.server is not None and model.server.spares and state.metered_s is not None
+    return "the network is metered" if is_spared else ""
 
 
 def usable(state: PolicyState, model: ModelRecord) -> Sequence[VariantRecord]:

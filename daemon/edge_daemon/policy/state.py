@@ -241,7 +241,7 @@ class PolicyState:
         heat: The band of heat, see `tables.HEAT`; so `charge`.
         throttle: The worst signal of the last seconds, `throttle_s` when it was last as bad as that.
         temp_last_c: The last temperature read, at `temp_seen_s`; so for battery and round trip.
-        drained_s: When the charger was last away.
+        drained_s: When the charger was last away; `metered_s` when the network was last metered, None if it is not.
         trip_ms: The round trip that deadlines are reckoned with.
         full_wh: What the battery holds, as adopted; `until_s` how long it is to last, on the frame's clock.
         use: The policy that `learned` is of: its last dump.
@@ -268,6 +268,7 @@ class PolicyState:
     battery_seen_s: float = 0.0
     rtt_seen_s: float = 0.0
     drained_s: float = 0.0
+    metered_s: float | None = None
     trip_ms: float = 0.0
     full_wh: float | None = None
     until_s: float | None = None
@@ -431,6 +432,7 @@ def _holds_together(state: PolicyState) -> bool:
         and 0 <= state.charge <= len(tables.CHARGE)
         and max(state.throttle_s, state.temp_seen_s, state.battery_seen_s, state.rtt_seen_s, state.drained_s)
         <= state.now_s
+        and (state.metered_s or 0.0) <= state.now_s
         and all(
             max([0.0, *(left.at_s or 0.0 for left in model.left)]) <= state.now_s
             and all((v.out_until_s or 0.0) <= state.now_s + tables.QUARANTINE_MAX_S for v in model.variants)

@@ -18,7 +18,7 @@ from edge_daemon.policy import tables
 from edge_daemon.policy.because import because, failed
 from edge_daemon.policy.plugged import Plugged, PluginError, plug
 from edge_daemon.policy.safety import allowed, best, ceiling, cheapness
-from edge_daemon.policy.setting import energy_j, lasts, setting_of, task_of, too_late, usable
+from edge_daemon.policy.setting import energy_j, lasts, setting_of, spared, task_of, too_late, usable
 from edge_daemon.policy.state import HISTORY, SERVER, Left, ModelRecord, PolicyState, VariantRecord, Work, with_model
 from edge_daemon.policy.types import Advise, Assign, Decided, Instruction, PolicyFailed, Try
 from edge_daemon.policy.way import told
@@ -217,7 +217,7 @@ class Turn:
                 why = Why(code=bound.code, runner_up=wanted.id)
                 wanted, asks = best(state, model, pool), False
         if current is not None and word is None and not forced and self._is_barred(model, wanted, asks=asks):
-            wanted, asks = current, model.asks and not late
+            wanted, asks = current, model.asks and not (late or spared(state, model))
         if wanted is current and asks == model.asks and word != "unpin":
             if verdict is not None and model.pending:
                 self.state = with_model(self.state, replace(model, pending=""))

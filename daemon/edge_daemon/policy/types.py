@@ -53,12 +53,14 @@ class ServerFacts:
         payload_kb: What is sent for one request, in 1000 bytes.
         server_ms: What it takes; of 0, where nobody says, all that it takes counts as sending.
         radio_w: Drawn above idle while sending.
+        spares: It is not to be asked while the network is metered.
     """
 
     quality: float
     payload_kb: float
     server_ms: float = 0.0
     radio_w: float = 1.1
+    spares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

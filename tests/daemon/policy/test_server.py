@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from climbing import Climber
 from hypothesis import given, settings
@@ -48,6 +49,8 @@ pytestmark = pytest.mark.device
 
 LADDER = (("large", 79.0, 90.0), ("small", 74.0, 30.0), ("tiny", 60.0, 5.0), ("slow", 82.0, 900.0), ("odd", 73.0, 60.0))
 SERVER = ServerFacts(quality=84.0, payload_kb=30.0, server_ms=25.0)
+SPARED = replace(SERVER, spares=True)
+METERED = "the server is left out: the network is metered"
 WISH = Preference(mode=Mode.ACCURACY, max_latency_ms=250.0)
 CALM = Conditions(temp_c=45.0, temp_limit_c=75.0, charging=True, rtt_ms=900.0, up_mbps=0.01)  # to the hub: no matter
 
@@ -55,17 +58,25 @@ CALM = Conditions(temp_c=45.0, temp_limit_c=75.0, charging=True, rtt_ms=900.0, u
 class Board:
     """One model with a server, and a clock that goes on with each second."""
 
-    def __init__(self, factory: Factory | None = None, *, asks: bool = True, rtt_ms: float | None = 20.0) -> None:
+    def __init__(
+        self,
+        factory: Factory | None = None,
+        *,
+        asks: bool = True,
+        rtt_ms: float | None = 20.0,
+        server: ServerFacts = SERVER,
+        metered: bool | None = None,
+    ) -> None:
         variants = tuple(
             VariantFacts(id=name, quality=quality, latency_ms=latency_ms, measured=True, size_bytes=1000)
             for name, quality, latency_ms in LADDER
         )
-        self.facts = (ModelFacts(name="m", variants=variants, server=SERVER),)
+        self.facts = (ModelFacts(name="m", variants=variants, server=server),)
         self.frame = Frame(use="optimal", factory=factory or registry.find("optimal"))
         self.state: PolicyState = initial(self.facts)
         self.now_s = 0.0
         self.said: list[Instruction] = []
-        self.rtt_ms = rtt_ms
+        self.rtt_ms, self.metered = rtt_ms, metered
         self.took_ms: float | None = 60.0
         self.tell(Preferred(model=None, preference=WISH), AppJoined(app="app", model="m", asks=asks))
         self.seconds(1)
@@ -83,8 +94,12 @@ class Board:
                 self.tell(Looked(rtt_ms=self.rtt_ms))
             for app in self.state.apps:
                 self.tell(self.report(app.app))
-            self.tell(Tick(now_s=self.now_s, at=1e9 + self.now_s, conditions=CALM))
+            self.tell(self.tick())
         return self.state.models[0].asks
+
+    def tick(self) -> Tick:
+        conditions = msgspec.structs.replace(CALM, metered=self.metered)
+        return Tick(now_s=self.now_s, at=1e9 + self.now_s, conditions=conditions)
 
     def report(self, app: str) -> AppReported:
         assigned = self.assigned(app)
@@ -140,6 +155,10 @@ class Asker(Climber):
             best = max(asking or task.actions, key=lambda action: (action.hedge == "small", action.quality))
             verdicts.append(Verdict(task=index, action=best.id, why=Why(code="gain")))
         return state, tuple(verdicts)
+
+
+def fails(_: Setting) -> Asker:
+    raise ValueError("no such policy")
 
 
 @pytest.fixture(autouse=True)
@@ -371,6 +390,109 @@ def test_the_last_app_leaves_and_another_one_asks() -> None:
     assert board.seconds(10)
 
 
+@pytest.mark.parametrize("use", ["optimal", "rules", "alert"])
+def test_a_server_that_is_spared_is_left_within_the_second_in_which_the_network_is_metered(use: str) -> None:
+    board = Board(registry.find(use), server=SPARED, metered=False)
+    assert board.seconds(20)
+    board.metered = True
+    assert not board.seconds(1)
+    assert not board.assigned().asks
+    assert board.decision.because.code == "network"
+    assert METERED in board.decision.because.text
+    assert not [action for task in board.state.plugged.setting.tasks for action in task.actions if action.remote]
+    assert not board.seconds(60)
+    assert METERED in explained(board.state)[0].because.text
+    board.metered = False
+    assert board.seconds(20)
+    assert METERED not in explained(board.state)[0].because.text
+
+
+def test_it_is_left_also_where_the_variant_that_is_to_compute_may_not_come_back_yet() -> None:
+    board = Board(Asker, server=SPARED)
+    assert board.state.models[0].asks
+    assert board.state.models[0].left
+    board.metered = True
+    assert not board.seconds(1)
+    assert METERED in board.decision.because.text
+
+
+def test_a_tick_between_two_seconds_leaves_it_too_and_a_pause_or_a_policy_that_fails_keeps_nobody_asking() -> None:
+    board = Board(server=SPARED)
+    assert board.seconds(10)
+    board.now_s, board.metered = board.now_s + 0.25, True
+    board.tell(board.tick())
+    assert not board.state.models[0].asks
+    assert board.decision.because.text.startswith("the network is metered: ")
+    for happens in (Paused(paused=True), None):
+        board = Board(Asker, server=SPARED)
+        assert board.seconds(10)
+        board.metered = True
+        if happens is None:
+            board.frame = replace(board.frame, factory=fails)
+        else:
+            board.tell(happens)
+        assert not board.seconds(1)
+        assert not board.assigned().asks
+        assert METERED in explained(board.state)[0].because.text
+
+
+def test_a_server_that_may_be_asked_whatever_it_costs_is_decided_on_as_if_nothing_were_metered() -> None:
+    boards = [Board(metered=metered) for metered in (None, True)]
+    for board in boards:
+        for board.rtt_ms, board.took_ms in ((20.0, 60.0), (None, None), (20.0, 60.0), (900.0, 2000.0)):
+            board.seconds(15)
+    assert boards[0].said == boards[1].said
+    assert boards[1].toggles > 1
+
+
+def test_what_is_not_known_to_be_metered_is_not_and_a_silent_sensor_is_taken_at_its_last_word_for_a_while() -> None:
+    board = Board(server=SPARED, metered=None)
+    assert board.seconds(10)
+    board.metered = True
+    board.seconds(2)
+    board.metered = None
+    kept = load(dump(board.state))
+    assert kept is not None
+    assert kept.metered_s == board.state.metered_s
+    assert load(dump(replace(board.state, metered_s=board.state.now_s + 1.0))) is None
+    assert not board.seconds(int(tables.SENSOR_HOLD_S))
+    assert board.seconds(10)
+
+
+def test_of_two_models_the_one_whose_server_is_spared_computes_here_and_the_other_asks() -> None:
+    board = Board(server=SPARED)
+    one = board.facts[0]
+    board.facts = (one, replace(one, name="n", server=SERVER))
+    board.state, board.metered = initial(board.facts), True
+    board.tell(Preferred(model=None, preference=WISH), Looked(rtt_ms=20.0))
+    board.tell(AppJoined(app="app", model="m", asks=True), AppJoined(app="other", model="n", asks=True))
+    board.seconds(20)
+    assert [model.asks for model in board.state.models] == [False, True]
+    assert METERED in explained(board.state, "m")[0].because.text
+    assert METERED not in explained(board.state, "n")[0].because.text
+
+
+def test_a_pin_says_nothing_of_a_server_that_is_spared_and_a_model_without_one_neither() -> None:
+    board = Board(server=SPARED, metered=True)
+    board.tell(Pinned(model="m", variant="large", by=PinnedBy.OPERATOR))
+    board.seconds(2)
+    assert METERED not in explained(board.state)[0].because.text
+    board.facts = (replace(board.facts[0], server=None),)
+    board.state = initial(board.facts)
+    board.tell(AppJoined(app="app", model="m", asks=True))
+    board.seconds(3)
+    assert METERED not in explained(board.state)[0].because.text
+
+
+def test_why_an_app_asks_nobody_is_said_in_its_own_words_where_it_has_some() -> None:
+    board = Board(asks=False)
+    board.tell(AppLeft(app="app"), AppJoined(app="app", model="m", why="the SDK is too old for this server"))
+    assert not board.seconds(5)
+    assert "the server is left out: the SDK is too old for this server" in explained(board.state)[0].because.text
+    board.tell(replace(board.report("app"), sent=1, replied=1))
+    assert not board.seconds(5)
+
+
 @pytest.mark.parametrize("use", ["optimal", "rules", "alert", "static", "static-fast"])
 def test_a_pin_that_goes_and_comes_again_within_a_dwell_fails_no_policy(use: str) -> None:
     board = Board(registry.find(use), asks=False)
@@ -403,22 +525,23 @@ def test_every_policy_decides_whatever_the_server_does(use: str) -> None:
 
 
 SEEN = st.none() | st.floats(0, 5000)
+PAYS = st.sampled_from([False, False, False, None, True])
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.tuples(SEEN, SEEN, st.sampled_from(["", "refuses", "pins", "frees", "old", "leaves", "again"])),
+        st.tuples(SEEN, SEEN, PAYS, st.sampled_from(["", "refuses", "pins", "frees", "old", "leaves", "again"])),
         min_size=5, max_size=40,
     ),
     st.sampled_from([Asker, registry.find("optimal")]),
 )  # fmt: skip
 def test_a_server_is_asked_only_while_it_answers_and_never_again_within_a_dwell(
-    seconds: list[tuple[float | None, float | None, str]], factory: Factory
+    seconds: list[tuple[float | None, float | None, bool | None, str]], factory: Factory
 ) -> None:
-    board = Board(factory)
+    board = Board(factory, server=SPARED)
     left_s = -math.inf
-    for board.rtt_ms, board.took_ms, happens in seconds:
+    for board.rtt_ms, board.took_ms, board.metered, happens in seconds:
         before = board.state.models[0].asks
         if happens == "refuses":
             board.tell(AppCannotAsk(app="app", reason="no"))
@@ -445,6 +568,7 @@ def test_a_server_is_asked_only_while_it_answers_and_never_again_within_a_dwell(
         if now and board.state.apps:
             assert way.told(board.state.way, board.state.now_s)[0] not in {None, math.inf}
             assert model.pin is None
+            assert board.state.metered_s is None
         for app in board.state.apps:
             assigned = board.assigned(app.app)
             assert not assigned.asks or (now and app.app == "app")
