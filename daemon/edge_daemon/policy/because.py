@@ -48,7 +48,7 @@ def because(
         cause=cause or _cause(code, state, model),
         metered=state.senses.power_w is not None,
     )
-    if why_not := left_out(state, model):
+    if (why_not := left_out(state, model)) and not text.startswith(f"{why_not}: "):
         text = f"{text}; the server is left out: {why_not}"[:MAX_CHARS]
     numbers = {name: value for name, value in why.numbers[:_MOST_NUMBERS] if _is_name(name) and abs(value) <= _LARGEST}
     margin = why.margin if why.margin is not None and abs(why.margin) <= _LARGEST else None  # false for NaN

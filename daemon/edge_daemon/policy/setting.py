@@ -172,7 +172,7 @@ def patience_ms(state: PolicyState, model: ModelRecord) -> float:
 
 
 def too_late(state: PolicyState, model: ModelRecord) -> str:
-    """Why the server cannot be expected to answer in time; empty where it can."""
+    """Why the server is not to be asked, or cannot be expected to answer in time; empty where it can."""
     server = model.server
     if server is None:
         return "there is none"
