@@ -28,7 +28,7 @@ def read_token(path: str | os.PathLike[str], *, least: int = 1) -> str:
         raw = _head(where)
     except PermissionError as cause:
         raise UsageError(
-            f"the token cannot be read: {cause.strerror}", where=where, hint="let the user read it that asks with it"
+            f"the token cannot be read: {cause.strerror}", where=where, hint="let the user who runs this read it"
         ) from cause
     except OSError as cause:
         raise UsageError(f"the token cannot be read: {cause.strerror}", where=where) from cause

@@ -61,9 +61,6 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
         log.warning("%s: %s could not load %s: %s", app.model, _called(app), report.failed_variant, reason[:300])
     if report.runs is not None or app.hot != was_hot:
         events.append(AppCanRun(app=app.id, runs=report.runs, hot=app.hot))
-    if report.server_failure is not None:
-        events.append(AppCannotAsk(app=app.id, reason=report.server_failure))
-        log.warning("%s: %s cannot ask the server: %s", app.model, _called(app), report.server_failure[:300])
     events.append(
         AppReported(
             app=app.id,
@@ -82,6 +79,9 @@ def heard_of(apps: Apps, app: App, report: AppReport, *, now_s: float, now: floa
             remote_ms=report.remote_p50_ms,
         )
     )
+    if report.server_failure is not None:  # the last that happened: what was answered in this window came before it
+        events.append(AppCannotAsk(app=app.id, reason=report.server_failure))
+        log.warning("%s: %s cannot ask the server: %s", app.model, _called(app), report.server_failure[:300])
     if confirmed is not None:
         told.append(
             mqtt.Event(

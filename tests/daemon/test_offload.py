@@ -194,11 +194,14 @@ def serving(bundle: Bundle, url: str, more: str = "", *, metered: bool = False) 
     )
 
 
-def answering() -> remote_stage.Stage:
-    """A server in this process that answers zeros of the right shape."""
+def answering(refuses: threading.Event | None = None) -> remote_stage.Stage:
+    """A server in this process that answers zeros of the right shape, until it `refuses`."""
 
     def zeros(sock: socket.socket, asked: remote_stage.Asked, _: threading.Event) -> None:
-        sock.sendall(remote_stage.binary(bytes(12), asked=asked, shape=[1, 3]))
+        if refuses is not None and refuses.is_set():
+            sock.sendall(remote_stage.http(b'{"error": "who are you?"}', status="403 Forbidden"))
+        else:
+            sock.sendall(remote_stage.binary(bytes(12), asked=asked, shape=[1, 3]))
 
     outputs = [remote_stage.Y | {"shape": [-1, 3]}]
     model = {"name": "digits", "inputs": [remote_stage.X], "outputs": outputs}
@@ -260,6 +263,26 @@ def test_a_server_with_a_token_and_an_authority_is_asked_by_who_has_both_and_els
                 until(lambda: model.answered([X])[0] == "server", "the server to answer")
             assert not [said for said in (secret, wrong) if said in process.said + server.log.read_text()]
         assert process.stop() == 0
+
+
+def test_a_server_that_refuses_in_the_middle_is_left_and_explain_says_so_while_another_app_may_ask_it(
+    daemon: Callable[..., DaemonProcess], digits: Bundle
+) -> None:
+    refuses = threading.Event()
+    with answering(refuses) as stage:
+        process = daemon(serving(digits, stage.url))
+        process.start()
+        with EdgeModel("digits", socket=process.socket) as model:
+            until(lambda: model.answered([X])[0] == "server", "the server to answer")
+            refuses.set()
+            assert model.answered([X])[0] != "server"
+            assert model.computes_on == "cpu"
+            until(lambda: "the server is left out: http" in decided(process), "the reason")
+            assert "the server answers 403: who are you?; give the server's token" in decided(process)
+            refuses.clear()
+            with EdgeModel("digits", socket=process.socket) as other:
+                until(lambda: other.answered([X])[0] == "server", "the server to answer the other")
+        process.says("cannot ask the server")
 
 
 def test_while_the_network_is_metered_nothing_is_sent_to_the_server_and_explain_says_why(

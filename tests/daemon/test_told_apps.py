@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_daemon.apps import App, Apps
-from edge_daemon.policy.types import Assign
+from edge_daemon.hearing import heard_of
+from edge_daemon.policy.types import AppCannotAsk, AppReported, Assign
 from edge_sdk.local import SPEAKS, AppReport, AppUsage, AssignedServer, Register
 from edge_sdk.mqtt import Because, Decision
 from edge_sdk.wire import encode
@@ -75,6 +76,14 @@ def test_an_app_from_before_tokens_never_sees_a_server_that_needs_one(speaks: in
     told = joined(Apps(), speaks=speaks, asks=True).assignment(20.0, server)
     assert told is not None
     assert told.server == (server if speaks >= 4 else None)
+
+
+def test_that_an_app_was_shut_out_comes_after_what_it_was_answered_before() -> None:
+    apps = Apps()
+    app = joined(apps, speaks=SPEAKS, asks=True)
+    report = AppReport(active="small", calls=3, sent=2, replied=2, server_failure="the server answers 401")
+    heard = heard_of(apps, app, report, now_s=1.0, now=1e9)
+    assert [type(event) for event in heard.events] == [AppReported, AppCannotAsk]
 
 
 def test_to_ask_the_server_is_news_for_the_same_variant() -> None:

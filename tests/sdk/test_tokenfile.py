@@ -83,7 +83,7 @@ def test_who_may_not_read_it_is_told_what_to_do_and_who_may_is_seen() -> None:
         file.chmod(0o600)
         assert not is_open_to_all(file)
         if os.geteuid() == 0:
-            with unprivileged(), pytest.raises(UsageError, match="let the user read it that asks with it"):
+            with unprivileged(), pytest.raises(UsageError, match="let the user who runs this read it"):
                 read_token(file)
         file.chmod(0o000)
         with unprivileged(), pytest.raises(UsageError, match="Permission denied"):
