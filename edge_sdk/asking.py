@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_sdk.errors import EdgeError, InputError, ModelClosedError, RemoteRefusedError
+from edge_sdk.errors import EdgeError, InputError, ModelClosedError, RemoteError, RemoteRefusedError
 from edge_sdk.local import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ Runs = Callable[[Sequence[Any]], tuple[str, list[Any]]]  # who answered, and the
 
 
 class _Admitted:
-    """An engine on a server, for as long as that lets the app in.
+    """An engine on a server, for as long as that lets the app in and is the one it says it is.
 
     Args:
         engine: The one that asks.
-        shut_out: Told when it does not, by whichever call finds out, in the thread of that.
+        shut_out: Told when that is over, by whichever call finds out, in the thread of that.
     """
 
-    def __init__(self, engine: Matching, shut_out: Callable[[_Admitted, RemoteRefusedError], None]) -> None:
+    def __init__(self, engine: Matching, shut_out: Callable[[_Admitted, RemoteError], None]) -> None:
         self.inputs, self.outputs, self.close = engine.inputs, engine.outputs, engine.close
         self._engine, self._shut_out = engine, shut_out
         self.is_shut_out = False
@@ -56,8 +56,8 @@ class _Admitted:
         """See `AnyEngine.run`."""
         try:
             return self._engine.run(arrays)
-        except RemoteRefusedError as error:
-            if error.status in _SHUT_OUT:
+        except RemoteError as error:
+            if _is_shut_out(error):
                 self.is_shut_out = True
                 self._shut_out(self, error)
             raise
@@ -253,7 +253,7 @@ class Asking:
         if needless is not None:
             needless.close()
 
-    def _give_up(self, engine: _Admitted, error: RemoteRefusedError) -> None:
+    def _give_up(self, engine: _Admitted, error: RemoteError) -> None:
         """The server that is open has shut us out; of calls that find that out at once, one says it."""
         with self._lock:
             opened = self._open
@@ -288,7 +288,7 @@ class Asking:
             if (told := tally()) is not None:
                 told.remote_took(ms)
 
-        def shut_out(engine: _Admitted, error: RemoteRefusedError) -> None:
+        def shut_out(engine: _Admitted, error: RemoteError) -> None:
             if (told := asking()) is not None:
                 told._give_up(engine, error)  # noqa: SLF001 - a function of this class
 
@@ -297,3 +297,12 @@ class Asking:
         engine = _Admitted(Matching(remote, self._model), shut_out)
         errands = Errands(engine, counts, most=_OUTSTANDING)
         return _Open(server=server, remote=remote, engine=engine, counts=counts, errands=errands)
+
+
+def _is_shut_out(error: RemoteError) -> bool:
+    """Whether it is for the token or the authority, so that the next request fares no better."""
+    from ssl import SSLCertVerificationError  # who asks nobody does without
+
+    if isinstance(error, RemoteRefusedError):
+        return error.status in _SHUT_OUT
+    return isinstance(error.__cause__, SSLCertVerificationError)

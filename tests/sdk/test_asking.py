@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from daemon_stage import PATIENCE_S, until
+from daemon_stage import CERTIFICATES, PATIENCE_S, make_certificates, until
 from remote_stage import ONES, Asked, Stage, X, Y, good, http, says, stalls
 
 from edge_sdk.asking import SERVER, Asking
@@ -254,6 +255,44 @@ def test_a_server_that_lets_nobody_in_any_more_is_given_up_once_and_with_a_new_t
     assert scene.run() == SERVER
     assert scene.asking.failure is None
     assert not {*[TOKEN, TOKEN[::-1]]} & {*caplog.text.split()}
+
+
+def test_a_certificate_of_another_authority_is_given_up_too_and_with_that_authority_asked_again(
+    scene: Scene, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = []
+    for name in ("old", "new"):
+        place = tmp_path / name
+        place.mkdir()
+        make_certificates(place)
+        contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        contexts[-1].load_cert_chain(place / CERTIFICATES["cert"], place / CERTIFICATES["key"])
+    talk = stage._talk
+
+    def encrypted(sock: socket.socket) -> None:
+        try:
+            wrapped = contexts[0].wrap_socket(sock, server_side=True)
+        except OSError:
+            sock.close()
+        else:
+            stage._socks.append(wrapped)  # which it ends with its own
+            talk(wrapped)
+
+    monkeypatch.setattr(stage, "_talk", encrypted)
+    file = tmp_path / "ca.pem"
+    file.write_bytes((tmp_path / "old" / "ca.pem").read_bytes())
+    fields = {"url": stage.url.replace("http", "https"), "ca_file": str(file)}
+    stage.script = [says(http(b"{}", "Connection: close", status="500 No")), good]
+    scene.ask(stage, **fields)
+    del contexts[0]
+    assert scene.run() == "small"  # and the connection is gone
+    assert scene.run() == "small"
+    assert "certificate verify failed" in until(lambda: scene.asking.failure, "the refusal")
+    assert not scene.asking.is_on
+    file.write_bytes((tmp_path / "new" / "ca.pem").read_bytes())
+    scene.asking.tell(None)
+    scene.ask(stage, **fields)
+    assert scene.run() == SERVER
 
 
 @pytest.mark.parametrize("is_asked", [True, False])
