@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import shutil
 import socket
 import ssl
 import subprocess
@@ -232,6 +233,7 @@ def test_who_computes_follows_the_network_and_no_call_fails(
         assert told["calls"] == sum(told["who"].values())
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_server_with_a_token_and_an_authority_is_asked_by_who_has_both_and_else_explain_says_why(
     daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
 ) -> None:

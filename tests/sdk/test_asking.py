@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -257,6 +258,7 @@ def test_a_server_that_lets_nobody_in_any_more_is_given_up_once_and_with_a_new_t
     assert not {*[TOKEN, TOKEN[::-1]]} & {*caplog.text.split()}
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_certificate_of_another_authority_is_given_up_too_and_with_that_authority_asked_again(
     scene: Scene, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
