@@ -236,7 +236,7 @@ class Chooser:
 
     def _advised(self, state: State, table: Table, task: TaskState, watts: float) -> float | None:
         """How many requests a second would fit, where what is chosen as the best does not."""
-        busy = task.rate * table.median_ms(task, state.known, state.clock) / 1000
+        busy = task.rate * table.median_ms(task, task.action, state.known, state.clock) / 1000
         if watts <= state.borne_w + self._tuning.urgent_w and busy <= 1:
             return None
         share = min(

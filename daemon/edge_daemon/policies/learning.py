@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
-from edge_daemon.policies import calibration, offload, price, thermal
+from edge_daemon.policies import calibration, drawing, offload, price, thermal
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Second, Setting, TaskSeen
+from edge_daemon.policies.drawing import Drawn, Running
 from edge_daemon.policies.price import Price
 from edge_daemon.policies.remembered import State, TaskState
 from edge_daemon.policies.table import Table, Weighed
@@ -32,6 +33,15 @@ _EACH: Final = 8  # latencies of a second that are looked at; of more, as many q
 _MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
 
 
+class Power(NamedTuple):
+    """What is drawn: the base and its variance, the scale of all promised watts, and what is known of each task."""
+
+    base_w: float
+    base_var: float
+    scale: float
+    drew: list[Drawn]
+
+
 class Learner:
     """Learns for one setting.
 
@@ -54,6 +64,7 @@ class Learner:
         known: Calibration,
         log_clock: float,
         began: bool,
+        drawn: Drawn,
     ) -> tuple[TaskState, Calibration]:
         """A task and the moment after a second, or at the first."""
         bias, counts, known = self._calibrated(table, task, seen, known, log_clock)
@@ -91,6 +102,7 @@ class Learner:
             task.watts,
             0,
             links,
+            drawn,
         )
         return told, known
 
@@ -119,29 +131,52 @@ class Learner:
             bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], counts[at] + 1, *counts[at + 1 :])
         return bias, counts, known
 
-    def powered(self, state: State, event: Second) -> tuple[float, float, tuple[float, float, float]]:
-        """Base power, scale of the promised watts, and heat, a second later."""
-        tuning, idle_w = self._tuning, self._setting.board.idle_w
-        watts = 0.0
-        for task in state.tasks:
-            watts += task.watts
-        base_w, scale = state.base_w, state.power_scale
+    def powered(self, state: State, event: Second) -> tuple[Power, tuple[float, float, float]]:
+        """What is drawn, and heat, a second later."""
+        power = Power(state.base_w, state.base_var, state.power_scale, [task.drawn for task in state.tasks])
         power_w = event.power_w if event.power_w is not None and 0 <= event.power_w <= _MOST_W else None
         temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) <= _MOST_C else None
         if state.heat is None or (
             state.now_s == _NEVER and temp_c is not None and abs(temp_c - state.heat[0]) > _COOLED_C
         ):
-            return base_w, scale, self._observer.start(temp_c)
+            return power, self._observer.start(temp_c)
         if power_w is not None:
-            error = power_w - base_w - watts
-            base_w += tuning.base_gain * error
-            base_w = min(max(base_w, _BASE_LEAST * idle_w), idle_w + _BASE_MOST_W)
-            scale += tuning.scale_gain * error * watts / (1 + watts * watts)
-            scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
-        die_c, board_c, air_c = self._observer.step(state.heat, base_w + watts if power_w is None else power_w, temp_c)
+            power = self._metered(state, event, power_w)
+        else:
+            power_w = power.base_w + sum([task.watts for task in state.tasks])
+        die_c, board_c, air_c = self._observer.step(state.heat, power_w, temp_c)
         if not (abs(die_c) <= _MOST_C and abs(board_c) <= _MOST_C and abs(air_c) <= _MOST_C):
-            return base_w, scale, self._observer.start(temp_c)  # what was told was no board
-        return base_w, scale, (die_c, board_c, air_c)
+            return power, self._observer.start(temp_c)  # what was told was no board
+        return power, (die_c, board_c, air_c)
+
+    def _metered(self, state: State, event: Second, power_w: float) -> Power:
+        """What is drawn, after a second whose power was measured."""
+        tuning, idle_w, scale = self._tuning, self._setting.board.idle_w, state.power_scale
+        full_w = state.clock**self._setting.board.clock_power * scale
+        running: list[Running] = []
+        drew = [task.drawn for task in state.tasks]
+        loaded, off_w, ours_w = False, power_w - state.base_w, 0.0
+        for number, (table, task, seen) in enumerate(zip(self._tables, state.tasks, event.tasks, strict=True)):
+            at, watts = table.index.get(seen.action, -1), task.watts
+            if at >= 0 and not table.is_remote[at]:
+                loaded = loaded or at != task.drawn.ran or seen.probed is not None
+                took_s = seen.requests * table.median_ms(task, at, state.known, state.clock) / 1000
+                watts = table.task.actions[at].power_w * min(took_s, 1.0) * full_w
+                running.append(Running(number, task.drawn, at, watts))
+                watts *= task.drawn.factors[at]
+            off_w -= watts
+            ours_w += watts
+        if loaded:
+            for number, drawn, at, _ in running:
+                drew[number] = drawing.began(drawn, at)
+            return Power(state.base_w, state.base_var + tuning.base_walk, scale, drew)
+        base_w, base_var, told = drawing.metered(tuning, off_w, state.base_w, state.base_var, running)
+        for (number, *_), drawn in zip(running, told, strict=True):
+            drew[number] = drawn
+        base_w = min(max(base_w, _BASE_LEAST * idle_w), idle_w + _BASE_MOST_W)
+        scale += tuning.scale_gain * off_w * ours_w / (1 + ours_w * ours_w)
+        scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
+        return Power(base_w, base_var, scale, drew)
 
     def worst(self, before_w: float, now_w: float) -> float:
         """The most that base and the least that can run drew of late: it may come while the board is hot."""

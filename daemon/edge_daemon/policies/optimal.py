@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from edge_daemon.policies import calibration, offload, remembered
+from edge_daemon.policies import calibration, drawing, offload, remembered
 from edge_daemon.policies.choosing import Chooser
 from edge_daemon.policies.contract import Event, Replied, Second, Setting, Verdict
 from edge_daemon.policies.learning import Learner
@@ -57,6 +57,7 @@ class Optimal:
             tasks=tuple(self._fresh(table) for table in self._tables),
             heat=None,
             base_w=self._setting.board.idle_w,
+            base_var=self._tuning.base_var,
             mean_w=self._setting.board.idle_w,
             worst_w=self._setting.board.idle_w,
             power_scale=1.0,
@@ -96,11 +97,12 @@ class Optimal:
         clock = event.clock
         clock = 1.0 if clock is None or not _LEAST_CLOCK <= clock <= 1 else clock
         log_clock, known = math.log(clock), state.known
+        power, heat = learner.powered(state, event)
+        base_w, base_var, scale, drew = power
         tasks = []
-        for table, task, seen in zip(self._tables, state.tasks, event.tasks, strict=True):
-            told, known = learner.seen(table, task, seen, event, known, log_clock, began)
+        for table, task, seen, drawn in zip(self._tables, state.tasks, event.tasks, drew, strict=True):
+            told, known = learner.seen(table, task, seen, event, known, log_clock, began, drawn)
             tasks.append(told)
-        base_w, scale, heat = learner.powered(state, event)
         weighed = chooser.weighed(tasks, known, clock, scale)
         least_w = learner.least_w(weighed)
         worst_w = learner.worst(state.worst_w, base_w + least_w)
@@ -113,6 +115,7 @@ class Optimal:
             tuple(tasks),
             heat,
             base_w,
+            base_var,
             learner.long_run(state, base_w),
             worst_w,
             scale,
@@ -176,4 +179,5 @@ class Optimal:
             watts=0.0,
             failing=0,
             links=(offload.first(self._tuning),) * len(table.ways),
+            drawn=drawing.first(self._tuning, count),
         )

@@ -8,7 +8,9 @@ from typing import Final
 
 import msgspec
 
+from edge_daemon.policies import drawing
 from edge_daemon.policies.calibration import Calibration
+from edge_daemon.policies.drawing import Drawn
 from edge_daemon.policies.offload import Link
 from edge_daemon.policies.price import Price
 
@@ -33,6 +35,7 @@ class TaskState(msgspec.Struct, frozen=True):
         watts: What the action in force is taken to draw.
         failing: So many requests of this second were not answered by the server in time.
         links: The ways to its servers.
+        drawn: What its actions were seen to draw.
     """
 
     action: int
@@ -48,6 +51,7 @@ class TaskState(msgspec.Struct, frozen=True):
     watts: float
     failing: int
     links: tuple[Link, ...]
+    drawn: Drawn
 
 
 class State(msgspec.Struct, frozen=True):
@@ -58,7 +62,8 @@ class State(msgspec.Struct, frozen=True):
         known: Of the moment.
         tasks: In the order of the setting.
         heat: Die, board, air; None before the first second.
-        base_w: What is drawn whatever runs, now; `mean_w` over a long time, `worst_w` the most of late.
+        base_w: What is drawn whatever runs, now, and the variance of that; `mean_w` over a long time, `worst_w` the
+            most of late.
         power_scale: What variants draw over what is promised.
         price: Of a joule.
         cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code;
@@ -74,6 +79,7 @@ class State(msgspec.Struct, frozen=True):
     tasks: tuple[TaskState, ...]
     heat: tuple[float, float, float] | None
     base_w: float
+    base_var: float
     mean_w: float
     worst_w: float
     power_scale: float
@@ -110,6 +116,7 @@ class KeptTask(msgspec.Struct, frozen=True):
     rate_spread: float
     watts: float
     links: tuple[Link, ...]
+    factors: dict[str, float] = {}
 
     def is_sound(self) -> bool:
         """As of `Kept`."""
@@ -121,6 +128,7 @@ class KeptTask(msgspec.Struct, frozen=True):
             and 0 <= self.rate < _MOST_COUNT
             and 0 <= self.rate_spread < _MOST_COUNT
             and 0 <= self.watts <= _MOST_W
+            and all(drawing.FACTOR_LEAST <= value <= drawing.FACTOR_MOST for value in self.factors.values())
         )
 
 
@@ -171,6 +179,7 @@ class Kept(msgspec.Struct, frozen=True):
                 rate_spread=task.rate_spread,
                 watts=task.watts,
                 links=task.links,
+                factors={id_: factor for id_, factor in zip(ids, task.drawn.factors, strict=True) if factor != 1},
             )
         return Kept(
             known=state.known,
@@ -235,4 +244,5 @@ def _carried(kept: KeptTask, fresh: TaskState, ids: tuple[str, ...]) -> TaskStat
         rate_spread=kept.rate_spread,
         watts=kept.watts,
         links=kept.links if alike else fresh.links,
+        drawn=with_(fresh.drawn, factors=tuple(kept.factors.get(id_, 1.0) for id_ in ids)),
     )

@@ -91,9 +91,8 @@ class Table:
         self.low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
         self.has_low = any(self.low)
 
-    def median_ms(self, state: TaskState, known: Calibration, clock: float) -> float:
-        """What an inference of the action in force is expected to take; 0 of one that asks a server."""
-        at = state.action
+    def median_ms(self, state: TaskState, at: int, known: Calibration, clock: float) -> float:
+        """What an inference of an action is expected to take; 0 of one that asks a server."""
         return 0.0 if self.is_remote[at] else math.exp(self.promised[at] + state.bias[at] + known.slow) / clock
 
     def whole(self, state: TaskState, at: int) -> float:
@@ -112,10 +111,10 @@ class Table:
             state: Of the task.
             known: Of the moment.
             log_clock: Log of current over full clock.
-            full_w: What a promised watt draws now: the clock's power and the learned scale.
+            full_w: What a promised watt draws now, whatever runs: the clock's power and the learned scale.
         """
         tuning, rate = self._tuning, state.rate
-        erf, exp, bias = math.erf, math.exp, state.bias
+        erf, exp, bias, factors = math.erf, math.exp, state.bias, state.drawn.factors
         irregular = min(state.rate_spread * state.rate_spread / rate, 1.0) if rate > 0 else 0.0
         some_load = _SOME_LOAD if irregular <= _REGULAR else _ANY_LOAD
         tail, size = known.tail_rate, known.tail_size
@@ -148,7 +147,7 @@ class Table:
                     busy = min(busy, 1.0)
             value = quality - points * (own - fastest) if points else quality
             worth[at] = (value + late) * chance - late
-            watts[at] = power_w * busy * full_w
+            watts[at] = power_w * busy * full_w * factors[at]
         if self.remote:
             self._weigh_remote(state, worth, watts)
         if self.has_low:

@@ -43,8 +43,12 @@ class Tuning:
         overload: Utilisation above which requests are lost.
         late_points: What a late answer costs beyond being worth nothing, in points: estimates are optimistic, and
             who set a limit cares (measured: fewer late at little cost).
-        base_gain: Of the power that is drawn whatever runs, per second.
-        scale_gain: Of how much variants draw over what is promised.
+        base_var: Variance of the power that is drawn whatever runs before it was measured, in square watts.
+        base_walk: What that grows by in a second (measured).
+        meter_var: Variance of a second's measured power around what is expected (measured).
+        factor_var: Variance of a variant's own share of what it draws over what is promised.
+        factor_walk: What that grows by in a second.
+        scale_gain: Of how much all variants draw over what is promised.
         mean_gain: Of the long mean of the former; more in the first `mean_after_s`.
         mean_after_s: See `mean_gain`.
         margin_c: Kept below the limit: two spreads of the observer's error (measured).
@@ -114,7 +118,11 @@ class Tuning:
     onset_least: float = 0.00002
     streak_most: int = 6
     late_points: float = 25.0
-    base_gain: float = 0.05
+    base_var: float = 0.04
+    base_walk: float = 0.0003
+    meter_var: float = 0.03
+    factor_var: float = 0.03
+    factor_walk: float = 1e-6
     scale_gain: float = 0.01
     mean_gain: float = 0.002
     mean_after_s: float = 60.0
