@@ -192,7 +192,7 @@ class Visit:
     def __init__(self, context: BrowserContext, hub: HubProcess) -> None:
         self.context = context
         self.hub = hub
-        self.address = f"http://127.0.0.1:{hub.http}"
+        self.address = hub.url
         self.complaints: list[str] = []
         self._expected: tuple[str, ...] = ()
         self.page = context.new_page()

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from daemon_stage import EDGE, PATIENCE_S, clean_environment, end, free_port, listens, noticed, until
 
 from edge_hub.client import HubClient
+from edge_hub.datadir import DataDir
+from edge_hub.trust import Trust
 from edge_sdk import mqtt
 from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId, Down, DownEnvelope, Up, UpEnvelope
@@ -53,6 +55,11 @@ class HubProcess:
     @property
     def said(self) -> str:
         return self.log.read_text()
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if any(option.startswith("--https") for option in self.options) else "http"
+        return f"{scheme}://127.0.0.1:{self.http}"
 
     @property
     def token(self) -> str:
@@ -95,7 +102,8 @@ class HubProcess:
 
     @contextlib.contextmanager
     def client(self, *, token: str | None = None) -> Iterator[HubClient]:
-        with HubClient(f"http://127.0.0.1:{self.http}", token or self.token) as client:
+        token = token or self.token
+        with HubClient(self.url, token, trust=Trust.of(DataDir(self.data), self.url)) as client:
             yield client
 
     def enrol(self, device: DeviceId = CAM) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -106,3 +107,8 @@ def as_others_reach(address: Address) -> Address:
         except OSError:  # no route: the name is the best there is
             host = socket.gethostname()
     return Address(host=host, port=address.port)
+
+
+def names_at(address: Address, further: Iterable[str]) -> tuple[str, ...]:
+    """What this machine is called by who connects to that address, and these names: what its certificate is for."""
+    return (as_others_reach(address).host, "localhost", "127.0.0.1", "::1", socket.gethostname(), *further)

@@ -58,7 +58,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until SIGINT or SIGTERM."""
-    from edge_hub.config import HubConfig, share_memory
+    from edge_hub.config import HubConfig, allow_files, encryption_of, https_of, share_memory
     from edge_hub.interop.exporters import Interop
     from edge_hub.store.records import Retention
 
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         listen=Address.parse(args.listen),
         mqtt=Address.parse(args.mqtt or ("127.0.0.1:8883" if args.tls else "127.0.0.1:1883")),
         broker=None if broker is None else Endpoint.parse(broker, ca=args.broker_ca and Path(args.broker_ca)),
-        encryption=_encryption(args, broker),
+        encryption=encryption_of(args, has_broker=broker is not None),
+        https=https_of(args),
         embedded=args.embedded,
         insecure_listen=args.insecure_listen,
         store=environment.asked(args.store, option="--store", variable=environment.STORE),
@@ -99,21 +100,8 @@ def run(args: argparse.Namespace) -> int:
         alert_webhooks=environment.asked_webhooks(args.alert_webhooks),
     )
     share_memory()
+    allow_files()
     return asyncio.run(_serve(config))
-
-
-def _encryption(args: argparse.Namespace, broker: str | None) -> Any:
-    from edge_hub.broker.mosquitto import Encryption
-
-    if args.tls and broker is not None:
-        raise UsageError("--tls is for the broker the hub starts", hint="write mqtts:// in --broker instead")
-    if args.broker_ca and broker is None:
-        raise UsageError("--broker-ca names no authority of ours", hint="it goes with --broker")
-    if not args.tls:
-        if args.client_certificates or args.tls_name:
-            raise UsageError("--client-certificates and --tls-name go with --tls")
-        return None
-    return Encryption(names=tuple(args.tls_name), client_certificates=args.client_certificates)
 
 
 async def _serve(config: Any) -> int:
@@ -371,7 +359,7 @@ _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
 
 
 def _client(args: argparse.Namespace) -> HubClient:
-    return HubClient.asked(url=args.hub, data=Path(args.data))
+    return HubClient.asked(url=args.hub, data=Path(args.data), ca=args.hub_ca)
 
 
 def _fleet(found: Sequence[Row], *, asked: bool) -> str:

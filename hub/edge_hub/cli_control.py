@@ -250,7 +250,7 @@ def _is_agreed(devices: Sequence[DeviceId]) -> bool:
 
 
 def _client(args: argparse.Namespace) -> HubClient:
-    return HubClient.asked(url=args.hub, data=Path(args.data))
+    return HubClient.asked(url=args.hub, data=Path(args.data), ca=args.hub_ca)
 
 
 def _done(args: argparse.Namespace, text: str) -> None:

@@ -68,6 +68,7 @@ from edge_hub.errors import AnswerError, TokenRefusedError
 from edge_hub.overview import FleetView, ModelList, ModelUse
 from edge_hub.rows import Row, RowList
 from edge_hub.transport import Answer, Transport
+from edge_hub.trust import Trust
 from edge_sdk.errors import UsageError, WireError
 from edge_sdk.local import ErrorBody
 from edge_sdk.mqtt import Command, DeviceId
@@ -92,23 +93,28 @@ class HubClient:
     Args:
         url: Such as `http://127.0.0.1:8080`.
         token: The administrator's.
+        ca: Who may have signed its certificate (PEM), with `https://`; None means the system's authorities.
+        trust: The same in full, instead.
 
     Raises:
         UsageError: It is no such URL, or nothing that a hub makes a token of.
+        CertificateError: There is no such file, or there are no certificates in it.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, ca: Path | None = None, trust: Trust | None = None) -> None:
         if not (token.isascii() and token.isprintable()):
             raise UsageError(
                 "the token has characters that no token has", hint="is it one line, copied as it was told?"
             )
         self._token = token
-        self._transport = Transport(url, {"Authorization": f"Bearer {token}"})
+        self._transport = Transport(url, {"Authorization": f"Bearer {token}"}, trust or Trust(ca=ca))
         self.url = url
 
     @classmethod
-    def of(cls, *, url: str | None, data: Path | None) -> HubClient:
+    def of(cls, *, url: str | None, data: Path | None, ca: Path | None = None) -> HubClient:
         """A client for the hub at `url`, or the one that `data` is the directory of, with its token.
+
+        The hub that the directory is of is trusted by it; another one as well, where its authority signed.
 
         Raises:
             UsageError: Neither tells where the hub is, or there is no token.
@@ -128,24 +134,29 @@ class HubClient:
             raise UsageError(
                 "no hub has run with this data directory", where=str(data), hint="start one with 'edge hub run --data'"
             )
-        return cls(url or (settings.url if settings is not None else ""), token)
+        where = url or (settings.url if settings is not None else "")
+        return cls(where, token, trust=Trust.named(ca, where, elsewhere=url is not None) or Trust.of(directory, url))
 
     @classmethod
-    def asked(cls, *, url: str | None, data: Path) -> HubClient:
-        """The same for who types a command, perhaps far from that directory: `EDGE_HUB_URL` and `EDGE_HUB_TOKEN`.
+    def asked(cls, *, url: str | None, data: Path, ca: str | None = None) -> HubClient:
+        """The same for who types a command, perhaps far from that directory, with what the environment says.
 
-        The option goes before the one; the other, before the directory's token.
+        `EDGE_HUB_URL` and, for a hub that is said by a URL, `EDGE_HUB_CA` stand in for their options; `EDGE_HUB_TOKEN`
+        goes before the directory's token.
 
         Raises:
             UsageError: Nothing tells where the hub is, or there is no token.
         """
         url, token = url or environment.value(environment.URL), environment.value(environment.TOKEN)
+        named = None if ca is None else Path(ca)
         if token is None:
-            return cls.of(url=url, data=data)
-        settings = None if url is not None or not data.is_dir() else DataDir(data).read_settings()
+            return cls.of(url=url, data=data, ca=named)
+        directory = DataDir(data) if url is None and data.is_dir() else None
+        settings = None if directory is None else directory.read_settings()
         if url is None and settings is None:
             raise UsageError("a token but no hub", hint=f"name its API with --hub URL or in {environment.URL}")
-        return cls(url or (settings.url if settings is not None else ""), token)
+        where = url or (settings.url if settings is not None else "")
+        return cls(where, token, trust=Trust.named(named, where, elsewhere=url is not None) or Trust.of(directory, url))
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from edge_hub.commands_control import CONTROL
+from edge_hub.commands_control import CONTROL, hub_ca
 from edge_hub.commands_control import client_options as _client
 from edge_sdk.cli.command import Command, Later
 
@@ -33,8 +33,17 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="a further name or address at which devices reach the broker; may be repeated",
+        help="a further name or address at which the broker or the API is reached; may be repeated",
     )
+    parser.add_argument(
+        "--https", action="store_true", help="encrypt the HTTP API, with a certificate of the same authority"
+    )
+    parser.add_argument(
+        "--https-certificate",
+        metavar="FILE",
+        help="encrypt it with this certificate (PEM, with those between it and its authority); read anew as it changes",
+    )
+    parser.add_argument("--https-key", metavar="FILE", help="its key, if that is not in the same file")
     parser.add_argument(
         "--client-certificates", action="store_true", help="devices show a certificate as well as their password"
     )
@@ -227,6 +236,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hub", metavar="URL", help="ask the hub that runs there, with the token of an administrator in --data"
     )
+    hub_ca(parser)
     parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
     parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")

@@ -24,6 +24,17 @@ def client_options(parser: argparse.ArgumentParser, *, below: bool = False) -> N
     parser.add_argument(
         "--hub", metavar="URL", default=_default(None, below), help="of its HTTP API; else what the directory says"
     )
+    hub_ca(parser, default=_default(None, below))
+
+
+def hub_ca(parser: argparse.ArgumentParser, *, default: object = None) -> None:
+    """Who may have signed the certificate of a hub that is asked."""
+    parser.add_argument(
+        "--hub-ca",
+        metavar="FILE",
+        default=default,
+        help="the authority (PEM) of the certificate it shows at https://, if neither the system's nor the directory's",
+    )
 
 
 def _page(parser: argparse.ArgumentParser, *, below: bool = False) -> None:

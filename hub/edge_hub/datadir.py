@@ -11,7 +11,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from msgspec import Meta
 
 from edge_hub.errors import DataLockedError, StoreMovedError
 from edge_sdk import atomic
@@ -23,6 +25,8 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 _TOKEN_BYTES = 32
 _MOVED = "moved.json"
+AUTHORITY = "authority"  # below the broker's, for which it signed at first
+CA = "ca.pem"  # in it
 
 _T = TypeVar("_T")
 
@@ -34,6 +38,8 @@ class Settings(Wire, frozen=True, kw_only=True):
         url: Of the HTTP API, as a client on this machine reaches it.
         broker: `mosquitto`, `iotcore` or `external`.
         mqtt_host: Where devices find the broker.
+        certificate: The API's own (PEM) where it was given by files: it may be for no name of this machine, or by an
+            authority that is not known here. Who reads it here takes it, and no other.
     """
 
     url: Text
@@ -41,6 +47,7 @@ class Settings(Wire, frozen=True, kw_only=True):
     mqtt_host: Text
     mqtt_port: int
     mqtt_tls: bool = False
+    certificate: Annotated[str, Meta(max_length=65_536)] | None = None
 
 
 class MovedTo(Wire, frozen=True, kw_only=True):
@@ -87,6 +94,17 @@ class DataDir:
     def broker(self) -> Path:
         """What the broker's child process reads and writes."""
         return self.path / "broker"
+
+    @property
+    def authority(self) -> Path:
+        """Of the hub's own authority."""
+        return self.broker / AUTHORITY
+
+    @property
+    def ca(self) -> Path | None:
+        """Its certificate, where there is one."""
+        path = self.authority / CA
+        return path if path.is_file() else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ WEBHOOKS = "EDGE_HUB_ALERT_WEBHOOKS"
 # Of who asks a hub.
 URL = "EDGE_HUB_URL"
 TOKEN = "EDGE_HUB_TOKEN"  # noqa: S105 - its name
+CA = "EDGE_HUB_CA"
 
 
 def asked(given: str | None, *, option: str, variable: str) -> str | None:

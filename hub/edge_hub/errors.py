@@ -65,6 +65,18 @@ class HubUnreachableError(TransportError):
     code = "hub-unreachable"
 
 
+class HubUntrustedError(HubUnreachableError):
+    """What answers cannot show that it is the hub: no certificate that counts here, not for this name, or no TLS."""
+
+    code = "hub-untrusted"
+
+
+class CertificateError(StorageError):
+    """A file holds no certificate or key, or they do not belong together."""
+
+    code = "certificate"
+
+
 class TokenRefusedError(TransportError):
     """The hub answers, and refuses the token."""
 

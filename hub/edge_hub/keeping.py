@@ -66,6 +66,8 @@ def export(args: argparse.Namespace) -> int:
     if not (since or 0.0) < (math.inf if until is None else until):
         raise UsageError("--since is not before --until")
     named = tuple(DeviceId.parse(name) for name in args.device)
+    if args.hub_ca is not None and args.hub is None:
+        raise UsageError("--hub-ca goes with --hub", hint="without it the data directory is read, and no hub asked")
     if args.hub is not None:
         if args.store is not None:
             raise UsageError("--hub and --store name two places", hint="give one of them")
@@ -77,7 +79,7 @@ def export(args: argparse.Namespace) -> int:
             devices=",".join(map(str, named)) or None,
             query=args.query,
         )
-        client = HubClient.asked(url=args.hub, data=Path(args.data))
+        client = HubClient.asked(url=args.hub, data=Path(args.data), ca=args.hub_ca)
         with client, atomic.file(target, mode=PRIVATE_FILE) as stream:
             client.export(args.what, stream, asked)
         return _exported(args, target, rows=None)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ from edge_hub.store.choose import open_postgres, open_sqlite
 from edge_hub.store.records import AlertRecord, CommandRecord, Committed, Removed
 from edge_hub.tasks import Tasks
 from edge_hub.web.auth import Gate
+from edge_hub.web.certificate import ServerCertificate
 from edge_sdk._version import __version__
 from edge_sdk.address import bind, refuse_unsafe
 from edge_sdk.errors import UsageError
@@ -60,6 +62,7 @@ _UPKEEP_PAUSE_S = 0.01
 _UPKEEP_LITTLE = 100  # rows or messages
 _UPKEEP_LONG_S = 0.1
 _STOP_STEP_S = 8.0
+_HTTPS_HINT = "encrypt with --https; or use a TLS proxy or VPN, or say --insecure-listen in a network you trust"
 _TLS_HINT = "encrypt with --tls; or use a VPN, or say --insecure-listen in a network you trust"
 
 Duty = Callable[[], Coroutine[Any, Any, None]]
@@ -79,6 +82,7 @@ class Hub:
         self.token = ""
         self.cluster: Cluster | None = None
         self.workers: Workers | None = None
+        self.certificate: ServerCertificate | None = None
         self._tasks = Tasks()
         self._telling = asyncio.Lock()
         # What is open, the last opened first to be closed.
@@ -90,7 +94,7 @@ class Hub:
     @property
     def url(self) -> str:
         """Of the HTTP API, for a client on this machine."""
-        return f"http://{as_we_reach(self.config.listen)}"
+        return f"{'http' if self.config.https is None else 'https'}://{as_we_reach(self.config.listen)}"
 
     async def start(self) -> None:
         """Return once devices can connect and the API answers.
@@ -122,7 +126,8 @@ class Hub:
     async def _start(self) -> None:
         config = self.config
         check_workers(config)
-        refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen)
+        if config.https is None:
+            refuse_unsafe(config.listen, what="the HTTP API", allowed=config.insecure_listen, hint=_HTTPS_HINT)
         if config.broker is None and config.encryption is None:
             refuse_unsafe(config.mqtt, what="the MQTT broker", allowed=config.insecure_listen, hint=_TLS_HINT)
         os.umask(0o077)
@@ -130,6 +135,8 @@ class Hub:
         webhooks = [Webhook(url, data.secret("webhook-secret")) for url in config.alert_webhooks]
         self._lock.enter_context(data.locked())
         self.token = data.secret("token")
+        if config.https is not None:
+            self.certificate = ServerCertificate(config.https, data, config.listen)
         shared = None if config.store is None else await open_postgres(config.store)
         self.store: Store = _in_file(data) if shared is None else shared
         self._closing.append(("store", self.store.close))
@@ -155,7 +162,7 @@ class Hub:
             on_up=lambda: self.commander.greet(),  # noqa: PLW0108
             subscriptions=RETAINED if config.workers else SUBSCRIPTIONS,
         )
-        self.gate = Gate(self.token, self.store)
+        self.gate = Gate(self.token, self.store, secure=config.https is not None)
         self.audit = Audit(self.store)
         self.census = Census(self.store)
         self.rowfeed = RowFeed(census=self.census, feed=self.feed)
@@ -180,13 +187,23 @@ class Hub:
             await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
         self._closing += await self.exporters.begin(self._tasks)
+        await self._open(listener, data)
 
+    async def _open(self, listener: socket.socket, data: DataDir) -> None:
+        """Let the API be asked, and commands know where."""
         from edge_hub.web.server import Server
 
-        server = Server(self, listener)
+        server = Server(self, listener, self.certificate)
         self._tasks.spawn("http", server.run())
         self._closing.append(("HTTP API", server.stop))
         await server.ready()
+        self._write_settings(data)
+        if self.certificate is not None:
+            self._tasks.spawn("certificate", self.certificate.keep(lambda: self._write_settings(data)))
+            self._closing.append(("certificate", lambda: self._tasks.stop("certificate")))
+
+    def _write_settings(self, data: DataDir) -> None:
+        """What commands on this machine go by."""
         data.write_settings(
             Settings(
                 url=self.url,
@@ -194,6 +211,7 @@ class Hub:
                 mqtt_host=self.broker.for_devices.host,
                 mqtt_port=self.broker.for_devices.port,
                 mqtt_tls=self.broker.endpoint.tls,
+                certificate=self.certificate.pem if self.certificate is not None and self.certificate.given else None,
             )
         )
 
@@ -260,6 +278,8 @@ class Hub:
             trouble = trouble or "not connected to the broker"
         if self.workers is not None:
             trouble = trouble or self.workers.trouble
+        if self.certificate is not None:
+            trouble = trouble or self.certificate.trouble
         counts = {}
         try:
             totals = await self.store.totals()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from edge_hub.errors import HubUnreachableError
+from edge_hub.trust import Trust, explained
 from edge_sdk.errors import UsageError
 
 _CONNECT_S = 5.0
@@ -42,12 +42,14 @@ class Transport:
     Args:
         url: Such as `http://127.0.0.1:8080`; with a path where a proxy puts the hub below one.
         headers: Of each request.
+        trust: Whose certificate counts, with `https://`.
 
     Raises:
         UsageError: It is no such URL.
+        CertificateError: A file of whom to trust cannot be read.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], trust: Trust) -> None:
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -58,7 +60,8 @@ class Transport:
         self.url = url
         self._host, self._port = parts.hostname, port or _PORTS[parts.scheme]
         self._base = parts.path.rstrip("/")
-        self._secure = ssl.create_default_context() if parts.scheme == "https" else None
+        self._trust = trust
+        self._secure = trust.context() if parts.scheme == "https" else None
         self._headers = dict(headers)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
@@ -168,6 +171,8 @@ class Transport:
     def _connection(self) -> http.client.HTTPConnection:
         if self._secure is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_S)
+        if self._trust.told_in is not None:
+            self._secure = self._trust.context()
         return http.client.HTTPSConnection(self._host, self._port, timeout=_CONNECT_S, context=self._secure)
 
     @contextlib.contextmanager
@@ -175,7 +180,7 @@ class Transport:
         try:
             yield
         except (OSError, http.client.HTTPException, UnicodeError) as cause:
-            raise HubUnreachableError(
+            raise explained(cause, self.url, self._host) or HubUnreachableError(
                 f"no hub answers ({str(cause) or type(cause).__name__})",
                 where=self.url,
                 hint="start one with 'edge hub run', or name it with --hub URL",

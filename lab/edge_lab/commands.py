@@ -80,6 +80,11 @@ def _configure_fleet(parser: argparse.ArgumentParser) -> None:
         "--devices", type=_devices, default=200, metavar="N", help="how many to play, at most 20000 (default 200)"
     )
     parser.add_argument("--hub", metavar="URL", help="of the hub's HTTP API; else what its data directory says")
+    parser.add_argument(
+        "--hub-ca",
+        metavar="FILE",
+        help="the authority (PEM) of the certificate it shows at https://, if neither the system's nor the directory's",
+    )
     parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
     parser.add_argument(
         "--duration", type=_amount, metavar="S", help="play for so long, once all are started (default until Ctrl-C)"

@@ -1,11 +1,14 @@
-"""Nobody is kept out by somebody who keeps the server waiting."""
+"""Nobody is kept out by somebody who keeps the server waiting, with TLS as without."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,12 +16,16 @@ import uvicorn
 from starlette.requests import Request
 from starlette.types import Message
 
+from edge_hub.broker.authority import Authority
 from edge_hub.web import door
+from edge_hub.web.certificate import context_of
+from edge_hub.web.handshakes import Handshakes
 from edge_hub.web.patience import PatientProtocol
 from edge_sdk.errors import WireError
 
 _PATIENCE_S = 20.0
 _MUCH = b"x" * 4_000_000
+_MORE = _MUCH * 6  # than the kernel keeps for who does not read
 _ASK = b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n"
 
 Play = Callable[[int], Awaitable[None]]
@@ -33,6 +40,32 @@ class Calm(PatientProtocol):
     head_s = 600.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How server and client speak; None is in clear."""
+
+    served: ssl.SSLContext | None = None
+    asked: ssl.SSLContext | None = None
+
+    async def connect(self, port: int, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port, ssl=self.asked, **more)
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    authority = Authority(tmp_path_factory.mktemp("a"))
+    authority.ensure_server(("127.0.0.1",))
+    return Way(
+        served=context_of(authority.server_cert, authority.server_key),
+        asked=ssl.create_default_context(cafile=authority.ca),
+    )
+
+
+@pytest.fixture(params=["clear", "tls"])
+def way(request: pytest.FixtureRequest, encrypted: Way) -> Way:
+    return encrypted if request.param == "tls" else Way()
+
+
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -40,32 +73,53 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def app(scope: Any, _receive: Any, send: Any) -> None:
-    body = _MUCH if scope["path"] == "/much" else b"well"
+    body = {"/much": _MUCH, "/more": _MORE}.get(scope["path"], b"well")
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 @contextlib.asynccontextmanager
-async def serving(protocol: type[PatientProtocol], *, limit: int = 100) -> AsyncIterator[tuple[int, uvicorn.Server]]:
+async def serving(
+    protocol: type[PatientProtocol], way: Way, *, limit: int = 100
+) -> AsyncIterator[tuple[int, uvicorn.Server]]:
     config = uvicorn.Config(
-        app, http=protocol, limit_concurrency=limit, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        app,
+        http=protocol,
+        limit_concurrency=limit,
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=1,
+        timeout_graceful_shutdown=1,
     )
     server = _Uvicorn(config)
+    state, served = server.server_state, way.served
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.ensure_future(server.serve(sockets=[listener]))
+        listener.setblocking(False)
+        handshakes = None
+        if served is not None:
+            handshakes = Handshakes(
+                listener,
+                context=lambda: served,
+                protocol=lambda: protocol(config=config, server_state=state, app_state={}),
+            )
+        tasks = [asyncio.ensure_future(server.serve(sockets=[] if handshakes else [listener]))]
+        if handshakes:
+            tasks.append(asyncio.ensure_future(handshakes.run()))
         try:
             while not server.started:  # noqa: ASYNC110 - it has no event for it
                 await asyncio.sleep(0.01)
             yield listener.getsockname()[1], server
         finally:
+            if handshakes:
+                await handshakes.stop()
             server.should_exit = True
-            await task
+            await asyncio.gather(*tasks)
 
 
-def played(protocol: type[PatientProtocol], play: Play) -> None:
+def played(protocol: type[PatientProtocol], way: Way, play: Play) -> None:
     async def run() -> None:
-        async with serving(protocol) as (port, _):
+        async with serving(protocol, way) as (port, _):
             await asyncio.wait_for(play(port), _PATIENCE_S)
 
     asyncio.run(run())
@@ -74,9 +128,9 @@ def played(protocol: type[PatientProtocol], play: Play) -> None:
 @pytest.mark.parametrize(
     "said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: hub\r\n", _ASK + b"GET / HT"], ids=["none", "a", "b", "second"]
 )
-def test_who_sends_no_whole_request_is_hung_up_on(said: bytes) -> None:
+def test_who_sends_no_whole_request_is_hung_up_on(way: Way, said: bytes) -> None:
     async def play(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await way.connect(port)
         writer.write(said)
         with contextlib.suppress(ConnectionError):
             await reader.read()
@@ -84,12 +138,12 @@ def test_who_sends_no_whole_request_is_hung_up_on(said: bytes) -> None:
                 pass
         writer.close()
 
-    played(Hasty, play)
+    played(Hasty, way, play)
 
 
-def test_a_drip_of_bytes_wins_no_time() -> None:
+def test_a_drip_of_bytes_wins_no_time(way: Way) -> None:
     async def play(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await way.connect(port)
         ended = asyncio.ensure_future(reader.read())
         with contextlib.suppress(ConnectionError):
             writer.write(b"GET / HTTP/1.1\r\n")
@@ -99,43 +153,49 @@ def test_a_drip_of_bytes_wins_no_time() -> None:
             await ended
         writer.close()
 
-    played(Hasty, play)
+    played(Hasty, way, play)
 
 
-def test_who_takes_nothing_of_an_answer_is_hung_up_on() -> None:
+def test_who_takes_nothing_of_an_answer_is_hung_up_on(way: Way) -> None:
     async def play() -> None:
-        async with serving(Hasty) as (port, server):
-            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
-            writer.write(b"GET /much HTTP/1.1\r\nHost: hub\r\n\r\n")
-            while not server.server_state.tasks:  # noqa: ASYNC110 - it has no event for it
+        async with serving(Hasty, way) as (port, server):
+            _, writer = await way.connect(port, limit=1000)
+            writer.write(b"GET /more HTTP/1.1\r\nHost: hub\r\n\r\n")
+            state = server.server_state
+            while not (state.tasks or state.total_requests):  # noqa: ASYNC110 - it has no event for it
                 await asyncio.sleep(0.01)
-            while server.server_state.connections:  # noqa: ASYNC110 - it has no event for it
+            while state.connections:  # noqa: ASYNC110 - it has no event for it
                 await asyncio.sleep(0.01)
-            writer.close()
+            writer.transport.abort()
 
     asyncio.run(asyncio.wait_for(play(), _PATIENCE_S))
 
 
-def test_who_reads_slowly_gets_all_of_it() -> None:
+def test_who_reads_slowly_gets_all_of_it(way: Way) -> None:
+    def read(port: int) -> int:
+        with contextlib.ExitStack() as ends:
+            sock = ends.enter_context(socket.create_connection(("127.0.0.1", port)))
+            if way.asked is not None:
+                sock = ends.enter_context(way.asked.wrap_socket(sock, server_hostname="127.0.0.1"))
+            sock.sendall(b"GET /much HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+            got = 0
+            while chunk := sock.recv(100_000):
+                got += len(chunk)
+                time.sleep(0.001)
+            return got
+
     async def play(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64_000)
-        writer.write(b"GET /much HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
-        got = 0
-        while chunk := await reader.read(100_000):
-            got += len(chunk)
-            await asyncio.sleep(0.01)
-        assert got > len(_MUCH)
-        writer.close()
+        assert await asyncio.to_thread(read, port) > len(_MUCH)
 
-    played(Hasty, play)
+    played(Hasty, way, play)
 
 
-def test_connections_that_say_nothing_keep_nobody_out() -> None:
+def test_connections_that_say_nothing_keep_nobody_out(way: Way) -> None:
     async def play() -> None:
-        async with serving(Calm, limit=20) as (port, _):
-            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        async with serving(Calm, way, limit=20) as (port, _):
+            silent = [await way.connect(port) for _ in range(40)]
             for _ in range(3):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await way.connect(port)
                 writer.write(_ASK)
                 assert b" 200 " in await reader.readline()
                 writer.close()

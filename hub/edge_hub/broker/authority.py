@@ -1,4 +1,4 @@
-"""The hub's own certificate authority: it signs for its broker and for devices, and revokes.
+"""The hub's own certificate authority: it signs for its broker, its HTTP API and devices, and revokes.
 
 Everything lies in one directory, keys readable for their owner alone. Devices are given the authority's certificate
 when they are enrolled and trust that and nothing else, so that no public authority has a say. Certificates begin in
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, structs
 
-from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE, read_kept
+from edge_hub.datadir import CA, PRIVATE_DIRECTORY, PRIVATE_FILE, read_kept
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError, UsageError
 from edge_sdk.wire import Unix, Wire, canonical
@@ -65,8 +65,9 @@ class Authority:
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
-        self.ca, self.crl = directory / "ca.pem", directory / "crl.pem"
+        self.ca, self.crl = directory / CA, directory / "crl.pem"
         self.server_cert, self.server_key = directory / "server.pem", directory / "server.key"
+        self.api_cert, self.api_key = directory / "api.pem", directory / "api.key"
         self.hub_cert, self.hub_key = directory / "hub.pem", directory / "hub.key"
         self._records = directory / "issued.json"
         self._now = now
@@ -91,8 +92,11 @@ class Authority:
         Returns:
             Whether it is a new one.
         """
-        wanted = tuple(dict.fromkeys(names))[:_MAX_NAMES]
-        return self._ensure(self.server_cert, self.server_key, wanted[0], SERVER_S, names=wanted)
+        return self._ensure_for(names, self.server_cert, self.server_key)
+
+    def ensure_api(self, names: Iterable[str]) -> bool:
+        """The same for the HTTP API, which is reached elsewhere than the broker."""
+        return self._ensure_for(names, self.api_cert, self.api_key)
 
     def issue(self, device: str) -> tuple[str, str]:
         """A certificate for a device and its key, both PEM; the key is kept nowhere here. Earlier ones end."""
@@ -134,6 +138,11 @@ class Authority:
         return records
 
     # ------------------------------------------------------------------------------------------------- in detail
+
+    def _ensure_for(self, names: Iterable[str], cert: Path, key: Path) -> bool:
+        # As a certificate has them, an address has one way to be written.
+        wanted = tuple(dict.fromkeys(str(_general(one).value) for one in names))[:_MAX_NAMES]
+        return self._ensure(cert, key, wanted[0], SERVER_S, names=wanted)
 
     def _ensure(self, cert: Path, key: Path, name: str, life_s: float, *, names: tuple[str, ...] | None) -> bool:
         if cert.exists() and key.exists():

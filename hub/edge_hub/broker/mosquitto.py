@@ -17,19 +17,18 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_hub.address import Endpoint, as_others_reach, as_we_reach
+from edge_hub.address import Endpoint, as_we_reach, names_at
 from edge_hub.broker.accounts import HUB_USER, Guest, access_file, hash_password, password_file, worker_user
 from edge_hub.broker.authority import Authority
 from edge_hub.broker.backend import Papers
 from edge_hub.broker.child import Child
-from edge_hub.datadir import PRIVATE_DIRECTORY, PRIVATE_FILE
+from edge_hub.datadir import AUTHORITY, PRIVATE_DIRECTORY, PRIVATE_FILE
 from edge_hub.errors import BrokerError, BrokerMissingError
 from edge_sdk import atomic
 from edge_sdk.address import Address
@@ -106,7 +105,7 @@ class Mosquitto:
         with atomic.storage_errors(directory):
             directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
             directory.chmod(PRIVATE_DIRECTORY)
-        self._authority = None if encryption is None else Authority(directory / "authority")
+        self._authority = None if encryption is None else Authority(directory / AUTHORITY)
         self._child = Child(
             name="mosquitto",
             command=lambda: (self._program, "-c", str(directory / "mosquitto.conf")),
@@ -218,9 +217,7 @@ class Mosquitto:
         """A certificate that has what devices may call the broker, before the last one ends."""
         if self._authority is None or self._encryption is None:
             return
-        told = as_others_reach(self._address).host
-        names = (told, "localhost", "127.0.0.1", "::1", socket.gethostname(), *self._encryption.names)
-        if self._authority.ensure_server(names):
+        if self._authority.ensure_server(names_at(self._address, self._encryption.names)):
             _log.info("the broker has a new certificate")
             self._child.send_signal(signal.SIGHUP)
 

@@ -25,7 +25,7 @@ from edge_hub.census import GROUP
 from edge_hub.errors import QueryError, UnknownGroupError, UnknownTokenError
 from edge_hub.query import parse
 from edge_hub.store.records import RuleRecord, TokenRecord
-from edge_hub.web.auth import ADMIN, COOKIE, CSRF_COOKIE, SESSION_S, Caller, digest
+from edge_hub.web.auth import ADMIN, SESSION_S, Caller, digest
 from edge_hub.web.operation import Ask, json_answer
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId
@@ -87,10 +87,9 @@ async def log_in(ask: Ask) -> Response:
     value = ask.hub.gate.new_session(caller)
     csrf = ask.hub.gate.csrf_of(value)
     answer = json_answer(_session(caller, csrf))
-    secure = ask.request.url.scheme == "https"
-    common: dict[str, Any] = {"max_age": SESSION_S, "path": "/", "secure": secure, "samesite": "strict"}
-    answer.set_cookie(COOKIE, value, httponly=True, **common)
-    answer.set_cookie(CSRF_COOKIE, csrf, httponly=False, **common)
+    common = {"max_age": SESSION_S, **_for_cookies(ask)}
+    answer.set_cookie(ask.hub.gate.cookie, value, httponly=True, **common)
+    answer.set_cookie(ask.hub.gate.csrf_cookie, csrf, httponly=False, **common)
     await ask.hub.audit.note(caller, "log-in", caller.name)
     return answer
 
@@ -100,9 +99,18 @@ async def log_out(ask: Ask) -> Response:
     if ask.caller.session is not None:
         await ask.hub.gate.end(ask.caller.session)
     answer = Response(status_code=http.HTTPStatus.NO_CONTENT)
-    for cookie in (COOKIE, CSRF_COOKIE):
-        answer.delete_cookie(cookie, path="/", samesite="strict")
+    for cookie in (ask.hub.gate.cookie, ask.hub.gate.csrf_cookie):
+        answer.delete_cookie(cookie, **_for_cookies(ask))
     return answer
+
+
+def _for_cookies(ask: Ask) -> dict[str, Any]:
+    """What a session's cookies have in common, also where they are taken back; TLS may be a proxy's before the hub."""
+    return {
+        "path": "/",
+        "secure": ask.hub.gate.secure or ask.request.url.scheme == "https",
+        "samesite": "strict",
+    }
 
 
 def _session(caller: Caller, csrf: str | None) -> Session:

@@ -25,6 +25,9 @@ from edge_hub.store.records import RuleRecord, TokenRecord
 
 COOKIE = "edge-hub"
 CSRF_COOKIE = "edge-hub-csrf"
+# What a browser takes for itself from TLS alone, for this host alone (RFC 6265bis, section 4.1.3.2): neither an
+# unencrypted port of the same host nor a host beside it can put another session in the place of somebody's.
+HOST_ONLY = "__Host-"
 CSRF_HEADER = "X-Edge-CSRF"
 SESSION_S = 7 * 86_400
 ADMIN = "admin"  # the name of the data directory's token
@@ -77,9 +80,19 @@ class Gate:
         token: The administrator's, which also signs the cookies.
         store: Of the others.
         clock: Seconds since 1970.
+        secure: The hub speaks TLS itself.
+
+    Attributes:
+        cookie: Name of a session's.
+        csrf_cookie: Name of the readable one beside it.
+        secure: As above.
     """
 
-    def __init__(self, token: str, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, token: str, store: Store, clock: Callable[[], float] = time.time, *, secure: bool = False
+    ) -> None:
+        self.secure = secure
+        self.cookie, self.csrf_cookie = (f"{HOST_ONLY if secure else ''}{name}" for name in (COOKIE, CSRF_COOKIE))
         self._key = token.encode()
         self._store = store
         self._clock = clock
@@ -100,7 +113,7 @@ class Gate:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return await self.holder(given.strip())
-        session = request.cookies.get(COOKIE)
+        session = request.cookies.get(self.cookie)
         if session is not None:
             return await self._of_session(session)
         raise TokenRefusedError(
@@ -138,7 +151,7 @@ class Gate:
             if not _same(given, self.csrf_of(caller.session)):
                 raise CrossSiteError(
                     f"the header {CSRF_HEADER} is missing or not this session's",
-                    hint=f"send the value of the cookie {CSRF_COOKIE}, or a token instead of the cookie",
+                    hint=f"send the value of the cookie {self.csrf_cookie}, or a token instead of the cookie",
                 )
 
     def new_session(self, caller: Caller) -> str:

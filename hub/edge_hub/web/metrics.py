@@ -88,6 +88,18 @@ async def collect(hub: Hub) -> tuple[Metric, ...]:
         one("alerts_told_total", "counter", "Beginnings and ends of alerts that arrived.", _sum(hub, "told")),
         one("alerts_given_up_total", "counter", "Those nobody could be told of.", _sum(hub, "given_up")),
         *fleet_metrics(view, rows, alerts),
+        *(
+            ()
+            if hub.certificate is None
+            else (
+                one(
+                    "certificate_ends_seconds",
+                    "gauge",
+                    "When the certificate of the HTTP API ends, seconds since 1970.",
+                    hub.certificate.ends,
+                ),
+            )
+        ),
         one("start_time_seconds", "gauge", "When the hub started, seconds since 1970.", hub.started),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edge_hub.web.auth import COOKIE, CSRF_HEADER
+from edge_hub.web.auth import COOKIE, CSRF_HEADER, HOST_ONLY
 from edge_hub.web.operation import JSON, PATH, Operation
 from edge_sdk._version import __version__
 from edge_sdk.local import ErrorBody
@@ -19,7 +19,7 @@ _IN_PATH = re.compile(r"{(\w+)}")
 _ABOUT = (
     "See and steer a fleet. Times are seconds since 1970; the unit of a number is the end of its name. "
     "Send `Authorization: Bearer TOKEN`, or the cookie of a session and, with what is not GET, its value for "
-    f"`{CSRF_HEADER}`."
+    f"`{CSRF_HEADER}`. Names of cookies begin with `{HOST_ONLY}` where the hub speaks TLS itself."
 )
 
 

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 HEAD_S = 15.0
 # Who has taken nothing of an answer for so long is asleep, or means harm.
 TAKES_S = 60.0
+# TLS is ended by both sides, each with a word. Who is sent ours, and is owed nothing else, is waited for so long.
+_GOODBYE_S = 0.5
 
 
 class PatientProtocol(H11Protocol):
@@ -47,22 +49,41 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._had_head()
-        self.resume_writing()
+        self._unwatch()
+        super().resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Whatever came, a head is waited for unless an answer is under way or was given just now."""
+        before: RequestResponseCycle | None = self.cycle  # None before the first request, whatever its type says
         super().data_received(data)
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever its type says
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not before:
+            self._unwatch()  # what is to be taken is another answer
         if cycle is not None and not cycle.response_complete:
             self._had_head()
-        elif self._silent is None and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+        elif self.transport.is_closing():
+            self._watch_until_taken()
+        elif self._silent is None and self.timeout_keep_alive_task is None:
             self._await_head()
 
     def on_response_complete(self) -> None:
-        """The next request is uvicorn's to wait for, until something of it comes."""
+        """The next request is uvicorn's to wait for, until something of it comes; that the answer is taken, ours."""
         self._had_head()
+        self._unwatch()
         super().on_response_complete()
+        if self.cycle.response_complete:  # else the next was there already
+            self._watch_until_taken()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing more was asked."""
+        super().timeout_keep_alive_handler()
+        self._part()
+
+    def shutdown(self) -> None:
+        """The hub ends."""
+        super().shutdown()
+        self._part()
 
     def pause_writing(self) -> None:
         """It reads more slowly than we write."""
@@ -71,10 +92,9 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._unwatch()
         super().resume_writing()
+        self._watch_until_taken()
 
     def _await_head(self) -> None:
         self.silent_since = time.monotonic()
@@ -86,14 +106,39 @@ class PatientProtocol(H11Protocol):
             self._silent = None
             self.silent_since = 0.0
 
+    def _watch_until_taken(self) -> None:
+        """What is left of an answer goes on being taken; and once the connection is to end, it ends."""
+        if self._stalled is None and (self.transport.is_closing() or _unsent(self.transport)):
+            self._watch()
+
     def _watch(self) -> None:
         """Look again in a while whether it has taken anything."""
-        left = self.transport.get_write_buffer_size()
+        left = _unsent(self.transport)
 
         def look() -> None:
-            if self.transport.get_write_buffer_size() >= left:
-                self.transport.abort()
+            self._stalled = None
+            if left and _unsent(self.transport) < left:
+                self._watch_until_taken()
             else:
-                self._watch()
+                self.transport.abort()
 
+        self._unwatch()
         self._stalled = self.loop.call_later(self.takes_s, look)
+
+    def _unwatch(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _part(self) -> None:
+        """Do not wait for the other side's goodbye, where nothing is left to send."""
+        if self.transport.is_closing() and not _unsent(self.transport):
+            self.loop.call_later(_GOODBYE_S, self.transport.abort)
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that wait in this process; asyncio has no public word for those that TLS has encrypted already."""
+    if not hasattr(transport, "_ssl_protocol"):
+        return transport.get_write_buffer_size()
+    below: asyncio.Transport | None = getattr(transport._ssl_protocol, "_transport", None)  # noqa: SLF001 - see above
+    return 0 if below is None else transport.get_write_buffer_size() + below.get_write_buffer_size()

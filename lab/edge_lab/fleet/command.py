@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("edge_daemon").setLevel(logging.ERROR)  # each device would tell of its own
     allow_files(plan.devices)
     cast = names(plan)
-    with HubClient.asked(url=args.hub, data=Path(args.data)) as client:
+    with HubClient.asked(url=args.hub, data=Path(args.data), ca=args.hub_ca) as client:
         client.health()  # no use in rehearsing for a hub that is not there
         say(f"edge: rehearsing what {plan.devices} devices go through")
         tracks = tracks_of([fate for _, fate in cast], plan.seed)

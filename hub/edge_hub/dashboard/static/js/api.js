@@ -2,7 +2,7 @@
 import { computed, signal } from "./bound.js";
 
 const PATH = "/api/v1";
-const CSRF_COOKIE = "edge-hub-csrf";
+const CSRF_COOKIES = ["__Host-edge-hub-csrf", "edge-hub-csrf"]; // the hub's own TLS, else
 const PATIENCE_MS = 20_000;
 const RANK = { viewer: 0, operator: 1, admin: 2 };
 
@@ -21,7 +21,7 @@ class ApiError extends Error {
 
 export async function ask(method, path, body) {
   const headers = { Accept: "application/json" };
-  if (method !== "GET") headers["X-Edge-CSRF"] = cookie(CSRF_COOKIE);
+  if (method !== "GET") headers["X-Edge-CSRF"] = csrf();
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const limit = AbortSignal.timeout(PATIENCE_MS);
   let answer;
@@ -76,7 +76,7 @@ export async function signOut() {
 
 // Without the readable cookie there is no session, and asking would count as a wrong token.
 export function mayBeSignedIn() {
-  return cookie(CSRF_COOKIE) !== "";
+  return csrf() !== "";
 }
 
 export async function whoAmI() {
@@ -91,6 +91,10 @@ export async function whoAmI() {
 export function devicePath(device, rest = "") {
   const [tenant, name] = device.split("/", 2);
   return `/devices/${encodeURIComponent(tenant)}/${encodeURIComponent(name ?? "")}${rest}`;
+}
+
+function csrf() {
+  return CSRF_COOKIES.map(cookie).find(Boolean) ?? "";
 }
 
 function cookie(name) {
