@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -130,8 +131,10 @@ class Line:
             Whether there was a connection to write it to. It may still be lost with that connection.
         """
         # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
-        if qos and self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
-            return False
+        deadline = time.monotonic() + _PUBLISH_S
+        while qos and self._outbox.full:  # again: others waited for the same room
+            if not await unless_lost(self.lost, self._outbox.room(), max(0.0, deadline - time.monotonic())):
+                return False
         if self.lost.is_set():
             return False
         try:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from daemon_stage import PATIENCE_S, Broker
+from gmqtt.mqtt.constants import MQTTv311
 
 from edge_hub.address import Endpoint
+from edge_hub.connecting import Client, Line, Outbox
 from edge_hub.link import Link
 from edge_sdk.address import Address
 from edge_sdk.errors import StorageError
@@ -57,3 +59,28 @@ def test_a_missing_file_of_the_encryption_is_named_and_waited_for(broker: Broker
             await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())
+
+
+class Counted(Outbox):
+    """Knows how much was on the way at the most."""
+
+    most = 0
+
+    def push_message(self, mid: int, raw_package: bytes) -> None:
+        super().push_message(mid, raw_package)
+        self.most = max(self.most, len(self._messages))
+
+
+def test_however_many_publish_at_once_no_more_is_on_the_way_than_may_be(broker: Broker) -> None:
+    async def play() -> int:
+        outbox = Counted(2)
+        line = Line(endpoint(broker), Client("hub", persistent_storage=outbox), outbox)
+        await line._reach(MQTTv311)
+        try:
+            sent = await asyncio.gather(*(line.publish("edge/v1/x", b"x", qos=1) for _ in range(40)))
+        finally:
+            await line.close()
+        assert all(sent)
+        return outbox.most
+
+    assert asyncio.run(play()) == 2
