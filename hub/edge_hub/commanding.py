@@ -22,6 +22,7 @@ from edge_hub.errors import StoreError, UnknownCommandError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.store import Store
 from edge_hub.store.records import CommandRecord, CommandState, DesiredRecord
+from edge_hub.tasks import within
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import MAX_DOWN_BYTES, Command, Desired, DeviceId, Down, DownEnvelope, down_topic, pack
 from edge_sdk.wire import LAST_UNIX, new_token
@@ -134,7 +135,7 @@ class Commander:
                 return record
             # The store is looked at again all the same: another process may have taken the reply.
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ended.wait(), min(left_s, _POLL_S))
+                await within(ended.wait(), min(left_s, _POLL_S))
 
     async def set_desired(self, device: DeviceId, request: DesiredRequest) -> DesiredRecord:
         """Replace a device's desired document and publish it.

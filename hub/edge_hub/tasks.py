@@ -1,10 +1,12 @@
-"""The hub's tasks: each has a name, none is forgotten, and the first to fail is heard of."""
+"""The hub's tasks: each has a name, none is forgotten, the first to fail is heard of; and waits that end with them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -38,3 +40,23 @@ class Tasks:
         """Cancel the rest, the last started first."""
         for name in reversed(list(self._tasks)):
             await self.stop(name)
+
+
+async def within(work: Coroutine[Any, Any, T], patience_s: float) -> T:
+    """What comes of it in time, as of `asyncio.wait_for`.
+
+    That one, before Python 3.12, goes on as if nothing was where it is cancelled at the moment at which what it waits
+    for comes (cpython issue 86296): a task that waits again and again would not end.
+
+    Raises:
+        asyncio.TimeoutError: It did not come; it is cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task,), timeout=patience_s)
+        if task.done():
+            return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    raise asyncio.TimeoutError

@@ -21,6 +21,7 @@ from edge_hub.errors import QueryError, StoreError
 from edge_hub.rows import Facts, facts_of
 from edge_hub.store import Store
 from edge_hub.store.records import AlertRecord, RuleRecord
+from edge_hub.tasks import within
 from edge_sdk.errors import WireError
 from edge_sdk.wire import Count, Name, Wire, decode, encode
 
@@ -227,7 +228,7 @@ class Delivery:
 
     async def _rest(self, wait_s: float) -> None:
         try:
-            await asyncio.wait_for(self._some.wait(), wait_s)
+            await within(self._some.wait(), wait_s)
         except asyncio.TimeoutError:
             return
         self._some.clear()

@@ -23,6 +23,7 @@ from edge_hub.interop.orders import Choose
 from edge_hub.interop.session import Connect, Session, Will, again_and_again
 from edge_hub.interop.view import view_of
 from edge_hub.store.records import DeviceRecord
+from edge_hub.tasks import within
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError, WireError
 from edge_sdk.mqtt import DeviceId, Sample
@@ -178,7 +179,7 @@ class HomeAssistant:
         try:
             if self._prefix is None and self._left is not None:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._greeted.wait(), self._patience_s)
+                    await within(self._greeted.wait(), self._patience_s)
             await self._clear_leftovers(session)
             if self._prefix is None:
                 await asyncio.Event().wait()  # nothing more to do in this run
@@ -197,7 +198,7 @@ class HomeAssistant:
             self._again()
             while not session.lost.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(session.lost.wait(), _TICK_S)
+                    await within(session.lost.wait(), _TICK_S)
                 await self._upkeep()
         finally:
             # The will is not for this: a goodbye keeps the broker from publishing it.
