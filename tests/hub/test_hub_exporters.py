@@ -6,12 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from daemon_stage import PATIENCE_S
+import pytest
+from daemon_stage import PATIENCE_S, free_port
 from hub_stage import CAM, OTHER
 
+from edge_hub.address import Endpoint
+from edge_hub.interop import sparkplug
+from edge_hub.interop.numbers import BirthNumbers
+from edge_hub.interop.session import Connect, Heard, Session, Will
+from edge_hub.interop.sparkplug import Settings, Sparkplug
 from edge_hub.interop.watcher import Watcher
 from edge_hub.store.records import Committed, DeviceRecord
 from edge_hub.store.sqlite import SqliteStore
+from edge_sdk.address import Address
+from edge_sdk.errors import StorageError
 from edge_sdk.mqtt import DeviceId, Sample
 
 
@@ -70,3 +78,64 @@ def test_what_changes_while_all_devices_are_read_is_shown_after_them(tmp_path: P
             await store.close()
 
     asyncio.run(play())
+
+
+def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparkplug, "_RETRY_S", 0.01)
+    nowhere = Endpoint(address=Address(host="127.0.0.1", port=free_port()))
+
+    def connector(_device: DeviceId) -> Connect:
+        def connect(will: Will | None, topics: Sequence[str], heard: Heard) -> Session:
+            return Session(endpoint=nowhere, client_id="node", will=will, topics=topics, heard=heard)
+
+        return connect
+
+    async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
+        """Nothing is chosen."""
+
+    async def play() -> None:
+        asked: list[tuple[DeviceId, ...]] = []
+        is_let_in = asyncio.Event()
+
+        async def admit(devices: Collection[DeviceId]) -> None:
+            asked.append(tuple(devices))
+            if len(asked) == 1:
+                raise StorageError("no room", where="passwords")
+            is_let_in.set()
+
+        nodes = Sparkplug(
+            settings=Settings(group="plant"),
+            numbers=BirthNumbers(tmp_path / "sparkplug.json"),
+            connect=connector,
+            admit=admit,
+            choose=nobody,
+        )
+        running = asyncio.create_task(nodes.run())
+        try:
+            await nodes.show(record(CAM))
+            await asyncio.wait_for(is_let_in.wait(), PATIENCE_S)
+            assert asked == [(CAM,), (CAM,)]
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+def record(device: DeviceId) -> DeviceRecord:
+    """It is there, and says nothing of itself."""
+    return DeviceRecord(
+        device=device,
+        enrolled=None,
+        first_seen=None,
+        last_seen=None,
+        online=True,
+        boot=None,
+        birth=None,
+        state=None,
+        sample=None,
+        messages=0,
+        duplicates=0,
+        desired_version=0,
+    )
