@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_stage import AnyStore, Place
 
+from edge_hub.alerts import delivery as delivering
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import GIVE_UP_S, Delivery, Notice
 from edge_hub.alerts.evaluation import compiled, evaluate
@@ -388,6 +389,29 @@ def test_what_cannot_be_told_for_hours_is_given_up(place: Place) -> None:
         await ring(scene, 40.0)
         await delivery.step()
         assert heard.ids == []  # nobody is told the end of what they were not told
+
+    play(place, story)
+
+
+def test_what_is_too_much_is_passed_over_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "MAX_WAITING", 3)
+    monkeypatch.setattr(delivering, "_PAGE", 2)
+
+    async def story(scene: Scene) -> None:
+        heard = Heard()
+        scene.parts()
+        delivery = scene.delivery(heard)
+        await delivery.step()
+        await scene.measures(20.0)
+        for rule in ("first", "second", "third", "fourth", "fifth"):
+            await scene.store.raise_alert(
+                AlertRecord(rule=rule, device=CAM, severity="warning", began=scene.now, text="x")
+            )
+        heard.failures = 2
+        for _ in range(3):
+            await delivery.step()
+        assert [notice.alert.rule for notice in heard.notices] == ["third", "fourth", "fifth"]
+        assert delivery.given_up == 2
 
     play(place, story)
 
