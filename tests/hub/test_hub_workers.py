@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import PATIENCE_S, Broker, until
+from daemon_stage import PATIENCE_S, Broker, free_port, until
 from hub_stage import FakeDevice, HubProcess, again_and_again
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
@@ -26,8 +26,10 @@ from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
 from edge_hub.pulse import MAX_BYTES, Pulse, teller
 from edge_hub.rows import Gone
+from edge_hub.service import Hub
 from edge_hub.worker import WorkerConfig
 from edge_hub.workers import Workers
+from edge_sdk.address import Address
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report
 from edge_sdk.wire import decode, encode
@@ -173,6 +175,27 @@ def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble_and_one_th
         asyncio.run(play())
     finally:
         broker.stop()
+
+
+def test_workers_end_with_a_hub_that_is_asked_to_end_while_they_start(
+    tmp_path: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", lambda _: 0)  # of this process
+    here, broker = (Address(host="127.0.0.1", port=free_port()) for _ in range(2))
+
+    async def play() -> list[int | None]:
+        hub = Hub(HubConfig(data=tmp_path / "hub", listen=here, mqtt=broker, store=database.url, workers=1))
+        starting = asyncio.ensure_future(hub.start())
+        await till(lambda: hub.workers is not None and hub.workers._processes, "a worker")
+        assert hub.workers is not None
+        processes = list(hub.workers._processes.values())
+        assert not starting.done()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return [process.returncode for process in processes]
+
+    (status,) = asyncio.run(play())
+    assert status is not None
 
 
 def test_a_pulse_that_finds_no_room_is_left_out_whole() -> None:
