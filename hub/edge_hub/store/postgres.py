@@ -232,12 +232,11 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
-        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands_where(
-            "WHERE c.state = 'pending' AND ($1::text IS NULL OR (d.tenant = $1 AND d.name = $2::text))"
-            " AND (NOT $3::boolean OR c.published = 0) ORDER BY c.sent, c.id",
-            *(tenant, name, unsent),
-        )
+        where = "c.state = 'pending'" + (" AND c.published = 0" if unsent else "")
+        values: tuple[str, ...] = ()
+        if device is not None:
+            where, values = f"d.tenant = $1 AND d.name = $2 AND {where}", (device.tenant, device.device)
+        return await self._commands_where(f"WHERE {where} ORDER BY c.sent, c.id", *values)
 
     async def published(self, *command_ids: str) -> None:
         """Commands were sent once more."""

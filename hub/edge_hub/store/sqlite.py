@@ -161,12 +161,11 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
-        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands_where(
-            "WHERE c.state = 'pending' AND (? IS NULL OR (d.tenant = ? AND d.name = ?)) AND (NOT ? OR c.published = 0)"
-            " ORDER BY c.sent, c.id",
-            (tenant, tenant, name, unsent),
-        )
+        where = "c.state = 'pending'" + (" AND c.published = 0" if unsent else "")
+        values: tuple[str, ...] = ()
+        if device is not None:
+            where, values = f"d.tenant = ? AND d.name = ? AND {where}", (device.tenant, device.device)
+        return await self._commands_where(f"WHERE {where} ORDER BY c.sent, c.id", values)
 
     async def published(self, *command_ids: str) -> None:
         """Commands were sent once more."""
