@@ -108,7 +108,9 @@ async def _remove(connection: Connection, devices: Sequence[DeviceId], *, now: f
 
 async def _sweep(connection: Connection, *, now: float) -> int:
     left = _STEP_ROWS
-    for row in await connection.fetch("SELECT device FROM removed WHERE NOT swept ORDER BY at, device"):
+    # Held: what another has deleted and not committed yet would look to us like nothing left.
+    held = "SELECT device FROM removed WHERE NOT swept ORDER BY at, device FOR UPDATE"
+    for row in await connection.fetch(held):
         left -= await _empty(connection, row["device"], left)
         if left <= 0:
             break
