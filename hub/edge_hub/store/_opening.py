@@ -75,13 +75,15 @@ class SqliteFile:
             _configure(self._reading)
             self._reading.execute("PRAGMA query_only = TRUE")
             opened.pop_all()
+        self._is_closed = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
-        # Who condenses the log looks first and writes then; who deletes at its end must not come in between.
+        # Who condenses the log looks first and writes then; who deletes of it must not come in between.
         self._condensing = asyncio.Lock()
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
+        self._is_closed = True
         self._writer.shutdown(wait=True)
         self._reader.shutdown(wait=True)
         self._reading.close()

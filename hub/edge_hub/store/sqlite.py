@@ -267,7 +267,8 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         # Looked for in the thread that reads: where there are many of them, messages don't wait.
         boots = await self._read(lambda connection: in_snapshot(connection, boots_too_many))
-        return await self._write(lambda connection: trim(connection, retention, boots, now=now))
+        async with self._condensing:  # it begins the numbers of the log anew where nothing is left of it
+            return await self._write(lambda connection: trim(connection, retention, boots, now=now))
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:
