@@ -93,16 +93,21 @@ class SqliteFile:
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """In the writing thread, as a transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, work)
+        return await self._run(self._writer, lambda: self._transact(work))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """In the reading thread."""
 
-        def run() -> T:
+        def read() -> T:
             with as_store_errors(self._path):
                 return work(self._reading)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+        return await self._run(self._reader, read)
+
+    async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise StoreError("the store is closed", where=str(self._path))
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._writing
