@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edge_hub.errors import MoveError
+from edge_hub.store._counters import STORED_EVENTS
 from edge_hub.store._postgres_books import storable
 from edge_hub.store._postgres_days import day_of, make_days
 from edge_hub.store._postgres_history import mend_order, set_position
@@ -182,7 +183,7 @@ async def _go_on_counting(source: sqlite3.Connection, connection: Any) -> None:
     counters: dict[str, int] = dict(
         source.execute("SELECT name, value FROM counters WHERE name <> ?", (MARK,)).fetchall()
     )
-    counters["events"] = ever.get("events", 0)
+    counters[STORED_EVENTS] = ever.get("events", 0)
     await connection.execute(
         "INSERT INTO counters SELECT * FROM unnest($1::text[], $2::bigint[])",
         list(counters),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_hub.store._counters import GONE_DUPLICATES, GONE_MESSAGES, count_there
 from edge_hub.store._objections import unknown
 from edge_hub.store._postgres_pool import Connection, Database, rows_changed
-from edge_hub.store._removal import GONE, removal
+from edge_hub.store._removal import removal
 from edge_hub.store._rows import alert_record, command_record, device_id
 from edge_hub.store.records import KEPT_ALERTS_S, AlertRecord, Removal, Removed
 from edge_sdk.mqtt import DeviceId
@@ -97,12 +98,8 @@ async def _remove(connection: Connection, devices: Sequence[DeviceId], *, now: f
     )
     await connection.execute("DELETE FROM devices WHERE id = ANY($1::bigint[])", numbers)
     # Last, as in a batch of messages: who counts holds that row until the commit.
-    for name, column in zip(GONE, ("messages", "duplicates"), strict=True):
-        await connection.execute(
-            "INSERT INTO counters AS c VALUES ($1, $2)"
-            " ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value",
-            *(name, sum(row[column] for row in found)),
-        )
+    await count_there(connection, GONE_MESSAGES, sum(row["messages"] for row in found))
+    await count_there(connection, GONE_DUPLICATES, sum(row["duplicates"] for row in found))
     return Removed(commands=tuple(map(command_record, commands)), alerts=tuple(map(alert_record, alerts)))
 
 

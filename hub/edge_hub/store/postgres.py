@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from edge_hub.errors import StoreError
-from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS
-from edge_hub.store._intake import Intake, refused_of
+from edge_hub.store._counters import totals_of
+from edge_hub.store._intake import Intake
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
 from edge_hub.store._postgres_control import PostgresControl
@@ -24,7 +24,6 @@ from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
 from edge_hub.store._postgres_removal import PostgresRemovals
-from edge_hub.store._removal import GONE
 from edge_hub.store._rows import (
     EVENTS,
     command_record,
@@ -312,20 +311,11 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
             states = await connection.fetch("SELECT state, count(*) AS commands FROM commands GROUP BY state")
             size_bytes = await used_bytes(connection)
         assert sums is not None  # noqa: S101 - an aggregate has one row
-        counters = {row["name"]: row["value"] for row in counted}
-        return Totals(
-            devices=sums["devices"],
-            online=sums["online"],
-            messages=sums["messages"] + counters.get(GONE[0], 0),
-            duplicates=sums["duplicates"] + counters.get(GONE[1], 0),
-            malformed=counters.get("malformed", 0),
-            events=counters.get("events", 0),
+        return totals_of(
+            {row["name"]: row["value"] for row in counted},
+            **sums,
             commands={row["state"]: row["commands"] for row in states},
             size_bytes=size_bytes,
-            refused=refused_of(counters),
-            newer=counters.get("newer", 0),
-            closed_gaps=counters.get(CLOSED_GAPS, 0),
-            forgotten_boots=counters.get(FORGOTTEN_BOOTS, 0),
         )
 
     async def trim(self, retention: Retention, *, now: float) -> int:
