@@ -14,6 +14,7 @@ from typing import Any
 from edge_hub.errors import MoveError
 from edge_hub.store._counters import STORED_EVENTS
 from edge_hub.store._postgres_books import storable
+from edge_hub.store._postgres_control import note
 from edge_hub.store._postgres_days import day_of, make_days
 from edge_hub.store._postgres_history import mend_order, set_position
 from edge_hub.store._postgres_pool import Database, DatabaseUrl, bring_up, durable
@@ -81,7 +82,7 @@ async def move(
                 copied = await _copy_all(source, connection, told)
                 await _go_on_counting(source, connection)
                 await _compare(source, connection, copied, where=str(database.url))
-                await _note(connection, audit(copied))
+                await note(connection, audit(copied))
                 await connection.execute(f"ANALYZE {', '.join((*TABLES, *_FURTHER))}")
                 # Before the commit: else a full disk here, or a kill, would leave two places that hubs go on with.
                 close()
@@ -209,10 +210,3 @@ async def _compare(source: sqlite3.Connection, connection: Any, copied: dict[str
                 where=where,
                 hint="nothing was changed; is the file damaged? Then restore a copy of it first",
             )
-
-
-async def _note(connection: Any, record: AuditRecord) -> None:
-    await connection.execute(
-        "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-        *(record.at, record.who, record.role, record.what, record.target, record.detail),
-    )

@@ -78,10 +78,7 @@ class PostgresControl:
     async def add_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""
         async with self._database.connection() as connection:
-            await connection.execute(
-                "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-                *(record.at, storable(record.who), record.role, record.what, storable(record.target), record.detail),
-            )
+            await note(connection, record)
 
     async def tokens(self) -> tuple[TokenRecord, ...]:
         """All, by name."""
@@ -181,6 +178,14 @@ class PostgresControl:
         async with self._database.connection() as connection:
             rows = await connection.fetch(f"{COMMANDS} {where}", *values)
         return tuple(command_record(row) for row in rows)
+
+
+async def note(connection: Connection, record: AuditRecord) -> None:
+    """Append to the audit log."""
+    await connection.execute(
+        "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
+        *(record.at, storable(record.who), record.role, record.what, storable(record.target), record.detail),
+    )
 
 
 async def _alert(connection: Connection, alert_id: int) -> AlertRecord | None:
