@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from hub_stage import CAM, OTHER
 
 from edge_hub.address import Endpoint
 from edge_hub.interop import sparkplug
+from edge_hub.interop.home_assistant import HomeAssistant, remembered
 from edge_hub.interop.numbers import BirthNumbers
 from edge_hub.interop.session import Connect, Heard, Session, Will
 from edge_hub.interop.sparkplug import Settings, Sparkplug
 from edge_hub.interop.watcher import Watcher
 from edge_hub.store.records import Committed, DeviceRecord
 from edge_hub.store.sqlite import SqliteStore
+from edge_sdk import atomic
 from edge_sdk.address import Address
 from edge_sdk.errors import StorageError
 from edge_sdk.mqtt import DeviceId, Sample
@@ -121,6 +124,39 @@ def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monke
             await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())
+
+
+def test_of_what_home_assistant_is_shown_the_newest_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, is_written, write = tmp_path / "home-assistant.json", threading.Event(), atomic.write_bytes
+
+    def write_slowly(path: Path, content: bytes, *, mode: int) -> None:
+        if str(OTHER).encode() in content:
+            is_written.wait(0.3)
+        write(path, content, mode=mode)
+        is_written.set()
+
+    monkeypatch.setattr(atomic, "write_bytes", write_slowly)
+
+    def connect(_will: Will | None, _topics: Sequence[str], _heard: Heard) -> Session:
+        raise AssertionError
+
+    async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
+        """Nothing is chosen."""
+
+    async def play() -> None:
+        shown = HomeAssistant(hub="h", prefix="ha", memory=path, connect=connect, choose=nobody, again=lambda: None)
+        shown._components = {str(OTHER): {}}
+        first = asyncio.create_task(shown._save())
+        await asyncio.sleep(0)  # it is being written
+        shown._components = {str(CAM): {}}
+        await asyncio.gather(first, shown._save())
+
+    asyncio.run(play())
+    memory = remembered(path)
+    assert memory is not None
+    assert memory.devices == {str(CAM): {}}
 
 
 def record(device: DeviceId) -> DeviceRecord:

@@ -99,6 +99,7 @@ class HomeAssistant:
         known = self._left.devices if self._left is not None and self._left.hub == hub else {}
         self._components: dict[str, dict[str, str]] = dict(known)
         self._unsaved = False
+        self._saving = asyncio.Lock()
         self._session: Session | None = None
         # Digests of what was published in this session, by topic.
         self._published: dict[str, int] = {}
@@ -261,14 +262,15 @@ class HomeAssistant:
     async def _save(self) -> None:
         if self._prefix is None:
             return
-        self._unsaved = False
-        self._left = Memory(hub=self._hub, prefix=self._prefix, devices=self._components)
-        content = encode(self._left)
-        try:
-            await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
-        except StorageError as error:
-            self._unsaved = True
-            _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)
+        async with self._saving:  # one after the other, or an older one may be the last
+            self._unsaved = False
+            self._left = Memory(hub=self._hub, prefix=self._prefix, devices=self._components)
+            content = encode(self._left)
+            try:
+                await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
+            except StorageError as error:
+                self._unsaved = True
+                _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)
 
     def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
         if topic in self._births:
