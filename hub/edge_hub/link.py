@@ -14,7 +14,7 @@ from typing import Any
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
 from edge_hub.address import Endpoint
-from edge_hub.connecting import FIRST_BACKOFF_S, LAST_BACKOFF_S, LIBRARY_LOG, Client, Line, Outbox
+from edge_hub.connecting import FIRST_BACKOFF_S, LAST_BACKOFF_S, LIBRARY_LOG, Client, Line, Outbox, unless_lost
 from edge_hub.errors import BrokerUnreachableError
 from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import ROOT, Up
@@ -56,7 +56,7 @@ class Link:
         endpoint: The broker.
         client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
         on_message: Called for each message; the broker is told that it was taken when this says so.
-        on_up: Awaited in a task of its own after each connection.
+        on_up: Awaited after each connection, until that is lost; a failure of it is one of `run`.
         subscriptions: Topics with wildcards; none, to take what waits and no more.
         earlier: What an earlier run under this name may have asked for, which the broker remembers.
         clean: End what the broker keeps under this name, at once.
@@ -126,14 +126,12 @@ class Link:
             backoff_s, said = FIRST_BACKOFF_S, ""
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
-            greeting: asyncio.Task[None] = asyncio.create_task(self._on_up(), name="link-up")
             try:
+                await unless_lost(session.lost, self._on_up())
                 await session.lost.wait()
                 _log.warning("the connection to the broker is lost")
             finally:
                 self._session = None
-                greeting.cancel()
-                await asyncio.gather(greeting, return_exceptions=True)
                 await session.close()
 
     async def publish(

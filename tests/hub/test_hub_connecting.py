@@ -33,10 +33,6 @@ def endpoint(broker: Broker, *, ca: Path | None = None) -> Endpoint:
     return Endpoint(address=here, username=broker.HUB, password=broker.HUB_PASSWORD, tls=ca is not None, ca=ca)
 
 
-async def nothing(*_: object) -> None:
-    """After a connection."""
-
-
 @pytest.mark.parametrize("broker", [True], indirect=True)
 def test_a_missing_file_of_the_encryption_is_named_and_waited_for(broker: Broker, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
@@ -57,6 +53,19 @@ def test_a_missing_file_of_the_encryption_is_named_and_waited_for(broker: Broker
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+def test_what_goes_wrong_after_a_connection_is_heard_of(broker: Broker) -> None:
+    async def play() -> None:
+        async def on_up() -> None:
+            raise LookupError("a mistake of ours")
+
+        link = Link(endpoint=endpoint(broker), client_id="hub", on_message=lambda *_: None, on_up=on_up)
+        with pytest.raises(LookupError):
+            await asyncio.wait_for(link.run(), PATIENCE_S)
+        assert not link.up
 
     asyncio.run(play())
 
