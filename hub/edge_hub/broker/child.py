@@ -141,7 +141,9 @@ class Child:
                 umask=0o077,
             )
         except OSError as cause:
-            raise BrokerError(f"{self._name} cannot be started: {cause.strerror}", where=command[0]) from cause
+            raise BrokerError(
+                f"{self._name} cannot be started: {cause.strerror}", where=command[0], hint="may this user run it?"
+            ) from cause
         self._reader = asyncio.create_task(self._read(self._process), name=f"{self._name}-log")
         try:
             self._record(self._process.pid)
@@ -160,7 +162,7 @@ class Child:
         if self._reader is not None and process.returncode is not None:
             await asyncio.wait((self._reader,), timeout=1)
         said = f": {self._lines[-1]}" if self._lines else ""
-        raise BrokerError(f"{self._name} {how}{said}", where=str(self._address))
+        raise BrokerError(f"{self._name} {how}{said}", where=str(self._address), hint="--log debug shows all it says")
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         if process.stderr is None:
