@@ -180,6 +180,11 @@ class PostgresControl:
         return tuple(command_record(row) for row in rows)
 
 
+def held_commands(where: str) -> str:
+    """That `c` is one of the commands of which this holds, held in the order in which a batch of messages does it."""
+    return f"c.id IN (SELECT id FROM commands WHERE {where} ORDER BY id FOR UPDATE)"  # noqa: S608 - our own words
+
+
 async def note(connection: Connection, record: AuditRecord) -> None:
     """Append to the audit log."""
     await connection.execute(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from edge_hub.store._counters import GONE_DUPLICATES, GONE_MESSAGES, count_there
 from edge_hub.store._objections import unknown
+from edge_hub.store._postgres_control import held_commands
 from edge_hub.store._postgres_pool import Connection, Database, rows_changed
 from edge_hub.store._removal import removal
 from edge_hub.store._rows import alert_record, command_record, device_id
@@ -79,10 +80,10 @@ async def _remove(connection: Connection, devices: Sequence[DeviceId], *, now: f
         if device not in there:
             raise unknown(device)
     numbers = [row["id"] for row in found]
+    pending = held_commands("device = ANY($1::bigint[]) AND state = 'pending'")
     commands = await connection.fetch(
-        "UPDATE commands c SET state = 'cancelled', finished = $2 FROM devices d"
-        " WHERE d.id = c.device AND c.device = ANY($1::bigint[]) AND c.state = 'pending'"
-        " RETURNING c.*, d.tenant, d.name",
+        "UPDATE commands c SET state = 'cancelled', finished = $2 FROM devices d"  # noqa: S608 - our own words
+        f" WHERE d.id = c.device AND {pending} RETURNING c.*, d.tenant, d.name",
         *(numbers, now),
     )
     alerts = await connection.fetch(

@@ -17,7 +17,7 @@ from edge_hub.store._counters import totals_of
 from edge_hub.store._intake import Intake
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
-from edge_hub.store._postgres_control import PostgresControl
+from edge_hub.store._postgres_control import PostgresControl, held_commands
 from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
 from edge_hub.store._postgres_forgetting import forget
 from edge_hub.store._postgres_history import PostgresHistory, mend_order
@@ -240,16 +240,19 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
     async def published(self, *command_ids: str) -> None:
         """Commands were sent once more."""
         async with self._database.connection() as connection:
+            these = held_commands("id = ANY($1::text[])")
             await connection.execute(
-                "UPDATE commands SET published = published + 1 WHERE id = ANY($1::text[])", command_ids
+                f"UPDATE commands c SET published = published + 1 WHERE {these}",  # noqa: S608 - our own words
+                command_ids,
             )
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
+        over = held_commands("state = 'pending' AND expires < $2")
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "UPDATE commands c SET state = 'expired', finished = $1 FROM devices d"
-                " WHERE d.id = c.device AND c.state = 'pending' AND c.expires < $2 RETURNING c.*, d.tenant, d.name",
+                "UPDATE commands c SET state = 'expired', finished = $1 FROM devices d"  # noqa: S608 - our own words
+                f" WHERE d.id = c.device AND {over} RETURNING c.*, d.tenant, d.name",
                 *(now, now - grace_s),
             )
         return tuple(command_record(row) for row in rows)
