@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+_log = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -40,6 +44,19 @@ class Tasks:
         """Cancel the rest, the last started first."""
         for name in reversed(list(self._tasks)):
             await self.stop(name)
+
+
+def begun(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    """A task that may fail alone; that it did is logged at once, for whoever has it may look long after."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell)
+    return task
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("%s failed", task.get_name(), exc_info=error)
 
 
 async def within(work: Coroutine[Any, Any, T], patience_s: float) -> T:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from daemon_stage import PATIENCE_S, free_port
-from hub_stage import CAM, OTHER
+from hub_stage import CAM, OTHER, till
 
 from edge_hub.address import Endpoint
 from edge_hub.interop import sparkplug
@@ -83,6 +83,10 @@ def test_what_changes_while_all_devices_are_read_is_shown_after_them(tmp_path: P
     asyncio.run(play())
 
 
+async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
+    """Nothing is chosen."""
+
+
 def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkplug, "_RETRY_S", 0.01)
     nowhere = Endpoint(address=Address(host="127.0.0.1", port=free_port()))
@@ -92,9 +96,6 @@ def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monke
             return Session(endpoint=nowhere, client_id="node", will=will, topics=topics, heard=heard)
 
         return connect
-
-    async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
-        """Nothing is chosen."""
 
     async def play() -> None:
         asked: list[tuple[DeviceId, ...]] = []
@@ -126,6 +127,35 @@ def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monke
     asyncio.run(play())
 
 
+def test_an_edge_node_that_fails_is_heard_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def connector(_device: DeviceId) -> Connect:
+        def connect(_will: Will | None, _topics: Sequence[str], _heard: Heard) -> Session:
+            raise LookupError("a mistake of ours")
+
+        return connect
+
+    async def admit(_devices: Collection[DeviceId]) -> None:
+        """Everybody."""
+
+    async def play() -> None:
+        nodes = Sparkplug(
+            settings=Settings(group="plant"),
+            numbers=BirthNumbers(tmp_path / "sparkplug.json"),
+            connect=connector,
+            admit=admit,
+            choose=nobody,
+        )
+        running = asyncio.create_task(nodes.run())
+        try:
+            await nodes.show(record(CAM))
+            await till(lambda: "hub-sparkplug-acme:cam1 failed" in caplog.text, "the failure")
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+
+
 def test_of_what_home_assistant_is_shown_the_newest_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,9 +171,6 @@ def test_of_what_home_assistant_is_shown_the_newest_is_remembered(
 
     def connect(_will: Will | None, _topics: Sequence[str], _heard: Heard) -> Session:
         raise AssertionError
-
-    async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
-        """Nothing is chosen."""
 
     async def play() -> None:
         shown = HomeAssistant(hub="h", prefix="ha", memory=path, connect=connect, choose=nobody, again=lambda: None)

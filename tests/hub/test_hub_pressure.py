@@ -8,7 +8,6 @@ import json
 import socket
 import struct
 import termios
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from daemon_stage import Broker, until
+from hub_stage import till
 
 from edge_hub import link as linking
 from edge_hub.address import Endpoint
@@ -52,13 +52,6 @@ async def nothing(*_: object) -> None:
 async def published(*_: object, **__: object) -> bool:
     """Instead of a broker."""
     return True
-
-
-async def till(look: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not look():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.02)
 
 
 async def joined(store: SqliteStore, port: int, work: Callable[[Link, Ingest, list[str]], Awaitable[None]]) -> None:

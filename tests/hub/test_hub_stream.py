@@ -14,8 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from daemon_stage import PATIENCE_S
-from hub_stage import CAM, FakeDevice, HubProcess, listens
+from hub_stage import CAM, FakeDevice, HubProcess, listens, till
 
 from edge_hub.census import Census
 from edge_hub.feed import Feed, News, Topic
@@ -81,10 +80,7 @@ def test_rows_that_cannot_be_read_are_said_to_be_missed(tmp_path: Path) -> None:
         try:
             with feed.listen() as listener:
                 rows.touch((CAM,))
-                deadline = time.monotonic() + PATIENCE_S
-                while not listener.missed:
-                    assert time.monotonic() < deadline
-                    await asyncio.sleep(0.02)
+                await till(lambda: listener.missed, "the rows to be missed")
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import PATIENCE_S, Broker, free_port, until
-from hub_stage import FakeDevice, HubProcess, again_and_again
+from daemon_stage import Broker, free_port, until
+from hub_stage import FakeDevice, HubProcess, again_and_again, till
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
@@ -39,12 +39,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.postgres]
 
 @contextmanager
 def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess]:
-    process = HubProcess(directory, "--store", database.url, "--workers", "2")
-    process.start()
-    try:
+    with HubProcess(directory, "--store", database.url, "--workers", "2") as process:
         yield process
-    finally:
-        process.stop()
     assert "Traceback" not in process.said
     assert "Fatal" not in process.said
 
@@ -118,17 +114,6 @@ def test_a_worker_that_cannot_store_is_the_hubs_trouble(crowd: HubProcess, crowd
     until(lambda: not trouble(), "the hub to be well again")
     assert metric(crowd, "edge_hub_workers_unwell") == "0"
     assert metric(crowd, "edge_hub_workers_running") == "2"
-
-
-async def till(look: Callable[[], object], what: str) -> None:
-    async def looking() -> None:
-        while not look():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.05)
-
-    try:
-        await asyncio.wait_for(looking(), PATIENCE_S)
-    except asyncio.TimeoutError:
-        raise AssertionError(what) from None
 
 
 def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble_and_one_that_ends_is_replaced(

@@ -23,6 +23,7 @@ from pathlib import Path
 from edge_hub.address import as_we_reach
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import BrokerError
+from edge_hub.tasks import begun
 from edge_sdk import atomic
 from edge_sdk.address import Address, check_free
 from edge_sdk.errors import EdgeError
@@ -100,7 +101,7 @@ class Child:
         """
         await asyncio.to_thread(end_leftover, self._pid_file)
         await self._start_once_or_healed()
-        self._watcher = asyncio.create_task(self._watch(), name=f"{self._name}-watch")
+        self._watcher = begun(self._watch(), name=f"{self._name}-watch")
 
     def send_signal(self, number: signal.Signals) -> None:
         """Pass a signal on, if it runs."""

@@ -14,6 +14,7 @@ from edge_hub.interop.orders import Choose
 from edge_hub.interop.session import Connect
 from edge_hub.interop.view import View, view_of
 from edge_hub.store.records import DeviceRecord
+from edge_hub.tasks import begun
 from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId, Sample
 
@@ -99,9 +100,7 @@ class Sparkplug:
                 await asyncio.sleep(_LET_IN_S)
                 for running in self._nodes.values():
                     if running.task is None:
-                        running.task = asyncio.create_task(
-                            running.node.run(), name=f"hub-sparkplug-{running.node.name}"
-                        )
+                        running.task = begun(running.node.run(), name=f"hub-sparkplug-{running.node.name}")
         finally:
             await self._end(tuple(self._nodes))
 
