@@ -152,6 +152,8 @@ def test_what_is_asked_for_often_is_found_without_going_through_the_rest(tmp_pat
         store._reading.set_progress_handler(lambda: ticks.append(None), 1000)
         assert [one.device for one in await store.pending(device=fleet[7])] == [fleet[7]]
         assert [one.began for one in await store.alerts(open_only=True)] == [3.0]
+        store._writing.set_progress_handler(lambda: ticks.append(None), 1000)
+        assert len((await store.remove((fleet[9],), now=4.0)).commands) == 1
+        assert len(ticks) < 4
 
     within(tmp_path / "hub.db", play)
-    assert len(ticks) < 3

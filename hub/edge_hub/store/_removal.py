@@ -83,7 +83,8 @@ def _remove(connection: sqlite3.Connection, devices: Sequence[DeviceId], *, now:
         if row is None:
             raise unknown(device)
         number = row["id"]
-        pending = connection.execute(f"{COMMANDS} WHERE c.device = ? AND c.state = 'pending'", (number,))
+        # The plus: by the few of this device, not by all that are pending.
+        pending = connection.execute(f"{COMMANDS} WHERE c.device = ? AND +c.state = 'pending'", (number,))
         commands += [replace(command_record(one), state=CommandState.CANCELLED, finished=now) for one in pending]
         still = connection.execute(f"{ALERTS} WHERE a.device = ? AND a.ended IS NULL", (number,))
         alerts += [replace(alert_record(one), ended=now) for one in still]
