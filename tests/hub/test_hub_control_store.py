@@ -157,3 +157,4 @@ def test_what_is_asked_for_often_is_found_without_going_through_the_rest(tmp_pat
         assert len(ticks) < 4
 
     within(tmp_path / "hub.db", play)
+    assert len(ticks) < 40  # also at the end, when SQLite learns how much there is of what

@@ -20,6 +20,7 @@ from edge_hub.store._schema import ADDED_IN_2, ADDED_IN_3, APPLICATION_ID, FORMA
 
 T = TypeVar("T")
 
+_LOOKED_AT_ROWS = 400  # sqlite.org/pragma.html#pragma_optimize, "Recommended usage"
 # What leads here from an older format.
 STEPS = {1: f"{FROM_1} {ADDED_IN_2} {ADDED_IN_3}", 2: ADDED_IN_3}
 
@@ -88,6 +89,8 @@ class SqliteFile:
         self._reader.shutdown(wait=True)
         self._reading.close()
         with contextlib.suppress(sqlite3.Error):
+            # Of each index so many rows: else a hub's first end would go through all of a database of gigabytes.
+            self._writing.execute(f"PRAGMA analysis_limit = {_LOOKED_AT_ROWS}")
             self._writing.execute("PRAGMA optimize")
         self._writing.close()
 
