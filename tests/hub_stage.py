@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import ssl
@@ -46,6 +47,14 @@ class HubProcess:
         self.options = options
         self.environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> HubProcess:  # noqa: PYI034 - nothing derives from it
+        """Run for the length of the block."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def pid(self) -> int:
@@ -154,6 +163,14 @@ def hub_command(
         cwd=place,
         env=clean_environment(place) | environment,
     )
+
+
+async def till(look: Callable[[], object], what: str) -> None:
+    """Wait for something in a loop of events; it is of another thread or process, or nothing tells of it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from edge_hub.relay import Bulletin, Relay, recall
 from edge_hub.scheduler import Duty, Scheduler
 from edge_hub.store.records import Committed
 from edge_hub.sweep import Sweep
+from edge_hub.tasks import within
 from edge_hub.worker import MAX_WORKERS, WorkerConfig, worker_endpoint
 from edge_hub.workers import Workers
 from edge_sdk.errors import EdgeError
@@ -109,7 +110,7 @@ class Cluster:
                 continue
             if not births:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._came_up.wait(), _LOOK_EVERY_S)
+                    await within(self._came_up.wait(), _LOOK_EVERY_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from edge_hub.errors import StoreError, UnknownCommandError
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.store import Store
 from edge_hub.store.records import CommandRecord, CommandState, DesiredRecord
+from edge_hub.tasks import within
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import MAX_DOWN_BYTES, Command, Desired, DeviceId, Down, DownEnvelope, down_topic, pack
 from edge_sdk.wire import LAST_UNIX, new_token
@@ -105,7 +106,7 @@ class Commander:
         now = self._clock()
         record = await self._store.cancel_command(command_id, now=now)
         if record is None:
-            raise UnknownCommandError("no such command", where=command_id)
+            raise _unknown(command_id)
         was_cancelled = record.state is CommandState.CANCELLED and record.finished == now
         if was_cancelled:
             self.finished((record,))
@@ -127,14 +128,14 @@ class Commander:
                 # What waits goes with its device alone.
                 return replace(known, state=CommandState.CANCELLED, finished=self._clock())
             if record is None:
-                raise UnknownCommandError("no such command", where=command_id)
+                raise _unknown(command_id)
             known = record
             left_s = deadline - time.monotonic()
             if record.state is not CommandState.PENDING or left_s <= 0:
                 return record
             # The store is looked at again all the same: another process may have taken the reply.
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ended.wait(), min(left_s, _POLL_S))
+                await within(ended.wait(), min(left_s, _POLL_S))
 
     async def set_desired(self, device: DeviceId, request: DesiredRequest) -> DesiredRecord:
         """Replace a device's desired document and publish it.
@@ -145,7 +146,11 @@ class Commander:
             UsageError: The document is too large to be sent.
         """
         if len(pack(_document(0.0, "0" * 32, request))) > MAX_DOWN_BYTES:
-            raise UsageError(f"the document is larger than {MAX_DOWN_BYTES} bytes", where=str(device))
+            raise UsageError(
+                f"the document is larger than {MAX_DOWN_BYTES} bytes",
+                where=str(device),
+                hint="say less of fewer models",
+            )
         record = await self._store.put_desired(
             device,
             preferences=dict(request.preferences),
@@ -251,6 +256,10 @@ class Commander:
     async def _publish_desired(self, record: DesiredRecord) -> None:
         envelope = DownEnvelope(id=record.message, sent=record.sent, body=record.desired)
         await self._publish(down_topic(record.device, Down.DESIRED), pack(envelope), retain=True)
+
+
+def _unknown(command: str) -> UnknownCommandError:
+    return UnknownCommandError("no such command", where=command, hint="GET /api/v1/commands lists the last ones")
 
 
 def _document(sent: float, message: str, request: DesiredRequest) -> DownEnvelope[object]:

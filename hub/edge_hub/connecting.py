@@ -1,6 +1,6 @@
 """What the hub's own link and the sessions of exporters share of one MQTT connection: gmqtt, tamed.
 
-When to connect, what a connection is for and what is said when none comes about are theirs to decide.
+When to connect and what a connection is for are theirs to decide.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import gmqtt
-from gmqtt import Subscription
+from gmqtt import MQTTConnectError, Subscription
 from gmqtt.storage import PersistentStorage
 
 from edge_hub.address import Endpoint
+from edge_hub.errors import BrokerRefusedError, BrokerUnreachableError
 
 # The library reports each lost connection several times over; what matters is logged by us, once.
 LIBRARY_LOG = logging.getLogger(f"{__name__}.gmqtt")
@@ -31,6 +33,8 @@ _PUBLISH_S = 10.0
 _KEEPALIVE_S = 30
 _DISCONNECT_S = 3.0
 _FAILED = 0x80  # MQTT 3.1.1 and 5, 3.9.3: codes from here on grant no subscription
+# MQTT 3.1.1 code 4 and 5, MQTT 5 codes 134 and 135: user name or password, not authorised.
+_REFUSALS = frozenset({4, 5, 134, 135})
 
 
 class Client(gmqtt.Client):  # type: ignore[misc]  # gmqtt has no types
@@ -95,6 +99,7 @@ class Line:
     """One connection, from its birth to its loss or `close`.
 
     Args:
+        endpoint: The broker.
         client: Not connected yet.
         outbox: Where it keeps what is on the way.
 
@@ -102,8 +107,10 @@ class Line:
         lost: There is none any more.
     """
 
-    def __init__(self, client: Client, outbox: Outbox) -> None:
+    def __init__(self, endpoint: Endpoint, client: Client, outbox: Outbox) -> None:
         self.lost = asyncio.Event()
+        self._endpoint = endpoint
+        self._where = str(endpoint.address)
         self._client = client
         self._outbox = outbox
         self._granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
@@ -124,8 +131,10 @@ class Line:
             Whether there was a connection to write it to. It may still be lost with that connection.
         """
         # Receive Maximum is the broker's word on how many may be on the way; gmqtt raises beyond it.
-        if qos and self._outbox.full and not await unless_lost(self.lost, self._outbox.room(), _PUBLISH_S):
-            return False
+        deadline = time.monotonic() + _PUBLISH_S
+        while qos and self._outbox.full:  # again: others waited for the same room
+            if not await unless_lost(self.lost, self._outbox.room(), max(0.0, deadline - time.monotonic())):
+                return False
         if self.lost.is_set():
             return False
         try:
@@ -143,12 +152,58 @@ class Line:
         self.lost.set()
         await self._client.part()
 
-    async def _subscribe(self, topics: Sequence[str]) -> bool | None:
-        """Ask for topics with QoS 1: whether the broker grants them all; None where it does not answer."""
+    async def _reach(self, version: int) -> None:
+        """Connect.
+
+        Raises:
+            BrokerRefusedError: The broker refuses the user name or password.
+            BrokerUnreachableError: It did not come to that otherwise.
+            StorageError: A file of the endpoint's encryption is missing or is none.
+        """
+        await self._answered(self._client.reach(self._endpoint, version))
+
+    async def _subscribe(self, topics: Sequence[str], *, allow: str) -> None:
+        """Ask for topics with QoS 1.
+
+        Args:
+            topics: With wildcards.
+            allow: What the broker has to allow for it, in words for people.
+
+        Raises:
+            BrokerRefusedError: The broker does not grant them all.
+            BrokerUnreachableError: It does not answer.
+        """
         self._client.subscribe([Subscription(topic, qos=1) for topic in topics])
-        if not await unless_lost(self.lost, self._granted, CONNECT_S):
-            return None
-        return all(code < _FAILED for code in self._granted.result())
+        await self._answered(self._granted)
+        if any(code >= _FAILED for code in self._granted.result()):
+            raise BrokerRefusedError(
+                "the broker does not let the hub subscribe", where=self._where, hint=f"allow it {allow}"
+            )
+
+    async def _answered(self, asked: Awaitable[Any]) -> None:
+        """Await what the broker has to answer.
+
+        Raises:
+            BrokerRefusedError: It refuses the user name or password.
+            BrokerUnreachableError: There is no answer.
+        """
+        trouble: Exception | None = None
+        try:
+            if await unless_lost(self.lost, asked, CONNECT_S):
+                return
+        except MQTTConnectError as cause:
+            refused = getattr(cause, "_code", 0) in _REFUSALS
+            kind = BrokerRefusedError if refused else BrokerUnreachableError
+            hint = "check user name and password" if refused else "check the broker's log"
+            raise kind(f"the broker refuses the hub: {cause}", where=self._where, hint=hint) from cause
+        except (OSError, UnicodeError, asyncio.TimeoutError) as cause:  # Unicode: of a name that no host can have
+            trouble = cause
+        silence = "it hung up" if self.lost.is_set() else f"no answer within {CONNECT_S:.0f} s"
+        raise BrokerUnreachableError(
+            f"no MQTT broker answers: {trouble or silence}",
+            where=self._where,
+            hint="does it run, and is the address right?",
+        ) from trouble
 
     def _subscribed(self, _client: gmqtt.Client, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
         if not self._granted.done():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edge_hub.tasks import within
+
 _WAITING = 1000
 # Of rows, which come by the hundred in one piece: half a minute of a fleet of 5,000.
 _WAITING_BYTES = 8 * 1024 * 1024
@@ -66,7 +68,7 @@ class Listener:
     async def next(self, patience_s: float) -> News | None:
         """The next piece, or None when there was none for so long."""
         with contextlib.suppress(asyncio.TimeoutError):
-            news = await asyncio.wait_for(self._queue.get(), patience_s)
+            news = await within(self._queue.get(), patience_s)
             self._waiting_bytes -= _size(news)
             return news
         return None

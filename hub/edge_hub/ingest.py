@@ -127,14 +127,13 @@ class Ingest:
         """Store what is in the queue, once, after `run` was cancelled and no more comes."""
         self._batch += self._queue
         self._queue.clear()
-        try:
-            if self._batch:
+        if self._batch:
+            try:
                 await self._store.commit([_read(waiting) for waiting in self._batch])
-        except StorageError as error:
-            _log.warning("%d messages are not stored: %s; their devices send them again", len(self._batch), error)
-            self._batch.clear()
-        finally:
-            self._release()
+            except StorageError as error:
+                _log.warning("%d messages are not stored: %s; their devices send them again", len(self._batch), error)
+                return
+        self._release()
 
     async def _gather(self) -> None:
         """Fill the batch. What is in it when this is cancelled stays in it."""

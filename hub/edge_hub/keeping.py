@@ -22,7 +22,7 @@ from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES, Wanted
 from edge_hub.store._backup import copy
 from edge_hub.store._opening import as_store_errors, read_only
-from edge_hub.store.choose import move_to_postgres, without_secrets
+from edge_hub.store.choose import without_secrets
 from edge_hub.store.records import AuditRecord
 from edge_sdk import atomic
 from edge_sdk.cli.output import emit, say, table
@@ -121,6 +121,7 @@ def move(args: argparse.Namespace) -> int:
         )
     path = Path(args.data) / DATABASE
     store, now = without_secrets(url), time.time()
+    from edge_hub.store import _move  # it takes the driver, which is there by now
 
     def note(rows: dict[str, int]) -> AuditRecord:
         here = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
@@ -131,7 +132,7 @@ def move(args: argparse.Namespace) -> int:
         data = DataDir(args.data)
         with data.locked(), as_store_errors(path):
             rows = asyncio.run(
-                move_to_postgres(
+                _move.move(
                     source,
                     url,
                     audit=note,

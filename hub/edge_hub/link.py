@@ -11,21 +11,12 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from gmqtt import MQTTConnectError
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
 from edge_hub.address import Endpoint
-from edge_hub.connecting import (
-    CONNECT_S,
-    FIRST_BACKOFF_S,
-    LAST_BACKOFF_S,
-    LIBRARY_LOG,
-    Client,
-    Line,
-    Outbox,
-    unless_lost,
-)
-from edge_hub.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
+from edge_hub.connecting import FIRST_BACKOFF_S, LAST_BACKOFF_S, LIBRARY_LOG, Client, Line, Outbox, unless_lost
+from edge_hub.errors import BrokerUnreachableError
+from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import ROOT, Up
 
 _log = logging.getLogger(__name__)
@@ -37,8 +28,6 @@ RETAINED = tuple(f"{ROOT}/+/+/up/{kind.value}" for kind in (Up.BIRTH, Up.STATE))
 RECEIVE_MAXIMUM = 1000
 _SESSION_EXPIRY_S = 14 * 86_400
 _MAX_EXPIRY_S = 0xFFFF_FFFF
-# MQTT 3.1.1 code 4 and 5, MQTT 5 codes 134 and 135: user name or password, not authorised.
-_REFUSALS = frozenset({4, 5, 134, 135})
 
 _PUBACK = 0x40
 # Until a broker says how many it takes at once: nearly all that packets have numbers for.
@@ -67,7 +56,7 @@ class Link:
         endpoint: The broker.
         client_id: Stable over restarts: the broker keeps what arrives meanwhile under this name.
         on_message: Called for each message; the broker is told that it was taken when this says so.
-        on_up: Awaited in a task of its own after each connection.
+        on_up: Awaited after each connection, until that is lost; a failure of it is one of `run`.
         subscriptions: Topics with wildcards; none, to take what waits and no more.
         earlier: What an earlier run under this name may have asked for, which the broker remembers.
         clean: End what the broker keeps under this name, at once.
@@ -107,6 +96,7 @@ class Link:
         Raises:
             BrokerRefusedError: The broker refuses the user name or password.
             BrokerUnreachableError: It could not be reached.
+            StorageError: A file of its encryption is missing or is none.
         """
         if self._first is None:
             self._first = asyncio.get_running_loop().create_future()
@@ -120,7 +110,7 @@ class Link:
         while True:
             try:
                 session = await self._connect()
-            except BrokerError as error:
+            except EdgeError as error:  # of the broker, or of a certificate's file
                 if self._first is not None and not self._first.done():
                     self._first.set_exception(error)
                 if str(error) != said:
@@ -136,14 +126,12 @@ class Link:
             backoff_s, said = FIRST_BACKOFF_S, ""
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
-            greeting: asyncio.Task[None] = asyncio.create_task(self._on_up(), name="link-up")
             try:
+                await unless_lost(session.lost, self._on_up())
                 await session.lost.wait()
                 _log.warning("the connection to the broker is lost")
             finally:
                 self._session = None
-                greeting.cancel()
-                await asyncio.gather(greeting, return_exceptions=True)
                 await session.close()
 
     async def publish(
@@ -179,9 +167,9 @@ class Link:
             return session
 
     async def _connect_by(self, version: int) -> _Session:
-        session = _Session(self._client_id, self._on_message, clean=self._clean)
+        session = _Session(self._endpoint, self._client_id, self._on_message, clean=self._clean)
         try:
-            await session.connect(self._endpoint, version, self._subscriptions, self._unwanted)
+            await session.connect(version, self._subscriptions, self._unwanted)
         except BaseException:
             await session.close()
             raise
@@ -193,7 +181,7 @@ class _Session(Line):
 
     _client: _Client
 
-    def __init__(self, client_id: str, on_message: Handler, *, clean: bool) -> None:
+    def __init__(self, endpoint: Endpoint, client_id: str, on_message: Handler, *, clean: bool) -> None:
         outbox = Outbox(_MOST_UNDER_WAY)
         client = _Client(
             client_id,
@@ -204,46 +192,24 @@ class _Session(Line):
             session_expiry_interval=0 if clean else _SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        super().__init__(client, outbox)
+        super().__init__(endpoint, client, outbox)
         self._handler = on_message
         self._waiting = 0
 
-    async def connect(
-        self, endpoint: Endpoint, version: int, subscriptions: Sequence[str], unwanted: Sequence[str]
-    ) -> None:
+    async def connect(self, version: int, subscriptions: Sequence[str], unwanted: Sequence[str]) -> None:
         """Connect, and subscribe to what is wanted alone.
 
         Raises:
             BrokerRefusedError: The broker refuses the user name or password, or to subscribe.
             BrokerUnreachableError: It did not come to that otherwise.
+            StorageError: A file of the endpoint's encryption is missing or is none.
         """
-        where = str(endpoint.address)
-        connecting = self._client.reach(endpoint, version)
-        try:
-            if not await unless_lost(self.lost, connecting, CONNECT_S):
-                raise self._silence()
-            self._outbox.limit = max(self._client.inflight_limit, 1)
-            if unwanted:
-                self._client.unsubscribe(list(unwanted))
-            if not subscriptions:
-                return
-            granted = await self._subscribe(subscriptions)
-            if granted is None:
-                raise self._silence()
-        except MQTTConnectError as cause:
-            refused = getattr(cause, "_code", 0) in _REFUSALS
-            kind = BrokerRefusedError if refused else BrokerUnreachableError
-            hint = "check user name and password" if refused else "check the broker's log"
-            raise kind(f"the broker refuses the hub: {cause}", where=where, hint=hint) from cause
-        except (OSError, asyncio.TimeoutError) as cause:
-            what = str(cause) or f"no answer within {CONNECT_S:.0f} s"
-            raise BrokerUnreachableError(
-                f"no MQTT broker answers: {what}", where=where, hint="does it run, and is the address right?"
-            ) from cause
-        if not granted:
-            raise BrokerRefusedError(
-                "the broker does not let the hub subscribe", where=where, hint=f"allow it {ROOT}/#"
-            )
+        await self._reach(version)
+        self._outbox.limit = max(self._client.inflight_limit, 1)
+        if unwanted:
+            self._client.unsubscribe(list(unwanted))
+        if subscriptions:
+            await self._subscribe(subscriptions, allow=f"{ROOT}/#")
 
     def _take(self, topic: str, payload: bytes, retained: bool, number: int) -> None:
         self._waiting += 1
@@ -260,10 +226,6 @@ class _Session(Line):
         self._client.acknowledge(numbers)
         if self._waiting < _MOST_WAITING <= before:
             self._client.read_on()
-
-    def _silence(self) -> OSError:
-        """Why there was no answer."""
-        return ConnectionResetError("it hung up") if self.lost.is_set() else TimeoutError()
 
 
 class _Client(Client):

@@ -18,6 +18,7 @@ from msgspec import Meta
 from edge_hub.errors import StoreError
 from edge_hub.ranges import to_ranges
 from edge_hub.store.records import AlertRecord, Committed, EventRecord
+from edge_hub.tasks import within
 from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import Count, Token, Wire, decode, encode, new_token
@@ -167,7 +168,7 @@ class Relay:
                 await self._hear(Bulletin(by=self._by, missed=True))
             while True:
                 try:
-                    text = await asyncio.wait_for(texts.get(), _ALIVE_EVERY_S)
+                    text = await within(texts.get(), _ALIVE_EVERY_S)
                 except asyncio.TimeoutError:
                     await connection.execute("SELECT 1")
                     continue

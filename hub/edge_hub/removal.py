@@ -172,7 +172,7 @@ class Removals:
                 session = Session(endpoint=endpoint, client_id=guest.user, will=None, topics=(), heard=_unheard)
                 try:
                     await session.open()
-                except BrokerError as error:
+                except EdgeError as error:  # of the broker, or of a certificate's file
                     if time.monotonic() > deadline:
                         _log.warning("the broker's session of %s could not be ended: %s", guest.user, error)
                         return

@@ -56,6 +56,7 @@ class RowFeed:
                     rows = await self._census.some_rows(some)
                 except StoreError as error:
                     _log.debug("rows are not told: %s", error)
+                    self._feed.miss()
                     break
                 # Encoded once, whoever listens.
                 if rows:

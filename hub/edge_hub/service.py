@@ -184,8 +184,8 @@ class Hub:
         self._closing.append(("tasks", self._stop_upkeep))
         await self._connect()
         if self.workers is not None:
-            await self.workers.start()
             self._closing.append(("workers", self.workers.stop))
+            await self.workers.start()
         self._closing += await self.exporters.begin(self._tasks)
         await self._open(listener, data)
 

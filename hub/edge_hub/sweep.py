@@ -16,7 +16,7 @@ from edge_hub.address import Endpoint
 from edge_hub.errors import BrokerError, StoreError
 from edge_hub.ingest import Ingest, Release
 from edge_hub.link import Link
-from edge_hub.tasks import Tasks
+from edge_hub.tasks import Tasks, within
 from edge_hub.worker import TTL_S, client_id, shared_topics
 from edge_sdk.wire import new_token
 
@@ -95,7 +95,7 @@ class Sweep:
         identity = await self._store.identity()
         name = client_id(identity, self._kind, slot)
         try:
-            await asyncio.wait_for(self._take_all(slot, name, shared_topics(identity)), _MOST_S)
+            await within(self._take_all(slot, name, shared_topics(identity)), _MOST_S)
             await self._end(slot, name)
         except BaseException:
             with contextlib.suppress(StoreError):
@@ -127,7 +127,7 @@ class Sweep:
         tasks.spawn("ingest", ingest.run())
         tasks.spawn("link", link.run())
         try:
-            await asyncio.wait_for(link.connected_once(), _CONNECT_S)
+            await within(link.connected_once(), _CONNECT_S)
             while ingest.waiting or time.monotonic() - heard < _QUIET_S:  # noqa: ASYNC110 - it is silence that is awaited
                 await asyncio.sleep(_QUIET_S / 4)
         finally:
@@ -146,7 +146,7 @@ class Sweep:
         tasks = Tasks()
         tasks.spawn("link", link.run())
         try:
-            await asyncio.wait_for(link.connected_once(), _CONNECT_S)
+            await within(link.connected_once(), _CONNECT_S)
         finally:
             await tasks.stop_all()
 

@@ -29,7 +29,7 @@ from edge_hub.pulse import PULSE_S, Pulse, teller
 from edge_hub.relay import Relay
 from edge_hub.store.postgres import PostgresStore
 from edge_hub.store.records import Committed
-from edge_hub.tasks import Tasks
+from edge_hub.tasks import Tasks, within
 from edge_sdk.address import Address
 from edge_sdk.cli.output import say
 from edge_sdk.errors import EdgeError
@@ -171,7 +171,7 @@ class Worker:
             if slot is not None:
                 return slot
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ends.wait(), _ASK_EVERY_S)
+                await within(self._ends.wait(), _ASK_EVERY_S)
         return None
 
     async def _work(self, store: PostgresStore, slot: int) -> None:

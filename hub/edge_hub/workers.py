@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edge_hub.broker.child import die_with_parent
 from edge_hub.pulse import MAX_BYTES, SILENT_S, Pulse
+from edge_hub.tasks import begun
 from edge_hub.worker import WorkerConfig
 from edge_sdk.errors import WireError
 from edge_sdk.wire import decode, encode
@@ -100,9 +101,7 @@ class Workers:
 
     async def start(self) -> None:
         """Start all, and watch them; returns when all take their share, or have been waited for long enough."""
-        self._watching = [
-            asyncio.create_task(self._watch(number), name=f"hub-worker-{number}") for number in range(self.count)
-        ]
+        self._watching = [begun(self._watch(number), name=f"hub-worker-{number}") for number in range(self.count)]
         try:
             await asyncio.wait_for(self._all_running(), _READY_S)
         except asyncio.TimeoutError:

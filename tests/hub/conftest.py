@@ -18,10 +18,8 @@ from edge_sdk.mqtt import DeviceId
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
     """A hub that runs, with mosquitto."""
-    process = HubProcess(tmp_path / "h")
-    process.start()
-    yield process
-    process.stop()
+    with HubProcess(tmp_path / "h") as process:
+        yield process
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_stage import AnyStore, Place
 
+from edge_hub.alerts import delivery as delivering
+from edge_hub.alerts import ways
 from edge_hub.alerts.alerting import Alerting, Hands
 from edge_hub.alerts.delivery import GIVE_UP_S, Delivery, Notice
 from edge_hub.alerts.evaluation import compiled, evaluate
@@ -392,6 +394,29 @@ def test_what_cannot_be_told_for_hours_is_given_up(place: Place) -> None:
     play(place, story)
 
 
+def test_what_is_too_much_is_passed_over_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "MAX_WAITING", 3)
+    monkeypatch.setattr(delivering, "_PAGE", 2)
+
+    async def story(scene: Scene) -> None:
+        heard = Heard()
+        scene.parts()
+        delivery = scene.delivery(heard)
+        await delivery.step()
+        await scene.measures(20.0)
+        for rule in ("first", "second", "third", "fourth", "fifth"):
+            await scene.store.raise_alert(
+                AlertRecord(rule=rule, device=CAM, severity="warning", began=scene.now, text="x")
+            )
+        heard.failures = 2
+        for _ in range(3):
+            await delivery.step()
+        assert [notice.alert.rule for notice in heard.notices] == ["third", "fourth", "fifth"]
+        assert delivery.given_up == 2
+
+    play(place, story)
+
+
 def test_in_a_silence_nobody_is_told(place: Place) -> None:
     async def story(scene: Scene) -> None:
         heard = Heard()
@@ -480,6 +505,34 @@ def test_a_webhook_that_does_not_take_it_is_no_success_and_no_redirect_is_follow
         assert len(there.posts) == 1
     gone = asyncio.run(Webhook(f"http://127.0.0.1:{there.port}/hook", "secret").tell(notice()))
     assert gone
+
+
+def test_a_webhook_that_answers_by_drops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_WHOLE_S", 0.3)
+
+    async def play() -> str | None:
+        over = asyncio.Event()
+
+        async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"HTTP/1.1 204 No Content\r\nX-Slow: ")
+                while not over.is_set():
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            over.set()
+
+        async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            telling = Webhook(f"http://127.0.0.1:{port}/hook", "secret").tell(notice())
+            trouble = await asyncio.wait_for(telling, 8.0)
+            await asyncio.wait_for(over.wait(), 8.0)
+        return trouble
+
+    assert asyncio.run(play()) == "no answer within 0 s"
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://a b", "http://x:99999", "//x", "http://x\n"])

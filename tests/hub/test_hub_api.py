@@ -46,10 +46,8 @@ NAMES = iter(range(1, 1000))
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """One for all: each test has devices of its own."""
-    process = HubProcess(tmp_path_factory.mktemp("hub"))
-    process.start()
-    yield process
-    process.stop()
+    with HubProcess(tmp_path_factory.mktemp("hub")) as process:
+        yield process
 
 
 @pytest.fixture

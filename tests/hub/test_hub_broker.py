@@ -219,6 +219,7 @@ def test_a_broker_of_somebody_elses_serves_as_well(tmp_path: Path, broker: Broke
         ("mqtt://hub:x@127.0.0.1:1", "broker-unreachable"),
         ("mqtts://hub:x@127.0.0.1:{port}", "broker-unreachable"),
         ("mqtt://hub:x@nowhere.invalid", "broker-unreachable"),
+        ("mqtt://hub:x@no..where", "broker-unreachable"),
     ],
 )
 def test_a_broker_that_does_not_let_the_hub_in_is_named(tmp_path: Path, broker: Broker, url: str, code: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from store_stage import AnyStore, Place, within
@@ -17,6 +18,7 @@ from edge_hub.store.records import (
     RuleRecord,
     TokenRecord,
 )
+from edge_hub.store.sqlite import SqliteStore
 from edge_sdk.mqtt import DeviceId, Report
 from edge_sdk.wire import new_token
 
@@ -133,3 +135,26 @@ def test_the_audit_log_is_read_backwards_and_only_age_shortens_it(place: Place) 
         assert [one.at for one in await store.audit()] == [3.0]
 
     within(place, play)
+
+
+def test_what_is_asked_for_often_is_found_without_going_through_the_rest(tmp_path: Path) -> None:
+    """Counted in thousands of steps of SQLite's machine, which are as many on each of ours."""
+    fleet = [DeviceId(tenant="acme", device=f"cam{number}") for number in range(1000)]
+    ticks: list[None] = []
+
+    async def play(store: AnyStore) -> None:
+        assert isinstance(store, SqliteStore)
+        await store.enrol_all(dict.fromkeys(fleet, "hash"), now=1.0, again=False)
+        await store.add_commands([order(device) for device in fleet])
+        ended = "INSERT INTO alerts (rule, device, severity, began, ended, text) VALUES ('x', 1, 'info', 1, 2, 'x')"
+        await store._write(lambda connection: connection.executemany(ended, [()] * 20_000))
+        await store.raise_alert(AlertRecord(rule="hot", device=fleet[0], severity="warning", began=3.0, text="x"))
+        store._reading.set_progress_handler(lambda: ticks.append(None), 1000)
+        assert [one.device for one in await store.pending(device=fleet[7])] == [fleet[7]]
+        assert [one.began for one in await store.alerts(open_only=True)] == [3.0]
+        store._writing.set_progress_handler(lambda: ticks.append(None), 1000)
+        assert len((await store.remove((fleet[9],), now=4.0)).commands) == 1
+        assert len(ticks) < 4
+
+    within(tmp_path / "hub.db", play)
+    assert len(ticks) < 40  # also at the end, when SQLite learns how much there is of what

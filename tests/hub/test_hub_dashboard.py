@@ -34,10 +34,8 @@ PAGES = ("fleet", "devices/acme/cam0000", "models", "alerts", "audit")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     directory = tmp_path_factory.mktemp("dashboard")
     stage.fill(directory / "hub" / "hub.db", DEVICES)
-    hub = HubProcess(directory)
-    hub.start()
-    yield hub
-    hub.stop()
+    with HubProcess(directory) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +51,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> HubProcess:
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     directory = tmp_path_factory.mktemp("odd")
     stage.fill(directory / "hub" / "hub.db", 1, more=stage.odd(ODD))
-    hub = HubProcess(directory)
-    hub.start()
-    yield hub
-    hub.stop()
+    with HubProcess(directory) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+from daemon_stage import PATIENCE_S
 from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -342,6 +346,33 @@ def test_a_copy_is_made_while_messages_come_and_is_a_hub_when_put_in_place(tmp_p
     connection = sqlite3.connect(copy)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_a_log_that_retention_empties_while_it_is_summed_up_counts_once(tmp_path: Path) -> None:
+    async def play(store: AnyStore) -> None:
+        assert isinstance(store, SqliteStore)
+        busy = threading.Event()
+
+        async def asked(work: Coroutine[Any, Any, object], waiting: int) -> asyncio.Future[object]:
+            """Begin it; so many wait for the thread that writes, then."""
+            task = asyncio.ensure_future(work)
+            deadline = time.monotonic() + 0.5
+            while store._writer._work_queue.qsize() != waiting and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            return task
+
+        await store.commit([telemetry(1, [sample(NOON)])])
+        tasks = [await asked(store._write(lambda _: busy.wait(PATIENCE_S)), 0)]
+        tasks.append(await asked(store.trim(Retention(max_age_s=1.0), now=NOON + 60), 1))
+        tasks.append(await asked(store.commit([telemetry(2, [sample(NOON + 60)])]), 2))
+        tasks.append(await asked(store.roll_up(now=NOON), 3))
+        busy.set()
+        await asyncio.gather(*tasks)
+        await rolled_up(store)
+        found = await store.history(CAM, since=NOON - 3600, until=NOON + 3600, step_s=60)
+        assert [point.samples for point in found] == [1, 1]
+
+    within(tmp_path / "hub.db", play)
 
 
 def test_a_copy_that_is_given_up_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,10 @@ from history_stage import CAM, NOON, OTHER, boot, rolled_up, sample, telemetry
 from hub_stage import FakeDevice, HubProcess
 from store_stage import AnyStore, PostgresPlace, within
 
+from edge_hub.alerts.delivery import Delivery
+from edge_hub.alerts.ways import Topic
 from edge_hub.api import DesiredRequest, ExportQuery
+from edge_hub.census import Census
 from edge_hub.datadir import DataDir
 from edge_hub.errors import MoveError, StoreError, StoreMovedError
 from edge_hub.store import _move, _postgres_pool
@@ -235,11 +238,17 @@ def test_every_table_of_sqlite_is_known_to_the_move(data: Path) -> None:
     assert {name for name in names if not name.startswith("sqlite_")} == {*_move.TABLES, "counters", "trimmed"}
 
 
+async def nowhere(_topic: str, _payload: bytes) -> bool:
+    """There is no broker."""
+    return False
+
+
 def test_a_store_that_only_ran_is_empty_and_one_that_is_used_is_not(
     data: Path, database: PostgresPlace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def ran(store: AnyStore) -> None:
         await store.put_rule(RuleRecord(name="state:alerts", body=b"{}", changed=1.0))
+        await Delivery(Topic(nowhere), store=store, census=Census(store)).step()
         await store.lease("scheduler", "it", slots=1, now=1.0, ttl_s=15)
         await store.add_audit(AuditRecord(at=1.0, who="ann", role="admin", what="token", target="x"))
 

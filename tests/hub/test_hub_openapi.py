@@ -20,10 +20,8 @@ SHORT = 10
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    process = HubProcess(tmp_path_factory.mktemp("hub"), "--requests-per-s", "0")
-    process.start()
-    yield process
-    process.stop()
+    with HubProcess(tmp_path_factory.mktemp("hub"), "--requests-per-s", "0") as process:
+        yield process
 
 
 def ask(hub: HubProcess, *, examples: int) -> Counter[str]:

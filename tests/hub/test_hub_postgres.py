@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
 from postgres_stage import PostgresServer
-from store_stage import PostgresPlace, within
+from store_stage import AnyStore, PostgresPlace, within
 
 from edge_hub.errors import StoreError
 from edge_hub.store._postgres_pool import Database, DatabaseUrl
 from edge_hub.store.postgres import PostgresStore
-from edge_hub.store.records import Arrival, Retention
+from edge_hub.store.records import Arrival, CommandRecord, Retention
 from edge_sdk import mqtt
 from edge_sdk.errors import UsageError
-from edge_sdk.mqtt import Birth, Conditions, DeviceId, Event, Sample, Tele, Up, UpEnvelope
+from edge_sdk.mqtt import Birth, Conditions, DeviceId, Event, Report, Sample, Tele, Up, UpEnvelope
 from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.postgres
@@ -169,6 +170,38 @@ def test_what_is_rolled_up_stays_so_on_another_server(database: PostgresPlace) -
     database.sql("UPDATE edge_hub.log SET tx = (tx::text::bigint + 1000000)::text::xid8")
     database.sql("UPDATE edge_hub.counters SET value = value + 1000000 WHERE name = 'condensed-tx'")
     within(database, after)
+
+
+@pytest.mark.parametrize("how", ["expire", "publish", "remove"])
+def test_commands_that_several_change_are_held_in_one_order(database: PostgresPlace, how: str) -> None:
+    first, last = "a" * 32, "b" * 32
+
+    def order(id_: str) -> CommandRecord:
+        return CommandRecord(id=id_, device=CAM, command=Report(), sent=1.0, expires=2.0)
+
+    async def play(store: AnyStore) -> None:
+        assert isinstance(store, PostgresStore)
+        await store.enrol(CAM, "hash", now=1.0, again=False)
+        await store.add_commands([order(last)])  # it lies before the other
+        await store.add_commands([order(first)])
+        change: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "expire": lambda: store.expire_commands(now=99.0, grace_s=1.0),
+            "publish": lambda: store.published(last, first),
+            "remove": lambda: store.remove((CAM,), now=99.0),
+        }
+        other = await PostgresStore.open(database.url)
+        try:
+            async with other.database.transaction() as connection:
+                hold = "SELECT 1 FROM commands WHERE id = $1 FOR UPDATE"  # as a batch does with what it has replies to
+                await connection.execute(hold, first)
+                changing = asyncio.ensure_future(change[how]())
+                await asyncio.wait((changing,), timeout=0.2)
+                await connection.execute(hold, last)
+            await changing
+        finally:
+            await other.close()
+
+    within(database, play)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import socket
 import struct
 import termios
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from daemon_stage import Broker, until
+from hub_stage import till
 
 from edge_hub import link as linking
 from edge_hub.address import Endpoint
@@ -49,11 +49,9 @@ async def nothing(*_: object) -> None:
     """After a batch, or a connection."""
 
 
-async def till(look: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not look():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.02)
+async def published(*_: object, **__: object) -> bool:
+    """Instead of a broker."""
+    return True
 
 
 async def joined(store: SqliteStore, port: int, work: Callable[[Link, Ingest, list[str]], Awaitable[None]]) -> None:
@@ -142,6 +140,20 @@ def test_while_the_store_takes_nothing_the_broker_keeps_what_comes(
         broker.stop()
 
 
+def test_what_is_not_stored_when_the_time_is_over_is_not_confirmed(tmp_path: Path) -> None:
+    async def play() -> None:
+        store = GatedStore(tmp_path / "hub.db")
+        ingest = Ingest(store=store, publish=published, after=nothing)
+        released: list[int] = []
+        ingest.take(mqtt.up_topic(CAM, Up.EVENT), event(1), False, 1, released.extend)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(ingest.drain(), 0.05)
+        assert released == []
+        await store.close()
+
+    asyncio.run(play())
+
+
 BAD = {
     "topic": ("edge/v1/acme/cam1/up/diary", event(1)),
     "size": ("event", event(2).ljust(mqtt.MAX_UP_BYTES + 1)),
@@ -177,8 +189,5 @@ def test_why_messages_are_refused_is_counted_and_newer_ones_are_too(tmp_path: Pa
         assert (totals.malformed, totals.newer, totals.messages) == (len(given), 1, 1)
         assert len(await store.quarantined()) == len(given)
         await store.close()
-
-    async def published(*_: object, **__: object) -> bool:
-        return True
 
     asyncio.run(play())

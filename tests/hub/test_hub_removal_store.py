@@ -235,6 +235,30 @@ def test_while_others_write_and_sum_up_nothing_of_it_is_left(place: Place) -> No
     assert (place.count("commands"), place.count("alerts"), place.count("removed")) == (1, 1, 0)
 
 
+@pytest.mark.postgres
+def test_two_processes_that_sweep_at_once_leave_nothing(
+    database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_postgres_removal, "_STEP_ROWS", 3)
+
+    async def play(store: AnyStore) -> None:
+        await filled(store)
+        await store.remove((OTHER,), now=NOON)
+        other = await database.open()
+        try:
+            async with other.database.transaction() as connection:
+                await _postgres_removal._sweep(connection, now=NOON)
+                second = asyncio.ensure_future(store.sweep(now=NOON))
+                await asyncio.wait((second,), timeout=0.2)
+            await second
+        finally:
+            await other.close()
+        await swept(store)
+
+    within(database, play)
+    assert [database.count(table) for table in ("boots", "log", "events", "commands")] == [1, 5, 1, 1]
+
+
 def test_accounts_are_given_to_all_or_to_none(place: Place) -> None:
     async def play(store: AnyStore) -> None:
         await store.enrol(OTHER, "first", now=NOON, again=False)

@@ -229,6 +229,18 @@ def test_events_are_paged_in_both_directions(place: Place) -> None:
     within(place, play)
 
 
+def test_a_store_that_is_closed_says_so(place: Place) -> None:
+    async def play() -> None:
+        store = await place.open()
+        await store.close()
+        with pytest.raises(StoreError, match="the store is closed"):
+            await store.device(CAM)
+        with pytest.raises(StoreError, match="the store is closed"):
+            await store.enrol(CAM, "hash", now=1.0, again=False)
+
+    asyncio.run(play())
+
+
 def foreign(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE diary (day)")

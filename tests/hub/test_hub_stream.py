@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hub_stage import CAM, FakeDevice, HubProcess, listens
+from hub_stage import CAM, FakeDevice, HubProcess, listens, till
 
+from edge_hub.census import Census
 from edge_hub.feed import Feed, News, Topic
+from edge_hub.rowfeed import RowFeed
 from edge_hub.store.records import Arrival
 from edge_hub.store.sqlite import SqliteStore
 from edge_hub.web.stream import stream
@@ -65,6 +67,23 @@ def test_rows_that_wait_for_a_reader_are_bounded_by_their_size() -> None:
             assert (listener.missed, listener._queue.qsize()) == (0, 8)
             feed.spread(rows)
             assert (listener.missed, listener._queue.qsize()) == (1, 0)
+
+    asyncio.run(play())
+
+
+def test_rows_that_cannot_be_read_are_said_to_be_missed(tmp_path: Path) -> None:
+    async def play() -> None:
+        store, feed = SqliteStore(tmp_path / "hub.db"), Feed()
+        rows = RowFeed(census=Census(store), feed=feed)
+        await store.close()  # it refuses, then
+        running = asyncio.create_task(rows.run())
+        try:
+            with feed.listen() as listener:
+                rows.touch((CAM,))
+                await till(lambda: listener.missed, "the rows to be missed")
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())
 

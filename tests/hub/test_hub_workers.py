@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from daemon_stage import PATIENCE_S, Broker, until
-from hub_stage import FakeDevice, HubProcess, again_and_again
+from daemon_stage import Broker, free_port, until
+from hub_stage import FakeDevice, HubProcess, again_and_again, till
 from postgres_stage import PostgresServer
 from store_stage import PostgresPlace, postgres_place
 
@@ -26,8 +26,10 @@ from edge_hub.errors import AnswerError
 from edge_hub.link import SUBSCRIPTIONS
 from edge_hub.pulse import MAX_BYTES, Pulse, teller
 from edge_hub.rows import Gone
+from edge_hub.service import Hub
 from edge_hub.worker import WorkerConfig
 from edge_hub.workers import Workers
+from edge_sdk.address import Address
 from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import DeviceId, Report
 from edge_sdk.wire import decode, encode
@@ -37,12 +39,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.postgres]
 
 @contextmanager
 def two_workers(directory: Path, database: PostgresPlace) -> Iterator[HubProcess]:
-    process = HubProcess(directory, "--store", database.url, "--workers", "2")
-    process.start()
-    try:
+    with HubProcess(directory, "--store", database.url, "--workers", "2") as process:
         yield process
-    finally:
-        process.stop()
     assert "Traceback" not in process.said
     assert "Fatal" not in process.said
 
@@ -118,17 +116,6 @@ def test_a_worker_that_cannot_store_is_the_hubs_trouble(crowd: HubProcess, crowd
     assert metric(crowd, "edge_hub_workers_running") == "2"
 
 
-async def till(look: Callable[[], object], what: str) -> None:
-    async def looking() -> None:
-        while not look():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.05)
-
-    try:
-        await asyncio.wait_for(looking(), PATIENCE_S)
-    except asyncio.TimeoutError:
-        raise AssertionError(what) from None
-
-
 def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble_and_one_that_ends_is_replaced(
     tmp_path: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +160,27 @@ def test_a_worker_that_is_silent_or_has_lost_its_broker_is_in_trouble_and_one_th
         asyncio.run(play())
     finally:
         broker.stop()
+
+
+def test_workers_end_with_a_hub_that_is_asked_to_end_while_they_start(
+    tmp_path: Path, database: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", lambda _: 0)  # of this process
+    here, broker = (Address(host="127.0.0.1", port=free_port()) for _ in range(2))
+
+    async def play() -> list[int | None]:
+        hub = Hub(HubConfig(data=tmp_path / "hub", listen=here, mqtt=broker, store=database.url, workers=1))
+        starting = asyncio.ensure_future(hub.start())
+        await till(lambda: hub.workers is not None and hub.workers._processes, "a worker")
+        assert hub.workers is not None
+        processes = list(hub.workers._processes.values())
+        assert not starting.done()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return [process.returncode for process in processes]
+
+    (status,) = asyncio.run(play())
+    assert status is not None
 
 
 def test_a_pulse_that_finds_no_room_is_left_out_whole() -> None:

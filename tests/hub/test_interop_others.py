@@ -78,10 +78,8 @@ class Child:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
-    process = HubProcess(tmp_path / "h", "--home-assistant", "--sparkplug", "plant")
-    process.start()
-    yield process
-    process.stop()
+    with HubProcess(tmp_path / "h", "--home-assistant", "--sparkplug", "plant") as process:
+        yield process
 
 
 @pytest.fixture

@@ -48,10 +48,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TellingBroker]:
 
 @pytest.fixture(scope="module")
 def hub(broker: TellingBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    process = HubProcess(tmp_path_factory.mktemp("hub"), "--broker", broker.url, "--sparkplug", GROUP)
-    process.start()
-    yield process
-    process.stop()
+    with HubProcess(tmp_path_factory.mktemp("hub"), "--broker", broker.url, "--sparkplug", GROUP) as process:
+        yield process
 
 
 class Stage:

@@ -21,6 +21,7 @@ from edge_hub.errors import QueryError, StoreError
 from edge_hub.rows import Facts, facts_of
 from edge_hub.store import Store
 from edge_hub.store.records import AlertRecord, RuleRecord
+from edge_hub.tasks import within
 from edge_sdk.errors import WireError
 from edge_sdk.wire import Count, Name, Wire, decode, encode
 
@@ -117,10 +118,11 @@ class Delivery:
     async def step(self) -> None:
         """Tell what is to be told, until something does not arrive."""
         noted = await self._read()
-        over, told = await self._ended(noted)
         silences = silences_in_force(await self._store.rules(), self._clock())
+        over, told = await self._ended(noted)
+        fresh, told = await self._fresh(told)
         try:
-            for number, (what, alert) in enumerate([*over, *await self._fresh(told.last)], start=1):
+            for number, (what, alert) in enumerate([*over, *fresh], start=1):
                 notice = Notice(id=f"{alert.id}-{what}", what=what, alert=AlertView.of(alert))
                 heard = False
                 if what == ENDED or not await self._silenced(alert, silences):
@@ -169,23 +171,22 @@ class Delivery:
                     found.append((ENDED, alert))
         return found, _Told(last=told.last, open=tuple(one for one in told.open if one not in lost))
 
-    async def _fresh(self, last: int) -> list[tuple[str, AlertRecord]]:
-        """Alerts after this one, the oldest first."""
-        return [(BEGAN, alert) for alert in await self._after(last)]
-
-    async def _after(self, last: int) -> list[AlertRecord]:
+    async def _fresh(self, told: _Told) -> tuple[list[tuple[str, AlertRecord]], _Told]:
+        """Alerts whose beginning is to be told, the oldest first; and what was told, with what is passed over."""
         found: list[AlertRecord] = []
         before: int | None = None
-        while True:
+        while len(found) < MAX_WAITING:
             page = await self._store.alerts(before=before, limit=_PAGE)
-            fresh = [alert for alert in page if alert.id > last]
+            fresh = [alert for alert in page if alert.id > told.last]
             found += fresh
             if len(fresh) < _PAGE:
-                return found[::-1]
-            if len(found) >= MAX_WAITING:
-                self.given_up += found[-1].id - last - 1
-                return found[MAX_WAITING - 1 :: -1]
+                break
             before = page[-1].id
+        else:
+            del found[MAX_WAITING:]
+            self.given_up += found[-1].id - 1 - told.last
+            told = _Told(last=found[-1].id - 1, open=told.open)
+        return [(BEGAN, alert) for alert in reversed(found)], told
 
     async def _silenced(self, alert: AlertRecord, silences: tuple[Silence, ...]) -> bool:
         meant = [one for one in silences if one.rule in {None, alert.rule}]
@@ -227,7 +228,7 @@ class Delivery:
 
     async def _rest(self, wait_s: float) -> None:
         try:
-            await asyncio.wait_for(self._some.wait(), wait_s)
+            await within(self._some.wait(), wait_s)
         except asyncio.TimeoutError:
             return
         self._some.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -13,6 +14,7 @@ import httpx
 
 from edge_hub.alerts.delivery import Notice
 from edge_hub.broker.accounts import ALERT_TOPIC
+from edge_hub.tasks import within
 from edge_sdk.errors import UsageError
 from edge_sdk.wire import encode
 
@@ -22,7 +24,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 SIGNATURE = "X-Edge-Signature"
 TIMESTAMP = "X-Edge-Timestamp"
 DELIVERY = "X-Edge-Delivery"
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0  # of each step of it, as httpx counts
+_WHOLE_S = 30.0
 _MAX_URL_CHARS = 2000
 
 
@@ -61,15 +64,20 @@ class Webhook:
             SIGNATURE: sign(self._secret, at, body),
         }
         try:
-            # A client of its own each: alerts are rare, and nothing is left open between them.
-            async with (
-                httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
-                client.stream("POST", self._url, content=body, headers=headers) as answer,
-            ):
-                # What is answered is not read: only whether it was taken counts.
-                return None if answer.is_success else f"status {answer.status_code}"
+            return await within(self._post(body, headers), _WHOLE_S)
+        except asyncio.TimeoutError:
+            return f"no answer within {_WHOLE_S:.0f} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return str(error) or type(error).__name__
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> str | None:
+        # A client of its own each: alerts are rare, and nothing is left open between them.
+        async with (
+            httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+            client.stream("POST", self._url, content=body, headers=headers) as answer,
+        ):
+            # What is answered is not read: only whether it was taken counts.
+            return None if answer.is_success else f"status {answer.status_code}"
 
 
 class Topic:

@@ -98,3 +98,26 @@ class BrokerBackend(Protocol):
 
     async def stop(self) -> None:
         """End what `start` began, within seconds; harmless when nothing runs."""
+
+
+class WithoutAccounts:
+    """What is asked of a broker that has no accounts of ours: it is told nothing, and everybody comes as the hub."""
+
+    endpoint: Endpoint
+
+    async def set_accounts(self, accounts: Mapping[str, str]) -> None:
+        """Nothing: see above."""
+
+    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
+        """Nothing: see above."""
+
+    def endpoint_of(self, guest: Guest) -> Endpoint:  # noqa: ARG002 - the interface's
+        """As the hub."""
+        return self.endpoint
+
+    def papers(self, *devices: str) -> tuple[Papers, ...]:
+        """None of ours."""
+        return tuple(Papers() for _ in devices)
+
+    async def revoke(self, *devices: str) -> None:
+        """Nothing: see above."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from edge_hub.address import as_we_reach
 from edge_hub.datadir import PRIVATE_FILE
 from edge_hub.errors import BrokerError
+from edge_hub.tasks import begun
 from edge_sdk import atomic
 from edge_sdk.address import Address, check_free
 from edge_sdk.errors import EdgeError
@@ -100,7 +101,7 @@ class Child:
         """
         await asyncio.to_thread(end_leftover, self._pid_file)
         await self._start_once_or_healed()
-        self._watcher = asyncio.create_task(self._watch(), name=f"{self._name}-watch")
+        self._watcher = begun(self._watch(), name=f"{self._name}-watch")
 
     def send_signal(self, number: signal.Signals) -> None:
         """Pass a signal on, if it runs."""
@@ -141,7 +142,9 @@ class Child:
                 umask=0o077,
             )
         except OSError as cause:
-            raise BrokerError(f"{self._name} cannot be started: {cause.strerror}", where=command[0]) from cause
+            raise BrokerError(
+                f"{self._name} cannot be started: {cause.strerror}", where=command[0], hint="may this user run it?"
+            ) from cause
         self._reader = asyncio.create_task(self._read(self._process), name=f"{self._name}-log")
         try:
             self._record(self._process.pid)
@@ -160,7 +163,7 @@ class Child:
         if self._reader is not None and process.returncode is not None:
             await asyncio.wait((self._reader,), timeout=1)
         said = f": {self._lines[-1]}" if self._lines else ""
-        raise BrokerError(f"{self._name} {how}{said}", where=str(self._address))
+        raise BrokerError(f"{self._name} {how}{said}", where=str(self._address), hint="--log debug shows all it says")
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         if process.stderr is None:

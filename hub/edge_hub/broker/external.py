@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from edge_hub.address import Endpoint
-from edge_hub.broker.accounts import Guest
-from edge_hub.broker.backend import Papers
+from edge_hub.broker.backend import WithoutAccounts
 from edge_sdk.address import Address
 
 
-class ExternalBroker:
+class ExternalBroker(WithoutAccounts):
     """A `BrokerBackend` that starts nothing.
 
     What its administrator has to allow is in `docs/how-to/run-a-hub.md`: the hub everything below `edge/v1/`, each
@@ -29,23 +26,6 @@ class ExternalBroker:
     def for_devices(self) -> Address:
         """The same address the hub uses."""
         return self.endpoint.address
-
-    async def set_accounts(self, accounts: Mapping[str, str]) -> None:
-        """Nothing: see above."""
-
-    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
-        """Nothing: see above."""
-
-    def endpoint_of(self, guest: Guest) -> Endpoint:  # noqa: ARG002 - there are no accounts of ours
-        """As the hub."""
-        return self.endpoint
-
-    def papers(self, *devices: str) -> tuple[Papers, ...]:
-        """None of ours."""
-        return tuple(Papers() for _ in devices)
-
-    async def revoke(self, *devices: str) -> None:
-        """Nothing: see above."""
 
     async def start(self) -> None:
         """Nothing to start; whether it answers shows when the hub connects.

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_hub.address import Endpoint
-from edge_hub.broker.accounts import Guest
-from edge_hub.broker.backend import Papers
+from edge_hub.broker.backend import WithoutAccounts
 from edge_hub.broker.child import Child
 from edge_hub.datadir import PRIVATE_DIRECTORY
 from edge_hub.errors import BrokerMissingError
@@ -28,7 +26,7 @@ _PROGRAM = (
 )
 
 
-class IotCore:
+class IotCore(WithoutAccounts):
     """A `BrokerBackend` that runs rumqttd in a child process.
 
     Args:
@@ -57,7 +55,8 @@ class IotCore:
             )
         with atomic.storage_errors(directory):
             directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
-        self._address = address
+        self.endpoint = Endpoint(address=address)  # without a name: it asks for none
+        self.for_devices = address
         self._child = Child(
             name="iotcore",
             command=lambda: (
@@ -74,16 +73,6 @@ class IotCore:
         )
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Without a name: it asks for none."""
-        return Endpoint(address=self._address)
-
-    @property
-    def for_devices(self) -> Address:
-        """Where it listens."""
-        return self._address
-
-    @property
     def running(self) -> bool:
         """The process is there."""
         return self._child.running
@@ -92,23 +81,6 @@ class IotCore:
     def restarts(self) -> int:
         """How often it had to be started again."""
         return self._child.restarts
-
-    async def set_accounts(self, accounts: Mapping[str, str]) -> None:
-        """Nothing: it lets everybody in."""
-
-    async def admit(self, whose: str, guests: Sequence[Guest]) -> None:
-        """Nothing: see above."""
-
-    def endpoint_of(self, guest: Guest) -> Endpoint:  # noqa: ARG002 - there are no accounts of ours
-        """Without a name."""
-        return self.endpoint
-
-    def papers(self, *devices: str) -> tuple[Papers, ...]:
-        """None: nothing is encrypted."""
-        return tuple(Papers() for _ in devices)
-
-    async def revoke(self, *devices: str) -> None:
-        """Nothing: it lets everybody in."""
 
     async def start(self) -> None:
         """Start it.

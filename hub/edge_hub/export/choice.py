@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge_hub.census import GROUP, SWITCHES
+from edge_hub.census import SWITCHES, groups_of
 from edge_hub.export.sources import Source
 from edge_hub.query import parse
 from edge_hub.rows import Fleet, facts_of
 from edge_hub.store._rows import EVENTS, device_id, event_record, outline
 from edge_hub.store.outline import COLUMNS
+from edge_hub.store.records import RuleRecord
 from edge_sdk.mqtt import DeviceId
 
 _HOUR_S = 3600.0
@@ -21,11 +22,9 @@ def matching(source: Source, text: str, *, now: float) -> tuple[DeviceId, ...]:
     Raises:
         QueryError: It is none.
     """
-    kept = source.fetch("SELECT name, body FROM rules")
-    groups = {
-        row["name"].removeprefix(GROUP): bytes(row["body"]).decode() for row in kept if row["name"].startswith(GROUP)
-    }
-    query = parse(text, groups)
+    kept = source.fetch("SELECT name, body, changed FROM rules")
+    rules = (RuleRecord(name=row["name"], body=row["body"], changed=row["changed"]) for row in kept)
+    query = parse(text, groups_of(rules))
     found = source.fetch(f"SELECT {COLUMNS} FROM devices ORDER BY tenant, name")  # noqa: S608 - columns of ours
     records = [outline(row) for row in found]
     fleet = Fleet.of(

@@ -23,6 +23,7 @@ from edge_hub.interop.orders import Choose
 from edge_hub.interop.session import Connect, Session, Will, again_and_again
 from edge_hub.interop.view import view_of
 from edge_hub.store.records import DeviceRecord
+from edge_hub.tasks import within
 from edge_sdk import atomic
 from edge_sdk.errors import StorageError, WireError
 from edge_sdk.mqtt import DeviceId, Sample
@@ -98,6 +99,7 @@ class HomeAssistant:
         known = self._left.devices if self._left is not None and self._left.hub == hub else {}
         self._components: dict[str, dict[str, str]] = dict(known)
         self._unsaved = False
+        self._saving = asyncio.Lock()
         self._session: Session | None = None
         # Digests of what was published in this session, by topic.
         self._published: dict[str, int] = {}
@@ -178,7 +180,7 @@ class HomeAssistant:
         try:
             if self._prefix is None and self._left is not None:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._greeted.wait(), self._patience_s)
+                    await within(self._greeted.wait(), self._patience_s)
             await self._clear_leftovers(session)
             if self._prefix is None:
                 await asyncio.Event().wait()  # nothing more to do in this run
@@ -197,7 +199,7 @@ class HomeAssistant:
             self._again()
             while not session.lost.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(session.lost.wait(), _TICK_S)
+                    await within(session.lost.wait(), _TICK_S)
                 await self._upkeep()
         finally:
             # The will is not for this: a goodbye keeps the broker from publishing it.
@@ -260,14 +262,15 @@ class HomeAssistant:
     async def _save(self) -> None:
         if self._prefix is None:
             return
-        self._unsaved = False
-        self._left = Memory(hub=self._hub, prefix=self._prefix, devices=self._components)
-        content = encode(self._left)
-        try:
-            await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
-        except StorageError as error:
-            self._unsaved = True
-            _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)
+        async with self._saving:  # one after the other, or an older one may be the last
+            self._unsaved = False
+            self._left = Memory(hub=self._hub, prefix=self._prefix, devices=self._components)
+            content = encode(self._left)
+            try:
+                await asyncio.to_thread(atomic.write_bytes, self._path, content, mode=PRIVATE_FILE)
+            except StorageError as error:
+                self._unsaved = True
+                _log.warning("what is shown to Home Assistant cannot be remembered: %s", error)
 
     def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
         if topic in self._births:

@@ -14,21 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gmqtt import Message, MQTTConnectError
+from gmqtt import Message
 from gmqtt.mqtt.constants import MQTTv311
 
 from edge_hub.address import Endpoint
-from edge_hub.connecting import (
-    CONNECT_S,
-    FIRST_BACKOFF_S,
-    LAST_BACKOFF_S,
-    LIBRARY_LOG,
-    Client,
-    Line,
-    Outbox,
-    unless_lost,
-)
-from edge_hub.errors import BrokerRefusedError, BrokerUnreachableError
+from edge_hub.connecting import FIRST_BACKOFF_S, LAST_BACKOFF_S, LIBRARY_LOG, Client, Line, Outbox
 from edge_sdk.errors import EdgeError
 
 _log = logging.getLogger(__name__)
@@ -71,8 +61,7 @@ class Session(Line):
             persistent_storage=outbox,
             logger=LIBRARY_LOG,
         )
-        super().__init__(client, outbox)
-        self._endpoint = endpoint
+        super().__init__(endpoint, client, outbox)
         self._topics = tuple(topics)
         self._heard = heard
         client.on_message = self._take
@@ -82,31 +71,15 @@ class Session(Line):
 
         Raises:
             BrokerError: It did not come to that; nothing is left open.
+            StorageError: A file of the endpoint's encryption is missing or is none.
         """
         try:
-            await self._open()
+            await self._reach(MQTTv311)
+            if self._topics:
+                await self._subscribe(self._topics, allow=", ".join(self._topics))
         except BaseException:
             await self.close()
             raise
-
-    async def _open(self) -> None:
-        endpoint, where = self._endpoint, str(self._endpoint.address)
-        connecting = self._client.reach(endpoint, MQTTv311)
-        try:
-            there = await unless_lost(self.lost, connecting, CONNECT_S)
-            granted = await self._subscribe(self._topics) if there and self._topics else there
-        except MQTTConnectError as cause:
-            raise BrokerRefusedError(
-                f"the broker refuses the hub: {cause}", where=where, hint="check user name and password"
-            ) from cause
-        except OSError as cause:
-            raise BrokerUnreachableError(f"no MQTT broker answers: {cause}", where=where) from cause
-        if not there or granted is None:
-            raise BrokerUnreachableError("the broker does not answer, or hung up", where=where)
-        if not granted:
-            raise BrokerRefusedError(
-                "the broker does not let the hub subscribe", where=where, hint=f"allow it {', '.join(self._topics)}"
-            )
 
     def _take(self, _client: Client, topic: str | bytes, payload: bytes, _qos: int, properties: dict[str, Any]) -> int:
         if isinstance(topic, str):  # one that is no UTF-8 comes as bytes, and is none of ours

@@ -14,6 +14,8 @@ from edge_hub.interop.orders import Choose
 from edge_hub.interop.session import Connect
 from edge_hub.interop.view import View, view_of
 from edge_hub.store.records import DeviceRecord
+from edge_hub.tasks import begun
+from edge_sdk.errors import EdgeError
 from edge_sdk.mqtt import DeviceId, Sample
 
 _log = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ _log = logging.getLogger(__name__)
 # Edge nodes that come up together are let in together, and the broker is given a moment to read who they are.
 _GATHER_S = 0.1
 _LET_IN_S = 0.1
+_RETRY_S = 5.0
 
 # Lets the edge nodes of exactly these devices in at the broker.
 Admit = Callable[[Collection[DeviceId]], Awaitable[None]]
@@ -87,13 +90,17 @@ class Sparkplug:
                 await self._fresh.wait()
                 await asyncio.sleep(_GATHER_S)
                 self._fresh.clear()
-                await self._admit(tuple(self._nodes))
+                try:
+                    await self._admit(tuple(self._nodes))
+                except EdgeError as error:  # of a full disk, say: the fleet itself goes on meanwhile
+                    _log.warning("Sparkplug: edge nodes cannot be let in: %s; trying again", error)
+                    await asyncio.sleep(_RETRY_S)
+                    self._fresh.set()
+                    continue
                 await asyncio.sleep(_LET_IN_S)
                 for running in self._nodes.values():
                     if running.task is None:
-                        running.task = asyncio.create_task(
-                            running.node.run(), name=f"hub-sparkplug-{running.node.name}"
-                        )
+                        running.task = begun(running.node.run(), name=f"hub-sparkplug-{running.node.name}")
         finally:
             await self._end(tuple(self._nodes))
 

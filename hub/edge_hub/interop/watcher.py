@@ -13,6 +13,7 @@ from typing import Protocol
 from edge_hub.errors import StoreError
 from edge_hub.store import Store
 from edge_hub.store.records import Committed, DeviceRecord
+from edge_hub.tasks import within
 from edge_sdk.mqtt import DeviceId, Sample
 
 _log = logging.getLogger(__name__)
@@ -80,16 +81,16 @@ class Watcher:
                 self._all = True
                 await asyncio.sleep(_SETTLE_S)
             try:
-                await asyncio.wait_for(self._news.wait(), _SWEEP_S)
+                await within(self._news.wait(), _SWEEP_S)
                 await asyncio.sleep(_SETTLE_S)
             except asyncio.TimeoutError:
                 self._all = True
             self._news.clear()
 
     async def _sweep(self) -> None:
+        self._changed.clear()  # before it is read: what changes from now on is shown after it
         records = await self._store.devices()
         everyone = {record.device for record in records}
-        self._changed.clear()
         for exporter in self.exporters:
             await exporter.only(everyone)
         for record in records:

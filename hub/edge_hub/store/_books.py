@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from edge_hub.store._counters import count
 from edge_hub.store._numbers import Boot, find_boot, other_message, put
 from edge_hub.store._rows import Row, command_record
 from edge_hub.store.records import HELD_OFF_S, Arrival, CommandRecord, EventRecord, Malformed
@@ -161,10 +162,7 @@ class SqliteBooks:
 
     def refused(self, messages: Sequence[Malformed], counts: Mapping[str, int]) -> None:
         """See `Books`."""
-        self._connection.executemany(
-            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            list(counts.items()),
-        )
+        count(self._connection, counts.items())
         if not messages:
             return
         self._connection.executemany(

@@ -150,12 +150,14 @@ class SqliteControl(SqliteFile):
         self, *, open_only: bool = False, device: DeviceId | None = None, before: int | None = None, limit: int = 100
     ) -> tuple[AlertRecord, ...]:
         """The newest first."""
-        where = "a.id < ?" + (" AND a.ended IS NULL" if open_only else "")
+        # Open ones are few, and have an index: the plus keeps SQLite from going through all by their ids instead.
+        number, more = ("+a.id", " AND a.ended IS NULL") if open_only else ("a.id", "")
+        where = f"{number} < ?{more}"
         values: list[object] = [_NO_EDGE if before is None else before]
         if device is not None:
             where += " AND a.device = (SELECT id FROM devices WHERE tenant = ? AND name = ?)"
             values += [device.tenant, device.device]
-        sql = f"{ALERTS} WHERE {where} ORDER BY a.id DESC LIMIT ?"
+        sql = f"{ALERTS} WHERE {where} ORDER BY {number} DESC LIMIT ?"
         return await self._read(lambda c: tuple(alert_record(row) for row in c.execute(sql, (*values, limit))))
 
     async def _commands_where(self, where: str, values: tuple[object, ...]) -> tuple[CommandRecord, ...]:

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from edge_hub.ranges import close_oldest, join_ranges, to_ranges
+from edge_hub.store._counters import CLOSED_GAPS, FORGOTTEN_BOOTS, count
 
 # Of a boot's numbers that are not in the log any more. An honest daemon's are one range once it has told them all; a
 # gap stays where its full spool dropped telemetry between two events, and one is open for each event of a spool that is
@@ -18,8 +19,6 @@ KEPT_RANGES = 1000
 # Of a device's boots of which the log has no message. By then its spool has none either, where the log reaches back
 # further than spools do; where it does not, it takes a thousand restarts besides.
 KEPT_BOOTS = 1000
-# Counters, by name.
-CLOSED_GAPS, FORGOTTEN_BOOTS = "closed-gaps", "forgotten-boots"
 _STEP_ROWS = 1000
 # Of a row of `boots`: no message is left of it, and nothing that is known of its device came from it.
 MAY_GO = (
@@ -41,7 +40,7 @@ def remember(connection: sqlite3.Connection, boot: int, numbers: Iterable[int]) 
         "DELETE FROM trimmed WHERE boot = ? AND first = ?", [(boot, first) for first, _ in before - after]
     )
     connection.executemany("INSERT INTO trimmed VALUES (?, ?, ?)", [(boot, *span) for span in after - before])
-    _count(connection, CLOSED_GAPS, len(exact) - len(kept))
+    count(connection, [(CLOSED_GAPS, len(exact) - len(kept))])
 
 
 def boots_too_many(connection: sqlite3.Connection) -> list[int]:
@@ -73,13 +72,5 @@ def forget_boots(connection: sqlite3.Connection, boots: Iterable[int]) -> int:
             ranges += connection.execute("DELETE FROM trimmed WHERE boot = ?", (boot,)).rowcount
         if gone + ranges >= _STEP_ROWS:
             break
-    _count(connection, FORGOTTEN_BOOTS, gone)
+    count(connection, [(FORGOTTEN_BOOTS, gone)])
     return gone + ranges
-
-
-def _count(connection: sqlite3.Connection, name: str, by: int) -> None:
-    if by:
-        connection.execute(
-            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            (name, by),
-        )

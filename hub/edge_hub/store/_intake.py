@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from edge_hub.freshness import Known, birth_applies, sample_applies, state_appli
 from edge_hub.ranges import to_ranges
 from edge_hub.skew import Skew, heard
 from edge_hub.store._books import Books, Happened, excused
+from edge_hub.store._counters import MALFORMED, NEWER, refused
 from edge_hub.store._numbers import Boot
 from edge_hub.store._rows import Row
 from edge_hub.store.records import Arrival, CommandRecord, Committed, Late, Malformed, Refusal
@@ -251,16 +252,9 @@ class Intake:
         self._quarantined.append(message)
 
     def _refuse_all(self) -> None:
-        counts = Counter(f"refused:{message.reason.value}" for message in self._quarantined)
-        counts["malformed"] = len(self._quarantined)
-        counts["newer"] = self._newer
+        counts = Counter(refused(message.reason) for message in self._quarantined)
+        counts.update({MALFORMED: len(self._quarantined), NEWER: self._newer})
         self._books.refused(self._quarantined, {name: count for name, count in counts.items() if count})
-
-
-def refused_of(counters: Mapping[str, int]) -> dict[str, int]:
-    """Of a store's counters, how many messages were refused for which reason."""
-    named = {why.value: f"refused:{why.value}" for why in Refusal}
-    return {why: counters[name] for why, name in named.items() if name in counters}
 
 
 def _contradiction(arrival: Arrival, problem: str) -> Malformed:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edge_hub.errors import MoveError
+from edge_hub.store._counters import STORED_EVENTS
 from edge_hub.store._postgres_books import storable
+from edge_hub.store._postgres_control import note
 from edge_hub.store._postgres_days import day_of, make_days
 from edge_hub.store._postgres_history import mend_order, set_position
 from edge_hub.store._postgres_pool import Database, DatabaseUrl, bring_up, durable
@@ -80,7 +82,7 @@ async def move(
                 copied = await _copy_all(source, connection, told)
                 await _go_on_counting(source, connection)
                 await _compare(source, connection, copied, where=str(database.url))
-                await _note(connection, audit(copied))
+                await note(connection, audit(copied))
                 await connection.execute(f"ANALYZE {', '.join((*TABLES, *_FURTHER))}")
                 # Before the commit: else a full disk here, or a kill, would leave two places that hubs go on with.
                 close()
@@ -97,7 +99,9 @@ async def _empty(connection: Any, *, where: str) -> None:
     )
     if others:
         raise MoveError("a hub uses it, or an export from it", where=where, hint="stop that first")
-    for table, more in (("devices", ""), ("tokens", ""), ("rules", " WHERE name NOT LIKE 'state:%'")):
+    # How far alerts were looked at, and told on each way: any hub that runs notes it.
+    noted = " WHERE name NOT LIKE 'state:%' AND name NOT LIKE 'told:%'"
+    for table, more in (("devices", ""), ("tokens", ""), ("rules", noted)):
         there = await connection.fetchval(f"SELECT count(*) FROM {table}{more}")  # noqa: S608 - our own words
         if there:
             raise MoveError(
@@ -182,7 +186,7 @@ async def _go_on_counting(source: sqlite3.Connection, connection: Any) -> None:
     counters: dict[str, int] = dict(
         source.execute("SELECT name, value FROM counters WHERE name <> ?", (MARK,)).fetchall()
     )
-    counters["events"] = ever.get("events", 0)
+    counters[STORED_EVENTS] = ever.get("events", 0)
     await connection.execute(
         "INSERT INTO counters SELECT * FROM unnest($1::text[], $2::bigint[])",
         list(counters),
@@ -208,10 +212,3 @@ async def _compare(source: sqlite3.Connection, connection: Any, copied: dict[str
                 where=where,
                 hint="nothing was changed; is the file damaged? Then restore a copy of it first",
             )
-
-
-async def _note(connection: Any, record: AuditRecord) -> None:
-    await connection.execute(
-        "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-        *(record.at, record.who, record.role, record.what, record.target, record.detail),
-    )

@@ -20,6 +20,7 @@ from edge_hub.store._schema import ADDED_IN_2, ADDED_IN_3, APPLICATION_ID, FORMA
 
 T = TypeVar("T")
 
+_LOOKED_AT_ROWS = 400  # sqlite.org/pragma.html#pragma_optimize, "Recommended usage"
 # What leads here from an older format.
 STEPS = {1: f"{FROM_1} {ADDED_IN_2} {ADDED_IN_3}", 2: ADDED_IN_3}
 
@@ -75,32 +76,41 @@ class SqliteFile:
             _configure(self._reading)
             self._reading.execute("PRAGMA query_only = TRUE")
             opened.pop_all()
+        self._is_closed = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-write")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-store-read")
-        # Who condenses the log looks first and writes then; who deletes at its end must not come in between.
+        # Who condenses the log looks first and writes then; who deletes of it must not come in between.
         self._condensing = asyncio.Lock()
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
+        self._is_closed = True
         self._writer.shutdown(wait=True)
         self._reader.shutdown(wait=True)
         self._reading.close()
         with contextlib.suppress(sqlite3.Error):
+            # Of each index so many rows: else a hub's first end would go through all of a database of gigabytes.
+            self._writing.execute(f"PRAGMA analysis_limit = {_LOOKED_AT_ROWS}")
             self._writing.execute("PRAGMA optimize")
         self._writing.close()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """In the writing thread, as a transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, work)
+        return await self._run(self._writer, lambda: self._transact(work))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """In the reading thread."""
 
-        def run() -> T:
+        def read() -> T:
             with as_store_errors(self._path):
                 return work(self._reading)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+        return await self._run(self._reader, read)
+
+    async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise StoreError("the store is closed", where=str(self._path))
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._writing

@@ -23,6 +23,7 @@ from edge_hub.store._books import (
     excused,
     storable_value,
 )
+from edge_hub.store._counters import STORED_EVENTS, count_there
 from edge_hub.store._numbers import Boot, log_row
 from edge_hub.store._rows import Row, command_record
 from edge_hub.store.records import (
@@ -279,7 +280,7 @@ class PostgresBooks:
     async def _write_events(self, events: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
         if not events:
             return ()
-        before = await self._count("events", len(events)) - len(events)
+        before = await count_there(self._connection, STORED_EVENTS, len(events)) - len(events)
         await self._connection.execute(
             "INSERT INTO events (id, device, received, body)"
             " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::double precision[], $4::bytea[])",
@@ -343,7 +344,7 @@ class PostgresBooks:
 
     async def _write_refused(self) -> None:
         for name in sorted(self._counts):
-            await self._count(name, self._counts[name])
+            await count_there(self._connection, name, self._counts[name])
         if not self._refused:
             return
         await self._connection.execute(
@@ -359,16 +360,6 @@ class PostgresBooks:
             "DELETE FROM quarantine WHERE id <= (SELECT id FROM quarantine ORDER BY id DESC OFFSET $1 LIMIT 1)",
             KEPT_QUARANTINED,
         )
-
-    async def _count(self, name: str, by: int) -> int:
-        """Raise a counter; its new value."""
-        value: int = await self._connection.fetchval(
-            "INSERT INTO counters AS c VALUES ($1, $2)"
-            " ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value RETURNING value",
-            name,
-            by,
-        )
-        return value
 
 
 def storable(text: str) -> str:

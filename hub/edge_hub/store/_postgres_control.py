@@ -78,10 +78,7 @@ class PostgresControl:
     async def add_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""
         async with self._database.connection() as connection:
-            await connection.execute(
-                "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-                *(record.at, storable(record.who), record.role, record.what, storable(record.target), record.detail),
-            )
+            await note(connection, record)
 
     async def tokens(self) -> tuple[TokenRecord, ...]:
         """All, by name."""
@@ -181,6 +178,19 @@ class PostgresControl:
         async with self._database.connection() as connection:
             rows = await connection.fetch(f"{COMMANDS} {where}", *values)
         return tuple(command_record(row) for row in rows)
+
+
+def held_commands(where: str) -> str:
+    """That `c` is one of the commands of which this holds, held in the order in which a batch of messages does it."""
+    return f"c.id IN (SELECT id FROM commands WHERE {where} ORDER BY id FOR UPDATE)"  # noqa: S608 - our own words
+
+
+async def note(connection: Connection, record: AuditRecord) -> None:
+    """Append to the audit log."""
+    await connection.execute(
+        "INSERT INTO audit (at, who, role, what, target, detail) VALUES ($1, $2, $3, $4, $5, $6)",
+        *(record.at, storable(record.who), record.role, record.what, storable(record.target), record.detail),
+    )
 
 
 async def _alert(connection: Connection, alert_id: int) -> AlertRecord | None:

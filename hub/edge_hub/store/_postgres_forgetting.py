@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge_hub.ranges import join_ranges
 from edge_hub.store import _forgetting
+from edge_hub.store._counters import CLOSED_GAPS, FORGOTTEN_BOOTS, count_there
 
 if TYPE_CHECKING:
     from edge_hub.store._postgres_pool import Connection
@@ -73,7 +74,8 @@ async def _forget_boots(connection: Connection, boots: Sequence[int]) -> int:
         f"DELETE FROM boots WHERE id = ANY($1::bigint[]) AND {_forgetting.MAY_GO} RETURNING id",  # noqa: S608 - our words
         boots,
     )
-    await _count(connection, _forgetting.FORGOTTEN_BOOTS, len(gone))
+    if gone:
+        await count_there(connection, FORGOTTEN_BOOTS, len(gone))
     return len(gone)
 
 
@@ -122,14 +124,7 @@ async def _close(connection: Connection, runs: Sequence[_Run]) -> int:
         [first for first, _ in joined.values()],
         [last for _, last in joined.values()],
     )
-    await _count(connection, _forgetting.CLOSED_GAPS, len(gone) - len(joined))
-    return len(gone) - len(joined)
-
-
-async def _count(connection: Connection, name: str, by: int) -> None:
-    if by:
-        await connection.execute(
-            "INSERT INTO counters AS c VALUES ($1, $2)"
-            " ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value",
-            *(name, by),
-        )
+    closed = len(gone) - len(joined)
+    if closed:
+        await count_there(connection, CLOSED_GAPS, closed)
+    return closed

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_hub.store._counters import GONE_DUPLICATES, GONE_MESSAGES, count_there
 from edge_hub.store._objections import unknown
+from edge_hub.store._postgres_control import held_commands
 from edge_hub.store._postgres_pool import Connection, Database, rows_changed
-from edge_hub.store._removal import GONE, removal
+from edge_hub.store._removal import removal
 from edge_hub.store._rows import alert_record, command_record, device_id
 from edge_hub.store.records import KEPT_ALERTS_S, AlertRecord, Removal, Removed
 from edge_sdk.mqtt import DeviceId
@@ -78,10 +80,10 @@ async def _remove(connection: Connection, devices: Sequence[DeviceId], *, now: f
         if device not in there:
             raise unknown(device)
     numbers = [row["id"] for row in found]
+    pending = held_commands("device = ANY($1::bigint[]) AND state = 'pending'")
     commands = await connection.fetch(
-        "UPDATE commands c SET state = 'cancelled', finished = $2 FROM devices d"
-        " WHERE d.id = c.device AND c.device = ANY($1::bigint[]) AND c.state = 'pending'"
-        " RETURNING c.*, d.tenant, d.name",
+        "UPDATE commands c SET state = 'cancelled', finished = $2 FROM devices d"  # noqa: S608 - our own words
+        f" WHERE d.id = c.device AND {pending} RETURNING c.*, d.tenant, d.name",
         *(numbers, now),
     )
     alerts = await connection.fetch(
@@ -97,18 +99,16 @@ async def _remove(connection: Connection, devices: Sequence[DeviceId], *, now: f
     )
     await connection.execute("DELETE FROM devices WHERE id = ANY($1::bigint[])", numbers)
     # Last, as in a batch of messages: who counts holds that row until the commit.
-    for name, column in zip(GONE, ("messages", "duplicates"), strict=True):
-        await connection.execute(
-            "INSERT INTO counters AS c VALUES ($1, $2)"
-            " ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value",
-            *(name, sum(row[column] for row in found)),
-        )
+    await count_there(connection, GONE_MESSAGES, sum(row["messages"] for row in found))
+    await count_there(connection, GONE_DUPLICATES, sum(row["duplicates"] for row in found))
     return Removed(commands=tuple(map(command_record, commands)), alerts=tuple(map(alert_record, alerts)))
 
 
 async def _sweep(connection: Connection, *, now: float) -> int:
     left = _STEP_ROWS
-    for row in await connection.fetch("SELECT device FROM removed WHERE NOT swept ORDER BY at, device"):
+    # Held: what another has deleted and not committed yet would look to us like nothing left.
+    held = "SELECT device FROM removed WHERE NOT swept ORDER BY at, device FOR UPDATE"
+    for row in await connection.fetch(held):
         left -= await _empty(connection, row["device"], left)
         if left <= 0:
             break

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edge_hub.store._counters import GONE_DUPLICATES, GONE_MESSAGES, count
 from edge_hub.store._objections import unknown
 from edge_hub.store._opening import SqliteFile
 from edge_hub.store._roll_up import mark, set_mark
@@ -37,8 +38,6 @@ _OF_DEVICE = (
         f" AND ended < (SELECT at FROM removed WHERE device = ?1) - {KEPT_ALERTS_S} LIMIT ?2)"
     ),
 )
-# Of the messages that were counted, how many were of devices that are gone: the counts over everything stay.
-GONE = ("gone:messages", "gone:duplicates")
 
 
 class SqliteRemovals(SqliteFile):
@@ -84,15 +83,13 @@ def _remove(connection: sqlite3.Connection, devices: Sequence[DeviceId], *, now:
         if row is None:
             raise unknown(device)
         number = row["id"]
-        pending = connection.execute(f"{COMMANDS} WHERE c.device = ? AND c.state = 'pending'", (number,))
+        # The plus: by the few of this device, not by all that are pending.
+        pending = connection.execute(f"{COMMANDS} WHERE c.device = ? AND +c.state = 'pending'", (number,))
         commands += [replace(command_record(one), state=CommandState.CANCELLED, finished=now) for one in pending]
         still = connection.execute(f"{ALERTS} WHERE a.device = ? AND a.ended IS NULL", (number,))
         alerts += [replace(alert_record(one), ended=now) for one in still]
         connection.execute("UPDATE alerts SET ended = ? WHERE device = ? AND ended IS NULL", (now, number))
-        connection.executemany(
-            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            list(zip(GONE, (row["messages"], row["duplicates"]), strict=True)),
-        )
+        count(connection, ((GONE_MESSAGES, row["messages"]), (GONE_DUPLICATES, row["duplicates"])))
         connection.execute(
             "INSERT INTO removed (device, tenant, name, at) VALUES (?, ?, ?, ?)",
             (number, device.tenant, device.device, now),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,6 @@ from edge_sdk.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_hub.store.postgres import PostgresStore
-    from edge_hub.store.records import AuditRecord
 
 
 async def open_postgres(url: str) -> PostgresStore:
@@ -27,21 +24,6 @@ async def open_postgres(url: str) -> PostgresStore:
     from edge_hub.store.postgres import PostgresStore
 
     return await PostgresStore.open(url)
-
-
-async def move_to_postgres(
-    source: sqlite3.Connection,
-    url: str,
-    *,
-    audit: Callable[[dict[str, int]], AuditRecord],
-    close: Callable[[], None],
-    told: Callable[[str], None],
-) -> dict[str, int]:
-    """Copy everything into an empty store in PostgreSQL; `_move.move` says how, and what it raises."""
-    _need_driver()
-    from edge_hub.store._move import move
-
-    return await move(source, url, audit=audit, close=close, told=told)
 
 
 def open_sqlite(path: Path) -> SqliteStore:

@@ -13,18 +13,17 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from edge_hub.errors import StoreError
-from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS
-from edge_hub.store._intake import Intake, refused_of
+from edge_hub.store._counters import totals_of
+from edge_hub.store._intake import Intake
 from edge_hub.store._objections import check_version, enrolled, unknown
 from edge_hub.store._postgres_books import PostgresBooks
-from edge_hub.store._postgres_control import PostgresControl
+from edge_hub.store._postgres_control import PostgresControl, held_commands
 from edge_hub.store._postgres_days import AHEAD_DAYS, NotRolledUpError, day_of, make_days, trim, used_bytes
 from edge_hub.store._postgres_forgetting import forget
 from edge_hub.store._postgres_history import PostgresHistory, mend_order
 from edge_hub.store._postgres_leases import PostgresLeases
 from edge_hub.store._postgres_pool import Connection, Database, DatabaseUrl, Record
 from edge_hub.store._postgres_removal import PostgresRemovals
-from edge_hub.store._removal import GONE
 from edge_hub.store._rows import (
     EVENTS,
     command_record,
@@ -232,26 +231,28 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
-        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands_where(
-            "WHERE c.state = 'pending' AND ($1::text IS NULL OR (d.tenant = $1 AND d.name = $2::text))"
-            " AND (NOT $3::boolean OR c.published = 0) ORDER BY c.sent, c.id",
-            *(tenant, name, unsent),
-        )
+        where = "c.state = 'pending'" + (" AND c.published = 0" if unsent else "")
+        values: tuple[str, ...] = ()
+        if device is not None:
+            where, values = f"d.tenant = $1 AND d.name = $2 AND {where}", (device.tenant, device.device)
+        return await self._commands_where(f"WHERE {where} ORDER BY c.sent, c.id", *values)
 
     async def published(self, *command_ids: str) -> None:
         """Commands were sent once more."""
         async with self._database.connection() as connection:
+            these = held_commands("id = ANY($1::text[])")
             await connection.execute(
-                "UPDATE commands SET published = published + 1 WHERE id = ANY($1::text[])", command_ids
+                f"UPDATE commands c SET published = published + 1 WHERE {these}",  # noqa: S608 - our own words
+                command_ids,
             )
 
     async def expire_commands(self, *, now: float, grace_s: float) -> tuple[CommandRecord, ...]:
         """Call pending commands expired whose time ended `grace_s` ago; returns them."""
+        over = held_commands("state = 'pending' AND expires < $2")
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "UPDATE commands c SET state = 'expired', finished = $1 FROM devices d"
-                " WHERE d.id = c.device AND c.state = 'pending' AND c.expires < $2 RETURNING c.*, d.tenant, d.name",
+                "UPDATE commands c SET state = 'expired', finished = $1 FROM devices d"  # noqa: S608 - our own words
+                f" WHERE d.id = c.device AND {over} RETURNING c.*, d.tenant, d.name",
                 *(now, now - grace_s),
             )
         return tuple(command_record(row) for row in rows)
@@ -313,20 +314,11 @@ class PostgresStore(PostgresControl, PostgresHistory, PostgresLeases, PostgresRe
             states = await connection.fetch("SELECT state, count(*) AS commands FROM commands GROUP BY state")
             size_bytes = await used_bytes(connection)
         assert sums is not None  # noqa: S101 - an aggregate has one row
-        counters = {row["name"]: row["value"] for row in counted}
-        return Totals(
-            devices=sums["devices"],
-            online=sums["online"],
-            messages=sums["messages"] + counters.get(GONE[0], 0),
-            duplicates=sums["duplicates"] + counters.get(GONE[1], 0),
-            malformed=counters.get("malformed", 0),
-            events=counters.get("events", 0),
+        return totals_of(
+            {row["name"]: row["value"] for row in counted},
+            **sums,
             commands={row["state"]: row["commands"] for row in states},
             size_bytes=size_bytes,
-            refused=refused_of(counters),
-            newer=counters.get("newer", 0),
-            closed_gaps=counters.get(CLOSED_GAPS, 0),
-            forgotten_boots=counters.get(FORGOTTEN_BOOTS, 0),
         )
 
     async def trim(self, retention: Retention, *, now: float) -> int:

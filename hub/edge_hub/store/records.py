@@ -293,8 +293,8 @@ class TokenRecord:
 class RuleRecord:
     """An alert rule; `body` is its JSON (`edge_hub.alerts.rules.Rule`).
 
-    What is kept like one has a name with a colon, which no rule has: `group:NAME`, `silence:NAME`, and `state:alerts`,
-    how far the evaluation of the rules has come.
+    What is kept like one has a name with a colon, which no rule has: `group:NAME`, `silence:NAME`, `state:alerts`, how
+    far the evaluation of the rules has come, and `told:WAY`, how far the telling of alerts on a way.
     """
 
     name: str

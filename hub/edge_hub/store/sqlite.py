@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from edge_hub.store._books import FRESH_ID, SqliteBooks
 from edge_hub.store._control import SqliteControl
-from edge_hub.store._forgetting import CLOSED_GAPS, FORGOTTEN_BOOTS, boots_too_many
+from edge_hub.store._counters import STORED_EVENTS, totals_of
+from edge_hub.store._forgetting import boots_too_many
 from edge_hub.store._history import SqliteHistory
-from edge_hub.store._intake import Intake, refused_of
+from edge_hub.store._intake import Intake
 from edge_hub.store._leases import SqliteLeases
 from edge_hub.store._objections import check_version, enrolled, unknown
-from edge_hub.store._removal import GONE, SqliteRemovals
+from edge_hub.store._removal import SqliteRemovals
 from edge_hub.store._retention import trim, used_bytes
 from edge_hub.store._roll_up import in_snapshot
 from edge_hub.store._rows import (
@@ -161,12 +162,11 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
 
     async def pending(self, *, device: DeviceId | None = None, unsent: bool = False) -> tuple[CommandRecord, ...]:
         """Commands without a final state, the oldest first; of one device, or only those never published."""
-        tenant, name = (device.tenant, device.device) if device is not None else (None, None)
-        return await self._commands_where(
-            "WHERE c.state = 'pending' AND (? IS NULL OR (d.tenant = ? AND d.name = ?)) AND (NOT ? OR c.published = 0)"
-            " ORDER BY c.sent, c.id",
-            (tenant, tenant, name, unsent),
-        )
+        where = "c.state = 'pending'" + (" AND c.published = 0" if unsent else "")
+        values: tuple[str, ...] = ()
+        if device is not None:
+            where, values = f"d.tenant = ? AND d.name = ? AND {where}", (device.tenant, device.device)
+        return await self._commands_where(f"WHERE {where} ORDER BY c.sent, c.id", values)
 
     async def published(self, *command_ids: str) -> None:
         """Commands were sent once more."""
@@ -245,21 +245,17 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
             sums = connection.execute(
                 "SELECT count(*), total(online), total(messages), total(duplicates) FROM devices"
             ).fetchone()
-            counts: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters").fetchall())
+            counters: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters").fetchall())
+            # Their ids are counted up by SQLite itself.
             events = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-            return Totals(
+            return totals_of(
+                {**counters, STORED_EVENTS: events[0] if events else 0},
                 devices=sums[0],
                 online=int(sums[1]),
-                messages=int(sums[2]) + counts.get(GONE[0], 0),
-                duplicates=int(sums[3]) + counts.get(GONE[1], 0),
-                malformed=counts.get("malformed", 0),
-                events=events[0] if events else 0,
+                messages=int(sums[2]),
+                duplicates=int(sums[3]),
                 commands=dict(connection.execute("SELECT state, count(*) FROM commands GROUP BY state").fetchall()),
                 size_bytes=used_bytes(connection),
-                refused=refused_of(counts),
-                newer=counts.get("newer", 0),
-                closed_gaps=counts.get(CLOSED_GAPS, 0),
-                forgotten_boots=counts.get(FORGOTTEN_BOOTS, 0),
             )
 
         return await self._read(read)
@@ -268,7 +264,8 @@ class SqliteStore(SqliteControl, SqliteHistory, SqliteLeases, SqliteRemovals):
         """Delete some of what exceeds the bounds; returns how many rows, 0 when there is nothing more to delete."""
         # Looked for in the thread that reads: where there are many of them, messages don't wait.
         boots = await self._read(lambda connection: in_snapshot(connection, boots_too_many))
-        return await self._write(lambda connection: trim(connection, retention, boots, now=now))
+        async with self._condensing:  # it begins the numbers of the log anew where nothing is left of it
+            return await self._write(lambda connection: trim(connection, retention, boots, now=now))
 
 
 def _device_row(connection: sqlite3.Connection, device: DeviceId) -> sqlite3.Row | None:
