@@ -9,6 +9,7 @@ neither token nor authority: what is wrong with those, the app finds out that as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -175,16 +176,14 @@ async def _look(address: Address, clock: Callable[[], float], resolved: Resolved
 async def _connected(found: list[Any], clock: Callable[[], float]) -> tuple[socket.socket, float]:
     """A socket to the first of these that takes one, and how long that took in ms."""
     for family, kind, protocol, _, where in found:
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        began_s = clock()
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, where)
-        except OSError:
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
+        with contextlib.suppress(OSError):  # of the socket, too: a board may speak no IPv6
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                began_s = clock()
+                await asyncio.get_running_loop().sock_connect(sock, where)
+            except BaseException:
+                sock.close()
+                raise
             return sock, (clock() - began_s) * 1000
     raise ConnectionError

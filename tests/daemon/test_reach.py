@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from daemon_stage import PATIENCE_S, free_port
+from remote_stage import speaks_no_ipv6
 
 from edge_daemon import reach
 from edge_daemon.policy.types import Looked
@@ -100,6 +101,16 @@ def test_a_name_is_looked_up_and_one_that_nobody_knows_is_no_answer() -> None:
             assert await round_trip_ms(named, time.monotonic) is not None
             unknown = replace(address, host="x" * 64 + ".invalid")
             assert await round_trip_ms(unknown, time.monotonic) is None
+
+    asyncio.run(scene())
+
+
+def test_an_address_that_this_board_cannot_speak_to_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks_no_ipv6(monkeypatch)
+
+    async def scene() -> None:
+        async with server(b"HTTP/1.1 200 OK\r\n\r\n") as address:
+            assert await round_trip_ms(address, time.monotonic) is not None
 
     asyncio.run(scene())
 

@@ -15,9 +15,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from daemon_stage import free_port
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from remote_stage import BINARY, ONES, Asked, Plays, Stage, X, Y, binary, good, http, says, stalls, trickles
+from remote_stage import (
+    BINARY,
+    ONES,
+    Asked,
+    Plays,
+    Stage,
+    X,
+    Y,
+    binary,
+    good,
+    http,
+    says,
+    speaks_no_ipv6,
+    stalls,
+    trickles,
+)
 
 from edge_sdk import RemoteEngine
 from edge_sdk.errors import (
@@ -357,10 +373,27 @@ def test_who_finds_all_connections_busy_waits_no_longer_than_the_deadline(stage:
 
 
 def test_nobody_at_the_address_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     with pytest.raises(RemoteUnreachableError, match="refused"):
-        RemoteEngine(f"http://127.0.0.1:{port}", model="m", deadline_s=5)
+        RemoteEngine(f"http://127.0.0.1:{free_port()}", model="m", deadline_s=5)
+
+
+def test_an_address_that_this_board_cannot_speak_to_is_passed_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaks_no_ipv6(monkeypatch)
+    with engine(stage) as remote:
+        assert np.array_equal(remote.run([ONES])[0], ONES * 2)
+    with pytest.raises(RemoteUnreachableError, match="refused"):
+        RemoteEngine(f"http://127.0.0.1:{free_port()}", model="m", deadline_s=5)
+
+
+def test_a_name_that_no_thread_can_look_up_is_one_line() -> None:
+    before = threading.stack_size(1 << 46)  # more than any machine has
+    try:
+        with pytest.raises(RemoteUnreachableError, match="cannot be looked up"):
+            RemoteEngine("http://localhost:1", model="m", budget=RetryBudget(most=0))
+    finally:
+        threading.stack_size(before)
 
 
 def test_a_name_nobody_knows_is_one_line() -> None:
