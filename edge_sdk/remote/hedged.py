@@ -145,13 +145,13 @@ class Faced(Protocol):
 
 
 def check_same(remote: Faced, local: Faced) -> None:
-    """The dtypes and shapes of the two agree; names may differ, since arrays go by position.
+    """The dtypes and the shapes of a sample agree; names may differ, since arrays go by position.
 
     Raises:
         InputShapeError: They do not.
     """
     for what, far, near in (("inputs", remote.inputs, local.inputs), ("outputs", remote.outputs, local.outputs)):
-        told = [[(each.dtype, tuple(each.shape)[1:]) for each in specs] for specs in (far, near)]
+        told = [[(each.dtype, len(each.shape), *each.shape[1:]) for each in specs] for specs in (far, near)]
         names = [[each.name for each in specs] for specs in (far, near)]
         # Names may differ; the same ones in another order would mix up what looks alike.
         if told[0] != told[1] or (names[0] != names[1] and sorted(names[0]) == sorted(names[1])):

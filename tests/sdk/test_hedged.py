@@ -142,6 +142,12 @@ def test_engines_that_do_not_take_or_give_the_same_are_refused(stage: Stage) -> 
     class Other(Here):
         outputs = (TensorSpec(name="y", shape=(-1, 5), dtype="float32"),)
 
+    class Flat(Here):
+        outputs = (TensorSpec(name="y", shape=(4,), dtype="float32"),)
+
+    class Scalar(Here):
+        outputs = (TensorSpec(name="y", shape=(), dtype="float32"),)
+
     class Turned(Here):
         inputs = tuple(TensorSpec(name=name, shape=(-1, 4), dtype="float32") for name in "ab")
 
@@ -150,8 +156,9 @@ def test_engines_that_do_not_take_or_give_the_same_are_refused(stage: Stage) -> 
 
     with RemoteEngine(stage.url, model="m") as remote, pytest.raises(InputShapeError):
         Hedged(remote, Other(), deadline_s=1)
-    with pytest.raises(InputShapeError):
-        Hedged(Turned(), Straight(), deadline_s=1)
+    for remote, local in ((Turned(), Straight()), (Scalar(), Flat())):
+        with pytest.raises(InputShapeError):
+            Hedged(remote, local, deadline_s=1)
 
 
 @pytest.mark.parametrize("options", [{"deadline_s": 0}, {"deadline_s": float("nan")}, {"outstanding": 0}])
