@@ -128,7 +128,7 @@ class Asking:
             self._asked = self._ready(server)
             is_new = server is not None and self._asked is None and self._refused is None
             if is_new and self._opening is None and not self._is_closed:
-                opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
+                opening = threading.Thread(target=self._open_told, name="edge-server", daemon=True)
                 try:
                     opening.start()
                 except RuntimeError as error:  # there is no room for a thread now: the next report asks again
@@ -221,6 +221,15 @@ class Asking:
             local_s = deadline_s / 2 if usual_ms is None else usual_ms / 1e3
         return local_s if local_s < deadline_s else 0.0
 
+    def _open_told(self) -> None:
+        """The thread; a fault in it that nobody foresaw keeps the next one from nothing."""
+        try:
+            self._open_all()
+        finally:
+            with self._lock:
+                if self._opening is threading.current_thread():
+                    self._opening = None
+
     def _open_all(self) -> None:
         """Open what is told, and what is told meanwhile."""
         while True:
@@ -247,6 +256,7 @@ class Asking:
                 needless: _Open | None = found
             else:
                 needless, self._open = self._open, found
+                self._asked = found if server == self._told else None  # at once: to close the other one takes time
                 if self._forgotten is not None:
                     self._forgotten.detach()
                 self._forgotten = weakref.finalize(self, found.errands.end)  # where nobody calls `close`
