@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_stage import until
+from daemon_stage import PATIENCE_S, until
 from fleet_stage import PlayedFleet
 from hub_stage import HubProcess
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge_hub.rows import estimated_w_of
 from edge_lab.errors import FleetError
-from edge_lab.fleet import packets
+from edge_lab.fleet import connection, packets
 from edge_lab.fleet.cast import FATES, part_of
 from edge_lab.fleet.fleet import Plan, names
 from edge_lab.fleet.track import Track, rehearse
@@ -44,6 +46,52 @@ def test_a_stream_is_cut_into_packets_however_it_arrives(bodies: list[bytes], cu
 def test_what_is_no_packet_is_refused() -> None:
     with pytest.raises(FleetError):
         packets.Splitter().feed(b"\x30\xff\xff\xff\xff\x01")
+
+
+class Left:
+    """A party that waits for the end of its connection."""
+
+    def __init__(self) -> None:
+        self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def connected(self) -> None:
+        raise AssertionError
+
+    def arrived(self, message: packets.Received) -> None:
+        raise AssertionError
+
+    def lost(self, why: str, *, refused: bool) -> None:
+        self.why.set_result(f"{why}, {refused}")
+
+
+@pytest.mark.parametrize("says", [b"", b"\x20\x03\x00\x00\x00"], ids=["nothing", "only welcome"])
+def test_a_broker_that_falls_silent_is_left(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_GREETING_S", 0.2)
+
+    async def scene() -> None:
+        ended = asyncio.Event()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(says)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+            ended.set()
+
+        party = Left()
+        login = packets.Login(
+            client_id="t:a", username="", password="", keepalive_s=1, session_expiry_s=0, will_topic="t",
+            will_payload=b"", will_delay_s=0,
+        )  # fmt: skip
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as broker:
+            where = broker.sockets[0].getsockname()
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection.Connection(login, ("t",), party), *where
+            )
+            assert await asyncio.wait_for(party.why, PATIENCE_S) == "the broker is silent, False"
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
+
+    asyncio.run(scene())
 
 
 def test_a_track_tells_of_switches_with_the_reasons_of_the_real_policy(track: Track) -> None:
