@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,17 @@ from hub_stage import HubProcess
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_daemon.clock import SystemClock
+from edge_hub.api import Credentials
 from edge_hub.rows import estimated_w_of
 from edge_lab.errors import FleetError
 from edge_lab.fleet import connection, packets
 from edge_lab.fleet.cast import FATES, part_of
+from edge_lab.fleet.device import Device, Habits
 from edge_lab.fleet.fleet import Plan, names
+from edge_lab.fleet.tally import Tally
 from edge_lab.fleet.track import Track, rehearse
-from edge_sdk.mqtt import Explain, Pause, Pin, Report, State
+from edge_sdk.mqtt import Event, Explain, Pause, Pin, Report, State
 
 FEW = 3
 
@@ -112,6 +117,17 @@ def test_without_a_sensor_the_hub_shows_what_the_policy_takes_the_whole_board_to
     told_w = [watts for watts in drawn_w if watts is not None]
     assert len(told_w) > len(drawn_w) / 2
     assert all(idle_w <= watts < idle_w + 10 for watts in told_w)
+
+
+def test_a_device_times_a_bounded_number_of_messages_while_the_hub_is_away(track: Track) -> None:
+    given = Credentials(device="t/a", host="127.0.0.1", port=1, username="", password="")
+    device = Device(
+        given, track, at_s=0.0, habits=Habits(report_s=1.0), clock=SystemClock(), tally=Tally(), rng=random.Random(0)
+    )
+    for _ in range(3):
+        device._tell(*(Event(at=1.0, kind="started"),) * 500)
+    assert len(device._composed) == 1000
+    asyncio.run(device.close())
 
 
 def test_boards_take_part_in_the_ratio_of_their_shares() -> None:
