@@ -28,8 +28,10 @@ Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @contextlib.asynccontextmanager
 async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[Address]:
     """Reads a request's head and answers these bytes; nothing at all without any."""
+    talks: list[asyncio.Task[None] | None] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
         with contextlib.suppress(OSError, EOFError):
             head = await reader.readuntil(b"\r\n\r\n")
             if asked is not None:
@@ -44,7 +46,7 @@ async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator
         yield Address(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
     finally:
         listening.close()
-        await asyncio.sleep(0.01)  # what hangs sees its end
+        await asyncio.gather(*filter(None, talks))  # each sees the end of its connection
 
 
 def test_a_ready_server_tells_how_long_a_round_trip_takes() -> None:
