@@ -39,7 +39,7 @@ def opened(
 
     Raises:
         UsageError: An argument makes no sense.
-        MissingExtraError: It needs gRPC, which is not installed.
+        MissingExtraError: It needs gRPC, which is not installed or cannot be loaded.
     """
     shown = "" if "@" in address else ascii(address[:80])  # there may be a password in it
     try:
@@ -61,9 +61,12 @@ def opened(
     if parts.scheme in {"grpc", "grpcs"}:
         try:
             from edge_sdk.remote.over_grpc import GrpcModel
-        except ModuleNotFoundError as cause:
+        except ImportError as cause:  # also where it is installed: its library lacks one of the system's
+            is_there = not isinstance(cause, ModuleNotFoundError)
             raise MissingExtraError(
-                "gRPC is not installed", where=shown, hint="pip install 'adaptive-edge-sdk[grpc]', or use http://"
+                f"gRPC cannot be loaded: {reason(cause)}" if is_there else "gRPC is not installed",
+                where=shown,
+                hint="pip install 'adaptive-edge-sdk[grpc]', or use http://",
             ) from cause
         return GrpcModel(
             parts.hostname, port, ca_file=ca_file if is_encrypted else None, is_encrypted=is_encrypted,

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ from edge_sdk.errors import (
     InputDtypeError,
     InputShapeError,
     InputValueError,
+    MissingExtraError,
     ModelClosedError,
     RemoteAnswerError,
     RemoteError,
@@ -400,6 +402,24 @@ def test_a_name_nobody_knows_is_one_line() -> None:
     with pytest.raises(RemoteError) as caught:
         RemoteEngine("http://no-such-host.invalid", model="m", deadline_s=2, budget=RetryBudget(most=0))
     assert "no-such-host.invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        ("ModuleNotFoundError('No module named grpc')", "gRPC is not installed"),
+        ("ImportError('cygrpc.so: undefined symbol: __atomic_exchange_8')", "cannot be loaded: .*undefined symbol"),
+    ],
+)
+def test_a_grpc_that_is_not_there_or_does_not_load_is_one_line(
+    fails: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "grpc" or name == "edge_sdk.remote.over_grpc"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "grpc.py").write_text(f"raise {fails}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError, match=said):
+        RemoteEngine("grpc://127.0.0.1:1", model="m")
 
 
 BUSY = says(http(b'{"error": "busy"}', "Retry-After: 1", status="503 Service Unavailable"))
