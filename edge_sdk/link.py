@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -43,6 +44,14 @@ _LONGEST_RETRY_S = 10.0
 _JOIN_S = 2.0
 _GOODBYE_S = 1.0
 UNKNOWN_APP = "unknown-app"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """An assignment, and the registration that it is for: serials begin anew with each."""
+
+    app: str
+    assignment: Assignment
 
 
 class DaemonLink:
@@ -88,7 +97,6 @@ class DaemonLink:
         self._stopped = threading.Event()
         self._due = threading.Event()
         self._threads: tuple[threading.Thread, ...] = ()
-        self._serial = 0
         try:
             self.registered = self._join()
         except BaseException:
@@ -98,14 +106,15 @@ class DaemonLink:
     def start(
         self,
         report: Callable[[], AppReport],
-        apply: Callable[[Assignment], None],
+        apply: Callable[[Told], None],
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to report, and to be told.
 
         Args:
             report: What happened since it was last called.
-            apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time.
+            apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time, also
+                with one that is not the newest.
             lost: No daemon hears the app any more; an assignment is applied once one does.
         """
         self._report, self._apply, self._lost = report, apply, lost
@@ -127,15 +136,15 @@ class DaemonLink:
         """Report now and not in a second: a call was late or slow, or the variant has changed."""
         self._due.set()
 
-    def say(self, report: AppReport) -> Assignment:
+    def say(self, report: AppReport) -> Told:
         """Report once, out of turn.
 
         Raises:
             EdgeError: The daemon does not answer, or refuses.
         """
-        return self._call("POST", "report", Assignment, report)
+        return self._call("report", report)
 
-    def pin(self, variant: str | None) -> Assignment:
+    def pin(self, variant: str | None) -> Told:
         """Pin a variant for this app, or take the pin back.
 
         Raises:
@@ -143,9 +152,9 @@ class DaemonLink:
             UnknownVariantError: The model has no such variant there.
             DaemonUnreachableError: Nobody answers.
         """
-        return self._call("POST", "pin", Assignment, AppPin(variant=variant))
+        return self._call("pin", AppPin(variant=variant))
 
-    def prefer(self, preference: Preference | None) -> Assignment:
+    def prefer(self, preference: Preference | None) -> Told:
         """Say what this app wants from now on, also after the daemon was away.
 
         Raises:
@@ -153,7 +162,7 @@ class DaemonLink:
         """
         fixed = _fixed(preference)
         self._register = structs.replace(self._register, preference=fixed)
-        return self._call("POST", "prefer", Assignment, AppPrefer(preference=fixed))
+        return self._call("prefer", AppPrefer(preference=fixed))
 
     def close(self) -> None:
         """Say goodbye and end the threads."""
@@ -194,10 +203,10 @@ class DaemonLink:
             )
         return body
 
-    def _call(self, method: str, what: str, kind: type[Assignment], body: object) -> Assignment:
+    def _call(self, what: str, body: object) -> Told:
         with self._speak:
             try:
-                return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
+                return self._call_once(what, body)
             except CommandError as error:
                 if error.code != UNKNOWN_APP or self._stopped.is_set():
                     raise
@@ -206,8 +215,12 @@ class DaemonLink:
                     raise
                 # It may have been restarted, and the connection with it: that is found out by asking once more.
             self.registered = self._join()
-            self._serial = 0
-            return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
+            return self._call_once(what, body)
+
+    def _call_once(self, what: str, body: object) -> Told:
+        app = self.registered.app
+        answer = self._reporting.call("POST", f"/v1/apps/{app}/{what}", Assignment, self._spoken(body))
+        return Told(app=app, assignment=answer)
 
     def _run_reports(self) -> None:
         retry_s = _FIRST_RETRY_S
@@ -236,24 +249,24 @@ class DaemonLink:
             is_heard, pause_s, retry_s = True, REPORT_EVERY_S, _FIRST_RETRY_S
 
     def _run_assignments(self) -> None:
+        app, serial = "", 0
         while not self._stopped.is_set():
-            app = self.registered.app
-            path = f"/v1/apps/{app}/assignment?after={self._serial}&wait_s={_WAIT_S:g}"
+            if app != self.registered.app:
+                app, serial = self.registered.app, 0
+            path = f"/v1/apps/{app}/assignment?after={serial}&wait_s={_WAIT_S:g}"
             try:
                 assignment = self._waiting.call("GET", path, Assignment, timeout_s=_WAIT_S + _ANSWER_S)
             except EdgeError:
                 # The reports find out what is wrong, and register anew; here there is nothing to do but wait for it.
                 self._stopped.wait(_FIRST_RETRY_S)
                 continue
-            if app == self.registered.app:
-                self._follow(assignment)
+            serial = assignment.serial
+            self._follow(Told(app=app, assignment=assignment))
 
-    def _follow(self, assignment: Assignment) -> None:
+    def _follow(self, told: Told) -> None:
         with self._applying:
-            if self._stopped.is_set() or assignment.serial < self._serial:
-                return
-            self._serial = assignment.serial
-            self._apply(assignment)
+            if not self._stopped.is_set():
+                self._apply(told)
 
 
 def _fixed(preference: Preference | None) -> Preference | None:
