@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socketserver
 import tempfile
 import threading
@@ -14,8 +15,9 @@ from daemon_stage import PATIENCE_S, tiny_bundle, until
 
 from edge_sdk import EdgeModel
 from edge_sdk.bundle import Bundle
+from edge_sdk.errors import DaemonUnreachableError
 from edge_sdk.link import UNKNOWN_APP
-from edge_sdk.local import Assignment, Done, ErrorBody, Registered
+from edge_sdk.local import Assignment, Done, ErrorBody, LocalClient, Registered
 from edge_sdk.mqtt import Because
 from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import encode, new_token
@@ -116,3 +118,10 @@ def test_what_an_app_was_told_before_its_daemon_restarted_does_not_drown_what_it
         assert len(daemon.apps) == 2
         daemon.now = assigned(2, "quick")
         until(lambda: model.active == "quick", "the new word to be followed")
+
+
+def test_a_client_that_is_interrupted_before_it_waits_does_not_wait(daemon: Played) -> None:
+    with contextlib.closing(LocalClient(str(daemon.server_address))) as client:
+        client.interrupt()
+        with pytest.raises(DaemonUnreachableError, match="interrupted"):
+            client.call("POST", "/v1/apps", Registered)
