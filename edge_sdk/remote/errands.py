@@ -121,16 +121,16 @@ class Errands:
         with self._lock:
             if self._is_ended:
                 raise ModelClosedError("the engine was closed", hint="open it again")
-            if self._outstanding >= self._most:
-                return None
-            if self._outstanding >= len(self._threads):
-                name = f"edge-hedge-{self._outstanding + 1}"
+            if len(self._threads) < min(self._outstanding + 1, self._most):
+                name = f"edge-hedge-{len(self._threads) + 1}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # the process may have no more, or ends
                     return None
                 self._threads.append(thread)
+            if self._outstanding >= self._most:
+                return None
             self._outstanding += 1
             errand = _Errand(arrays)
             self._waiting.put(errand)

@@ -18,6 +18,7 @@ from edge_sdk import Hedged, RemoteEngine
 from edge_sdk.errors import DelegateError, InputError, InputShapeError, ModelClosedError, UsageError
 from edge_sdk.manifest import TensorSpec
 from edge_sdk.remote.budget import RetryBudget
+from edge_sdk.remote.errands import Counts, Errands
 
 pytestmark = pytest.mark.device
 
@@ -58,7 +59,7 @@ def hedged(stage: Stage, local: Here | None = None, **options: Any) -> Hedged:
     return Hedged(remote, local or Here(), **{"deadline_s": 20.0} | options)
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], object]) -> None:
     end_s = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < end_s
@@ -114,6 +115,23 @@ def test_a_remote_that_stalls_holds_a_bounded_number_of_calls(stage: Stage) -> N
         until(lambda: len(stage.inferences) == 2)
         stage.script = [good]
         stage.hang_up()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_that_came_as_its_thread_broke_down_blocks_no_other() -> None:
+    sent: list[object] = []
+
+    def took(_: float) -> None:  # in the thread, once it is free for another call
+        if not sent:
+            sent.append(errands.send([ONES]))
+            raise ZeroDivisionError
+
+    errands = Errands(Here(), Counts(took), most=1)
+    errands.ask([ONES], 0.0)
+    until(lambda: sent and not errands._threads)
+    until(lambda: errands.ask([ONES], PATIENCE_S)[1] is not None)
+    errands.end()
+    errands.join()
 
 
 def test_a_local_engine_slower_than_the_deadline_leaves_all_of_it_to_the_remote(stage: Stage) -> None:
