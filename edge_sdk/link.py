@@ -96,7 +96,7 @@ class DaemonLink:
         self._speak = threading.Lock()  # one request at a time on `_reporting`
         self._stopped = threading.Event()
         self._due = threading.Event()
-        self._threads: tuple[threading.Thread, ...] = ()
+        self._threads: list[threading.Thread] = []
         try:
             self.registered = self._join()
         except BaseException:
@@ -119,12 +119,10 @@ class DaemonLink:
         """
         self._report, self._apply, self._lost = report, apply, lost
         self._applying = threading.Lock()
-        self._threads = tuple(
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._run_reports, "edge-report"), (self._run_assignments, "edge-assignment"))
-        )
-        for thread in self._threads:
+        for target, name in ((self._run_reports, "edge-report"), (self._run_assignments, "edge-assignment")):
+            thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def can_run(self, runs: tuple[str, ...]) -> tuple[str, ...] | None:
         """Note the variants this app can run, for a daemon that comes; what one that is there has to be told."""
@@ -165,25 +163,26 @@ class DaemonLink:
         return self._call("prefer", AppPrefer(preference=fixed))
 
     def close(self) -> None:
-        """Say goodbye and end the threads."""
+        """End the threads; the one that reports says goodbye."""
         self.abandon()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_JOIN_S)
-        try:
-            with self._speak:
-                self._reporting.call("DELETE", f"/v1/apps/{self.registered.app}", Done, timeout_s=_GOODBYE_S)
-        except EdgeError as error:
-            _log.debug("no goodbye: %s", error)
-        self._reporting.close()
-        if not any(thread.is_alive() for thread in self._threads):
-            self._waiting.close()
+        if not self._threads:
+            self._part()
 
     def abandon(self) -> None:
         """Let the threads end by themselves, for an app that forgot to close its model."""
         self._stopped.set()
         self._due.set()
         self._waiting.interrupt()
+
+    def _part(self) -> None:
+        with self._speak, self._reporting:  # closed at the end
+            try:
+                self._reporting.call("DELETE", f"/v1/apps/{self.registered.app}", Done, timeout_s=_GOODBYE_S)
+            except EdgeError as error:
+                _log.debug("no goodbye: %s", error)
 
     def _join(self) -> Registered:
         try:
@@ -223,6 +222,12 @@ class DaemonLink:
         return Told(app=app, assignment=answer)
 
     def _run_reports(self) -> None:
+        try:
+            self._keep_reporting()
+        finally:
+            self._part()
+
+    def _keep_reporting(self) -> None:
         retry_s = _FIRST_RETRY_S
         pause_s = REPORT_EVERY_S
         is_heard = True
@@ -249,6 +254,10 @@ class DaemonLink:
             is_heard, pause_s, retry_s = True, REPORT_EVERY_S, _FIRST_RETRY_S
 
     def _run_assignments(self) -> None:
+        with self._waiting:
+            self._keep_following()
+
+    def _keep_following(self) -> None:
         app, serial = "", 0
         while not self._stopped.is_set():
             if app != self.registered.app:

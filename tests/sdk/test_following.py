@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socketserver
 import tempfile
 import threading
@@ -33,7 +34,8 @@ class Played(socketserver.ThreadingUnixStreamServer):
     """A daemon of one app that says what it is told to say.
 
     Attributes:
-        apps: That registered; only the last is known, and none after `forget`.
+        apps: That registered; only the one that is `known` may say anything more.
+        gone: That said goodbye.
         now: What the app is told in answer to all that it says.
         later: What the first app is told once it asks for what is next, and that is `released`.
     """
@@ -43,6 +45,7 @@ class Played(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, bundle: Bundle) -> None:
         self.bundle = bundle
         self.apps: list[str] = []
+        self.gone: list[str] = []
         self.known = ""
         self.now = self.later = assigned(1, "exact")
         self.released, self.ended = threading.Semaphore(0), threading.Event()
@@ -75,16 +78,21 @@ class _Answering(BaseHTTPRequestHandler):
             self._answer(ErrorBody(code=UNKNOWN_APP, text="who?"), status=404)
 
     def do_GET(self) -> None:
-        if self.server.apps[0] in self.path and self.server.released.acquire(timeout=PATIENCE_S):
+        if self.server.apps[0] in self.path:
+            self.server.released.acquire(timeout=PATIENCE_S)
             self._answer(self.server.later)
         else:
             self.server.ended.wait(PATIENCE_S)
             self.close_connection = True
 
     def do_DELETE(self) -> None:
+        self.server.gone.append(self.path.rpartition("/")[2])
         self._answer(Done(text="goodbye"))
 
     def _answer(self, body: object, *, status: int = 200) -> None:
+        if self.server.ended.is_set():
+            self.close_connection = True
+            return
         payload = encode(body)
         self.send_response(status)
         self.send_header("Content-Length", str(len(payload)))
@@ -118,6 +126,16 @@ def test_what_an_app_was_told_before_its_daemon_restarted_does_not_drown_what_it
         assert len(daemon.apps) == 2
         daemon.now = assigned(2, "quick")
         until(lambda: model.active == "quick", "the new word to be followed")
+
+
+def test_a_model_that_is_forgotten_says_goodbye_and_leaves_neither_thread_nor_socket(daemon: Played) -> None:
+    model = EdgeModel("digits", socket=str(daemon.server_address))
+    assert model.active == "exact"
+    del model
+    gc.collect()
+    until(lambda: daemon.gone == daemon.apps, "the goodbye")
+    until(lambda: not any(each.name.startswith("edge-") for each in threading.enumerate()), "the end of its threads")
+    gc.collect()  # a socket that was left would warn
 
 
 def test_a_client_that_is_interrupted_before_it_waits_does_not_wait(daemon: Played) -> None:
