@@ -119,11 +119,35 @@ def test_without_a_sensor_the_hub_shows_what_the_policy_takes_the_whole_board_to
     assert all(idle_w <= watts < idle_w + 10 for watts in told_w)
 
 
+def device_of(track: Track, port: int) -> tuple[Device, Tally]:
+    given, tally = Credentials(device="t/a", host="127.0.0.1", port=port, username="", password=""), Tally()
+    habits, clock, rng = Habits(report_s=1.0), SystemClock(), random.Random(0)
+    return Device(given, track, at_s=0.0, habits=habits, clock=clock, tally=tally, rng=rng), tally
+
+
+def test_a_device_that_is_not_let_in_is_refused_and_has_lost_nothing(track: Track) -> None:
+    async def scene() -> None:
+        ended = asyncio.Event()
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"\x20\x03\x00\x87\x00")
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+            ended.set()
+
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as broker:
+            device, tally = device_of(track, broker.sockets[0].getsockname()[1])
+            device.start(0.0)
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
+            await device.close()
+        assert (tally.refused, tally.lost, tally.connections) == (1, 0, 0)
+
+    asyncio.run(scene())
+
+
 def test_a_device_times_a_bounded_number_of_messages_while_the_hub_is_away(track: Track) -> None:
-    given = Credentials(device="t/a", host="127.0.0.1", port=1, username="", password="")
-    device = Device(
-        given, track, at_s=0.0, habits=Habits(report_s=1.0), clock=SystemClock(), tally=Tally(), rng=random.Random(0)
-    )
+    device, _ = device_of(track, 1)
     for _ in range(3):
         device._tell(*(Event(at=1.0, kind="started"),) * 500)
     assert len(device._composed) == 1000

@@ -118,7 +118,8 @@ class Device:
         self._attempt = 0
         self._login_at = 0.0
         self._away_s = 0.0
-        self._was_up = False
+        self._is_in = False  # the broker has let it in
+        self._was_in = False
         self._stopping = False
         self._report_at_s = clock.monotonic() + rng.uniform(0, habits.report_s)
         self._state_at_s = -STATE_EVERY_S
@@ -189,8 +190,8 @@ class Device:
     def connected(self) -> None:
         """See `Party`."""
         self._tally.connections += 1
-        self._tally.reconnects += self._was_up
-        self._was_up, self._attempt = True, 0
+        self._tally.reconnects += self._was_in
+        self._is_in, self._was_in, self._attempt = True, True, 0
         self._outbox.forget()
         part = self._track.part
         self._tally.births += 1
@@ -212,8 +213,8 @@ class Device:
     def lost(self, why: str, *, refused: bool) -> None:
         """See `Party`."""
         log.debug("%s: %s", self.who, why)
-        was_up, self._connection = self._connection is not None, None
-        self._tally.lost += was_up and not self._stopping
+        self._tally.lost += self._is_in and not self._stopping
+        self._is_in, self._connection = False, None
         self._tally.refused += refused
         if not self._stopping:
             self._attempt += 1
