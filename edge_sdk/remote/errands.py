@@ -8,12 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_sdk.errors import EdgeError, InputError, ModelClosedError
 
-if TYPE_CHECKING:
-    from edge_sdk.anyengine import AnyEngine
+Run = Callable[[Sequence[Any]], list[Any]]  # as `AnyEngine.run`
 
 _KEPT = 256  # times of the last calls, for the quantiles
 _MEDIAN, _HIGH = 0.5, 0.95
@@ -88,7 +87,7 @@ class _Errand:
 class Errands:
     """Threads that call the remote, started as they are needed. They hold no `Hedged`, so that one can be forgotten."""
 
-    def __init__(self, remote: AnyEngine, tally: Counts, *, most: int) -> None:
+    def __init__(self, remote: Run, tally: Counts, *, most: int) -> None:
         self._remote, self._tally, self._most = remote, tally, most
         self._lock = threading.RLock()  # `end` may come from the collector, in whatever thread
         self._outstanding = 0
@@ -164,7 +163,7 @@ class Errands:
         answer: list[Any] | None = None
         trouble: EdgeError | None = None
         try:
-            answer = self._remote.run(errand.arrays)
+            answer = self._remote(errand.arrays)
         except EdgeError as error:
             trouble = error
         finally:  # also where the remote has a fault that nobody foresaw: the caller is not left waiting

@@ -126,7 +126,7 @@ def test_a_call_that_came_as_its_thread_broke_down_blocks_no_other() -> None:
             sent.append(errands.send([ONES]))
             raise ZeroDivisionError
 
-    errands = Errands(Here(), Counts(took), most=1)
+    errands = Errands(Here().run, Counts(took), most=1)
     errands.ask([ONES], 0.0)
     until(lambda: sent and not errands._threads)
     until(lambda: errands.ask([ONES], PATIENCE_S)[1] is not None)
