@@ -17,8 +17,9 @@ from remote_stage import speaks_no_ipv6
 
 from edge_daemon import reach
 from edge_daemon.policy.types import Looked
-from edge_daemon.reach import Address, Reach, Resolved, round_trip_ms
+from edge_daemon.reach import Reach, Resolved, round_trip_ms
 from edge_sdk.local import AssignedServer
+from edge_sdk.server_address import ServerAddress
 
 pytestmark = pytest.mark.device
 
@@ -26,7 +27,7 @@ Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[Address]:
+async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[ServerAddress]:
     """Reads a request's head and answers these bytes; nothing at all without any."""
     talks: list[asyncio.Task[None] | None] = []
 
@@ -43,7 +44,7 @@ async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator
 
     listening = await asyncio.start_server(talk, "127.0.0.1", 0)
     try:
-        yield Address(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
+        yield ServerAddress(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
     finally:
         listening.close()
         await asyncio.gather(*filter(None, talks))  # each sees the end of its connection
@@ -91,7 +92,10 @@ def test_a_server_that_says_nothing_or_is_not_there_costs_no_more_than_the_deadl
     async def scene() -> None:
         async with server(b"") as address:
             assert await round_trip_ms(address, time.monotonic) is None
-        assert await round_trip_ms(Address(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic) is None
+        assert (
+            await round_trip_ms(ServerAddress(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic)
+            is None
+        )
 
     asyncio.run(scene())
 
@@ -130,7 +134,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: py
         return real(host, *given, flags=flags, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", hangs)
-    address = Address(scheme="http", host="localhost", port=free_port())
+    address = ServerAddress(scheme="http", host="localhost", port=free_port())
 
     async def scene() -> None:
         resolved = Resolved(address)
@@ -146,7 +150,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: py
 def test_of_an_address_that_is_not_http_a_connection_is_enough() -> None:
     async def scene() -> None:
         async with server(b"") as address:
-            grpc = Address(scheme="grpc", host=address.host, port=address.port)
+            grpc = ServerAddress(scheme="grpc", host=address.host, port=address.port)
             assert await round_trip_ms(grpc, time.monotonic) is not None
 
     asyncio.run(scene())
