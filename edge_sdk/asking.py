@@ -22,8 +22,8 @@ from edge_sdk.local import PATIENCE_S
 if TYPE_CHECKING:
     from edge_sdk.local import AssignedServer
     from edge_sdk.remote.engine import RemoteEngine
-    from edge_sdk.remote.errands import Counts, Errands
-    from edge_sdk.remote.hedged import Faced, Matching
+    from edge_sdk.remote.errands import Counts, Errands, Run
+    from edge_sdk.remote.hedged import Faced
     from edge_sdk.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -40,22 +40,21 @@ Runs = Callable[[Sequence[Any]], tuple[str, list[Any]]]  # who answered, and the
 
 
 class _Admitted:
-    """An engine on a server, for as long as that lets the app in and is the one it says it is.
+    """Calls to a server, for as long as that lets the app in and is the one it says it is.
 
     Args:
-        engine: The one that asks.
+        call: One of them.
         shut_out: Told when that is over, by whichever call finds out, in the thread of that.
     """
 
-    def __init__(self, engine: Matching, shut_out: Callable[[_Admitted, RemoteError], None]) -> None:
-        self.inputs, self.outputs, self.close = engine.inputs, engine.outputs, engine.close
-        self._engine, self._shut_out = engine, shut_out
+    def __init__(self, call: Run, shut_out: Callable[[_Admitted, RemoteError], None]) -> None:
+        self._call, self._shut_out = call, shut_out
         self.is_shut_out = False
 
     def run(self, arrays: Sequence[Any]) -> list[Any]:
         """See `AnyEngine.run`."""
         try:
-            return self._engine.run(arrays)
+            return self._call(arrays)
         except RemoteError as error:
             if _is_shut_out(error):
                 self.is_shut_out = True
@@ -67,7 +66,7 @@ class _Admitted:
 class _Open:
     server: AssignedServer
     remote: RemoteEngine
-    engine: _Admitted
+    admitted: _Admitted
     errands: Errands
     counts: Counts
 
@@ -128,7 +127,7 @@ class Asking:
             self._asked = self._ready(server)
             is_new = server is not None and self._asked is None and self._refused is None
             if is_new and self._opening is None and not self._is_closed:
-                opening = threading.Thread(target=self._open_all, name="edge-server", daemon=True)
+                opening = threading.Thread(target=self._open_told, name="edge-server", daemon=True)
                 try:
                     opening.start()
                 except RuntimeError as error:  # there is no room for a thread now: the next report asks again
@@ -139,7 +138,7 @@ class Asking:
     def _ready(self, server: AssignedServer | None) -> _Open | None:
         """What is open of it and answers; with the lock held."""
         opened = self._open
-        is_ready = opened is not None and opened.server == server and not opened.engine.is_shut_out
+        is_ready = opened is not None and opened.server == server and not opened.admitted.is_shut_out
         return opened if is_ready else None
 
     def run(self, arrays: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -191,7 +190,7 @@ class Asking:
         here_s = time.perf_counter()
         ran = self._here(arrays)
         ended_s = time.perf_counter()
-        if was_sent and not asked.engine.is_shut_out:  # that it refused says nothing of the way there
+        if was_sent and not asked.admitted.is_shut_out:  # that it refused says nothing of the way there
             self._tally.stood_in((ended_s - began_s) * 1e3, (ended_s - here_s) * 1e3)
         if ran[0] != self._stood_by:  # what another variant took says nothing of this one
             self._stood_by = ran[0]
@@ -221,6 +220,15 @@ class Asking:
             local_s = deadline_s / 2 if usual_ms is None else usual_ms / 1e3
         return local_s if local_s < deadline_s else 0.0
 
+    def _open_told(self) -> None:
+        """The thread; a fault in it that nobody foresaw keeps the next one from nothing."""
+        try:
+            self._open_all()
+        finally:
+            with self._lock:
+                if self._opening is threading.current_thread():
+                    self._opening = None
+
     def _open_all(self) -> None:
         """Open what is told, and what is told meanwhile."""
         while True:
@@ -237,7 +245,7 @@ class Asking:
         try:
             found = self._opened(server)
         except EdgeError as error:
-            _log.warning(_CANNOT, error)
+            _log.warning(_CANNOT, str(error))
             with self._lock:
                 if server == self._told:
                     self._refused, self._failure = server, str(error)[:_MAX_FAILURE]
@@ -247,29 +255,30 @@ class Asking:
                 needless: _Open | None = found
             else:
                 needless, self._open = self._open, found
+                self._asked = found if server == self._told else None  # at once: to close the other one takes time
                 if self._forgotten is not None:
                     self._forgotten.detach()
                 self._forgotten = weakref.finalize(self, found.errands.end)  # where nobody calls `close`
         if needless is not None:
             needless.close()
 
-    def _give_up(self, engine: _Admitted, error: RemoteError) -> None:
+    def _give_up(self, admitted: _Admitted, error: RemoteError) -> None:
         """The server that is open has shut us out; of calls that find that out at once, one says it."""
         with self._lock:
             opened = self._open
-            if opened is None or opened.engine is not engine or opened.server != self._told:
+            if opened is None or opened.admitted is not admitted or opened.server != self._told:
                 return
             if self._refused == opened.server:
                 return
             self._asked, self._refused, self._failure = None, opened.server, str(error)[:_MAX_FAILURE]
-        _log.warning(_CANNOT, error)
+        _log.warning(_CANNOT, str(error))
         self._changed()
 
     def _opened(self, server: AssignedServer) -> _Open:
         # Who has no server does without what these bring.
         from edge_sdk.remote.engine import RemoteEngine
         from edge_sdk.remote.errands import Counts, Errands
-        from edge_sdk.remote.hedged import Matching, check_same
+        from edge_sdk.remote.hedged import check_same, matching
         from edge_sdk.tokenfile import read_token
 
         token = None if server.token_file is None else read_token(server.token_file)
@@ -288,15 +297,15 @@ class Asking:
             if (told := tally()) is not None:
                 told.remote_took(ms)
 
-        def shut_out(engine: _Admitted, error: RemoteError) -> None:
+        def shut_out(admitted: _Admitted, error: RemoteError) -> None:
             if (told := asking()) is not None:
-                told._give_up(engine, error)  # noqa: SLF001 - a function of this class
+                told._give_up(admitted, error)  # noqa: SLF001 - a function of this class
 
         counts = Counts(took)
         _log.info("the server %s is asked first from now on", remote.where)
-        engine = _Admitted(Matching(remote, self._model), shut_out)
-        errands = Errands(engine, counts, most=_OUTSTANDING)
-        return _Open(server=server, remote=remote, engine=engine, counts=counts, errands=errands)
+        admitted = _Admitted(matching(remote, self._model), shut_out)
+        errands = Errands(admitted.run, counts, most=_OUTSTANDING)
+        return _Open(server=server, remote=remote, admitted=admitted, counts=counts, errands=errands)
 
 
 def _is_shut_out(error: RemoteError) -> bool:

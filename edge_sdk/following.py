@@ -14,7 +14,7 @@ from edge_sdk.asking import SERVER, Asking
 from edge_sdk.errors import DaemonUnreachableError, ModelClosedError
 from edge_sdk.faring import Faring
 from edge_sdk.lease import Seat
-from edge_sdk.link import DaemonLink
+from edge_sdk.link import DaemonLink, Told
 from edge_sdk.local import AppReport, Assignment
 from edge_sdk.preference import Preference
 from edge_sdk.switch import Switch
@@ -64,7 +64,7 @@ class Follower:
         self._runs, self._faring, self._advised, self._asking = link.can_run(runs), faring, advised, asking
         self._in_flight = 0  # at the last report
         self.most_per_s: float | None = None
-        self._note(assignment)
+        self._note(Told(app=link.registered.app, assignment=assignment))
         me = weakref.ref(self)
 
         def report() -> AppReport:
@@ -74,7 +74,7 @@ class Follower:
                 return AppReport(active=assignment.variant)
             return follower._report()  # noqa: SLF001 - a function of this class
 
-        def follow(told: Assignment) -> None:
+        def follow(told: Told) -> None:
             follower = me()
             if follower is not None:
                 follower._follow(told)  # noqa: SLF001 - a function of this class
@@ -161,30 +161,32 @@ class Follower:
             server_failure=self._asking.failure,
         )
 
-    def _follow(self, told: Assignment) -> None:
+    def _follow(self, told: Told) -> None:
         with self._turn:
             try:
                 self._adopt(told)
             except ModelClosedError as error:
                 _log.debug("there is nothing to switch: %s", error)
 
-    def _note(self, told: Assignment) -> bool:
+    def _note(self, told: Told) -> bool:
         """Take in an assignment; whether there is none newer: two threads and the app's own pins bring them."""
-        app = self._link.registered.app
-        if self._assigned is not None and self._assigned[0] == app and told.serial < self._assigned[1]:
+        if told.app != self._link.registered.app:
             return False
-        self._assigned = (app, told.serial, told.variant)
-        self._tally.limit_ms = told.max_latency_ms
-        self._asking.tell(told.server)
-        if told.most_per_s != self.most_per_s:
-            self.most_per_s = told.most_per_s
-            self._advised(told.most_per_s)
+        new, known = told.assignment, self._assigned
+        if known is not None and known[0] == told.app and new.serial < known[1]:
+            return False
+        self._assigned = (told.app, new.serial, new.variant)
+        self._tally.limit_ms = new.max_latency_ms
+        self._asking.tell(new.server)
+        if new.most_per_s != self.most_per_s:
+            self.most_per_s = new.most_per_s
+            self._advised(new.most_per_s)
         return True
 
-    def _adopt(self, told: Assignment) -> None:
+    def _adopt(self, told: Told) -> None:
         if not self._note(told):
             return
         if self._refused == self._assigned:
             return  # it was tried and reported; another assignment is on its way
         self._refused = None
-        self._switcher.begin(told.variant)
+        self._switcher.begin(told.assignment.variant)

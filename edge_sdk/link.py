@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -43,6 +44,14 @@ _LONGEST_RETRY_S = 10.0
 _JOIN_S = 2.0
 _GOODBYE_S = 1.0
 UNKNOWN_APP = "unknown-app"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """An assignment, and the registration that it is for: serials begin anew with each."""
+
+    app: str
+    assignment: Assignment
 
 
 class DaemonLink:
@@ -87,8 +96,7 @@ class DaemonLink:
         self._speak = threading.Lock()  # one request at a time on `_reporting`
         self._stopped = threading.Event()
         self._due = threading.Event()
-        self._threads: tuple[threading.Thread, ...] = ()
-        self._serial = 0
+        self._threads: list[threading.Thread] = []
         try:
             self.registered = self._join()
         except BaseException:
@@ -98,24 +106,23 @@ class DaemonLink:
     def start(
         self,
         report: Callable[[], AppReport],
-        apply: Callable[[Assignment], None],
+        apply: Callable[[Told], None],
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to report, and to be told.
 
         Args:
             report: What happened since it was last called.
-            apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time.
+            apply: Carry out an assignment; may take as long as a load. Called from either thread, one at a time, also
+                with one that is not the newest.
             lost: No daemon hears the app any more; an assignment is applied once one does.
         """
         self._report, self._apply, self._lost = report, apply, lost
         self._applying = threading.Lock()
-        self._threads = tuple(
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._run_reports, "edge-report"), (self._run_assignments, "edge-assignment"))
-        )
-        for thread in self._threads:
+        for target, name in ((self._run_reports, "edge-report"), (self._run_assignments, "edge-assignment")):
+            thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def can_run(self, runs: tuple[str, ...]) -> tuple[str, ...] | None:
         """Note the variants this app can run, for a daemon that comes; what one that is there has to be told."""
@@ -127,15 +134,15 @@ class DaemonLink:
         """Report now and not in a second: a call was late or slow, or the variant has changed."""
         self._due.set()
 
-    def say(self, report: AppReport) -> Assignment:
+    def say(self, report: AppReport) -> Told:
         """Report once, out of turn.
 
         Raises:
             EdgeError: The daemon does not answer, or refuses.
         """
-        return self._call("POST", "report", Assignment, report)
+        return self._call("report", report)
 
-    def pin(self, variant: str | None) -> Assignment:
+    def pin(self, variant: str | None) -> Told:
         """Pin a variant for this app, or take the pin back.
 
         Raises:
@@ -143,9 +150,9 @@ class DaemonLink:
             UnknownVariantError: The model has no such variant there.
             DaemonUnreachableError: Nobody answers.
         """
-        return self._call("POST", "pin", Assignment, AppPin(variant=variant))
+        return self._call("pin", AppPin(variant=variant))
 
-    def prefer(self, preference: Preference | None) -> Assignment:
+    def prefer(self, preference: Preference | None) -> Told:
         """Say what this app wants from now on, also after the daemon was away.
 
         Raises:
@@ -153,28 +160,29 @@ class DaemonLink:
         """
         fixed = _fixed(preference)
         self._register = structs.replace(self._register, preference=fixed)
-        return self._call("POST", "prefer", Assignment, AppPrefer(preference=fixed))
+        return self._call("prefer", AppPrefer(preference=fixed))
 
     def close(self) -> None:
-        """Say goodbye and end the threads."""
+        """End the threads; the one that reports says goodbye."""
         self.abandon()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_JOIN_S)
-        try:
-            with self._speak:
-                self._reporting.call("DELETE", f"/v1/apps/{self.registered.app}", Done, timeout_s=_GOODBYE_S)
-        except EdgeError as error:
-            _log.debug("no goodbye: %s", error)
-        self._reporting.close()
-        if not any(thread.is_alive() for thread in self._threads):
-            self._waiting.close()
+        if not self._threads:
+            self._part()
 
     def abandon(self) -> None:
         """Let the threads end by themselves, for an app that forgot to close its model."""
         self._stopped.set()
         self._due.set()
         self._waiting.interrupt()
+
+    def _part(self) -> None:
+        with self._speak, self._reporting:  # closed at the end
+            try:
+                self._reporting.call("DELETE", f"/v1/apps/{self.registered.app}", Done, timeout_s=_GOODBYE_S)
+            except EdgeError as error:
+                _log.debug("no goodbye: %s", error)
 
     def _join(self) -> Registered:
         try:
@@ -194,10 +202,10 @@ class DaemonLink:
             )
         return body
 
-    def _call(self, method: str, what: str, kind: type[Assignment], body: object) -> Assignment:
+    def _call(self, what: str, body: object) -> Told:
         with self._speak:
             try:
-                return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
+                return self._call_once(what, body)
             except CommandError as error:
                 if error.code != UNKNOWN_APP or self._stopped.is_set():
                     raise
@@ -206,10 +214,20 @@ class DaemonLink:
                     raise
                 # It may have been restarted, and the connection with it: that is found out by asking once more.
             self.registered = self._join()
-            self._serial = 0
-            return self._reporting.call(method, f"/v1/apps/{self.registered.app}/{what}", kind, self._spoken(body))
+            return self._call_once(what, body)
+
+    def _call_once(self, what: str, body: object) -> Told:
+        app = self.registered.app
+        answer = self._reporting.call("POST", f"/v1/apps/{app}/{what}", Assignment, self._spoken(body))
+        return Told(app=app, assignment=answer)
 
     def _run_reports(self) -> None:
+        try:
+            self._keep_reporting()
+        finally:
+            self._part()
+
+    def _keep_reporting(self) -> None:
         retry_s = _FIRST_RETRY_S
         pause_s = REPORT_EVERY_S
         is_heard = True
@@ -236,24 +254,28 @@ class DaemonLink:
             is_heard, pause_s, retry_s = True, REPORT_EVERY_S, _FIRST_RETRY_S
 
     def _run_assignments(self) -> None:
+        with self._waiting:
+            self._keep_following()
+
+    def _keep_following(self) -> None:
+        app, serial = "", 0
         while not self._stopped.is_set():
-            app = self.registered.app
-            path = f"/v1/apps/{app}/assignment?after={self._serial}&wait_s={_WAIT_S:g}"
+            if app != self.registered.app:
+                app, serial = self.registered.app, 0
+            path = f"/v1/apps/{app}/assignment?after={serial}&wait_s={_WAIT_S:g}"
             try:
                 assignment = self._waiting.call("GET", path, Assignment, timeout_s=_WAIT_S + _ANSWER_S)
             except EdgeError:
                 # The reports find out what is wrong, and register anew; here there is nothing to do but wait for it.
                 self._stopped.wait(_FIRST_RETRY_S)
                 continue
-            if app == self.registered.app:
-                self._follow(assignment)
+            serial = assignment.serial
+            self._follow(Told(app=app, assignment=assignment))
 
-    def _follow(self, assignment: Assignment) -> None:
+    def _follow(self, told: Told) -> None:
         with self._applying:
-            if self._stopped.is_set() or assignment.serial < self._serial:
-                return
-            self._serial = assignment.serial
-            self._apply(assignment)
+            if not self._stopped.is_set():
+                self._apply(told)
 
 
 def _fixed(preference: Preference | None) -> Preference | None:

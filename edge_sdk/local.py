@@ -327,6 +327,7 @@ class LocalClient:
         self.path = socket_path(path)
         self._timeout_s = timeout_s
         self._connection: UnixConnection | None = None
+        self._is_interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -341,11 +342,12 @@ class LocalClient:
             self._connection = None
 
     def interrupt(self) -> None:
-        """End a call that waits in another thread: it raises `DaemonUnreachableError` there."""
-        connection = self._connection
-        if connection is not None and connection.sock is not None:
+        """End a call that another thread is in, however far it is, and all that come: `DaemonUnreachableError`."""
+        self._is_interrupted = True
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
             with contextlib.suppress(OSError):  # it was closed already
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
 
     def call(self, method: str, path: str, kind: type[T], body: Any = None, *, timeout_s: float | None = None) -> T:
         """One request and its answer.
@@ -365,6 +367,8 @@ class LocalClient:
             if self._connection is None:
                 self._connection = UnixConnection(self.path, self._timeout_s)
                 self._connection.connect()
+            if self._is_interrupted:
+                raise ConnectionAbortedError("it was interrupted")
             if self._connection.sock is not None:
                 self._connection.sock.settimeout(timeout_s or self._timeout_s)
             self._connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})

@@ -391,7 +391,7 @@ class EdgeModel:
                 _log.warning("the daemon's choice %s cannot be loaded: %s", assignment.variant, str(error))
                 tried = assignment.variant
                 failure = str(error)[:MAX_FAILURE]
-                assignment = link.say(AppReport(active=tried, failed_variant=tried, failure=failure))
+                assignment = link.say(AppReport(active=tried, failed_variant=tried, failure=failure)).assignment
                 if assignment.variant == tried:
                     raise
         else:

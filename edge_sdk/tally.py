@@ -101,9 +101,10 @@ class Tally:
         """A server had been asked and was late or failed; what stood by took `here_ms` of the whole, and has `ran`."""
         with self._lock:
             self._sent += 1
+            ran_ms = min(here_ms, self._last_ms)  # without the wait for its turn
             limit = self.limit_ms
-            self._late += limit is not None and here_ms <= limit < whole_ms  # else it was counted as it ran
-            is_first = self._slow(min(here_ms, self._last_ms), None)
+            self._late += limit is not None and ran_ms <= limit < whole_ms  # else it was counted as it ran
+            is_first = self._slow(ran_ms, None)
         if is_first:
             self._told()
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 START_S = 60
+_NO_FAMILY = 255  # beyond AF_MAX of any kernel: the error is the one of AF_INET6 where there is no IPv6
 TINY = Path(__file__).parent / "data" / "tiny"
 X = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
 Y = {"name": "y", "datatype": "FP32", "shape": [-1, 4]}
@@ -191,6 +193,13 @@ class Stage:
             sock.sendall(http(b'{"error": "not here"}', status="404 Not Found"))
         else:
             sock.sendall(http(json.dumps(told).encode()))
+
+
+def speaks_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host has an address of a family that this machine does not speak, before and behind its own."""
+    real = socket.getaddrinfo
+    odd = (_NO_FAMILY, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", 80, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: [odd, *real(*given, **named), odd])
 
 
 @dataclass(kw_only=True)

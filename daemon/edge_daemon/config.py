@@ -309,14 +309,14 @@ def _check_servers(config: Config, path: Path) -> None:
     named = {name: model.server for name, model in config.bundles().items() if model.server is not None}
     if not named:
         return
-    from edge_daemon.reach import ADDRESS_HINT, Address, read_address  # who has no server does without
+    from edge_sdk.server_address import HINT, ServerAddress  # who has no server does without
 
-    first: tuple[str, Address] | None = None
+    first: tuple[str, ServerAddress] | None = None
     for name, server in named.items():
         try:
-            address = read_address(server.url)
+            address = ServerAddress.read(server.url)
         except ValueError as cause:
-            raise ConfigError(f"models.{name}.server.url: {cause}", where=str(path), hint=ADDRESS_HINT) from cause
+            raise ConfigError(f"models.{name}.server.url: it {cause}", where=str(path), hint=HINT) from cause
         if first is not None and (first[1].host, first[1].port) != (address.host, address.port):
             raise ConfigError(
                 f"models.{name}.server.url is of another host or port than models.{first[0]}.server.url",

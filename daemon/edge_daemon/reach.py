@@ -9,63 +9,24 @@ neither token nor authority: what is wrong with those, the app finds out that as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from edge_daemon.lanes import Lane
 from edge_daemon.policy.tables import LOOK_EVERY_S
 from edge_daemon.policy.types import Looked
 from edge_sdk.local import AssignedServer
+from edge_sdk.server_address import ServerAddress
 
 log = logging.getLogger(__name__)
 
-ADDRESS_HINT: Final = "such as http://board-2:8080, https://HOST, grpc://HOST:PORT"
 DEADLINE_S: Final = 2.0  # no answer by then is none that a policy could use
 WANTED_EVERY_S: Final = 0.5  # so soon after an app has come
-_PORTS: Final = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
 _MOST_LINE: Final = 4096
 _THERE: Final = (b"200", b"401", b"403")  # it is ready; who may ask is another matter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a server is; `prefix` is the path that its API lies under."""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: str = ""
-
-    @property
-    def is_encrypted(self) -> bool:
-        """By TLS."""
-        return self.scheme in {"https", "grpcs"}
-
-
-def read_address(url: str) -> Address:
-    """The parts of an address.
-
-    Raises:
-        ValueError: It is none, or holds a name and a password; the text says which and repeats none of it.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as cause:
-        raise ValueError("it has a bad host or port") from cause
-    if "@" in parts.netloc:
-        raise ValueError("it holds a name or a password, which are not sent")
-    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("it is not SCHEME://HOST[:PORT]")
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("it holds characters that none has")
-    return Address(
-        scheme=parts.scheme, host=parts.hostname, port=port or _PORTS[parts.scheme], prefix=parts.path.rstrip("/")
-    )
 
 
 class Resolved:
@@ -75,7 +36,7 @@ class Resolved:
     up the end of the process, which waits for them.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ServerAddress) -> None:
         self._where = (address.host, address.port)
         self._asked: asyncio.Future[list[Any]] | None = None
 
@@ -98,7 +59,9 @@ class Resolved:
             lane.close(0)
 
 
-async def round_trip_ms(address: Address, clock: Callable[[], float], resolved: Resolved | None = None) -> float | None:
+async def round_trip_ms(
+    address: ServerAddress, clock: Callable[[], float], resolved: Resolved | None = None
+) -> float | None:
     """One round trip to the server; None where it does not answer within `DEADLINE_S`, or is not ready."""
     try:
         return await asyncio.wait_for(_look(address, clock, resolved or Resolved(address)), DEADLINE_S)
@@ -123,7 +86,7 @@ class Reach:
         wanted: Callable[[], bool],
         feed: Callable[[Looked], Awaitable[None]],
     ) -> None:
-        self._address = read_address(server.url)
+        self._address = ServerAddress.read(server.url)
         self._resolved = Resolved(self._address)
         self._clock, self._wanted, self._feed = clock, wanted, feed
         self._is_there: bool | None = None
@@ -149,7 +112,7 @@ class Reach:
                 log.warning("the server at %s does not answer; what it would compute is computed here", where)
 
 
-async def _look(address: Address, clock: Callable[[], float], resolved: Resolved) -> float | None:
+async def _look(address: ServerAddress, clock: Callable[[], float], resolved: Resolved) -> float | None:
     found = await resolved.find()
     sock, took_ms = await _connected(found, clock)
     try:
@@ -175,16 +138,14 @@ async def _look(address: Address, clock: Callable[[], float], resolved: Resolved
 async def _connected(found: list[Any], clock: Callable[[], float]) -> tuple[socket.socket, float]:
     """A socket to the first of these that takes one, and how long that took in ms."""
     for family, kind, protocol, _, where in found:
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        began_s = clock()
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, where)
-        except OSError:
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
+        with contextlib.suppress(OSError):  # of the socket, too: a board may speak no IPv6
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                began_s = clock()
+                await asyncio.get_running_loop().sock_connect(sock, where)
+            except BaseException:
+                sock.close()
+                raise
             return sock, (clock() - began_s) * 1000
     raise ConnectionError

@@ -7,6 +7,7 @@ every read waits for no longer than the call's deadline leaves. Redirects are no
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import ipaddress
@@ -273,29 +274,34 @@ def reason(cause: Exception) -> str:
 def _connected(target: Target, deadline: Deadline) -> socket.socket:
     """A socket to the first of the host's addresses that answers, encrypted where that is wanted."""
     last: OSError | None = None
-    for family, kind, protocol, _, address in _addresses(target, deadline):
-        sock = socket.socket(family, kind, protocol)
+    for found in _addresses(target, deadline):
         try:
-            sock.settimeout(deadline.left())
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.tls is None:
-                return sock
-            sock.settimeout(deadline.left())
-            return target.tls.wrap_socket(sock, server_hostname=target.host)
-        except TimeoutError as cause:
-            sock.close()
+            return _opened(found, target, deadline)
+        except TimeoutError as cause:  # noqa: PERF203 - one address after the other
             raise deadline.passed() from cause
         except OSError as cause:  # ssl.SSLError is one
-            sock.close()
-            last = cause
-        except BaseException:
-            sock.close()
-            raise
+            if last is None or cause.errno != errno.EAFNOSUPPORT:  # a board without IPv6 says nothing of the host
+                last = cause
     hint = "look at the certificate, or give ca_file" if isinstance(last, ssl.SSLError) else "look at address and host"
-    raise RemoteUnreachableError(
-        f"cannot connect: {reason(last or OSError())}", where=target.where, hint=hint
-    ) from last
+    what = f"cannot connect: {reason(last or OSError())}"
+    raise RemoteUnreachableError(what, where=target.where, hint=hint) from last
+
+
+def _opened(found: Any, target: Target, deadline: Deadline) -> socket.socket:
+    """A socket to one address, as `socket.getaddrinfo` gives it."""
+    family, kind, protocol, _, address = found
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(deadline.left())
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if target.tls is None:
+            return sock
+        sock.settimeout(deadline.left())
+        return target.tls.wrap_socket(sock, server_hostname=target.host)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _addresses(target: Target, deadline: Deadline) -> list[Any]:
@@ -314,7 +320,11 @@ def _addresses(target: Target, deadline: Deadline) -> list[Any]:
         ask()
     if not found and not trouble:
         asking = threading.Thread(target=ask, name="edge-resolve", daemon=True)
-        asking.start()
+        try:
+            asking.start()
+        except RuntimeError as cause:  # the process may have no more threads, or ends
+            what = f"the host's name cannot be looked up: {reason(cause)}"
+            raise RemoteUnreachableError(what, where=target.where, hint="give its number, or free memory") from cause
         asking.join(deadline.left())
     if trouble:
         what = f"the host's name is not known: {reason(trouble[0])}"

@@ -8,12 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_sdk.errors import EdgeError, InputError, ModelClosedError
 
-if TYPE_CHECKING:
-    from edge_sdk.anyengine import AnyEngine
+Run = Callable[[Sequence[Any]], list[Any]]  # as `AnyEngine.run`
 
 _KEPT = 256  # times of the last calls, for the quantiles
 _MEDIAN, _HIGH = 0.5, 0.95
@@ -88,7 +87,7 @@ class _Errand:
 class Errands:
     """Threads that call the remote, started as they are needed. They hold no `Hedged`, so that one can be forgotten."""
 
-    def __init__(self, remote: AnyEngine, tally: Counts, *, most: int) -> None:
+    def __init__(self, remote: Run, tally: Counts, *, most: int) -> None:
         self._remote, self._tally, self._most = remote, tally, most
         self._lock = threading.RLock()  # `end` may come from the collector, in whatever thread
         self._outstanding = 0
@@ -121,16 +120,16 @@ class Errands:
         with self._lock:
             if self._is_ended:
                 raise ModelClosedError("the engine was closed", hint="open it again")
-            if self._outstanding >= self._most:
-                return None
-            if self._outstanding >= len(self._threads):
-                name = f"edge-hedge-{self._outstanding + 1}"
+            if len(self._threads) < min(self._outstanding + 1, self._most):
+                name = f"edge-hedge-{len(self._threads) + 1}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # the process may have no more, or ends
                     return None
                 self._threads.append(thread)
+            if self._outstanding >= self._most:
+                return None
             self._outstanding += 1
             errand = _Errand(arrays)
             self._waiting.put(errand)
@@ -164,7 +163,7 @@ class Errands:
         answer: list[Any] | None = None
         trouble: EdgeError | None = None
         try:
-            answer = self._remote.run(errand.arrays)
+            answer = self._remote(errand.arrays)
         except EdgeError as error:
             trouble = error
         finally:  # also where the remote has a fault that nobody foresaw: the caller is not left waiting

@@ -17,7 +17,7 @@ from edge_sdk.errors import InputShapeError, UsageError
 from edge_sdk.living import Living
 from edge_sdk.remote.calls import Calls, lost
 from edge_sdk.remote.described import check_samples
-from edge_sdk.remote.errands import Counts, Errands, HedgeCounts
+from edge_sdk.remote.errands import Counts, Errands, HedgeCounts, Run
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,7 +58,7 @@ class Hedged:
         self._remote = remote
         self._calls = Calls()
         self._tally = Counts()
-        self._errands = Errands(remote, self._tally, most=outstanding)
+        self._errands = Errands(remote.run, self._tally, most=outstanding)
         zeros = [np.zeros([max(1, size) for size in each.shape], each.dtype) for each in local.inputs]
         for _ in range(_WARM):
             self._run_locally(zeros)
@@ -145,13 +145,13 @@ class Faced(Protocol):
 
 
 def check_same(remote: Faced, local: Faced) -> None:
-    """The dtypes and shapes of the two agree; names may differ, since arrays go by position.
+    """The dtypes and the shapes of a sample agree; names may differ, since arrays go by position.
 
     Raises:
         InputShapeError: They do not.
     """
     for what, far, near in (("inputs", remote.inputs, local.inputs), ("outputs", remote.outputs, local.outputs)):
-        told = [[(each.dtype, tuple(each.shape)[1:]) for each in specs] for specs in (far, near)]
+        told = [[(each.dtype, len(each.shape), *each.shape[1:]) for each in specs] for specs in (far, near)]
         names = [[each.name for each in specs] for specs in (far, near)]
         # Names may differ; the same ones in another order would mix up what looks alike.
         if told[0] != told[1] or (names[0] != names[1] and sorted(names[0]) == sorted(names[1])):
@@ -165,32 +165,25 @@ def _shown(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{each.name!r} {each.dtype} {list(each.shape)}" for each in specs)
 
 
-class Matching:
-    """An engine of whose answers those are refused that hold more or fewer samples than were asked about.
+def matching(remote: RemoteEngine, local: Faced) -> Run:
+    """A call of the remote whose answer is refused where it holds more or fewer samples than were asked about.
 
     What is free in an engine's description may be anything. That two engines stand in for each other, and the one here
     gives a sample for a sample, says more.
 
     Args:
-        remote: The engine.
+        remote: The engine; the call raises also `RemoteAnswerError`.
         local: What stands in for it.
     """
+    faces = (*local.inputs, *local.outputs)
+    is_by_sample = all(each.shape[:1] == faces[0].shape[:1] for each in faces) and bool(faces[0].shape)
+    dimensions = len(remote.inputs[0].shape)
 
-    def __init__(self, remote: RemoteEngine, local: Faced) -> None:
-        self.inputs, self.outputs = remote.inputs, remote.outputs
-        self.close = remote.close
-        self._remote = remote
-        faces = (*local.inputs, *local.outputs)
-        self._is_by_sample = all(each.shape[:1] == faces[0].shape[:1] for each in faces) and bool(faces[0].shape)
-
-    def run(self, arrays: Sequence[Any]) -> list[Any]:
-        """See `AnyEngine.run`.
-
-        Raises:
-            RemoteAnswerError: Also for other samples than were asked about.
-        """
-        answer = self._remote.run(arrays)
-        shapes = [np.shape(array) for array in arrays]
-        if self._is_by_sample and len(shapes[0]) == len(self.inputs[0].shape):
-            check_samples(answer, shapes[0][0], where=self._remote.where)
+    def run(arrays: Sequence[Any]) -> list[Any]:
+        answer = remote.run(arrays)
+        shape = np.shape(arrays[0])
+        if is_by_sample and len(shape) == dimensions:
+            check_samples(answer, shape[0], where=remote.where)
         return answer
+
+    return run

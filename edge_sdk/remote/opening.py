@@ -7,16 +7,14 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from edge_sdk.errors import MissingExtraError, UsageError
 from edge_sdk.remote.connection import Pool, Target, reason
+from edge_sdk.server_address import HINT, ServerAddress
 
 if TYPE_CHECKING:
     from edge_sdk.remote.engine import RemoteModel
 
-_PORTS = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
-_HINT = "such as http://board-2:8080, https://HOST, grpc://HOST:PORT"
 _MOST_NAME = 500
 # RFC 9110: a token as the name; visible characters, spaces and tabs as the value.
 _HEADER_NAME = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
@@ -39,47 +37,38 @@ def opened(
 
     Raises:
         UsageError: An argument makes no sense.
-        MissingExtraError: It needs gRPC, which is not installed.
+        MissingExtraError: It needs gRPC, which is not installed or cannot be loaded.
     """
     shown = "" if "@" in address else ascii(address[:80])  # there may be a password in it
     try:
-        parts = urlsplit(address)
-        port = parts.port
+        parts = ServerAddress.read(address)
     except ValueError as cause:
-        raise UsageError(f"the address has a bad host or port: {cause}", hint=_HINT) from cause
-    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
-        raise UsageError("the address is not SCHEME://HOST[:PORT]", where=shown, hint=_HINT)
-    if not address.isascii() or not address.isprintable() or " " in address:
-        raise UsageError("the address holds characters that none has", where=shown, hint=_HINT)
+        raise UsageError(f"the address {cause}", where=shown, hint=HINT) from cause
     for what, name in (("model", model), ("version", version)):
         if name is not None and not 0 < len(name) <= _MOST_NAME:
             raise UsageError(f"{what} is {name[:80]!r}", hint="give the name the server knows it by")
     sent = _headers(headers, token)
-    is_encrypted = parts.scheme in {"https", "grpcs"}
-    context = _context(ca_file) if is_encrypted else None  # gRPC has its own, and says less of a file that holds none
-    port = port or _PORTS[parts.scheme]
+    # Also for gRPC, which has its own, and says less of a file that holds none.
+    context = _context(ca_file) if parts.is_encrypted else None
     if parts.scheme in {"grpc", "grpcs"}:
         try:
             from edge_sdk.remote.over_grpc import GrpcModel
-        except ModuleNotFoundError as cause:
+        except ImportError as cause:  # also where it is installed: its library lacks one of the system's
+            is_there = not isinstance(cause, ModuleNotFoundError)
             raise MissingExtraError(
-                "gRPC is not installed", where=shown, hint="pip install 'adaptive-edge-sdk[grpc]', or use http://"
+                f"gRPC cannot be loaded: {reason(cause)}" if is_there else "gRPC is not installed",
+                where=shown,
+                hint="pip install 'adaptive-edge-sdk[grpc]', or use http://",
             ) from cause
         return GrpcModel(
-            parts.hostname, port, ca_file=ca_file if is_encrypted else None, is_encrypted=is_encrypted,
+            parts.host, parts.port, ca_file=ca_file if parts.is_encrypted else None, is_encrypted=parts.is_encrypted,
             model=model, version=version, headers=sent, most_bytes=most_bytes,
         )  # fmt: skip
     from edge_sdk.remote.over_http import HttpModel
 
-    prefix = parts.path.rstrip("/")
-    target = Target(
-        host=parts.hostname,
-        port=port,
-        tls=context,
-        where=f"{parts.scheme}://{parts.netloc}{prefix}",
-    )
+    target = Target(host=parts.host, port=parts.port, tls=context, where=address.rstrip("/"))
     return HttpModel(
-        Pool(target, most=connections), prefix=prefix, model=model, version=version, headers=sent, binary=binary,
+        Pool(target, most=connections), prefix=parts.prefix, model=model, version=version, headers=sent, binary=binary,
         most_bytes=most_bytes,
     )  # fmt: skip
 

@@ -9,9 +9,9 @@ import pytest
 
 from edge_daemon import config
 from edge_daemon.config import Config, ServerSection, find, load, password, state_directory
-from edge_daemon.reach import Address, read_address
 from edge_sdk.errors import ConfigError
 from edge_sdk.preference import Mode, Preference
+from edge_sdk.server_address import ServerAddress
 
 pytestmark = pytest.mark.device
 
@@ -103,8 +103,10 @@ def test_a_model_may_name_a_server_that_runs_it_too(write) -> None:
     assert loaded.bundles()["digits"].server == ServerSection(
         url="http://board-2:8080/api", model="big", quality=99.5, server_ms=25.0
     )
-    assert read_address("http://board-2:8080/api/") == Address(scheme="http", host="board-2", port=8080, prefix="/api")
-    assert read_address("grpcs://[::1]") == Address(scheme="grpcs", host="::1", port=443)
+    assert ServerAddress.read("http://board-2:8080/api/") == ServerAddress(
+        scheme="http", host="board-2", port=8080, prefix="/api"
+    )
+    assert ServerAddress.read("grpcs://[::1]") == ServerAddress(scheme="grpcs", host="::1", port=443)
 
 
 @pytest.mark.parametrize(

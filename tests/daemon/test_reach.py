@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 from daemon_stage import PATIENCE_S, free_port
+from remote_stage import speaks_no_ipv6
 
 from edge_daemon import reach
 from edge_daemon.policy.types import Looked
-from edge_daemon.reach import Address, Reach, Resolved, round_trip_ms
+from edge_daemon.reach import Reach, Resolved, round_trip_ms
 from edge_sdk.local import AssignedServer
+from edge_sdk.server_address import ServerAddress
 
 pytestmark = pytest.mark.device
 
@@ -25,10 +27,12 @@ Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[Address]:
+async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator[ServerAddress]:
     """Reads a request's head and answers these bytes; nothing at all without any."""
+    talks: list[asyncio.Task[None] | None] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
         with contextlib.suppress(OSError, EOFError):
             head = await reader.readuntil(b"\r\n\r\n")
             if asked is not None:
@@ -40,10 +44,10 @@ async def server(says: bytes, asked: list[bytes] | None = None) -> AsyncIterator
 
     listening = await asyncio.start_server(talk, "127.0.0.1", 0)
     try:
-        yield Address(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
+        yield ServerAddress(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1], prefix="/api")
     finally:
         listening.close()
-        await asyncio.sleep(0.01)  # what hangs sees its end
+        await asyncio.gather(*filter(None, talks))  # each sees the end of its connection
 
 
 def test_a_ready_server_tells_how_long_a_round_trip_takes() -> None:
@@ -88,7 +92,10 @@ def test_a_server_that_says_nothing_or_is_not_there_costs_no_more_than_the_deadl
     async def scene() -> None:
         async with server(b"") as address:
             assert await round_trip_ms(address, time.monotonic) is None
-        assert await round_trip_ms(Address(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic) is None
+        assert (
+            await round_trip_ms(ServerAddress(scheme="http", host="127.0.0.1", port=free_port()), time.monotonic)
+            is None
+        )
 
     asyncio.run(scene())
 
@@ -100,6 +107,16 @@ def test_a_name_is_looked_up_and_one_that_nobody_knows_is_no_answer() -> None:
             assert await round_trip_ms(named, time.monotonic) is not None
             unknown = replace(address, host="x" * 64 + ".invalid")
             assert await round_trip_ms(unknown, time.monotonic) is None
+
+    asyncio.run(scene())
+
+
+def test_an_address_that_this_board_cannot_speak_to_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaks_no_ipv6(monkeypatch)
+
+    async def scene() -> None:
+        async with server(b"HTTP/1.1 200 OK\r\n\r\n") as address:
+            assert await round_trip_ms(address, time.monotonic) is not None
 
     asyncio.run(scene())
 
@@ -117,7 +134,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: py
         return real(host, *given, flags=flags, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", hangs)
-    address = Address(scheme="http", host="localhost", port=free_port())
+    address = ServerAddress(scheme="http", host="localhost", port=free_port())
 
     async def scene() -> None:
         resolved = Resolved(address)
@@ -133,7 +150,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: py
 def test_of_an_address_that_is_not_http_a_connection_is_enough() -> None:
     async def scene() -> None:
         async with server(b"") as address:
-            grpc = Address(scheme="grpc", host=address.host, port=address.port)
+            grpc = ServerAddress(scheme="grpc", host=address.host, port=address.port)
             assert await round_trip_ms(grpc, time.monotonic) is not None
 
     asyncio.run(scene())

@@ -19,9 +19,11 @@ import pytest
 from daemon_stage import CERTIFICATES, PATIENCE_S, make_certificates, until
 from remote_stage import ONES, Asked, Stage, X, Y, good, http, says, stalls
 
+from edge_sdk import asking
 from edge_sdk.asking import SERVER, Asking
 from edge_sdk.local import AssignedServer
 from edge_sdk.manifest import TensorSpec
+from edge_sdk.remote import errands
 from edge_sdk.tally import Tally
 
 pytestmark = pytest.mark.device
@@ -393,6 +395,42 @@ def test_a_call_that_the_server_drops_while_it_ends_is_computed_before_the_end(s
     closing.join(PATIENCE_S)
     calling.join(PATIENCE_S)
     assert order == ["computed", "closed"]
+
+
+def test_a_new_server_is_asked_while_the_old_one_still_owes_an_answer(
+    scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in ((asking, "_LONGEST_S"), (errands, "_JOIN_S")):
+        monkeypatch.setattr(place, name, 2 * PATIENCE_S)
+    with Stage(script=[stalls]) as old:
+        scene.tally.limit_ms = 20.0
+        scene.ask(old)
+        assert scene.run() == "small"
+        scene.tally.limit_ms = 10_000.0
+        scene.ask(stage)
+        assert scene.run() == SERVER
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_while_it_opens_keeps_nobody_from_opening_it_later(stage: Stage) -> None:
+    class Faulty(Model):
+        def __init__(self) -> None:
+            self.faults = [ZeroDivisionError()]
+
+        @property
+        def inputs(self) -> tuple[TensorSpec, ...]:
+            if self.faults:
+                raise self.faults.pop()
+            return Model.inputs
+
+    model = Faulty()
+    scene = Scene(model)
+    scene.asking.tell(AssignedServer(url=stage.url, model="m"))
+    until(lambda: not model.faults and scene.asking._opening is None, "the fault")
+    assert scene.run() == "small"
+    scene.ask(stage)
+    assert scene.run() == SERVER
+    scene.asking.close()
 
 
 def test_where_no_thread_can_be_had_calls_are_computed_here(scene: Scene, stage: Stage) -> None:

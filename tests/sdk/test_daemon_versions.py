@@ -138,7 +138,7 @@ def test_a_new_app_registers_with_an_old_daemon_and_leaves_out_what_that_does_no
             computes_on="edgetpu",
             usage=AppUsage(name="edgetpu", busy_pct=10.0),
         )
-    )
+    ).assignment
     link.close()
     assert told == Assignment(serial=1, variant="int8", because=told.because)
     assert [set(body) - REGISTER for path, body in old.heard if path == "/v1/apps"] == [{"speaks", "runs"}, set()]

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from daemon_stage import free_port
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from remote_stage import BINARY, ONES, Asked, Plays, Stage, X, Y, binary, good, http, says, stalls, trickles
+from remote_stage import (
+    BINARY,
+    ONES,
+    Asked,
+    Plays,
+    Stage,
+    X,
+    Y,
+    binary,
+    good,
+    http,
+    says,
+    speaks_no_ipv6,
+    stalls,
+    trickles,
+)
 
 from edge_sdk import RemoteEngine
 from edge_sdk.errors import (
@@ -26,6 +43,7 @@ from edge_sdk.errors import (
     InputDtypeError,
     InputShapeError,
     InputValueError,
+    MissingExtraError,
     ModelClosedError,
     RemoteAnswerError,
     RemoteError,
@@ -357,16 +375,51 @@ def test_who_finds_all_connections_busy_waits_no_longer_than_the_deadline(stage:
 
 
 def test_nobody_at_the_address_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     with pytest.raises(RemoteUnreachableError, match="refused"):
-        RemoteEngine(f"http://127.0.0.1:{port}", model="m", deadline_s=5)
+        RemoteEngine(f"http://127.0.0.1:{free_port()}", model="m", deadline_s=5)
+
+
+def test_an_address_that_this_board_cannot_speak_to_is_passed_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaks_no_ipv6(monkeypatch)
+    with engine(stage) as remote:
+        assert np.array_equal(remote.run([ONES])[0], ONES * 2)
+    with pytest.raises(RemoteUnreachableError, match="refused"):
+        RemoteEngine(f"http://127.0.0.1:{free_port()}", model="m", deadline_s=5)
+
+
+def test_a_name_that_no_thread_can_look_up_is_one_line() -> None:
+    before = threading.stack_size(1 << 46)  # more than any machine has
+    try:
+        with pytest.raises(RemoteUnreachableError, match="cannot be looked up"):
+            RemoteEngine("http://localhost:1", model="m", budget=RetryBudget(most=0))
+    finally:
+        threading.stack_size(before)
 
 
 def test_a_name_nobody_knows_is_one_line() -> None:
     with pytest.raises(RemoteError) as caught:
         RemoteEngine("http://no-such-host.invalid", model="m", deadline_s=2, budget=RetryBudget(most=0))
     assert "no-such-host.invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        ("ModuleNotFoundError('No module named grpc')", "gRPC is not installed"),
+        ("ImportError('cygrpc.so: undefined symbol: __atomic_exchange_8')", "cannot be loaded: .*undefined symbol"),
+    ],
+)
+def test_a_grpc_that_is_not_there_or_does_not_load_is_one_line(
+    fails: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "grpc" or name == "edge_sdk.remote.over_grpc"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "grpc.py").write_text(f"raise {fails}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError, match=said):
+        RemoteEngine("grpc://127.0.0.1:1", model="m")
 
 
 BUSY = says(http(b'{"error": "busy"}', "Retry-After: 1", status="503 Service Unavailable"))

@@ -58,6 +58,15 @@ def test_what_stood_in_for_a_server_is_late_by_the_whole_it_took_and_told_at_onc
     assert (taken.slow_ms, taken.remote_p50_ms) == (30.0, 8.0)
 
 
+def test_what_stood_in_and_had_to_wait_for_its_turn_is_late_although_it_computed_in_time() -> None:
+    tally = Tally()
+    tally.limit_ms = 20.0
+    counted(6.0, tally=tally)
+    tally.stood_in(44.0, 30.0)
+    taken = tally.take("a")
+    assert (taken.calls, taken.late, taken.slow_ms) == (1, 1, 6.0)
+
+
 def test_a_call_far_above_what_is_usual_is_told_at_once_and_once_a_window() -> None:
     told: list[None] = []
     tally = counted(10.0, 11.0, 10.0, tally=Tally(lambda: told.append(None)))

@@ -11,7 +11,8 @@ from edge_lab.errors import FleetError
 from edge_lab.fleet import packets
 
 _MOST_MID: Final = 65_535
-_PING_SHARE: Final = 0.75  # of the keepalive
+_PING_SHARE: Final = 0.75  # of the keepalive; a broker that is silent from one ping to the next is gone
+_GREETING_S: Final = 120.0  # mosquitto checks 250 passwords a second, and 20,000 devices may return at once
 
 
 class Party(Protocol):
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._room = 1
         self._waiting: collections.deque[tuple[str, bytes, bool]] = collections.deque()
         self._ping: asyncio.TimerHandle | None = None
+        self._is_heard = False
         self._refused = False
         self._why = "the connection broke"
         self.up = False
@@ -89,9 +91,11 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's is one
         self._transport = transport
         self._write(packets.connect(self._login))
+        self._look_in(_GREETING_S)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        self._is_heard = True
         try:
             for first, body in self._splitter.feed(data):
                 self._take(first, body)
@@ -135,11 +139,21 @@ class Connection(asyncio.Protocol):
             return
         self._room = answer.inflight
         self._write(packets.subscribe(self._next(), self._topics))
-        self._keep_alive()
+        self._look_in(self._login.keepalive_s * _PING_SHARE)
+
+    def _look_in(self, after_s: float) -> None:
+        """Keep the connection alive from then on, if the broker was heard by then."""
+        if self._ping is not None:
+            self._ping.cancel()
+        self._ping = asyncio.get_running_loop().call_later(after_s, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._ping = loop.call_later(self._login.keepalive_s * _PING_SHARE, self._keep_alive)
+        if not self._is_heard:
+            self._why = "the broker is silent"
+            self.drop()
+            return
+        self._is_heard = False
+        self._look_in(self._login.keepalive_s * _PING_SHARE)
         if self.up:
             self._write(packets.PING)
 

@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 SOFTWARE: Final = f"adaptive-edge-sdk {__version__} (played)"
 _JITTER: Final = 0.1  # of the time between two reports
 _MEASURED_RUNS: Final = 50
+_MOST_COMPOSED: Final = 1000  # of one device: for how long a hub may be away and every message still be timed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,8 @@ class Device:
         self._attempt = 0
         self._login_at = 0.0
         self._away_s = 0.0
-        self._was_up = False
+        self._is_in = False  # the broker has let it in
+        self._was_in = False
         self._stopping = False
         self._report_at_s = clock.monotonic() + rng.uniform(0, habits.report_s)
         self._state_at_s = -STATE_EVERY_S
@@ -188,8 +190,8 @@ class Device:
     def connected(self) -> None:
         """See `Party`."""
         self._tally.connections += 1
-        self._tally.reconnects += self._was_up
-        self._was_up, self._attempt = True, 0
+        self._tally.reconnects += self._was_in
+        self._is_in, self._was_in, self._attempt = True, True, 0
         self._outbox.forget()
         part = self._track.part
         self._tally.births += 1
@@ -211,8 +213,8 @@ class Device:
     def lost(self, why: str, *, refused: bool) -> None:
         """See `Party`."""
         log.debug("%s: %s", self.who, why)
-        was_up, self._connection = self._connection is not None, None
-        self._tally.lost += was_up and not self._stopping
+        self._tally.lost += self._is_in and not self._stopping
+        self._is_in, self._connection = False, None
         self._tally.refused += refused
         if not self._stopping:
             self._attempt += 1
@@ -331,7 +333,7 @@ class Device:
         """See `edge_daemon.commanding.Sender`: an answer is in the spool."""
         self._tally.sent += 1
         self._tally.replies += 1
-        self._composed[self._store.spool.seq] = self._clock.monotonic()
+        self._time(1)
         self.send()
 
     def send_again(self, payload: bytes) -> None:
@@ -361,9 +363,14 @@ class Device:
         self._tally.dropped += len(bodies) - len(stored)
         self._tally.events += sum(isinstance(body, Event) for body in bodies)
         self._tally.reports += sum(isinstance(body, Tele) for body in bodies)
-        now_s, last = self._clock.monotonic(), self._store.spool.seq
-        for seq in range(last - len(bodies) + 1, last + 1):
-            self._composed[seq] = now_s
+        self._time(len(bodies))
+
+    def _time(self, count: int) -> None:
+        """Note when so many messages were composed; of more than are timed, the first are forgotten."""
+        last = self._store.spool.seq
+        self._composed |= dict.fromkeys(range(last - count + 1, last + 1), self._clock.monotonic())
+        for seq in tuple(self._composed)[:-_MOST_COMPOSED]:
+            del self._composed[seq]
 
     def _retain(self, kind: Up, body: Birth | State, composed: float | None = None) -> None:
         sent = self._clock.wall() if composed is None else composed
