@@ -180,8 +180,14 @@ class Follower:
         self._asking.tell(new.server)
         if new.most_per_s != self.most_per_s:
             self.most_per_s = new.most_per_s
-            self._advised(new.most_per_s)
+            self._advise(new.most_per_s)
         return True
+
+    def _advise(self, most_per_s: float | None) -> None:
+        try:
+            self._advised(most_per_s)
+        except Exception:  # the app's own code: that it fails is no reason not to follow the daemon any more
+            _log.exception("on_advice failed")
 
     def _adopt(self, told: Told) -> None:
         if not self._note(told):

@@ -83,6 +83,7 @@ class EdgeModel:
         name: What the app calls itself, for people who ask the daemon.
         asks_servers: Whether a server that the daemon names may be asked; else every call is computed here.
         on_advice: Told when the daemon advises a rate, see `advised_rate`; in a thread of the model, must be quick.
+            If it raises, that is logged.
 
     Raises:
         BundleError, BlobMismatchError: The bundle is missing or damaged.

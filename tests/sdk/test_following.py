@@ -128,6 +128,25 @@ def test_what_an_app_was_told_before_its_daemon_restarted_does_not_drown_what_it
         until(lambda: model.active == "quick", "the new word to be followed")
 
 
+def test_advice_that_the_app_stumbles_over_does_not_keep_it_from_following(
+    daemon: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[float | None] = []
+
+    def stumbles(most_per_s: float | None) -> None:
+        told.append(most_per_s)
+        raise KeyError(most_per_s)
+
+    with EdgeModel("digits", socket=str(daemon.server_address), on_advice=stumbles) as model:
+        daemon.later = Assignment(
+            serial=2, variant="quick", because=Because(code="start", text="as it is"), most_per_s=4.0
+        )
+        daemon.released.release()
+        until(lambda: model.active == "quick", "the assignment to be followed")
+    assert told == [4.0]
+    assert "on_advice failed" in caplog.text
+
+
 def test_a_model_that_is_forgotten_says_goodbye_and_leaves_neither_thread_nor_socket(daemon: Played) -> None:
     model = EdgeModel("digits", socket=str(daemon.server_address))
     assert model.active == "exact"
