@@ -186,7 +186,7 @@ class Follower:
     def _advise(self, most_per_s: float | None) -> None:
         try:
             self._advised(most_per_s)
-        except Exception:  # the app's own code: that it fails is no reason not to follow the daemon any more
+        except Exception:  # noqa: BLE001 - the app's own code, whose failure is no reason not to follow the daemon
             _log.exception("on_advice failed")
 
     def _adopt(self, told: Told) -> None:
