@@ -53,7 +53,7 @@ class Learner:
 
     def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
         self._setting, self._tables, self._tuning = setting, tables, tuning
-        self._observer = thermal.Observer(setting.board, tuning.horizon_s, tuning.far_s)
+        self._observer = thermal.observer(setting.board, tuning.horizon_s, tuning.far_s)
 
     def seen(  # noqa: PLR0917 - by position, called each second
         self,
