@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge_daemon.policies.tuning import Tuning
+from edge_daemon.policies.values import clamped
 
 _SLOW_MIN, _SLOW_MAX = -3.0, 5.0
 BIAS_MAX = 5.0
@@ -105,10 +106,10 @@ def learn(  # noqa: PLR0917 - by position, called each second
         surprise, changed = took[at] - bias - known.slow, True
         if seen + at < _EARLY:  # nothing is known of this variant yet: it is its own, or the board's as a whole
             share = tuning.first_share if others else tuning.very_first_share
-            surprise = min(max(surprise, -BIAS_MAX), BIAS_MAX)
+            surprise = clamped(surprise, -BIAS_MAX, BIAS_MAX)
             slow = known.slow + (0.0 if others else (1 - share) * surprise)
-            known = msgspec.structs.replace(known, slow=min(max(slow, _SLOW_MIN), _SLOW_MAX))
-            bias = min(max(bias + share * surprise, -BIAS_MAX), BIAS_MAX)
+            known = msgspec.structs.replace(known, slow=clamped(slow, _SLOW_MIN, _SLOW_MAX))
+            bias = clamped(bias + share * surprise, -BIAS_MAX, BIAS_MAX)
         else:
             known = _jumped(tuning, known, surprise)
         at += 1
@@ -122,7 +123,8 @@ def _usual(  # noqa: PLR0917 - by position, called each second
     slow, spread, scatter = known.slow, known.spread, known.scatter
     rate, size = known.tail_rate, known.tail_size
     jump, scatters, slow_gain, spread_gain = tuning.jump, tuning.jump_scatters, tuning.slow_gain, tuning.spread_gain
-    rarer, rougher = min(stands_for * tuning.tail_gain, 1.0), min(stands_for * tuning.scatter_gain, 1.0)
+    rarer = clamped(stands_for * tuning.tail_gain, 0.0, 1.0)
+    rougher = clamped(stands_for * tuning.scatter_gain, 0.0, 1.0)
     bias_least, bias_gain, spread_most = tuning.bias_least, tuning.bias_gain, tuning.spread_most
     at = begin
     for log in took[begin:] if begin else took:
@@ -131,10 +133,10 @@ def _usual(  # noqa: PLR0917 - by position, called each second
         if away > jump and away > scatters * scatter:
             break
         gain = bias_gain / (seen + at + 1)
-        bias += (gain if gain > bias_least else bias_least) * surprise  # noqa: FURB136 - a call costs as much
+        bias += (gain if gain > bias_least else bias_least) * surprise
         slow += slow_gain * surprise
         off = _ABSOLUTE * away
-        spread += spread_gain * ((off if off < spread_most else spread_most) - spread)  # noqa: FURB136
+        spread += spread_gain * ((off if off < spread_most else spread_most) - spread)
         scatter += rougher * (away - scatter)
         if at == begin and known.streak:  # what was suspected was a spike
             rate += tuning.tail_gain * (1 - rate) * known.streak
@@ -145,18 +147,18 @@ def _usual(  # noqa: PLR0917 - by position, called each second
     if at == begin:
         return known, bias, at
     learned = Calibration(
-        min(max(slow, _SLOW_MIN), _SLOW_MAX),
+        clamped(slow, _SLOW_MIN, _SLOW_MAX),
         0.0,
         0,
         known.suspects,
         known.confirmed,
-        max(spread, tuning.spread_least),
+        tuning.spread_least if spread < tuning.spread_least else spread,
         scatter,
-        min(rate, 1.0),
+        clamped(rate, 0.0, 1.0),
         size,
-        known.onsets * (1 - min(stands_for * tuning.onset_gain, 1.0)) ** (at - begin),
+        known.onsets * (1 - clamped(stands_for * tuning.onset_gain, 0.0, 1.0)) ** (at - begin),
     )
-    return learned, min(max(bias, -BIAS_MAX), BIAS_MAX), at
+    return learned, clamped(bias, -BIAS_MAX, BIAS_MAX), at
 
 
 def _jumped(tuning: Tuning, known: Calibration, surprise: float) -> Calibration:

@@ -8,7 +8,6 @@ from typing import Final
 
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Second, Setting, Verdict, Why
-from edge_daemon.policies.learning import LEAST_RATE
 from edge_daemon.policies.remembered import State, TaskState, with_
 from edge_daemon.policies.table import LOW_POINTS, Table, Weighed
 from edge_daemon.policies.tuning import Tuning
@@ -43,9 +42,10 @@ class Chooser:
         """
         full_w = clock**self._setting.board.clock_power * power_scale
         log_clock = math.log(clock)
-        return tuple(
-            [table.weigh(task, known, log_clock, full_w) for table, task in zip(self._tables, tasks, strict=True)]
-        )
+        weighed = []
+        for at, table in enumerate(self._tables):
+            weighed.append(table.weigh(tasks[at], known, log_clock, full_w))
+        return weighed
 
     def choose(
         self, state: State, now_s: float, weighed: Weighed, *, urgent_only: bool = False
@@ -53,15 +53,15 @@ class Chooser:
         """Verdicts, and the state after them."""
         scored = self._scored(state, now_s, weighed)
         tasks, verdicts, changed = [], [], not urgent_only
-        for number, (table, task, (worth, watts), (scores, target)) in enumerate(
-            zip(self._tables, state.tasks, weighed, scored, strict=True)
-        ):
-            code = self._moves(state, now_s, table, task, worth, watts, scores, target, urgent_only=urgent_only)
+        for number, table in enumerate(self._tables):
+            task, (worth, watts, _), (scores, target) = state.tasks[number], weighed[number], scored[number]
+            at, code, new = task.action, None, task
+            if target != at:
+                code = self._moves(state, now_s, table, task, worth, watts, scores, target, urgent_only=urgent_only)
             if code == "latency" and state.known.suspect and not self._worth_leaving(state, table, task, worth, target):
                 code = None
-            at = task.action if code is None else target
-            new = task if code is None else self._moved(now_s, table, task, at, code)
-            changed = changed or code is not None
+            if code is not None:
+                at, new, changed = target, self._moved(now_s, table, task, target, code), True
             if new.watts != watts[at]:
                 new = with_(new, watts=watts[at])
             tasks.append(new)
@@ -73,27 +73,33 @@ class Chooser:
 
     def _scored(self, state: State, now_s: float, weighed: Weighed) -> list[tuple[list[float], int]]:
         """Points a second of each action of each task, and the best of it."""
-        joule, cap_w, dwell_s = state.price.value, state.cap_w, self._tuning.dwell_s
+        joule, cap_w = state.price.value, state.cap_w
         out = []
-        for table, task, (worth, watts) in zip(self._tables, state.tasks, weighed, strict=True):
-            requests = table.task.weight * max(task.rate, LEAST_RATE)
+        for number, table in enumerate(self._tables):
+            task, (worth, watts, least_w) = state.tasks[number], weighed[number]
+            requests = table.requests(task)
             penalty = self._tuning.over_points * requests if len(self._tables) == 1 else 0.0
             if state.saving:  # no joule more than the least that computes here, but what is best for that
-                joule, penalty, cap_w = 0.0, _ANY_PRICE, min(map(watts.__getitem__, table.local))
-            scores = [
-                requests * value - joule * drawn - (penalty * (drawn - cap_w) if drawn > cap_w else 0.0)
-                for value, drawn in zip(worth, watts)  # noqa: B905 - columns of one table; `strict` costs a fifth
-            ]
+                joule, penalty, cap_w = 0.0, _ANY_PRICE, least_w
+            scores = []
+            for value, drawn in zip(worth, watts):  # noqa: B905 - columns of one table; `strict` costs a fifth
+                score = requests * value - joule * drawn
+                scores.append(score - penalty * (drawn - cap_w) if drawn > cap_w else score)
             if table.has_low and cap_w < _NONE:
                 self._waive(table, scores, watts, cap_w, requests)
             best = scores.index(max(scores))
-            if task.left:
-                barred = [at for at, when in task.left if now_s - when < dwell_s and at != task.action]
-                if best in barred:  # all are where one was pinned, freed and pinned again within a dwell
-                    others = (at for at in range(len(scores)) if at not in barred)
-                    best = max(others, key=scores.__getitem__, default=best)
+            if task.left and best != task.action:
+                best = self._unbarred(task, now_s, scores, best)
             out.append((scores, best))
         return out if len(out) == 1 else self._shared(state, weighed, out)
+
+    def _unbarred(self, task: TaskState, now_s: float, scores: list[float], best: int) -> int:
+        """The best of what was not left within a dwell."""
+        barred = [at for at, when in task.left if now_s - when < self._tuning.dwell_s and at != task.action]
+        if best not in barred:
+            return best
+        others = (at for at in range(len(scores)) if at not in barred)
+        return max(others, key=scores.__getitem__, default=best)  # all, where one was pinned, freed and pinned again
 
     @staticmethod
     def _waive(table: Table, scores: list[float], watts: list[float], cap_w: float, requests: float) -> None:
@@ -108,10 +114,10 @@ class Chooser:
     ) -> list[tuple[list[float], int]]:
         """The same with one cap for all: who loses least per watt steps down first, until all fit."""
         best = [at for _, at in scored]
-        total_w = sum(watts[at] for at, (_, watts) in zip(best, weighed, strict=True))
+        total_w = sum(watts[at] for at, (_, watts, _) in zip(best, weighed, strict=True))
         while total_w > state.cap_w:
             found: tuple[float, int, int] | None = None
-            for number, ((scores, _), (_, watts)) in enumerate(zip(scored, weighed, strict=True)):
+            for number, ((scores, _), (_, watts, _)) in enumerate(zip(scored, weighed, strict=True)):
                 at = best[number]
                 for to, score in enumerate(scores):
                     saved = watts[at] - watts[to]
@@ -138,12 +144,10 @@ class Chooser:
         *,
         urgent_only: bool,
     ) -> str | None:
-        """The code under which the task changes to its target now; None where it stays."""
+        """The code under which the task changes to its target, another action, now; None where it stays."""
         tuning, at = self._tuning, task.action
         if at < 0:
             return "start"
-        if target == at:
-            return None
         others_w = sum([other.watts for other in state.tasks]) - task.watts if len(self._tables) > 1 else 0.0
         remote = table.is_remote[at] or table.is_remote[target]
         if watts[at] + others_w > state.cap_w and watts[target] < watts[at] - tuning.urgent_w:
@@ -158,7 +162,7 @@ class Chooser:
             return "network" if remote else "latency"
         if urgent_only:
             return None
-        requests = table.task.weight * max(task.rate, LEAST_RATE)
+        requests = table.requests(task)
         if (scores[target] - scores[at]) / requests <= tuning.dead_band:
             return None
         if remote:
@@ -178,7 +182,7 @@ class Chooser:
         known = state.known
         doubt = known.confirmed / known.suspects
         clear = with_(known, suspect=0.0)
-        calm, _ = table.weigh(task, clear, math.log(state.clock), 1.0)
+        calm, _, _ = table.weigh(task, clear, math.log(state.clock), 1.0)
         held = task.rate * self._tuning.dwell_s * self._tuning.held
         return worth[target] - worth[task.action] > (1 - doubt) * (calm[task.action] - calm[target]) * held
 
@@ -205,14 +209,13 @@ class Chooser:
         scores: list[float],
         code: str,
     ) -> Verdict:
-        table, at, second = self._tables[number], task.action, -1
-        if len(scores) > 1:
-            best = max([*scores[:at], *scores[at + 1 :]])
-            second = scores.index(best)
-            second = second if second != at else scores.index(best, at + 1)
-        requests = table.task.weight * max(task.rate, LEAST_RATE)
-        runner_up = table.ids[second] if second >= 0 else None
-        margin = (scores[at] - scores[second]) / requests if second >= 0 else None
+        table, at, runner_up, margin = self._tables[number], task.action, None, None
+        others = scores[:at] + scores[at + 1 :]
+        if others:
+            best = max(others)
+            second = others.index(best)
+            runner_up = table.ids[second if second < at else second + 1]
+            margin = (scores[at] - best) / table.requests(task)
         numbers: tuple[tuple[str, float], ...] = ()
         if code != "holds":
             capped = (("cap_w", state.cap_w),) if state.cap_w < _NONE else ()

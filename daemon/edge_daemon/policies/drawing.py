@@ -7,12 +7,14 @@ Of a variant that ran before, its factor and how sure that is are kept; how it a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from edge_daemon.policies.tuning import Tuning
+from edge_daemon.policies.values import clamped, put
 
 FACTOR_LEAST: Final = 0.5
 FACTOR_MOST: Final = 2.0
@@ -35,7 +37,7 @@ class Drawn(msgspec.Struct, frozen=True):
     ran: int
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, frozen=True):
     """What one task, by its number, computed in a second: action `at`, which drew `watts` if it keeps its promise."""
 
     task: int
@@ -56,8 +58,8 @@ def began(drawn: Drawn, at: int) -> Drawn:
 
 def metered(
     tuning: Tuning, off_w: float, base_w: float, base_var: float, running: Sequence[Running]
-) -> tuple[float, float, list[Drawn]]:
-    """Base power, its variance, and what is known of each task, after a second in which nothing was loaded.
+) -> tuple[float, float, list[tuple[int, Drawn]]]:
+    """Base power, its variance, and what is known of each that ran, after a second in which nothing was loaded.
 
     Args:
         tuning: The numbers.
@@ -67,17 +69,18 @@ def metered(
         running: What computed here, at most one of each task.
     """
     base_part, own_part = base_var, 0.0
-    for _, drawn, at, watts in running:
+    for each in running:
+        drawn, watts = each.drawn, each.watts
         base_part += drawn.shared * watts
-        own_part += watts * (drawn.shared + drawn.variances[at] * watts)
+        own_part += watts * (drawn.shared + drawn.variances[each.at] * watts)
     total = base_part + own_part + tuning.meter_var
     gain, told = base_part / total, []
-    for _, drawn, at, watts in running:
-        part = drawn.shared + drawn.variances[at] * watts
-        factor = drawn.factors[at] + part / total * off_w
-        factor = min(max(factor, FACTOR_LEAST), FACTOR_MOST)
-        variance = max(drawn.variances[at] - part / total * part, _LEAST_VAR) + tuning.factor_walk
-        factors = (*drawn.factors[:at], factor, *drawn.factors[at + 1 :])
-        variances = (*drawn.variances[:at], variance, *drawn.variances[at + 1 :])
-        told.append(Drawn(factors, variances, drawn.shared - gain * part, at))
-    return base_w + gain * off_w, max(base_var - gain * base_part, _LEAST_VAR) + tuning.base_walk, told
+    for each in running:
+        drawn, at = each.drawn, each.at
+        factor, variance = drawn.factors[at], drawn.variances[at]
+        part = drawn.shared + variance * each.watts
+        factor = clamped(factor + part / total * off_w, FACTOR_LEAST, FACTOR_MOST)
+        variance = clamped(variance - part / total * part, _LEAST_VAR, math.inf) + tuning.factor_walk
+        factors, variances = put(drawn.factors, at, factor), put(drawn.variances, at, variance)
+        told.append((each.task, Drawn(factors, variances, drawn.shared - gain * part, at)))
+    return base_w + gain * off_w, clamped(base_var - gain * base_part, _LEAST_VAR, math.inf) + tuning.base_walk, told

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from math import log
+from typing import Final
+
+import msgspec
 
 from edge_daemon.policies import calibration, drawing, offload, price, thermal
 from edge_daemon.policies.calibration import Calibration
@@ -11,12 +14,12 @@ from edge_daemon.policies.contract import Second, Setting, TaskSeen
 from edge_daemon.policies.drawing import Drawn, Running
 from edge_daemon.policies.price import Price
 from edge_daemon.policies.remembered import State, TaskState
-from edge_daemon.policies.table import Table, Weighed
+from edge_daemon.policies.table import LEAST_RATE, Table, Weighed
 from edge_daemon.policies.tuning import Tuning
+from edge_daemon.policies.values import clamped, put
 
 _NEVER: Final = -math.inf
 _NONE: Final = math.inf
-LEAST_RATE: Final = 0.05  # requests a second for which a choice is weighed though none came
 _BASE_LEAST: Final = 0.5  # of idle power, and above it: what may be drawn whatever runs
 _BASE_MOST_W: Final = 1.8
 _SCALE_LEAST: Final = 0.25
@@ -33,7 +36,7 @@ _EACH: Final = 8  # latencies of a second that are looked at; of more, as many q
 _MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
 
 
-class Power(NamedTuple):
+class Power(msgspec.Struct, frozen=True):
     """What is drawn: the base and its variance, the scale of all promised watts, and what is known of each task."""
 
     base_w: float
@@ -53,7 +56,7 @@ class Learner:
 
     def __init__(self, setting: Setting, tables: tuple[Table, ...], tuning: Tuning) -> None:
         self._setting, self._tables, self._tuning = setting, tables, tuning
-        self._observer = thermal.Observer(setting.board, tuning.horizon_s, tuning.far_s)
+        self._observer = thermal.observer(setting.board, tuning.horizon_s, tuning.far_s)
 
     def seen(  # noqa: PLR0917 - by position, called each second
         self,
@@ -71,23 +74,19 @@ class Learner:
         rate, spread, least = task.rate, task.rate_spread, task.least_rate
         if not began:
             off = seen.requests - rate
-            if least == _NONE or abs(off) > _RATE_JUMP * spread + _RATE_FLOOR:
+            away = abs(off)
+            if least == _NONE or away > _RATE_JUMP * spread + _RATE_FLOOR:
                 rate = float(seen.requests)
             else:
                 rate += _RATE_GAIN * off
             if least < _NONE:
-                spread += _RATE_GAIN * (min(abs(off), 2 * spread + 1) - spread)
-            least = min(least, max(rate, 1.0))
-        links = task.links
-        if links:
-            links = tuple(
-                [
-                    offload.looked(
-                        self._tuning, link, table.task.actions[at], table.task.limit_ms, event.rtt_ms, event.up_mbps
-                    )
-                    for link, at in zip(links, table.ways, strict=True)
-                ]
-            )
+                most = 2 * spread + 1
+                spread += _RATE_GAIN * ((most if away > most else away) - spread)
+            if rate < least:
+                least = 1.0 if rate < 1.0 else rate
+        links, limit_ms = [], table.task.limit_ms
+        for at, link in enumerate(task.links):
+            links.append(offload.looked(self._tuning, link, table.ways[at], limit_ms, event.rtt_ms, event.up_mbps))
         told = TaskState(
             task.action,
             task.local,
@@ -101,7 +100,7 @@ class Learner:
             least,
             task.watts,
             0,
-            links,
+            tuple(links),
             drawn,
         )
         return told, known
@@ -116,34 +115,35 @@ class Learner:
             at = table.computes[found]
             told, each = _telling(seen.latencies_ms)
             off = log_clock - table.promised[at]
-            took = [math.log(latency_ms) + off for latency_ms in told if 0 < latency_ms < _NONE]
+            took = []
+            for latency_ms in told:
+                if 0 < latency_ms < _NONE:
+                    took.append(log(latency_ms) + off)
             if took:
                 count = counts[at]
                 known, own, _ = calibration.learn(self._tuning, known, took, bias[at], count, sum(counts) - count, each)
-                bias = (*bias[:at], own, *bias[at + 1 :])
-                counts = (*counts[:at], count + len(took), *counts[at + 1 :])
+                bias, counts = put(bias, at, own), put(counts, at, count + len(took))
         probed = seen.probed
         if probed is not None and 0 < probed.latency_ms < _NONE and probed.action in table.index:
             at = table.index[probed.action]
             surprise = math.log(probed.latency_ms) + log_clock - table.promised[at] - bias[at] - known.slow
-            own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * min(max(surprise, -1.5), 1.5)
-            own = min(max(own, -calibration.BIAS_MAX), calibration.BIAS_MAX)
-            bias, counts = (*bias[:at], own, *bias[at + 1 :]), (*counts[:at], counts[at] + 1, *counts[at + 1 :])
+            own = bias[at] + max(_PROBE_LEAST, _PROBE_GAIN / (counts[at] + 1)) * clamped(surprise, -1.5, 1.5)
+            own = clamped(own, -calibration.BIAS_MAX, calibration.BIAS_MAX)
+            bias, counts = put(bias, at, own), put(counts, at, counts[at] + 1)
         return bias, counts, known
 
     def powered(self, state: State, event: Second) -> tuple[Power, tuple[float, float, float]]:
         """What is drawn, and heat, a second later."""
-        power = Power(state.base_w, state.base_var, state.power_scale, [task.drawn for task in state.tasks])
         power_w = event.power_w if event.power_w is not None and 0 <= event.power_w <= _MOST_W else None
         temp_c = event.temp_c if event.temp_c is not None and abs(event.temp_c) <= _MOST_C else None
         if state.heat is None or (
             state.now_s == _NEVER and temp_c is not None and abs(temp_c - state.heat[0]) > _COOLED_C
         ):
-            return power, self._observer.start(temp_c)
-        if power_w is not None:
-            power = self._metered(state, event, power_w)
+            return _unmetered(state), self._observer.start(temp_c)
+        if power_w is None:
+            power, power_w = _unmetered(state), state.base_w + sum([task.watts for task in state.tasks])
         else:
-            power_w = power.base_w + sum([task.watts for task in state.tasks])
+            power = self._metered(state, event, power_w)
         die_c, board_c, air_c = self._observer.step(state.heat, power_w, temp_c)
         if not (abs(die_c) <= _MOST_C and abs(board_c) <= _MOST_C and abs(air_c) <= _MOST_C):
             return power, self._observer.start(temp_c)  # what was told was no board
@@ -154,28 +154,30 @@ class Learner:
         tuning, idle_w, scale = self._tuning, self._setting.board.idle_w, state.power_scale
         full_w = state.clock**self._setting.board.clock_power * scale
         running: list[Running] = []
-        drew = [task.drawn for task in state.tasks]
+        drew: list[Drawn] = []
         loaded, off_w, ours_w = False, power_w - state.base_w, 0.0
-        for number, (table, task, seen) in enumerate(zip(self._tables, state.tasks, event.tasks, strict=True)):
+        for number, table in enumerate(self._tables):
+            task, seen = state.tasks[number], event.tasks[number]
             at, watts = table.index.get(seen.action, -1), task.watts
             if at >= 0 and not table.is_remote[at]:
                 loaded = loaded or at != task.drawn.ran or seen.probed is not None
                 took_s = seen.requests * table.median_ms(task, at, state.known, state.clock) / 1000
-                watts = table.task.actions[at].power_w * min(took_s, 1.0) * full_w
+                watts = table.task.actions[at].power_w * clamped(took_s, 0.0, 1.0) * full_w
                 running.append(Running(number, task.drawn, at, watts))
                 watts *= task.drawn.factors[at]
+            drew.append(task.drawn)
             off_w -= watts
             ours_w += watts
         if loaded:
-            for number, drawn, at, _ in running:
-                drew[number] = drawing.began(drawn, at)
+            for each in running:
+                drew[each.task] = drawing.began(each.drawn, each.at)
             return Power(state.base_w, state.base_var + tuning.base_walk, scale, drew)
         base_w, base_var, told = drawing.metered(tuning, off_w, state.base_w, state.base_var, running)
-        for (number, *_), drawn in zip(running, told, strict=True):
+        for number, drawn in told:
             drew[number] = drawn
-        base_w = min(max(base_w, _BASE_LEAST * idle_w), idle_w + _BASE_MOST_W)
+        base_w = clamped(base_w, _BASE_LEAST * idle_w, idle_w + _BASE_MOST_W)
         scale += tuning.scale_gain * off_w * ours_w / (1 + ours_w * ours_w)
-        scale = min(max(scale, _SCALE_LEAST), _SCALE_MOST)
+        scale = clamped(scale, _SCALE_LEAST, _SCALE_MOST)
         return Power(base_w, base_var, scale, drew)
 
     def worst(self, before_w: float, now_w: float) -> float:
@@ -184,15 +186,16 @@ class Learner:
 
     def long_run(self, state: State, base_w: float) -> float:
         """The mean of what is drawn whatever runs, for the pace of the battery: bursts come and go."""
-        passed_s = max(state.now_s - state.began_s, 0.0) if state.began_s > _NEVER else 0.0
-        gain = max(self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s))
-        return state.mean_w + gain * (base_w - state.mean_w)
+        passed_s = state.now_s - state.began_s if state.now_s > state.began_s > _NEVER else 0.0
+        least, gain = self._tuning.mean_gain, 1 / (passed_s + self._tuning.mean_after_s)
+        return state.mean_w + (gain if gain > least else least) * (base_w - state.mean_w)
 
-    def least_w(self, weighed: Weighed) -> float:
+    @staticmethod
+    def least_w(weighed: Weighed) -> float:
         """What the cheapest that computes here draws, of all tasks together."""
         total = 0.0
-        for table, (_, watts) in zip(self._tables, weighed, strict=True):
-            total += min(map(watts.__getitem__, table.local))
+        for _, _, least_w in weighed:
+            total += least_w
         return total
 
     def cap(
@@ -212,10 +215,11 @@ class Learner:
             room_w = self._observer.bearable_far_w(heat, kept_c) - worst_w
             if room_w < self._tuning.far_room_w:
                 cap_w = min(cap_w, least_w + self._tuning.far_steep * max(room_w, 0.0))
-            cap_w = max(cap_w, least_w)
+            if cap_w < least_w:
+                cap_w = least_w
         if most_w is not None and most_w - base_w < cap_w:
             cap_w, code = most_w - base_w, "power"
-        return cap_w, code, min(borne_w, cap_w)
+        return cap_w, code, cap_w if cap_w < borne_w else borne_w
 
     def priced(self, state: State, event: Second, weighed: Weighed) -> tuple[Price, bool]:
         """The price of a joule, found anew with every context, and whether nothing but the least lasts.
@@ -233,7 +237,7 @@ class Learner:
         if event.charging or left_s <= 0:
             return Price(), False
         # What is drawn now is drawn for a while; near the end that is all that is left.
-        ahead_w = state.mean_w + (state.base_w - state.mean_w) * min(1.0, tuning.burst_s / left_s)
+        ahead_w = state.mean_w + (state.base_w - state.mean_w) * clamped(tuning.burst_s / left_s, 0.0, 1.0)
         due = event.now_s - held.kept_s >= tuning.context_s and any(task.rate >= LEAST_RATE for task in state.tasks)
         if due and left_s > 1:
             total_s = max(setting.until_s - state.began_s, 1.0)
@@ -247,7 +251,7 @@ class Learner:
     def _context(self, state: State, weighed: Weighed) -> price.Context:
         """This moment as a staircase; of several tasks the sum of theirs."""
         parts = []
-        for task, table, (worth, watts) in zip(state.tasks, self._tables, weighed, strict=True):
+        for task, table, (worth, watts, _) in zip(state.tasks, self._tables, weighed, strict=True):
             each = [
                 (table.task.weight * task.rate * value, drawn)
                 for value, drawn in zip(worth, watts, strict=True)
@@ -257,6 +261,11 @@ class Learner:
             each = each or [(table.task.weight * task.rate * worth[at], watts[at])]
             parts.append(price.staircase([value for value, _ in each], [drawn for _, drawn in each]))
         return parts[0] if len(parts) == 1 else price.together(parts)
+
+
+def _unmetered(state: State) -> Power:
+    """As it was: nothing tells of a change."""
+    return Power(state.base_w, state.base_var, state.power_scale, [task.drawn for task in state.tasks])
 
 
 def _telling(latencies_ms: tuple[float, ...]) -> tuple[tuple[float, ...], int]:

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_daemon.policies.contract import Action
 from edge_daemon.policies.tuning import Tuning
+from edge_daemon.policies.values import clamped, put
 
 BINS = 6  # five fifths of the limit, and what could not be in time
 _SQRT2 = math.sqrt(2.0)
@@ -65,7 +66,8 @@ def looked(  # noqa: PLR0917 - by position, called each second
     else:
         sending_ms = action.payload_kb * 8 / up_mbps
         predicted = rtt_ms + sending_ms + action.latency_ms
-    now = min(int((BINS - 1) * (predicted / limit_ms)), BINS - 1) if predicted < LONGEST_S * 1000 else BINS - 1
+    in_time = predicted < limit_ms and predicted < LONGEST_S * 1000
+    now = int((BINS - 1) * (predicted / limit_ms)) if in_time else BINS - 1
     chances, weights = link.chances, link.weights
     if link.last >= 0:
         room_ms = limit_ms - sending_ms - action.latency_ms
@@ -76,8 +78,8 @@ def looked(  # noqa: PLR0917 - by position, called each second
             came = 1.0
         at = link.last + BINS * link.before
         weight = weights[at] + 1
-        chance = chances[at] + max(1 / weight, tuning.link_gain) * (came - chances[at])
-        chances = (*chances[:at], chance, *chances[at + 1 :])
-        weights = (*weights[:at], weight, *weights[at + 1 :])
+        gain = 1 / weight
+        chance = chances[at] + (gain if gain > tuning.link_gain else tuning.link_gain) * (came - chances[at])
+        chances, weights = put(chances, at, chance), put(weights, at, weight)
     before = now if link.last < 0 else link.last
-    return Link(now, before, min(sending_ms / 1000, LONGEST_S), chances, weights)
+    return Link(now, before, clamped(sending_ms / 1000, 0.0, LONGEST_S), chances, weights)

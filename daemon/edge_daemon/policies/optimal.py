@@ -98,12 +98,12 @@ class Optimal:
         clock = 1.0 if clock is None or not _LEAST_CLOCK <= clock <= 1 else clock
         log_clock, known = math.log(clock), state.known
         power, heat = learner.powered(state, event)
-        base_w, base_var, scale, drew = power
-        tasks = []
-        for table, task, seen, drawn in zip(self._tables, state.tasks, event.tasks, drew, strict=True):
-            told, known = learner.seen(table, task, seen, event, known, log_clock, began, drawn)
+        base_w, tasks = power.base_w, []
+        for at, table in enumerate(self._tables):
+            task, drawn = state.tasks[at], power.drew[at]
+            told, known = learner.seen(table, task, event.tasks[at], event, known, log_clock, began, drawn)
             tasks.append(told)
-        weighed = chooser.weighed(tasks, known, clock, scale)
+        weighed = chooser.weighed(tasks, known, clock, power.scale)
         least_w = learner.least_w(weighed)
         worst_w = learner.worst(state.worst_w, base_w + least_w)
         cap_w, cap_by, borne_w = learner.cap(heat, base_w, worst_w, least_w)
@@ -115,10 +115,10 @@ class Optimal:
             tuple(tasks),
             heat,
             base_w,
-            base_var,
+            power.base_var,
             learner.long_run(state, base_w),
             worst_w,
-            scale,
+            power.scale,
             state.price,
             cap_w,
             cap_by,

@@ -52,6 +52,7 @@ class Price(msgspec.Struct, frozen=True):
         kept_s: When a context was last kept, and the price found anew.
         times: It was found so often.
         least_w: The mean power of the contexts at any price.
+        steps: Price and saving of each step of all contexts, in order.
     """
 
     value: float = 0.0
@@ -59,6 +60,7 @@ class Price(msgspec.Struct, frozen=True):
     kept_s: float = _NEVER
     times: int = 0
     least_w: float = 0.0
+    steps: tuple[tuple[float, float], ...] = ()
 
 
 def staircase(worth: Sequence[float], watts: Sequence[float]) -> Context:
@@ -96,13 +98,15 @@ def found(  # noqa: PLR0917 - by position, called in a loop that is timed
         base_w: What is drawn whatever runs.
         left_s: Until the battery may be empty.
     """
-    contexts = price.contexts
+    contexts, steps = price.contexts, [*price.steps]
     if len(contexts) >= tuning.contexts:
         out = int(now_s * 7919) % len(contexts)
+        for step in _steps(contexts[out]):
+            del steps[bisect_left(steps, step)]
         contexts = contexts[:out] + contexts[out + 1 :]
     contexts = (*contexts, context)
     count = len(contexts)
-    steps = sorted([step for each in contexts for step in _steps(each)])
+    steps = sorted(steps + _steps(context))  # all but the last few are in order already, which sorts them fast
     saved = list(accumulate([drop for _, drop in steps]))
     free_w = sum([each.watts[0] for each in contexts])
     least_w = sum([each.watts[-1] for each in contexts])
@@ -121,7 +125,8 @@ def found(  # noqa: PLR0917 - by position, called in a loop that is timed
             value += weight * (min(steps[at][0], most) if at < len(steps) else most)
     times = price.times + 1
     share = max(tuning.smooth, 1 / times, tuning.hurry * tuning.context_s / max(left_s, 1.0))
-    return Price(price.value + min(share, 1.0) * (value - price.value), contexts, now_s, times, least_w / count)
+    value = price.value + min(share, 1.0) * (value - price.value)
+    return Price(value, contexts, now_s, times, least_w / count, tuple(steps))
 
 
 def _steps(context: Context) -> list[tuple[float, float]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from math import erf, exp, log
 from typing import Final
 
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Task
 from edge_daemon.policies.remembered import TaskState
 from edge_daemon.policies.tuning import Tuning
+from edge_daemon.policies.values import clamped
 from edge_sdk.preference import POINTS_PER_DOUBLING, SPEED_FLOOR_POINTS, Mode
 
 _SQRT2: Final = math.sqrt(2.0)
 _LN2: Final = math.log(2.0)
 _ALLOWED_CHANCE: Final = 0.5
 _ALONE_CHANCE: Final = 0.9
+LEAST_RATE: Final = 0.05  # requests a second for which a choice is weighed though none came
 LOW_POINTS: Final = 10.0  # what it costs to fall below the quality asked for: more than any variant is better
 _SOME_LOAD: Final = 0.2  # utilisation below which nobody waits for anybody
 _ANY_LOAD: Final = 0.01  # the same of requests at random times, of which two may come at once
@@ -45,7 +48,8 @@ def blocked(busy: float, ratio: float) -> float:
     return min(max((1 - load) * load * decay / (1 - load * load * decay), 0.0), 1.0)
 
 
-Weighed = tuple[tuple[list[float], list[float]], ...]
+# Of each task, what `Table.weigh` says.
+Weighed = list[tuple[list[float], list[float], float]]
 
 
 class Table:
@@ -73,13 +77,19 @@ class Table:
         ways = dict.fromkeys((actions[at].payload_kb, actions[at].latency_ms) for at in self.remote)
         numbers = {way: number for number, way in enumerate(ways)}
         self.link_of = {at: numbers[actions[at].payload_kb, actions[at].latency_ms] for at in self.remote}
-        self.ways = tuple(next(at for at in self.remote if self.link_of[at] == number) for number in range(len(ways)))
+        self.ways = tuple(
+            next(actions[at] for at in self.remote if self.link_of[at] == number) for number in range(len(ways))
+        )
         self.is_remote = tuple(action.remote for action in actions)
         self.quality = tuple(action.quality for action in actions)
         self.promised = tuple(math.log(max(action.latency_ms, 1e-6)) for action in actions)
         self.smallest = min(self.local, key=lambda at: (actions[at].latency_ms, self.ids[at]))
         self.computes = tuple(self.index[action.hedge] if action.hedge else at for at, action in enumerate(actions))
         self.limit = math.log(task.limit_ms)
+        self._weight = task.weight
+        self._limit_s = task.limit_ms / 1000
+        self._tail_scale = 1 / (tuning.tail_spread * _SQRT2)
+        self._zeros = [0.0] * len(actions)
         self._here = tuple((at, self.promised[at], self.quality[at], actions[at].power_w) for at in self.local)
         self._there = tuple(
             (at, self.link_of[at], self.computes[at], self.quality[at], actions[at].power_w) for at in self.remote
@@ -90,6 +100,10 @@ class Table:
         least = -math.inf if task.min_quality is None else task.min_quality
         self.low = tuple(out or quality < least for out, quality in zip(slow, self.quality, strict=True))
         self.has_low = any(self.low)
+
+    def requests(self, state: TaskState) -> float:
+        """A second, by the task's weight: as often counts what an action is worth."""
+        return self._weight * (LEAST_RATE if state.rate < LEAST_RATE else state.rate)
 
     def median_ms(self, state: TaskState, at: int, known: Calibration, clock: float) -> float:
         """What an inference of an action is expected to take; 0 of one that asks a server."""
@@ -104,27 +118,30 @@ class Table:
 
     def weigh(
         self, state: TaskState, known: Calibration, log_clock: float, full_w: float
-    ) -> tuple[list[float], list[float]]:
-        """What each action is worth, in points a request, and the watts it draws above the base.
+    ) -> tuple[list[float], list[float], float]:
+        """What each action is worth now, and what it draws.
 
         Args:
             state: Of the task.
             known: Of the moment.
             log_clock: Log of current over full clock.
             full_w: What a promised watt draws now, whatever runs: the clock's power and the learned scale.
+
+        Returns:
+            Of each action points a request, and watts above the base; the least watts of those that compute here.
         """
-        tuning, rate = self._tuning, state.rate
-        erf, exp, bias, factors = math.erf, math.exp, state.bias, state.drawn.factors
-        irregular = min(state.rate_spread * state.rate_spread / rate, 1.0) if rate > 0 else 0.0
+        tuning, rate, bias, factors = self._tuning, state.rate, state.bias, state.drawn.factors
+        irregular = clamped(state.rate_spread * state.rate_spread / rate, 0.0, 1.0) if rate > 0 else 0.0
         some_load = _SOME_LOAD if irregular <= _REGULAR else _ANY_LOAD
-        tail, size = known.tail_rate, known.tail_size
-        scale, tail_scale = 1 / (known.spread * _SQRT2), 1 / (tuning.tail_spread * _SQRT2)
-        sure = max(_SURE * known.spread, size + _SURE * tuning.tail_spread)
+        tail, size, tail_scale = known.tail_rate, known.tail_size, self._tail_scale
+        scale = 1 / (known.spread * _SQRT2)
+        sure, sure_tail = _SURE * known.spread, size + _SURE * tuning.tail_spread
+        sure = sure_tail if sure_tail > sure else sure
         suspect = known.suspect
         doubt = known.confirmed / known.suspects if suspect else 0.0
         late, overload, points = tuning.late_points, tuning.overload, self._points
         fastest = self.promised[self.smallest] + bias[self.smallest]
-        worth, watts = [0.0] * len(self.ids), [0.0] * len(self.ids)
+        worth, watts, least_w = self._zeros.copy(), self._zeros.copy(), math.inf
         limit, slow_ms = self.limit - known.slow + log_clock, rate / 1000 * exp(known.slow - log_clock)
         for at, promised, quality, power_w in self._here:
             own = promised + bias[at]
@@ -141,43 +158,48 @@ class Table:
                 chance += doubt * (usual - chance)
                 busy *= 1 + doubt * (exp(suspect) - 1)
             if busy > some_load:
-                chance = max(self._queued(chance, busy, room, irregular, known), 0.0)
+                chance = self._queued(chance, busy, exp(room), irregular, tail, size)
                 if busy > overload:
                     chance *= (overload / busy) ** _OVERLOAD_POWER
                     busy = min(busy, 1.0)
             value = quality - points * (own - fastest) if points else quality
             worth[at] = (value + late) * chance - late
-            watts[at] = power_w * busy * full_w * factors[at]
+            watts[at] = drawn = power_w * busy * full_w * factors[at]
+            if drawn < least_w:
+                least_w = drawn
         if self.remote:
             self._weigh_remote(state, worth, watts)
         if self.has_low:
             self._lower(worth)
-        return worth, watts
+        return worth, watts, least_w
 
-    def _queued(self, chance: float, busy: float, room: float, irregular: float, known: Calibration) -> float:
+    def _queued(  # noqa: PLR0917 - by position, called for each action
+        self, chance: float, busy: float, ratio: float, irregular: float, tail: float, size: float
+    ) -> float:
         """The chance of an answer in time where some wait for others.
 
         A spike makes those that follow wait, too; where requests come at random, so do some that follow nothing.
         """
-        ratio = math.exp(room)
         if ratio < _AMPLE:
-            scale = 1 / (self._tuning.tail_spread * _SQRT2)
-            gap = 1 / busy
+            gap, scale = 1 / busy, self._tail_scale
             late_after = ratio - 1 + gap
             if late_after > 0:
-                follow = 1 - math.erf((math.log(late_after) - known.tail_size) * scale)
-                follow += 1 - math.erf((math.log(late_after + gap) - known.tail_size) * scale)
-                chance -= 0.5 * known.tail_rate * follow
-        return chance * (1 - irregular * blocked(busy, ratio)) if irregular > _REGULAR else chance
+                follow = 1 - erf((log(late_after) - size) * scale)
+                follow += 1 - erf((log(late_after + gap) - size) * scale)
+                chance -= 0.5 * tail * follow
+        if irregular > _REGULAR:
+            chance *= 1 - irregular * blocked(busy, ratio)
+        return 0.0 if chance < 0 else chance
 
     def _weigh_remote(self, state: TaskState, worth: list[float], watts: list[float]) -> None:
-        late, most_s = self._tuning.late_points, self.task.limit_ms / 1000
-        trust = 1.0
+        late, most_s, rate, trust = self._tuning.late_points, self._limit_s, state.rate, 1.0
         if state.failing:  # one of a few says much, one of a hundred little
-            trust -= (1 - self._tuning.failed) * min(state.failing * self._tuning.failing / max(state.rate, 1e-9), 1.0)
-        ways = [(link.chance() * trust, min(min(link.sending_s, most_s) * state.rate, 1.0)) for link in state.links]
-        for at, link, other, quality, power_w in self._there:
-            chance, sending = ways[link]
+            trust -= (1 - self._tuning.failed) * min(state.failing * self._tuning.failing / max(rate, 1e-9), 1.0)
+        ways = []
+        for link in state.links:
+            ways.append((link.chance() * trust, clamped(min(link.sending_s, most_s) * rate, 0.0, 1.0)))
+        for at, way, other, quality, power_w in self._there:
+            chance, sending = ways[way]
             if other == at:
                 # Nobody stands by: a saving is no reason to bet answers on a network that loses every tenth.
                 chance = chance if chance >= _ALONE_CHANCE else 0.0

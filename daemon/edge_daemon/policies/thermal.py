@@ -77,6 +77,12 @@ class Observer:
         return (limit_c - a * state[0] - b * state[1] - c * state[2]) / self._far_heating
 
 
+@lru_cache(maxsize=16)  # of a board: a policy is made anew with each setting, and this would take most of the time
+def observer(board: Board, horizon_s: float, far_s: float) -> Observer:
+    """The filter of a board, which knows nothing but the board."""
+    return Observer(board, horizon_s, far_s)
+
+
 def _repeat(step: Matrix, heating: Vector, times: int) -> tuple[Matrix, Vector]:
     """`times` steps as one."""
     total: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -93,7 +99,6 @@ def _product(one: Matrix, other: Matrix) -> Matrix:
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 
-@lru_cache(maxsize=16)  # of a board; a policy is made anew with each setting
 def _steady_gain(step: Matrix) -> Vector:
     """The filter's gain once it has settled.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from edge_daemon.policies.contract import Action, Board, Setting, Task
 from edge_daemon.policy import tables
 from edge_daemon.policy.senses import limit_c
-from edge_daemon.policy.state import SERVER, ModelRecord, PolicyState, VariantRecord
+from edge_daemon.policy.state import SERVER, AppRecord, ModelRecord, PolicyState, VariantRecord
 from edge_daemon.policy.types import ServerFacts
 from edge_daemon.policy.way import expected_ms
 from edge_sdk.facts import Profile
@@ -200,7 +200,8 @@ def spared(state: PolicyState, model: ModelRecord) -> str:
 
 def usable(state: PolicyState, model: ModelRecord) -> Sequence[VariantRecord]:
     """The variants that are not in quarantine and that every app of the model can run, at least one."""
-    runnable = tuple(v for v in model.variants if _all_run(state, model, v)) or tuple(
+    apps = state.apps_of(model.name)
+    runnable = tuple(v for v in model.variants if _all_run(apps, v)) or tuple(
         v for v in model.variants if not v.accelerated
     )
     lasting = tuple(v for v in runnable if lasts(state, v))
@@ -230,8 +231,7 @@ def is_deadline_tighter(state: PolicyState, model: ModelRecord) -> bool:
     return wish.max_latency_ms is None or wish.deadline_ms - state.trip_ms < wish.max_latency_ms
 
 
-def _all_run(state: PolicyState, model: ModelRecord, variant: VariantRecord) -> bool:
-    apps = state.apps_of(model.name)
+def _all_run(apps: Sequence[AppRecord], variant: VariantRecord) -> bool:
     return all(app.can_run(variant) for app in apps) if apps else not variant.accelerated
 
 

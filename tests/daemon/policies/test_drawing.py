@@ -113,7 +113,7 @@ def test_whatever_a_meter_says_factors_stay_in_bounds_and_variances_positive(sto
             continue
         running = [drawing.Running(0, one, at, watts), drawing.Running(1, other, 1 - at, watts / 3)]
         off_w = power_w - base_w - sum(each.watts * each.drawn.factors[each.at] for each in running)
-        base_w, base_var, (one, other) = drawing.metered(tuning, off_w, base_w, base_var, running)
+        base_w, base_var, ((_, one), (_, other)) = drawing.metered(tuning, off_w, base_w, base_var, running)
         base_w = min(max(base_w, 1.3), 4.5)  # as the policy does
         for drawn in (one, other):
             assert all(drawing.FACTOR_LEAST <= factor <= drawing.FACTOR_MOST for factor in drawn.factors)
