@@ -3,6 +3,9 @@
 A meter shows the sum: power = base + factor * promised watts * share of the second that was computed. A Kalman filter
 follows base and factor together: the base walks, a factor hardly does, and requests that come and go tell them apart.
 Of a variant that ran before, its factor and how sure that is are kept; how it and the base go together is not.
+
+Some meters show the mean of many seconds (a battery's gauge), or hold what they read. They would tell a burst's power
+of the time after it, so factors are learned only from one that shows a change of load in the second that it comes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from edge_daemon.policies.values import clamped, put
 FACTOR_LEAST: Final = 0.5
 FACTOR_MOST: Final = 2.0
 _LEAST_VAR: Final = 1e-6
+_CHANGE_W: Final = 0.1  # of what computes here; less says nothing of the meter
+_KEPT: Final = 0.95  # of what older changes said, with each new one
+_SHOWN: Final = (-1.0, 3.0)  # of a change; what is beyond came from elsewhere
+_PROMPT: Final = 0.4  # of changes that are shown at once: a mean of two seconds shows half, one of five a fifth
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -35,6 +42,27 @@ class Drawn(msgspec.Struct, frozen=True):
     variances: tuple[float, ...]
     shared: float
     ran: int
+
+
+class Meter(msgspec.Struct, frozen=True):
+    """How promptly the board's meter follows.
+
+    Attributes:
+        last_w: What it showed in the last second; None where nothing is to be compared with that.
+        ours_w: What was expected to be drawn by what computed then.
+        changed: Sum of squared changes of that, the older the less.
+        shown: Sum of their products with changes of what the meter showed.
+    """
+
+    last_w: float | None = None
+    ours_w: float = 0.0
+    changed: float = 0.0
+    shown: float = 0.0
+
+    @property
+    def is_prompt(self) -> bool:
+        """It was seen to show changes in the second in which they came."""
+        return self.changed > 0 and self.shown > _PROMPT * self.changed
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -54,6 +82,29 @@ def first(tuning: Tuning, count: int) -> Drawn:
 def began(drawn: Drawn, at: int) -> Drawn:
     """After a second in which an action came to run: loading it draws, too, so nothing is learned."""
     return Drawn(drawn.factors, drawn.variances, 0.0, at)
+
+
+def paused(meter: Meter) -> Meter:
+    """After a second that says nothing of it."""
+    return meter if meter.last_w is None else Meter(None, 0.0, meter.changed, meter.shown)
+
+
+def followed(meter: Meter, power_w: float, ours_w: float) -> Meter:
+    """After a second in which nothing was loaded.
+
+    Args:
+        meter: Before it.
+        power_w: What it shows now.
+        ours_w: What is expected to be drawn by what computed.
+    """
+    changed, shown = meter.changed, meter.shown
+    if meter.last_w is not None:
+        change = ours_w - meter.ours_w
+        if abs(change) > _CHANGE_W:
+            square = change * change
+            changed = _KEPT * changed + square
+            shown = _KEPT * shown + clamped((power_w - meter.last_w) / change, *_SHOWN) * square
+    return Meter(power_w, ours_w, changed, shown)
 
 
 def metered(

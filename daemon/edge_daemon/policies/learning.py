@@ -11,7 +11,7 @@ import msgspec
 from edge_daemon.policies import calibration, drawing, offload, price, thermal
 from edge_daemon.policies.calibration import Calibration
 from edge_daemon.policies.contract import Second, Setting, TaskSeen
-from edge_daemon.policies.drawing import Drawn, Running
+from edge_daemon.policies.drawing import Drawn, Meter, Running
 from edge_daemon.policies.price import Price
 from edge_daemon.policies.remembered import State, TaskState
 from edge_daemon.policies.table import LEAST_RATE, Table, Weighed
@@ -37,10 +37,11 @@ _MIXED: Final = (3, 6, 1, 4, 7, 0, 5, 2)
 
 
 class Power(msgspec.Struct, frozen=True):
-    """What is drawn: the base and its variance, the scale of all promised watts, and what is known of each task."""
+    """What is drawn, and how it is known: of each task what each of its actions draws."""
 
     base_w: float
     base_var: float
+    meter: Meter
     scale: float
     drew: list[Drawn]
 
@@ -171,14 +172,17 @@ class Learner:
         if loaded:
             for each in running:
                 drew[each.task] = drawing.began(each.drawn, each.at)
-            return Power(state.base_w, state.base_var + tuning.base_walk, scale, drew)
+            return Power(state.base_w, state.base_var + tuning.base_walk, drawing.paused(state.meter), scale, drew)
+        meter = drawing.followed(state.meter, power_w, ours_w)
+        if not meter.is_prompt:
+            running = []
         base_w, base_var, told = drawing.metered(tuning, off_w, state.base_w, state.base_var, running)
         for number, drawn in told:
             drew[number] = drawn
         base_w = clamped(base_w, _BASE_LEAST * idle_w, idle_w + _BASE_MOST_W)
         scale += tuning.scale_gain * off_w * ours_w / (1 + ours_w * ours_w)
         scale = clamped(scale, _SCALE_LEAST, _SCALE_MOST)
-        return Power(base_w, base_var, scale, drew)
+        return Power(base_w, base_var, meter, scale, drew)
 
     def worst(self, before_w: float, now_w: float) -> float:
         """The most that base and the least that can run drew of late: it may come while the board is hot."""
@@ -265,7 +269,8 @@ class Learner:
 
 def _unmetered(state: State) -> Power:
     """As it was: nothing tells of a change."""
-    return Power(state.base_w, state.base_var, state.power_scale, [task.drawn for task in state.tasks])
+    drew = [task.drawn for task in state.tasks]
+    return Power(state.base_w, state.base_var, drawing.paused(state.meter), state.power_scale, drew)
 
 
 def _telling(latencies_ms: tuple[float, ...]) -> tuple[tuple[float, ...], int]:

@@ -22,6 +22,7 @@ import msgspec
 from edge_daemon.policies import calibration, drawing, offload, remembered
 from edge_daemon.policies.choosing import Chooser
 from edge_daemon.policies.contract import Event, Replied, Second, Setting, Verdict
+from edge_daemon.policies.drawing import Meter
 from edge_daemon.policies.learning import Learner
 from edge_daemon.policies.price import Price
 from edge_daemon.policies.remembered import Kept, State, TaskState, with_
@@ -58,6 +59,7 @@ class Optimal:
             heat=None,
             base_w=self._setting.board.idle_w,
             base_var=self._tuning.base_var,
+            meter=Meter(),
             mean_w=self._setting.board.idle_w,
             worst_w=self._setting.board.idle_w,
             power_scale=1.0,
@@ -116,6 +118,7 @@ class Optimal:
             heat,
             base_w,
             power.base_var,
+            power.meter,
             learner.long_run(state, base_w),
             worst_w,
             power.scale,

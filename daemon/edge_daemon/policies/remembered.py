@@ -10,7 +10,7 @@ import msgspec
 
 from edge_daemon.policies import drawing
 from edge_daemon.policies.calibration import Calibration
-from edge_daemon.policies.drawing import Drawn
+from edge_daemon.policies.drawing import Drawn, Meter
 from edge_daemon.policies.offload import Link
 from edge_daemon.policies.price import Price
 
@@ -64,6 +64,7 @@ class State(msgspec.Struct, frozen=True):
         heat: Die, board, air; None before the first second.
         base_w: What is drawn whatever runs, now, and the variance of that; `mean_w` over a long time, `worst_w` the
             most of late.
+        meter: How promptly the board's meter follows.
         power_scale: What variants draw over what is promised.
         price: Of a joule.
         cap_w: What may be drawn above the base now; infinite without a limit. `cap_by` is its code;
@@ -80,6 +81,7 @@ class State(msgspec.Struct, frozen=True):
     heat: tuple[float, float, float] | None
     base_w: float
     base_var: float
+    meter: Meter
     mean_w: float
     worst_w: float
     power_scale: float

@@ -122,6 +122,36 @@ def test_whatever_a_meter_says_factors_stay_in_bounds_and_variances_positive(sto
         assert 0 < base_var < math.inf
 
 
+def shown_late(events: list[Second], over_s: int) -> Iterator[Second]:
+    """The same as a meter tells it that shows the mean of so many seconds."""
+    powers = [event.power_w for event in events if event.power_w is not None]
+    for now_s, event in enumerate(events):
+        window = powers[max(0, now_s + 1 - over_s) : now_s + 1]
+        yield replace(event, power_w=sum(window) / len(window))
+
+
+def test_a_meter_that_shows_what_was_drawn_a_while_ago_tells_nothing_of_variants() -> None:
+    events = list(seconds(made(), {"first": 1.4, "other": 0.7}))
+    for over_s, learns in ((1, True), (10, False)):
+        policy = Optimal(made())
+        state = policy.initial()
+        for event in shown_late(events, over_s):
+            state, _ = policy.step(state, event)
+        assert state.meter.is_prompt is learns
+        assert (state.tasks[0].drawn.factors != (1.0, 1.0)) is learns
+        assert state.base_w == pytest.approx(BASE_W, abs=0.6)  # that it still follows, later
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1e4), st.booleans()), max_size=100))
+def test_what_is_known_of_a_meter_stays_bounded(story) -> None:
+    meter = drawing.Meter()
+    for power_w, ours_w, paused in story:
+        meter = drawing.paused(meter) if paused else drawing.followed(meter, power_w, ours_w)
+        assert 0 <= meter.changed <= 20.1 * 1e8
+        assert -meter.changed <= meter.shown <= 3 * meter.changed
+        assert meter.is_prompt in {True, False}
+
+
 def test_several_tasks_share_one_meter() -> None:
     two = Setting(board=made().board, tasks=(task(FIRST, name="one"), task(replace(OTHER, power_w=2.0), name="two")))
     policy = Optimal(two)
