@@ -200,7 +200,7 @@ class Line:
             trouble = cause
         silence = "it hung up" if self.lost.is_set() else f"no answer within {CONNECT_S:.0f} s"
         raise BrokerUnreachableError(
-            f"no MQTT broker answers: {trouble or silence}",
+            f"no MQTT broker answers: {str(trouble or '') or silence}",
             where=self._where,
             hint="does it run, and is the address right?",
         ) from trouble
