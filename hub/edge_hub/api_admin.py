@@ -106,6 +106,16 @@ class AuditPage(Wire, frozen=True, kw_only=True):
     entries: tuple[AuditView, ...]
 
 
+class AuditNews(Wire, frozen=True, kw_only=True):
+    """The audit log has grown: what of is enough for who shows that to read it anew.
+
+    Attributes:
+        what: As an entry's: `rule`, `token-withdrawn`, ...
+    """
+
+    what: Name
+
+
 class GroupRequest(Wire, frozen=True, kw_only=True):
     """What a group's name stands for."""
 

@@ -31,11 +31,13 @@ class Audit:
 
     Args:
         store: Keeps them.
+        told: Called with the kind of what was noted, once it is kept.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, *, told: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._told = told
         self._clock = clock
 
     async def note(self, who: Author, what: str, target: str, detail: Any = None) -> None:
@@ -61,3 +63,4 @@ class Audit:
                 detail=body if len(body) <= MAX_DETAIL_BYTES else encode({"size_bytes": len(body)}),
             )
         )
+        self._told(what)

@@ -25,6 +25,7 @@ class Topic(enum.Enum):
     GONE = "gone"
     COMMAND = "command"
     ALERT = "alert"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

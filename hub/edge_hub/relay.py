@@ -21,7 +21,7 @@ from edge_hub.store.records import AlertRecord, Committed, EventRecord
 from edge_hub.tasks import within
 from edge_sdk.errors import WireError
 from edge_sdk.mqtt import DeviceId
-from edge_sdk.wire import Count, Token, Wire, decode, encode, new_token
+from edge_sdk.wire import Count, Name, Token, Wire, decode, encode, new_token
 
 if TYPE_CHECKING:
     from edge_hub.store.postgres import PostgresStore
@@ -55,6 +55,7 @@ class Bulletin(Wire, frozen=True, kw_only=True):
         events: Their ids, as inclusive ranges.
         alerts: Ids of those that began, ended or were acknowledged, likewise.
         late: Telemetry of the past: boot and number as in `Late`, and how many samples.
+        noted: Kinds of what was noted in the audit log.
         missed: What changed is not known: whoever listens has to read all again.
     """
 
@@ -65,6 +66,7 @@ class Bulletin(Wire, frozen=True, kw_only=True):
     events: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
     alerts: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
     late: Annotated[tuple[tuple[Count, Count, Count], ...], Meta(max_length=_AT_ONCE)] = ()
+    noted: Annotated[tuple[Name, ...], Meta(max_length=_AT_ONCE)] = ()
     missed: bool = False
 
 
@@ -99,6 +101,7 @@ class Relay:
         self._events: dict[int, None] = {}
         self._alerts: dict[int, None] = {}
         self._late: deque[tuple[int, int, int]] = deque(maxlen=_MAX_LATE)
+        self._noted: dict[str, None] = {}  # the hub's own words, a dozen
         self._missed = False
         self._some = asyncio.Event()
 
@@ -110,9 +113,11 @@ class Relay:
         self._events.update((event.id, None) for event in committed.events)
         self._alerts.update((alert.id, None) for alert in committed.alerts)
         self._late.extend((one.boot, one.seq, len(one.samples)) for one in committed.late)
+        self._noted.update(dict.fromkeys(committed.noted))
         if max(len(self._touched), len(self._finished), len(self._events), len(self._alerts)) > _MAX_WAITING:
             self.tell_missed()
-        if self._touched or self._born or self._finished or self._events or self._alerts or self._late:
+        told = (self._touched, self._born, self._finished, self._events, self._alerts, self._late, self._noted)
+        if any(told):
             self._some.set()
 
     def tell_missed(self) -> None:
@@ -193,7 +198,7 @@ class Relay:
 
     def _forget(self) -> None:
         """What waits, but for telemetry of the past, which nobody reads again."""
-        for names in (self._touched, self._born, self._finished):
+        for names in (self._touched, self._born, self._finished, self._noted):
             names.clear()
         for numbers in (self._events, self._alerts):
             numbers.clear()
@@ -201,11 +206,12 @@ class Relay:
     def _bulletins(self) -> list[Bulletin]:
         """All that waits, in pieces that fit."""
         touched, born, finished = list(self._touched), list(self._born), list(self._finished)
+        noted = list(self._noted)
         events, alerts, late = to_ranges(self._events), to_ranges(self._alerts), tuple(self._late)
         missed, self._missed = self._missed, False
         self._forget()
         self._late.clear()
-        lengths = (len(touched), len(born), len(finished), len(events), len(alerts), len(late))
+        lengths = (len(touched), len(born), len(finished), len(events), len(alerts), len(late), len(noted))
         count = max(*lengths, 1 if missed else 0)
         return [
             Bulletin(
@@ -216,6 +222,7 @@ class Relay:
                 events=events[first : first + _AT_ONCE],
                 alerts=alerts[first : first + _AT_ONCE],
                 late=late[first : first + _AT_ONCE],
+                noted=tuple(noted[first : first + _AT_ONCE]),
                 missed=missed,
             )
             for first in range(0, count, _AT_ONCE)
@@ -243,4 +250,5 @@ async def recall(store: PostgresStore, bulletin: Bulletin, *, late: bool) -> Com
         finished=tuple(command for command in finished if command is not None),
         born=tuple(DeviceId.parse(device) for device in bulletin.born),
         touched=tuple(DeviceId.parse(device) for device in bulletin.touched),
+        noted=bulletin.noted,
     )

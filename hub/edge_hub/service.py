@@ -22,6 +22,7 @@ from edge_hub.alerts.views import AlertView
 from edge_hub.alerts.ways import Topic as AlertTopic
 from edge_hub.alerts.ways import Webhook
 from edge_hub.api import Credentials, EventView, Health
+from edge_hub.api_admin import AuditNews
 from edge_hub.auditing import Audit
 from edge_hub.broker import BrokerBackend
 from edge_hub.broker.accounts import ALERTS_USER, hash_password
@@ -163,7 +164,7 @@ class Hub:
             subscriptions=RETAINED if config.workers else SUBSCRIPTIONS,
         )
         self.gate = Gate(self.token, self.store, secure=config.https is not None)
-        self.audit = Audit(self.store)
+        self.audit = Audit(self.store, told=self._noted)
         self.census = Census(self.store)
         self.rowfeed = RowFeed(census=self.census, feed=self.feed)
         self.ingest = Ingest(store=self.store, publish=self.link.publish, after=self._after)
@@ -387,6 +388,8 @@ class Hub:
             self.feed.spread(News(topic=Topic.ALERT, body=AlertView.of(alert)))
         for event in committed.events:
             self.feed.spread(News(topic=Topic.EVENT, id=event.id, body=EventView.of(event)))
+        for what in committed.noted:
+            self.feed.spread(News(topic=Topic.AUDIT, body=AuditNews(what=what)))
         self.rowfeed.touch(committed.touched)
 
     def _alerts(self, webhooks: Sequence[Webhook]) -> dict[str, Duty]:
@@ -405,7 +408,13 @@ class Hub:
 
     def spread_alerts(self, alerts: Sequence[AlertRecord]) -> None:
         """These began, ended, or were acknowledged: who listens is to hear of them, here and elsewhere."""
-        changed = Committed(alerts=tuple(alerts), touched=tuple(dict.fromkeys(alert.device for alert in alerts)))
+        self._share(Committed(alerts=tuple(alerts), touched=tuple(dict.fromkeys(alert.device for alert in alerts))))
+
+    def _noted(self, what: str) -> None:
+        """The audit log has grown: who shows that, or what was changed, is to read it anew, here and elsewhere."""
+        self._share(Committed(noted=(what,)))
+
+    def _share(self, changed: Committed) -> None:
         self._spread(changed)
         if self.cluster is not None:
             self.cluster.stored(changed)

@@ -14,6 +14,7 @@ from dashboard_stage import Visit, ask, serious
 from hub_stage import HubProcess, until
 
 from edge_hub.alerts.rules import BUILT_IN, Rule
+from edge_hub.alerts.views import SilenceRequest
 from edge_sdk.wire import decode, encode
 
 if TYPE_CHECKING:
@@ -213,6 +214,68 @@ def test_a_token_is_made_shown_once_copied_used_and_withdrawn(visit: Callable[..
 def _session(hub: HubProcess, token: str) -> httpx.Response:
     address = f"http://127.0.0.1:{hub.http}/api/v1/session"
     return httpx.get(address, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_what_others_change_appears_on_the_pages_that_are_open(visit: Callable[..., Visit], fleet: HubProcess) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go("alerts/rules")
+    page.locator("[data-rule=hot]").wait_for()
+    page.evaluate("document.same = true")
+    with fleet.client() as other:
+        other.put_rule("others", Rule(when="temp_c > 999"))
+        page.locator("[data-rule=others]").wait_for()
+        other.delete_rule("others")
+        page.locator("[data-rule=others]").wait_for(state="detached")
+        someone.go("alerts/silences")
+        page.get_by_text("Nothing is silenced").wait_for()
+        made = other.silence(SilenceRequest(query="temp_c > 999", for_s=600))
+        page.locator(f"[data-silence='{made.name}']").wait_for()
+        other.end_silence(made.name)
+        page.get_by_text("Nothing is silenced").wait_for()
+        someone.go("tokens")
+        page.get_by_role("button", name="New token").wait_for()
+        other.make_token("others", role="viewer")
+        page.locator("[data-token=others]").wait_for()
+        someone.go("audit")
+        page.locator(".audit li", has_text="others").first.wait_for()
+        other.withdraw_token("others")
+        page.locator(".audit li").first.get_by_text("token-withdrawn").wait_for()
+    assert page.evaluate("document.same")
+
+
+def test_what_is_typed_into_a_dialog_stays_while_others_change_what_lies_behind(
+    visit: Callable[..., Visit], fleet: HubProcess
+) -> None:
+    someone = visit()
+    someone.enter()
+    page = someone.go("alerts/rules")
+    page.get_by_role("button", name="Edit… hot").click()
+    edited = dialog(page, "Rule hot")
+    edited.get_by_label("What it says").fill("half a sen")
+    number = edited.get_by_role("spinbutton", name="temp_c").first
+    number.press("ControlOrMeta+A")
+    number.press_sequentially("12")
+    with fleet.client() as other:
+        other.put_rule("others", Rule(when="temp_c > 999"))
+        page.locator("[data-rule=others]").wait_for(state="attached")
+        other.delete_rule("others")
+        page.locator("[data-rule=others]").wait_for(state="detached")
+    number.press_sequentially("3")
+    assert edited.get_by_label("What it says").input_value() == "half a sen"
+    assert number.input_value() == "123"
+    number.press("Tab")
+    assert "123" in edited.get_by_label("Begins when").input_value()
+    page.keyboard.press("Escape")
+    someone.go("alerts")
+    page.locator("[data-alert]", has_text=str(SILENT)).get_by_role("button", name="Silence").click()
+    quiet = dialog(page, "Silence alerts")
+    quiet.get_by_label("Why").fill("half a sen")
+    page.route("**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": []}))  # as if all had ended meanwhile
+    with fleet.client() as other:
+        other.acknowledge(next(alert.id for alert in other.alerts() if alert.rule == "rings"))
+    page.get_by_text("Nothing is wrong").wait_for(state="attached")
+    assert quiet.get_by_label("Why").input_value() == "half a sen"
 
 
 def test_each_of_these_pages_and_dialogs_is_accessible_and_fits_a_phone(visit: Callable[..., Visit]) -> None:

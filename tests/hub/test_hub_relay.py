@@ -120,6 +120,7 @@ def longest(number: int) -> Committed:
         events=(event,),
         alerts=(alert,),
         late=(Late(device=device, boot=far, seq=far, samples=(sample,) * 600),),
+        noted=(("token-withdrawn", "silence-ended", "acknowledge", "rule-deleted")[number % 4],),
     )
 
 
@@ -179,12 +180,15 @@ def test_what_was_told_is_read_back_as_it_was(database: PostgresPlace) -> None:
             relay = Relay(Wires())
             for one in (*stored, Committed(alerts=(alert,))):
                 relay.tell(one)
+            relay.tell(Committed(noted=("rule",)))
+            relay.tell(Committed(noted=("rule",)))
             (bulletin,) = relay._bulletins()
             found = await recall(store, bulletin, late=True)
             assert sorted(found.late, key=lambda one: -one.seq) == [*stored[0].late, *stored[1].late]
             assert [one.samples for one in stored[0].late] == [samples[:2]]
             assert len(stored[1].late) == 1
             assert found.alerts == (alert,)
+            assert found.noted == ("rule",)
             assert (await recall(store, bulletin, late=False)).late == ()
         finally:
             await store.close()

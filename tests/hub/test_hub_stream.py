@@ -16,6 +16,8 @@ import msgspec
 import pytest
 from hub_stage import CAM, FakeDevice, HubProcess, listens, till
 
+from edge_hub.alerts.rules import Rule
+from edge_hub.alerts.views import SilenceRequest
 from edge_hub.census import Census
 from edge_hub.feed import Feed, News, Topic
 from edge_hub.rowfeed import RowFeed
@@ -148,7 +150,9 @@ def test_a_stream_ends_when_the_hub_does() -> None:
 
 
 @contextlib.contextmanager
-def watching(hub: HubProcess, *, window: int | None = None, after: int | None = None) -> Iterator[socket.socket]:
+def watching(
+    hub: HubProcess, *, window: int | None = None, after: int | None = None, token: str | None = None
+) -> Iterator[socket.socket]:
     """A connection on which the stream was asked for."""
     with socket.socket() as connection:
         if window is not None:
@@ -156,10 +160,29 @@ def watching(hub: HubProcess, *, window: int | None = None, after: int | None = 
         connection.settimeout(20)
         connection.connect(("127.0.0.1", hub.http))
         query = "" if after is None else f"?after={after}"
-        request = f"GET /api/v1/stream{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hub.token}\r\n\r\n"
+        bearer = token or hub.token
+        request = f"GET /api/v1/stream{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\r\n"
         connection.sendall(request.encode())
         assert connection.recv(15, socket.MSG_PEEK) == b"HTTP/1.1 200 OK"
         yield connection
+
+
+def test_a_viewer_hears_what_kind_of_thing_others_changed_and_no_more(hub: HubProcess) -> None:
+    with hub.client() as client:
+        viewer = client.make_token("viewer", role="viewer").token
+        changes: dict[str, Callable[[], object]] = {
+            "rule": lambda: client.put_rule("mine", Rule(when="online")),
+            "rule-deleted": lambda: client.delete_rule("mine"),
+            "silence": lambda: client.silence(SilenceRequest(for_s=60)),
+            "group": lambda: client.put_group("ours", "online"),
+            "token": lambda: client.make_token("other", role="admin"),
+            "token-withdrawn": lambda: client.withdraw_token("other"),
+        }
+        with watching(hub, token=viewer) as connection:
+            for what, change in changes.items():
+                change()
+                expected = f'event: audit\ndata: {{"what":"{what}"}}\n\n'
+                assert expected in read_until(connection, expected)
 
 
 @pytest.mark.broker

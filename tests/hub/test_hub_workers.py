@@ -306,6 +306,8 @@ def test_a_reader_hears_of_what_a_process_of_another_hub_stored(
                     )
                     told = next(one for one in rung if one.acknowledged)  # its beginning may come first
                 assert (told.id, told.rule, told.acknowledged) == (alert.id, "rings", "admin")
+            with again_and_again(lambda: here.put_rule("rings", Rule(when="online", enabled=False))):
+                assert ("audit", b'{"what":"rule"}') in there.news()
             here.delete_rule("rings")
     finally:
         other.stop()

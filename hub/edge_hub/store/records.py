@@ -193,6 +193,7 @@ class Committed:
         touched: Devices of which anything changed.
         late: New telemetry but for each device's newest record.
         alerts: Those that began, ended, or were acknowledged; no batch of messages has any.
+        noted: Kinds of what was noted in the audit log, as its `what`; likewise.
     """
 
     acks: Mapping[tuple[DeviceId, str], tuple[tuple[int, int], ...]] = field(default_factory=dict)
@@ -205,6 +206,7 @@ class Committed:
     touched: tuple[DeviceId, ...] = ()
     late: tuple[Late, ...] = ()
     alerts: tuple[AlertRecord, ...] = ()
+    noted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

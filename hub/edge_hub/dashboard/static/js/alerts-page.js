@@ -4,8 +4,8 @@ import { get, mayAdminister, mayOperate } from "./api.js";
 import { Acknowledge, Silence } from "./device-panels.js";
 import { gravity } from "./fleet.js";
 import { count, duration, plain } from "./format.js";
-import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, For, Loading, Trouble, Words } from "./parts.js";
+import { soonAfter, useReading } from "./reading.js";
 import { Rules } from "./rules.js";
 import { deviceLink, go, place } from "./shell.js";
 import { SilenceDialog, Silences, inForce } from "./silences.js";
@@ -14,16 +14,11 @@ const PAGE = 200;
 const KINDS = ["open", "ended", "rules", "silences"];
 
 export function AlertsPage() {
-  const [silences, set] = useState(null);
-  const [problem, setProblem] = useState(null);
+  const { found, problem, read } = useReading("/silences", ["silence", "silence-ended"]);
   const [making, make] = useState(null); // "rule" or "silence"
   const kind = KINDS.includes(place.value.rest[0]) ? place.value.rest[0] : KINDS[0];
-  const read = () => get("/silences").then((found) => { set(found.silences); setProblem(null); }, (failed) => setProblem(failed.message));
-  useEffect(() => {
-    document.title = "Alerts · edge hub";
-    read();
-    return listen("reread", read);
-  }, []);
+  useEffect(() => { document.title = "Alerts · edge hub"; }, []);
+  const silences = found?.silences;
   const quiet = silences ? inForce(silences).length : 0;
   const title = (one) => one[0].toUpperCase() + one.slice(1) + (one === "silences" && quiet ? ` (${quiet})` : "");
   const done = () => make(null);
@@ -55,14 +50,16 @@ function Alerts({ open, silenced }) {
   };
   useEffect(() => {
     read();
-    let timer = null;
-    const soon = () => { timer ??= setTimeout(() => { timer = null; read(); }, 500); };
-    const ends = [listen("alert", soon), listen("reread", soon)];
-    return () => { clearTimeout(timer); for (const end of ends) end(); };
+    return soonAfter("alert", () => true, read);
   }, []);
-  const dialog = silencing && html`<${SilenceDialog} alert=${silencing} close=${() => silence(null)} done=${silenced} />`;
   if (problem && !alerts) return html`<${Trouble} text=${problem} again=${() => read()} />`;
   if (!alerts) return html`<${Loading} />`;
+  // Beside the list, which may be empty by the time that it is filled in.
+  return html`<${AlertList} alerts=${alerts} open=${open} more=${more} read=${read} silence=${silence} />
+    ${silencing && html`<${SilenceDialog} alert=${silencing} close=${() => silence(null)} done=${silenced} />`}`;
+}
+
+function AlertList({ alerts, open, more, read, silence }) {
   if (!alerts.length) {
     return open ? html`<${Empty} title="Nothing is wrong"><p>No rule holds for any device. The rules are under “Rules”; they can also call a webhook or publish over MQTT.</p></${Empty}>`
       : html`<${Empty} title="No alert has ended yet"><p>An alert that is over moves here from “Open”.</p></${Empty}>`;
@@ -75,5 +72,5 @@ function Alerts({ open, silenced }) {
       <span class="soft">${one.ended ? html`ended <${Ago} at=${one.ended} />, lasted ${duration(one.ended - one.began)}` : html`for <${For} since=${one.began} />`}</span>
       <span class="does">${one.ended && !one.acknowledged ? html`<span class="soft">nobody acknowledged it</span>` : html`<${Acknowledge} alert=${one} read=${() => read()} />`}${!one.ended && html`<${Silence} alert=${one} silence=${silence} />`}</span>
     </li>`)}</ul></section>
-    <p class="soft foot-note">${count(list.length, open ? "open alert" : "ended alert")}${more ? " so far" : ""}. ${more && html`<button type="button" class="link" onClick=${() => read(more)}>Show older ones</button>`}</p>${dialog}`;
+    <p class="soft foot-note">${count(list.length, open ? "open alert" : "ended alert")}${more ? " so far" : ""}. ${more && html`<button type="button" class="link" onClick=${() => read(more)}>Show older ones</button>`}</p>`;
 }

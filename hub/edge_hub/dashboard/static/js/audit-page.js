@@ -2,8 +2,8 @@
 import { html, useEffect, useState } from "./bound.js";
 import { get } from "./api.js";
 import { absent, count, duration, moment, plain } from "./format.js";
-import { listen } from "./live.js";
 import { Ago, Chip, Choice, Empty, Loading, Trouble, Words } from "./parts.js";
+import { soonAfter } from "./reading.js";
 import { deviceLink } from "./shell.js";
 
 const PAGE = 200;
@@ -13,15 +13,13 @@ const MOMENTS = new Set(["expires", "until"]);
 const DEVICE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export function AuditPage() {
-  const [entries, set] = useState(null);
+  const [{ entries, more }, set] = useState({});
   const [problem, setProblem] = useState(null);
-  const [more, setMore] = useState(false);
   const [all, showAll] = useState(false);
   const read = async (before) => {
     try {
       const { entries: found } = await get(`/audit?limit=${PAGE}${before ? `&before=${before}` : ""}`);
-      set((old) => (before ? [...old, ...found] : found));
-      setMore(found.length === PAGE);
+      set((old) => (before ? withOlder(old, found, before) : withNewer(old, found)));
       setProblem(null);
     } catch (failed) {
       setProblem(failed.message);
@@ -30,7 +28,7 @@ export function AuditPage() {
   useEffect(() => {
     document.title = "Audit · edge hub";
     read();
-    return listen("reread", () => read());
+    return soonAfter("audit", () => true, read);
   }, []);
   const shown = entries?.filter((one) => all || one.what !== QUIET);
   return html`<header class="top"><h1>Audit</h1><p class="soft">who changed what; only retention shortens it</p><div class="actions"><${Choice} label="Which" among=${[[false, "Changes"], [true, "With sign-ins"]]} value=${all} choose=${showAll} />
@@ -46,6 +44,20 @@ export function AuditPage() {
         <span class="detail"><${Words} text=${told(unsaid(one))} most=${300} /></span>
       </li>`)}</ol></section>
       <p class="soft foot-note">${count(shown.length, "entry", "entries")}. ${more && html`<button type="button" class="link" onClick=${() => read(entries.at(-1).id)}>Show older ones</button>`}</p>`}`;
+}
+
+function withOlder({ entries, more }, found, before) {
+  if (entries.at(-1).id !== before) return { entries, more }; // asked for twice, or of a list that is another by now
+  return { entries: [...entries, ...found], more: found.length === PAGE };
+}
+
+// The list stays as long as it was made: what somebody reads far below is not taken away, and it does not grow for ever.
+function withNewer({ entries, more }, found) {
+  const fresh = entries ? found.filter((one) => one.id > (entries[0]?.id ?? 0)) : found;
+  if (!entries || fresh.length === PAGE) return { entries: found, more: found.length === PAGE }; // what lies between is not known
+  const all = [...fresh, ...entries];
+  const kept = all.slice(0, Math.max(entries.length, PAGE));
+  return { entries: kept, more: more || kept.length < all.length };
 }
 
 // What stands beside it already is not told again.

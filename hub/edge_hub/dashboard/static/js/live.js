@@ -1,17 +1,18 @@
 // The hub's news. Pages listen by topic; when the stream was away or could not keep up, `reread` tells them to ask anew.
+// `begun` is its first opening: what was read before may have changed since without a word.
 import { signal } from "./bound.js";
 import { whoAmI } from "./api.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 const SILENCE_MS = 60_000; // without any news
-const TOPICS = ["rows", "gone", "event", "command", "alert"];
+const TOPICS = ["rows", "gone", "event", "command", "alert", "audit"];
 
 // "live", "connecting", "dropped", or "off".
 export const stream = signal("off");
 export const droppedAt = signal(null);
 
-const listeners = new Map([...TOPICS, "reread"].map((topic) => [topic, new Set()]));
+const listeners = new Map([...TOPICS, "reread", "begun"].map((topic) => [topic, new Set()]));
 let source = null;
 let waiting = null;
 let wait_ms = FIRST_WAIT_MS;
@@ -52,7 +53,7 @@ function open() {
     stream.value = "live";
     droppedAt.value = null;
     watch(mine);
-    if (again) spread("reread", null);
+    spread(again ? "reread" : "begun", null);
   };
   mine.onerror = () => lost(mine);
   for (const topic of TOPICS) {

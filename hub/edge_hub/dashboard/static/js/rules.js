@@ -1,11 +1,11 @@
 // The alert rules as a list: what begins and ends each; an administrator switches, changes, resets and adds them.
-import { html, useEffect, useState } from "./bound.js";
-import { ask, get, mayAdminister, mayOperate } from "./api.js";
+import { html, useState } from "./bound.js";
+import { ask, mayAdminister, mayOperate } from "./api.js";
 import { openAlerts } from "./fleet.js";
 import { Buttons, Confirm, Field, NAMED, Select, useSending } from "./forms.js";
 import { duration, plain } from "./format.js";
-import { listen } from "./live.js";
 import { Chip, Dialog, Empty, Loading, Trouble, Words, say } from "./parts.js";
+import { useReading } from "./reading.js";
 import { SilenceDialog } from "./silences.js";
 import { thresholds, unitOf, withThreshold } from "./thresholds.js";
 
@@ -18,14 +18,9 @@ const FIELDS = ["name", "when", "clear", "for_s", "severity", "text"];
 const path = (name) => `/rules/${encodeURIComponent(name)}`;
 
 export function Rules({ adding, added, silenced }) {
-  const [rules, set] = useState(null);
-  const [problem, setProblem] = useState(null);
+  const { found, problem, read } = useReading("/rules", ["rule", "rule-deleted"]);
   const [doing, act] = useState(null); // {what: "edit" | "remove" | "silence", of}
-  const read = () => get("/rules").then((found) => { set(found.rules); setProblem(null); }, (failed) => setProblem(failed.message));
-  useEffect(() => {
-    read();
-    return listen("reread", read);
-  }, []);
+  const rules = found?.rules;
   const turn = async ({ name, rule }) => {
     try {
       await ask("PUT", path(name), { ...rule, enabled: !rule.enabled });
@@ -96,7 +91,17 @@ function Condition({ id, label, value, set, problem, help, required }) {
   return html`<div class="condition"><${Field} id=${id} label=${label} problem=${problem} help=${help}
       >${(more) => html`<textarea ...${more} rows=${value.length > WIDE ? 2 : 1} required=${required} maxlength="2000" spellcheck=${false}
         value=${value} onInput=${(e) => set(e.target.value)}></textarea>`}</${Field}>
-    ${numbers.length > 0 && html`<div class="pair">${numbers.map((one, index) => html`<label key=${index}>
-      <span>${one.not ? "not " : ""}<bdi>${plain(one.field, 64)}</bdi> ${one.sign}${unitOf(one.field) && ` (${unitOf(one.field)})`}</span>
-      <input type="number" step="any" value=${one.value} onChange=${(e) => Number.isFinite(e.target.valueAsNumber) && set(withThreshold(value, one, e.target.value))} /></label>`)}</div>`}</div>`;
+    ${numbers.length > 0 && html`<div class="pair">${numbers.map((one, index) => html`<${Threshold} key=${index} one=${one}
+      set=${(number) => set(withThreshold(value, one, number))} />`)}</div>`}</div>`;
+}
+
+// What is typed here is put into the query once it is whole; until then it is kept, whatever is drawn anew around it.
+function Threshold({ one, set }) {
+  const [typed, type] = useState(null);
+  const take = (event) => {
+    if (Number.isFinite(event.target.valueAsNumber)) set(event.target.value);
+    type(null);
+  };
+  return html`<label><span>${one.not ? "not " : ""}<bdi>${plain(one.field, 64)}</bdi> ${one.sign}${unitOf(one.field) && ` (${unitOf(one.field)})`}</span>
+    <input type="number" step="any" value=${typed ?? one.value} onInput=${(e) => type(e.target.value)} onChange=${take} onBlur=${() => type(null)} /></label>`;
 }

@@ -1,10 +1,10 @@
 // Who may ask the hub: tokens, without themselves. Administrators make and withdraw them.
 import { html, useEffect, useRef, useState } from "./bound.js";
-import { ask, get, mayAdminister, session } from "./api.js";
+import { ask, mayAdminister, session } from "./api.js";
 import { Buttons, Confirm, Field, NAMED, Select, useSending } from "./forms.js";
 import { absent, count, now, plain } from "./format.js";
-import { listen } from "./live.js";
 import { Ago, Chip, Dialog, Empty, Loading, Trouble, Words, say } from "./parts.js";
+import { useReading } from "./reading.js";
 
 const ROLES = { viewer: "looks, changes nothing", operator: "also commands, sets what is desired, labels, and silences alerts", admin: "everything, also rules, devices and tokens" };
 const LIVES = [[86_400, "1 day"], [30 * 86_400, "30 days"], [90 * 86_400, "90 days"], [366 * 86_400, "1 year"], [0, "never"]];
@@ -12,18 +12,12 @@ const FIELDS = ["name", "role", "expires_s"];
 const COPIED_MS = 3000;
 
 export function TokensPage() {
-  const [tokens, set] = useState(null);
-  const [problem, setProblem] = useState(null);
+  const may = mayAdminister.value;
+  const { found, problem, read } = useReading(may && "/tokens", ["token", "token-withdrawn"]);
   const [making, make] = useState(false);
   const [withdrawing, withdraw] = useState(null);
-  const may = mayAdminister.value;
-  const read = () => get("/tokens").then((found) => { set(found.tokens); setProblem(null); }, (failed) => setProblem(failed.message));
-  useEffect(() => {
-    document.title = "Tokens · edge hub";
-    if (!may) return undefined;
-    read();
-    return listen("reread", read);
-  }, [may]);
+  const tokens = found?.tokens;
+  useEffect(() => { document.title = "Tokens · edge hub"; }, []);
   if (!may) {
     return html`<header class="top"><h1>Tokens</h1></header><${Empty} title="For administrators">
       <p>The role of your token is <strong>${session.value?.role}</strong>. Who has the administrator's token (<code>cat hub/token</code>, in the hub's data directory) sees here who may ask the hub, and lets others in.</p></${Empty}>`;
