@@ -240,14 +240,14 @@ def test_a_certificate_is_renewed_under_a_stream_that_is_open(issue: Issue, tmp_
 
             news = client.news()
             with again_and_again(label):
-                assert next(news)[0] == "rows"
+                assert "rows" in (topic for topic, _ in news)
             before = ssl.get_server_certificate(where)
             mine.copy_from(next_one)
             until(lambda: ssl.get_server_certificate(where) != before, "the new certificate")
             # Nobody here knows its authority or calls the machine by its name; the directory says which one it is.
             until(lambda: hub_command(tmp_path, "devices", "--data", str(hub.data)).returncode == 0, "the commands")
             with again_and_again(label):
-                assert next(news)[0] == "rows"
+                assert "rows" in (topic for topic, _ in news)
             news.close()
         with HubClient(hub.url, hub.token, ca=mine.ca) as client, pytest.raises(HubUntrustedError):
             client.devices()
