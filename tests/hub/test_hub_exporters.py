@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,28 @@ async def nobody(_device: DeviceId, _model: str, _variant: str | None) -> None:
     """Nothing is chosen."""
 
 
+@contextlib.asynccontextmanager
+async def edge_nodes(
+    tmp_path: Path,
+    connect: Callable[[DeviceId], Connect],
+    admit: Callable[[Collection[DeviceId]], Awaitable[None]],
+) -> AsyncIterator[tuple[Sparkplug, asyncio.Task[None]]]:
+    """An exporter that nobody steers, and its task."""
+    nodes = Sparkplug(
+        settings=Settings(group="plant"),
+        numbers=BirthNumbers(tmp_path / "sparkplug.json"),
+        connect=connect,
+        admit=admit,
+        choose=nobody,
+    )
+    running = asyncio.create_task(nodes.run())
+    try:
+        yield nodes, running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkplug, "_RETRY_S", 0.01)
     nowhere = Endpoint(address=Address(host="127.0.0.1", port=free_port()))
@@ -107,22 +130,11 @@ def test_edge_nodes_that_cannot_be_let_in_are_let_in_later(tmp_path: Path, monke
                 raise StorageError("no room", where="passwords")
             is_let_in.set()
 
-        nodes = Sparkplug(
-            settings=Settings(group="plant"),
-            numbers=BirthNumbers(tmp_path / "sparkplug.json"),
-            connect=connector,
-            admit=admit,
-            choose=nobody,
-        )
-        running = asyncio.create_task(nodes.run())
-        try:
+        async with edge_nodes(tmp_path, connector, admit) as (nodes, running):
             await nodes.show(record(CAM))
             await asyncio.wait_for(is_let_in.wait(), PATIENCE_S)
             assert asked == [(CAM,), (CAM,)]
             assert not running.done()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())
 
@@ -138,20 +150,9 @@ def test_an_edge_node_that_fails_is_heard_of(tmp_path: Path, caplog: pytest.LogC
         """Everybody."""
 
     async def play() -> None:
-        nodes = Sparkplug(
-            settings=Settings(group="plant"),
-            numbers=BirthNumbers(tmp_path / "sparkplug.json"),
-            connect=connector,
-            admit=admit,
-            choose=nobody,
-        )
-        running = asyncio.create_task(nodes.run())
-        try:
+        async with edge_nodes(tmp_path, connector, admit) as (nodes, _):
             await nodes.show(record(CAM))
             await till(lambda: "hub-sparkplug-acme:cam1 failed" in caplog.text, "the failure")
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())
 

@@ -17,7 +17,6 @@ from daemon_stage import until
 from dashboard_stage import browser, visits
 from hub_stage import CAM, HubProcess, again_and_again, hub_command
 
-from edge_hub import cli
 from edge_hub.broker.authority import SERVER_S, Authority
 from edge_hub.client import HubClient
 from edge_hub.datadir import DataDir
@@ -375,22 +374,6 @@ def test_certificate_and_key_may_be_in_one_file(issue: Issue, tmp_path: Path) ->
     mine = issue("127.0.0.1")
     mine.cert.write_text(mine.cert.read_text() + mine.key.read_text())
     assert ServerCertificate(Https(certificate=mine.cert), DataDir(tmp_path / "d"), HERE).given
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--https-key", "k.pem"),
-        ("--https", "--https-certificate", "c.pem"),
-        ("--https-certificate", "c.pem", "--tls-name", "hub.example"),
-        ("--client-certificates", "--https"),
-    ],
-)
-def test_options_that_make_no_sense_together_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
-    args = build_parser().parse_args(["hub", "run", "--data", str(tmp_path / "hub"), *options])
-    with pytest.raises(UsageError):
-        cli.run(args)
-    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.parametrize(

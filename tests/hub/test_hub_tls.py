@@ -269,6 +269,10 @@ def test_an_external_broker_is_trusted_by_a_file_of_its_authority(tmp_path: Path
         ("--tls", "--broker", "mqtt://127.0.0.1"),
         ("--broker-ca", "ca.pem"),
         ("--broker", "mqtt://127.0.0.1", "--broker-ca", "ca.pem"),
+        ("--https-key", "k.pem"),
+        ("--https", "--https-certificate", "c.pem"),
+        ("--https-certificate", "c.pem", "--tls-name", "hub.example"),
+        ("--client-certificates", "--https"),
     ],
 )
 def test_options_that_make_no_sense_together_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
