@@ -24,7 +24,7 @@ _MAX_ERROR_CHARS: Final = 300
 
 
 class ChildMeasurer:
-    """Measures one model at a time.
+    """Measures one model at a time; a trial nobody ordered gives way to a measurement that somebody did.
 
     Args:
         catalogue: Where the bundles are.
@@ -34,24 +34,48 @@ class ChildMeasurer:
     def __init__(self, catalogue: Catalogue, *, deadline_s: float = DEADLINE_S) -> None:
         self._catalogue = catalogue
         self._deadline_s = deadline_s
-        self._busy = False
+        self._is_ordered = False
+        self._trial: asyncio.Task[tuple[Latency, ...]] | None = None
 
     async def measure(self, model: str, variant: str | None) -> tuple[Latency, ...]:
-        """Latencies of one variant, or of all that can run here.
+        """Latencies of one variant, or of all that can run here; a trial that runs is ended for it.
 
         Raises:
-            BusyError: Another measurement is running.
+            BusyError: Another ordered measurement is running.
             MeasurementError: The child failed or ran out of time.
         """
-        if self._busy:
+        if self._is_ordered:
             raise BusyError("another measurement is running", where=model, hint="try again when it has replied")
-        self._busy = True
+        self._is_ordered = True
         try:
-            served = self._catalogue.served[model]
-            wanted = [variant] if variant is not None else [v.id for v in served.facts.variants if not v.accelerated]
-            return await self._run(model, [str(served.bundle.path.resolve()), *wanted])
+            await _given_up(self._trial)
+            return await self._timed(model, variant)
         finally:
-            self._busy = False
+            self._is_ordered = False
+
+    async def trial(self, model: str, variant: str) -> tuple[Latency, ...]:
+        """The latency of one variant, unless an ordered measurement runs or begins meanwhile.
+
+        Raises:
+            BusyError: It gave way, or another trial is running.
+            MeasurementError: The child failed or ran out of time.
+        """
+        if self._is_ordered or self._trial is not None:
+            raise BusyError("another measurement is running", where=model)
+        self._trial = task = asyncio.get_running_loop().create_task(self._timed(model, variant))
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._trial = None
+            await _given_up(task)
+        if task.cancelled():
+            raise BusyError("the trial gave way to a measurement", where=model)
+        return task.result()
+
+    async def _timed(self, model: str, variant: str | None) -> tuple[Latency, ...]:
+        served = self._catalogue.served[model]
+        wanted = [variant] if variant is not None else [v.id for v in served.facts.variants if not v.accelerated]
+        return await self._run(model, [str(served.bundle.path.resolve()), *wanted])
 
     async def _run(self, model: str, arguments: list[str]) -> tuple[Latency, ...]:
         command = [sys.executable, "-m", "edge_sdk.measure", f"--deadline-s={self._deadline_s}", *arguments]
@@ -76,6 +100,13 @@ class ChildMeasurer:
             return decode(output, tuple[Latency, ...], where="the measuring process", max_bytes=_MAX_OUTPUT_BYTES)
         except WireError as cause:
             raise MeasurementError(f"gave no result: {cause}", where=model) from cause
+
+
+async def _given_up(task: asyncio.Task[tuple[Latency, ...]] | None) -> None:
+    """Returns when it has ended, and its child with it."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _read(child: asyncio.subprocess.Process) -> tuple[bytes, bytes]:

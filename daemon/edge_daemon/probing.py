@@ -30,8 +30,8 @@ BUSY_PCT: Final = 50.0  # of all cores
 class Measurer(Protocol):
     """Times variants in a child process."""
 
-    async def measure(self, model: str, variant: str | None) -> tuple[Latency, ...]:
-        """Latencies of one variant.
+    async def trial(self, model: str, variant: str) -> tuple[Latency, ...]:
+        """The latency of one variant.
 
         Raises:
             EdgeError: It could not be measured.
@@ -50,7 +50,7 @@ class Prober:
     """Carries out one trial at a time, when it harms nobody.
 
     Args:
-        measurer: Times variants; it refuses while somebody else's measurement runs.
+        measurer: Times variants; a trial gives way to a measurement that somebody ordered.
         tried: Told of the outcome.
         clock: Of idle moments.
         begin: Begins a task of this name, that ends by itself.
@@ -98,7 +98,7 @@ class Prober:
 
     async def _try(self, wish: _Wish) -> None:
         try:
-            found = await self._measurer.measure(wish.model, wish.variant)
+            found = await self._measurer.trial(wish.model, wish.variant)
         except EdgeError as error:
             log.debug("%s of %s could not be tried: %s", wish.variant, wish.model, error)
             return

@@ -72,6 +72,43 @@ def test_only_one_measures_at_a_time(measurer: ChildMeasurer) -> None:
     asyncio.run(scene())
 
 
+def test_a_trial_gives_way_to_a_measurement_that_somebody_ordered(measurer: ChildMeasurer) -> None:
+    async def scene() -> None:
+        trial = asyncio.ensure_future(measurer.trial("digits", "quick"))
+        await halted_child()  # it would stand in the way for two minutes
+        with pytest.raises(BusyError):
+            await measurer.trial("digits", "exact")
+        assert [one.variant for one in await measurer.measure("digits", None)] == ["exact", "quick"]
+        with pytest.raises(BusyError, match="gave way"):
+            await trial
+        assert [one.variant for one in await measurer.trial("digits", "quick")] == ["quick"]
+
+    asyncio.run(scene())
+
+
+def test_there_is_no_trial_while_an_ordered_measurement_runs(measurer: ChildMeasurer) -> None:
+    async def scene() -> None:
+        ordered = asyncio.ensure_future(measurer.measure("digits", "exact"))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await measurer.trial("digits", "quick")
+        assert await ordered
+
+    asyncio.run(scene())
+
+
+def test_a_trial_that_is_given_up_takes_its_child_along(measurer: ChildMeasurer) -> None:
+    async def scene() -> None:
+        trial = asyncio.ensure_future(measurer.trial("digits", "quick"))
+        await halted_child()
+        trial.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await trial
+        assert await measurer.trial("digits", "quick")
+
+    asyncio.run(scene())  # the leak check looks for the child
+
+
 def test_a_model_that_does_not_load_is_one_line(bundle: Bundle, measurer: ChildMeasurer) -> None:
     blob = bundle.path / BLOBS / bundle.variant("exact").blob
     blob.write_bytes(b"\0" * blob.stat().st_size)

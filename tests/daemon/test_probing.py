@@ -33,10 +33,9 @@ class Stage:
     def wall(self) -> float:
         return 1e9
 
-    async def measure(self, model: str, variant: str | None) -> tuple[Latency, ...]:
+    async def trial(self, model: str, variant: str) -> tuple[Latency, ...]:
         if self.busy:
             raise BusyError("another measurement is running", where=model)
-        assert variant is not None
         self.measured.append(variant)
         return (Latency(variant=variant, origin=Origin.MEASURED, machine="here", median_ms=12.0, samples=10),)
 
