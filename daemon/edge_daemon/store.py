@@ -215,6 +215,7 @@ class Store:
     def _transaction(self) -> Iterator[None]:
         try:
             with _storage_errors(self.path):
+                before = self._connection.total_changes
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
@@ -227,19 +228,27 @@ class Store:
         except StorageError as error:
             self.trouble = str(error)
             raise
-        self.trouble = self._in_memory
+        if self._connection.total_changes != before:  # what wrote nothing says nothing of the disk
+            self.trouble = self._in_memory
 
     def _open(self) -> sqlite3.Connection:
         with _storage_errors(self.path):
             try:
-                return _connect(self.path)
+                return self._sound()
             except sqlite3.OperationalError as error:  # no space: the file may be well
                 self.trouble = self._in_memory = f"{self.path}: state cannot be kept: {error}; memory has to do"
                 return _connect(MEMORY)
-            except sqlite3.DatabaseError as error:
-                self.quarantined = _move_aside(self.path)
-                log.warning("%s is damaged (%s): moved to %s, beginning anew", self.path, error, self.quarantined.name)
-                return _connect(self.path)
+
+    def _sound(self) -> sqlite3.Connection:
+        """The file, or a fresh one where it is damaged."""
+        try:
+            return _connect(self.path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            self.quarantined = _move_aside(self.path)
+            log.warning("%s is damaged (%s): moved to %s, beginning anew", self.path, error, self.quarantined.name)
+            return _connect(self.path)
 
 
 def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:

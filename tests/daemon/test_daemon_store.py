@@ -163,6 +163,33 @@ def test_a_full_disk_refuses_whole_commits_and_is_no_trouble_once_there_is_room(
         reopened.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_work_that_wrote_nothing_does_not_end_the_trouble_with_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        store = opened(disk)
+        fill(disk / "ballast")
+        with pytest.raises(StorageError, match="full"):
+            store.commit(2.0, values={"a": b"2" * 100_000})
+        trouble = store.trouble
+        assert store.tidy(3.0) == 0
+        assert store.acknowledge("0" * 32, [(1, 2)]) == 0
+        assert store.trouble == trouble is not None
+        store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_where_there_is_no_room_to_begin_anew_memory_has_to_do(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        opened(disk).close()
+        (disk / "state.db").write_bytes(b"not a database" * 1000)
+        fill(disk / "ballast")
+        store = opened(disk)
+        assert store.trouble is not None
+        assert "memory has to do" in store.trouble
+        assert store.quarantined == disk / "state.db.damaged"
+        store.close()
+
+
 def test_a_command_is_remembered_until_it_falls_below_the_floor(store: Store) -> None:
     memory = CommandMemory(store._connection, max_commands=3)
     for number in range(5):
