@@ -10,6 +10,7 @@ note at its start answers `interrupted`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -159,18 +160,22 @@ class Commanding:
         self.malformed = 0
 
     async def restore(self) -> None:
-        """Take up what earlier orders left, and answer the commands that a crash interrupted."""
+        """Take up what earlier orders left, and answer the commands that a crash interrupted.
+
+        On a disk that takes no answer these wait for the next start: a daemon that can decide is not kept from it.
+        """
         kept = await self._lane.run(lambda: [self._store.get(k) for k in (DESIRED_VERSION, DESIRED_REFUSED, SETTINGS)])
         version, refused, settings = kept
         self.desired_version = int(version or b"0")
         self.desired_refused = (refused or b"").decode() or None
         if settings is not None:
             self._adopt(msgspec.json.decode(settings, type=Settings))
-        for command, sent in await self._lane.run(self._store.commands.unfinished):
-            await self._reply(
-                Answer(command=command, sent=sent),
-                _refusal("interrupted", "the daemon ended before it was done; send a new command"),
-            )
+        with contextlib.suppress(StorageError):  # the store keeps what it said
+            for command, sent in await self._lane.run(self._store.commands.unfinished):
+                await self._reply(
+                    Answer(command=command, sent=sent),
+                    _refusal("interrupted", "the daemon ended before it was done; send a new command"),
+                )
 
     # ---------------------------------------------------------------------------------- commands
 

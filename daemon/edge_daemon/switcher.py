@@ -48,7 +48,7 @@ from edge_daemon.wishes.hear import carried, hear
 from edge_daemon.wishes.schedule import Position, Scene
 from edge_daemon.wishes.state import AppWish, Site, Wishes
 from edge_daemon.wishes.strictest import BoardLimits
-from edge_sdk.errors import PinnedError, UnknownVariantError
+from edge_sdk.errors import PinnedError, StorageError, UnknownVariantError
 from edge_sdk.local import Assignment
 from edge_sdk.mqtt import Conditions, Decision, ModelState
 
@@ -126,9 +126,11 @@ class Switcher:
         self._wishes = wishes or carried(before if words is None else None)
         new = [m for m in self._models.values() if before is None or before.model(m.name) is None]
         unsaid = [m for m in new if self._wishes.word(m.name) is None]
-        await self.commit(
-            [Preferred(model=m.name, preference=m.preference) for m in unsaid if m.preference is not None]
-        )
+        first = [Preferred(model=m.name, preference=m.preference) for m in unsaid if m.preference is not None]
+        try:
+            await self.commit(first)
+        except StorageError:  # a disk that is full by now; the store keeps what it said
+            await self.feed(*first)
 
     @property
     def state(self) -> PolicyState:

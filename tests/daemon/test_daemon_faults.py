@@ -24,9 +24,12 @@ from daemon_stage import (
     until,
 )
 
+from edge_daemon.spool import Limits
+from edge_daemon.store import Answer, Store
 from edge_sdk.bundle import BLOBS, Bundle
 from edge_sdk.errors import CommandError
 from edge_sdk.local import Done, LocalClient, PinRequest
+from edge_sdk.wire import new_token
 
 pytestmark = [pytest.mark.device, pytest.mark.timeout(90)]
 
@@ -182,6 +185,31 @@ def test_a_disk_that_is_full_from_the_start_does_not_keep_it_from_deciding(
         board.start()
         assert "memory has to do" in board.status().trouble[0]
         assert board.status().models["digits"].decision is not None
+        assert board.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_on_a_disk_that_filled_up_it_starts_with_what_was_kept(
+    daemon: MakeDaemon, digits: Bundle, short_path: Path
+) -> None:
+    pytest.importorskip("paho")
+    with small_disk(short_path / "disk", "700k") as disk:
+        board = daemon(reporting(1) + serving(digits.path) + "[policy]\nsnapshot_every_s = 1\n")
+        board.config.write_text(board.config.read_text().replace('"state"', f'"{disk}"'))
+        board.start()
+        with LocalClient(board.socket) as client:
+            client.call("POST", "/v1/pin", Done, PinRequest(model="digits", variant="quick"))
+        board.stop()
+        store = Store(disk, boot=new_token(), limits=Limits(max_bytes=10_000, max_age_s=1e9))
+        store.begin(Answer(command="a" * 32, sent=5.0), now=6.0)  # of a measurement that the stop cut short
+        store.close()
+        fill(disk / "ballast")
+        board.start()
+        status = board.status()
+        assert "full" in status.trouble[0]
+        assert status.models["digits"].pinned == "quick"
+        (disk / "ballast").unlink()
+        board.says("state is kept again")
         assert board.stop() == 0
 
 
