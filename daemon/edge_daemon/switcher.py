@@ -101,7 +101,7 @@ class Switcher:
         self._frame = frame
         self._turn = asyncio.Lock()
         self._state = initial(_facts(models))
-        self._saved = b""
+        self._saved: Mapping[str, bytes] = {}
         self._slow = Seldom(_LOG_EVERY_S)
         self._site = site
         self._wishes = Wishes()
@@ -186,30 +186,28 @@ class Switcher:
         """
         async with self._turn:
             state, wishes, heard = self._steps(events)
-            payload, words = dump(state), wishing.dump(wishes)
-            now = self._clock.wall()
+            now, kept = self._clock.wall(), {_POLICY: dump(state), _WISHES: wishing.dump(wishes)}
             stored = await self._lane.run(
-                lambda: self._store.commit(
-                    now, values={_POLICY: payload, _WISHES: words, **(values or {})}, messages=messages, answer=answer
-                )
+                lambda: self._store.commit(now, values={**kept, **(values or {})}, messages=messages, answer=answer)
             )
-            self._state, self._wishes, self._saved = state, wishes, payload
+            self._state, self._wishes, self._saved = state, wishes, kept
             self.changes += 1
             self._carry_out(heard)
         return stored
 
     async def save(self) -> None:
-        """Keep what was learned, if it is anything new.
+        """Keep what was learned, and what became of wishes with time, if it is anything new.
 
         Raises:
             StorageError: It could not be kept.
         """
         async with self._turn:
-            payload = dump(self._state)
-            if payload != self._saved:
+            kept = {_POLICY: dump(self._state), _WISHES: wishing.dump(self._wishes)}
+            new = {key: value for key, value in kept.items() if value != self._saved.get(key)}
+            if new:
                 now = self._clock.wall()
-                await self._lane.run(lambda: self._store.commit(now, values={_POLICY: payload}))
-                self._saved = payload
+                await self._lane.run(lambda: self._store.commit(now, values=new))
+                self._saved = kept
 
     def assignment(self, app: App) -> Assignment | None:
         """What an app is to run, as it travels."""

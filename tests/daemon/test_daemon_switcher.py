@@ -1,0 +1,124 @@
+"""What the policy's memory and its disk hold is the same, whoever goes away meanwhile and whenever it restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from daemon_stage import tiny_bundle
+
+from edge_daemon import catalogue
+from edge_daemon.apps import Apps
+from edge_daemon.catalogue import Served
+from edge_daemon.config import Config
+from edge_daemon.lanes import Lane
+from edge_daemon.policies import registry
+from edge_daemon.policy.frame import Frame
+from edge_daemon.policy.types import Preferred
+from edge_daemon.spool import Limits
+from edge_daemon.store import Store
+from edge_daemon.switcher import Switcher
+from edge_daemon.wishes.schedule import Override, Schedule, When
+from edge_daemon.wishes.state import Site
+from edge_sdk.mqtt import Conditions, ModelState
+from edge_sdk.preference import Mode, Preference
+from edge_sdk.wire import new_token
+
+pytestmark = pytest.mark.device
+
+UTC = ZoneInfo("UTC")
+EVENING = datetime(2026, 11, 27, 23, tzinfo=UTC).timestamp()
+HOUR_S = 3600.0
+QUIET_NIGHT = Schedule(
+    name="night", when=When(begin="22:00", end="06:00"), preference=Override(mode=Mode.BATTERY, min_accuracy=80.0)
+)
+
+
+class Board:
+    """A store in its lane that outlives switchers, and clocks that a test sets."""
+
+    def __init__(self, served: Mapping[str, Served], *schedules: Schedule) -> None:
+        self.passed_s, self.begins = 0.0, EVENING
+        self.store: Store
+        self.lane = Lane("store")
+        self._served, self._site = served, Site(zone=UTC, schedules=schedules)
+
+    def monotonic(self) -> float:
+        return 100.0 + self.passed_s
+
+    def wall(self) -> float:
+        return self.begins + self.passed_s
+
+    async def starts(self) -> Switcher:
+        """A switcher of a daemon that starts, or starts again."""
+        frame = Frame(use="rules", factory=registry.find("rules"))
+        switcher = Switcher(self._served, Apps(), self.store, self.lane, self, frame=frame, site=self._site)
+        await switcher.restore()
+        await switcher.tick(Conditions())
+        return switcher
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Mapping[str, Served]:
+    bundle = tiny_bundle(tmp_path / "digits-1.edge")
+    return catalogue.read(Config(models={"digits": str(bundle.path)}), None, "/").served
+
+
+@contextlib.asynccontextmanager
+async def begun(served: Mapping[str, Served], *schedules: Schedule) -> AsyncIterator[Board]:
+    board = Board(served, *schedules)
+    limits = Limits(max_bytes=100_000, max_age_s=1e6)
+    board.store = await board.lane.run(lambda: Store(None, boot=new_token(), limits=limits))
+    try:
+        yield board
+    finally:
+        await board.lane.run(board.store.close)
+        assert board.lane.close(5.0)
+
+
+def of(switcher: Switcher) -> ModelState:
+    return switcher.models()["digits"]
+
+
+def test_a_word_that_set_a_schedule_aside_for_one_night_does_not_do_so_the_next_after_a_restart(
+    served: Mapping[str, Served],
+) -> None:
+    async def scene() -> None:
+        async with begun(served, QUIET_NIGHT) as board:
+            switcher = await board.starts()
+            assert of(switcher).preference.mode is Mode.BATTERY
+            await switcher.commit([Preferred(model="digits", preference=Preference(mode=Mode.SPEED))])
+            assert of(switcher).preference.mode is Mode.SPEED
+            for hour in range(1, 24):  # until 22:00
+                board.passed_s = hour * HOUR_S
+                await switcher.tick(Conditions())
+            assert of(switcher).preference.mode is Mode.BATTERY, "the next night"
+            await switcher.save()
+            assert of(await board.starts()).preference.mode is Mode.BATTERY
+
+    asyncio.run(scene())
+
+
+def test_a_battery_that_is_to_last_for_hours_is_not_to_last_as_long_again_after_a_restart(
+    served: Mapping[str, Served],
+) -> None:
+    async def scene() -> None:
+        async with begun(served) as board:
+            board.begins = 1000.0  # no clock that outlives a power cut
+            switcher = await board.starts()
+            await switcher.commit([Preferred(model="digits", preference=Preference(battery_for_s=8 * HOUR_S))])
+            board.begins = EVENING
+            await switcher.tick(Conditions())
+            until = of(switcher).preference.battery_until
+            assert until is not None
+            board.passed_s = 6 * HOUR_S
+            await switcher.tick(Conditions())
+            await switcher.save()
+            assert of(await board.starts()).preference.battery_until == until
+
+    asyncio.run(scene())
