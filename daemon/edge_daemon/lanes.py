@@ -25,11 +25,19 @@ class Door(Protocol):
         """Do it, and return what it returns."""
         ...
 
+    async def finish(self, call: Callable[[], T]) -> T:
+        """The same, but who is cancelled meanwhile waits for the end of it."""
+        ...
+
 
 class Here:
     """A door that leads nowhere: what cannot block, such as a store in memory, is done at once."""
 
     async def run(self, call: Callable[[], T]) -> T:
+        """See `Door`."""
+        return call()
+
+    async def finish(self, call: Callable[[], T]) -> T:
         """See `Door`."""
         return call()
 
@@ -48,10 +56,29 @@ class Lane:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Do it in the lane, and return what it returns. Being cancelled doesn't stop what has begun."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        return await self._asked(call)
+
+    async def finish(self, call: Callable[[], T]) -> T:
+        """The same, but being cancelled waits for the end of it: what follows from it can still be done.
+
+        Being cancelled once more does not wait, or a disk that hangs would keep the process from ending.
+        """
+        future = self._asked(call)
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError:
+            try:
+                await asyncio.wait({future})
+            finally:
+                if not future.cancel():
+                    future.exception()  # nobody else asks for it
+            raise
+        return future.result()
+
+    def _asked(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._calls.put((future, call))
-        return await future
+        return future
 
     def close(self, timeout_s: float) -> bool:
         """Let it finish what is queued; False if it did not within the time."""

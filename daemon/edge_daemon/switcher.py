@@ -181,19 +181,29 @@ class Switcher:
     ) -> tuple[Stored, ...]:
         """Step, and commit the new state with `values`, `messages` and `answer`, all or nothing.
 
+        Who is cancelled meanwhile, since the peer hung up or the daemon ends, leaves memory and disk alike.
+
         Raises:
             StorageError: It could not be committed; the policy is as before.
         """
         async with self._turn:
             state, wishes, heard = self._steps(events)
             now, kept = self._clock.wall(), {_POLICY: dump(state), _WISHES: wishing.dump(wishes)}
-            stored = await self._lane.run(
-                lambda: self._store.commit(now, values={**kept, **(values or {})}, messages=messages, answer=answer)
-            )
-            self._state, self._wishes, self._saved = state, wishes, kept
-            self.changes += 1
-            self._carry_out(heard)
-        return stored
+            done: list[tuple[Stored, ...]] = []
+
+            def keep() -> None:
+                done.append(
+                    self._store.commit(now, values={**kept, **(values or {})}, messages=messages, answer=answer)
+                )
+
+            try:
+                await self._lane.finish(keep)
+            finally:
+                if done:
+                    self._state, self._wishes, self._saved = state, wishes, kept
+                    self.changes += 1
+                    self._carry_out(heard)
+        return done[0]
 
     async def save(self) -> None:
         """Keep what was learned, and what became of wishes with time, if it is anything new.

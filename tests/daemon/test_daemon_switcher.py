@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +20,14 @@ from edge_daemon.config import Config
 from edge_daemon.lanes import Lane
 from edge_daemon.policies import registry
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.types import Preferred
-from edge_daemon.spool import Limits
-from edge_daemon.store import Store
+from edge_daemon.policy.types import Event, Pinned, PinnedBy, Preferred
+from edge_daemon.spool import Limits, Message
+from edge_daemon.store import Answer, Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.wishes.schedule import Override, Schedule, When
 from edge_daemon.wishes.state import Site
-from edge_sdk.mqtt import Conditions, ModelState
+from edge_sdk.errors import StorageError
+from edge_sdk.mqtt import Conditions, ModelState, Reply, ReplyStatus
 from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import new_token
 
@@ -36,6 +38,10 @@ EVENING = datetime(2026, 11, 27, 23, tzinfo=UTC).timestamp()
 HOUR_S = 3600.0
 QUIET_NIGHT = Schedule(
     name="night", when=When(begin="22:00", end="06:00"), preference=Override(mode=Mode.BATTERY, min_accuracy=80.0)
+)
+ORDERS = (
+    Pinned(model="digits", variant="quick", by=PinnedBy.HUB),
+    Preferred(model="digits", preference=Preference(mode=Mode.SPEED)),
 )
 
 
@@ -62,6 +68,12 @@ class Board:
         await switcher.tick(Conditions())
         return switcher
 
+    def hangs(self) -> threading.Event:
+        """The disk does nothing before this is set."""
+        goes_on = threading.Event()
+        self.lane._calls.put((asyncio.get_running_loop().create_future(), goes_on.wait))
+        return goes_on
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Mapping[str, Served]:
@@ -83,6 +95,76 @@ async def begun(served: Mapping[str, Served], *schedules: Schedule) -> AsyncIter
 
 def of(switcher: Switcher) -> ModelState:
     return switcher.models()["digits"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_order_whose_sender_went_away_counts_in_memory_as_on_the_disk(
+    served: Mapping[str, Served], order: Event
+) -> None:
+    command = Answer(command=new_token(), sent=1.0)
+    reply = Message(body=Reply(status=ReplyStatus.DONE), reply_to=command.command)
+
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            goes_on = board.hangs()
+            ordering = asyncio.ensure_future(switcher.commit([order], messages=[reply], answer=command))
+            await asyncio.sleep(0)
+            ordering.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await ordering
+            assert await board.lane.run(lambda: board.store.commands.recall(command.command)), "it was answered"
+            here = of(switcher)
+            assert here.pinned == "quick" or here.preference.mode is Mode.SPEED
+            await switcher.save()
+            after = of(await board.starts())
+            assert (after.pinned, after.preference) == (here.pinned, here.preference)
+
+    asyncio.run(scene())
+
+
+def test_what_was_cancelled_and_failed_changes_nothing(
+    served: Mapping[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            goes_on = board.hangs()
+            with monkeypatch.context() as broken:
+                broken.setattr(board.store, "commit", refuses)
+                ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+                await asyncio.sleep(0)
+                ordering.cancel()
+                await asyncio.sleep(0)
+                goes_on.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await ordering
+            assert of(switcher).pinned is None
+            await switcher.commit([ORDERS[0]])
+            assert of(switcher).pinned == "quick"
+
+    asyncio.run(scene())
+
+
+def test_a_disk_that_hangs_holds_nobody_who_is_cancelled_twice(served: Mapping[str, Served]) -> None:
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            goes_on = board.hangs()
+            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+            for _ in range(2):
+                await asyncio.sleep(0)
+                ordering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ordering
+            goes_on.set()
+
+    asyncio.run(scene())
 
 
 def test_a_word_that_set_a_schedule_aside_for_one_night_does_not_do_so_the_next_after_a_restart(
