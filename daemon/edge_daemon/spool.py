@@ -23,6 +23,7 @@ SQUEEZE_BYTES = 1024  # below, zlib gains less than an IP packet's header
 ROW_BYTES = 160
 _DROPPED = "spool.dropped"
 _REPORTED = "spool.dropped.reported"
+_TOLD_IN = "spool.dropped.told"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +156,16 @@ class Spool:
         self._count_dropped(gone)
         return gone
 
-    def reported(self, count: int) -> None:
-        """An event has told of `count` dropped messages."""
+    def reported(self, count: int, row: int | None) -> None:
+        """The event in `row` tells of `count` dropped messages."""
         self._reported += count
         self._keep(_REPORTED, self._reported)
+        self._keep(_TOLD_IN, row or 0)
+
+    def is_telling(self) -> bool:
+        """The event that told of dropped messages last waits itself."""
+        row = self._number(_TOLD_IN)
+        return self._connection.execute("SELECT 1 FROM spool WHERE row = ?", (row,)).fetchone() is not None
 
     def head(self, limit: int) -> list[int]:
         """The rows to send first: replies, then events, then telemetry, each in the order recorded."""

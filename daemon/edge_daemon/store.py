@@ -192,12 +192,14 @@ class Store:
     def tidy(self, now: float, stepped_s: float = 0.0) -> int:
         """Drop what is too old to be worth sending, and spool an event that tells of all that was dropped.
 
+        There is one such event at a time: on a device that is away for weeks they would crowd out the telemetry.
+
         Args:
             now: Wall clock.
             stepped_s: How far it was set forward since the last call.
 
         Returns:
-            How many messages were dropped since the last call, for whatever reason.
+            Of how many messages, dropped for whatever reason, it tells now.
 
         Raises:
             StorageError: The disk is full or broken.
@@ -205,10 +207,11 @@ class Store:
         with self._transaction():
             self.spool.expire(now, stepped_s)
             lost = self.spool.totals().unreported
-            if lost:
-                self.spool.reported(lost)
-                text = f"{lost} messages were dropped before the hub had stored them: no room, or too old"
-                self.spool.add(Message(body=Event(at=now, kind="spool-dropped", text=text)), now)
+            if not lost or self.spool.is_telling():
+                return 0
+            text = f"{lost} messages were dropped before the hub had stored them: no room, or too old"
+            told = self.spool.add(Message(body=Event(at=now, kind="spool-dropped", text=text)), now)
+            self.spool.reported(lost, told.row)
             return lost
 
     @contextlib.contextmanager

@@ -114,6 +114,21 @@ def test_what_was_dropped_is_told_once(make) -> None:
     assert store.spool.totals().dropped == 2
 
 
+def test_a_device_that_is_away_for_long_keeps_telemetry_and_not_news_of_what_it_dropped(make) -> None:
+    store = make(max_bytes=20_000, max_age_s=1e6)
+    for second in range(0, 20_000, 10):
+        if second % 30 == 0:
+            store.commit(float(second), messages=[tele()])
+        store.tidy(float(second))
+    assert kinds(store).count(Up.EVENT) == 1
+    assert kinds(store).count(Up.TELE) > 20
+    lost = store.spool.totals().unreported
+    store = make(boot="c" * 32, max_bytes=20_000, max_age_s=1e6)
+    assert store.tidy(20_000.0) == 0, "the one of before the restart still waits"
+    store.acknowledge("b" * 32, [(1, 2**53)])
+    assert store.tidy(20_000.0) == lost > 0
+
+
 def test_a_clock_that_learns_the_time_makes_nothing_old(make) -> None:
     store = make(max_age_s=100.0)
     store.commit(5.0, messages=[event()])
@@ -206,12 +221,15 @@ class SpoolMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         assert self.store is not None
         self.now += seconds
-        before = self.spool.totals()
-        self.store.tidy(self.now)
-        after = self.spool.totals()
-        if before.unreported or after.dropped > before.dropped:
+        if self.store.tidy(self.now):
             self.seq += 1  # the event that tells of it
             self.recorded.add((f"{self.boots:032x}", self.seq))
+
+    @invariant()
+    def one_event_at_most_tells_of_what_was_dropped(self) -> None:
+        assert self.store is not None
+        bodies = [unpack_up(one.kind, one.payload).body for one in self.store.payloads(self.store.waiting(10_000))]
+        assert sum(isinstance(body, Event) and body.kind == "spool-dropped" for body in bodies) <= 1
 
     @invariant()
     def nothing_is_lost_uncounted(self) -> None:
