@@ -7,7 +7,6 @@ is killed at its deadline.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import Final
 
@@ -79,27 +78,53 @@ class ChildMeasurer:
 
     async def _run(self, model: str, arguments: list[str]) -> tuple[Latency, ...]:
         command = [sys.executable, "-m", "edge_sdk.measure", f"--deadline-s={self._deadline_s}", *arguments]
-        pipe = asyncio.subprocess.PIPE
-        # In the root directory, since `-m` looks for modules in the current one first.
-        child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, cwd="/")
+        loop, pipe = asyncio.get_running_loop(), asyncio.subprocess.PIPE
         try:
-            output, complaint = await asyncio.wait_for(_read(child), self._deadline_s + _GRACE_S)
-            status = await child.wait()
-        except (asyncio.TimeoutError, TimeoutError) as cause:
-            raise MeasurementError(f"not done within {self._deadline_s:.0f} s", where=model) from cause
+            # In the root directory, since `-m` looks for modules in the current one first.
+            transport, child = await loop.subprocess_exec(
+                _Child, *command, stdin=pipe, stdout=pipe, stderr=pipe, cwd="/"
+            )
+        except OSError as cause:  # no memory for it, or another Python since the daemon began
+            raise MeasurementError(f"the measuring process cannot be started: {cause}", where=model) from cause
+        try:
+            await asyncio.wait({child.ended}, timeout=self._deadline_s + _GRACE_S)
+            if not child.ended.done():
+                raise MeasurementError(f"not done within {self._deadline_s:.0f} s", where=model)
         finally:
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                await child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
+            transport.close()  # kills it where it still runs, and leaves alone what it may still have to say
+            await asyncio.wait({child.ended})
+        status = transport.get_returncode() or 0
         if status != 0:
-            raise MeasurementError(_why(status, complaint), where=model)
+            raise MeasurementError(_why(status, bytes(child.said[2])), where=model)
+        where, output = "the measuring process", bytes(child.said[1])
         try:
-            return decode(output, tuple[Latency, ...], where="the measuring process", max_bytes=_MAX_OUTPUT_BYTES)
+            return decode(output, tuple[Latency, ...], where=where, max_bytes=_MAX_OUTPUT_BYTES)
         except WireError as cause:
             raise MeasurementError(f"gave no result: {cause}", where=model) from cause
+
+
+class _Child(asyncio.SubprocessProtocol):
+    """The measuring process.
+
+    Not `asyncio.subprocess.Process`: that one waits for the end of the output, which never comes where nobody reads it
+    any more or somebody else holds it.
+
+    Attributes:
+        said: On standard output and standard error; only the first megabyte of each is kept.
+        ended: It is gone, and its pipes with it.
+    """
+
+    def __init__(self) -> None:
+        self.said = {1: bytearray(), 2: bytearray()}
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.said[fd]) <= _MAX_OUTPUT_BYTES:
+            self.said[fd] += data
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 async def _given_up(task: asyncio.Task[tuple[Latency, ...]] | None) -> None:
@@ -107,22 +132,6 @@ async def _given_up(task: asyncio.Task[tuple[Latency, ...]] | None) -> None:
     if task is not None and not task.done():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _read(child: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
-    assert child.stdout is not None  # noqa: S101 - we asked for pipes
-    assert child.stderr is not None  # noqa: S101
-    output, complaint = await asyncio.gather(_all(child.stdout), _all(child.stderr))
-    return output, complaint
-
-
-async def _all(stream: asyncio.StreamReader) -> bytes:
-    """Everything, of which only the first megabyte is kept."""
-    kept = b""
-    while chunk := await stream.read(1 << 16):
-        if len(kept) <= _MAX_OUTPUT_BYTES:
-            kept += chunk
-    return kept
 
 
 def _why(status: int, complaint: bytes) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from daemon_stage import tiny_bundle, until
 
-from edge_daemon import catalogue
+from edge_daemon import catalogue, measuring
 from edge_daemon.config import Config
 from edge_daemon.errors import BusyError, MeasurementError
 from edge_daemon.measuring import ChildMeasurer
@@ -154,8 +154,6 @@ def test_the_deadline_bounds_the_whole(bundle: Bundle) -> None:
 
 
 def test_a_child_that_hangs_is_killed_at_its_deadline(measurer: ChildMeasurer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_daemon import measuring
-
     monkeypatch.setattr(measuring, "_GRACE_S", 1.0)
     impatient = ChildMeasurer(measurer._catalogue, deadline_s=0.1)
 
@@ -166,6 +164,53 @@ def test_a_child_that_hangs_is_killed_at_its_deadline(measurer: ChildMeasurer, m
             await running
 
     asyncio.run(scene())
+
+
+def test_a_child_that_never_stops_talking_is_killed_at_its_deadline_too(
+    measurer: ChildMeasurer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measuring, "_GRACE_S", 0.5)
+    monkeypatch.setattr(sys, "executable", program(tmp_path, "exec yes"))
+    impatient = ChildMeasurer(measurer._catalogue, deadline_s=0.1)
+
+    async def scene() -> None:
+        with pytest.raises(MeasurementError, match="not done within"):
+            await asyncio.wait_for(impatient.measure("digits", None), 60)
+
+    asyncio.run(scene())
+
+
+def test_a_child_that_talks_all_the_time_gives_way_like_any_other(
+    measurer: ChildMeasurer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        with monkeypatch.context() as talkative:
+            talkative.setattr(sys, "executable", program(tmp_path, f"touch {tmp_path}/begun; exec yes"))
+            trial = asyncio.ensure_future(measurer.trial("digits", "quick"))
+            began = (tmp_path / "begun").exists
+            await asyncio.get_running_loop().run_in_executor(None, lambda: until(began, "the child"))
+        assert await asyncio.wait_for(measurer.measure("digits", None), 60)
+        with pytest.raises(BusyError, match="gave way"):
+            await trial
+
+    asyncio.run(scene())
+
+
+def test_a_child_that_cannot_be_started_is_one_line(
+    measurer: ChildMeasurer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python-of-before"))
+    for measure in (measurer.measure, measurer.trial):
+        with pytest.raises(MeasurementError, match="cannot be started") as caught:
+            asyncio.run(measure("digits", "quick"))
+        assert "\n" not in str(caught.value)
+
+
+def program(directory: Path, text: str) -> str:
+    path = directory / "program"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
 
 
 async def halted_child() -> None:
