@@ -167,8 +167,8 @@ class Listener:
             admit(peer, self._group)
         except TransportError as error:
             # The request is read first: an answer to a question not yet asked confuses HTTP clients.
-            await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
-            await _answer(connection, writer, failure(error), last=True)
+            request = await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
+            await _answer(connection, writer, failure(error), to=request, last=True)
             return
         while True:
             try:
@@ -186,7 +186,7 @@ class Listener:
             response = await self._answer_or_hangup(request, connection, reader)
             if response is None:
                 return
-            await _answer(connection, writer, response, last=self._ending)
+            await _answer(connection, writer, response, to=request, last=self._ending)
             self._busy.discard(task)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
@@ -242,7 +242,12 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
 
 
 async def _answer(
-    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, last: bool = False
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    response: Response,
+    *,
+    to: Request | None = None,
+    last: bool = False,
 ) -> None:
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
@@ -250,7 +255,8 @@ async def _answer(
     if last:
         headers.append(("Connection", "close"))
     writer.write(connection.send(h11.Response(status_code=response.status, headers=headers)) or b"")
-    writer.write(connection.send(h11.Data(data=response.body)) or b"")
+    if to is None or to.method != "HEAD":  # which is answered by the headers alone (RFC 9110, 9.3.2)
+        writer.write(connection.send(h11.Data(data=response.body)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await asyncio.wait_for(writer.drain(), ANSWER_S)
 

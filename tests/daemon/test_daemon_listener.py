@@ -84,6 +84,21 @@ def test_requests_are_answered_one_after_the_other_on_one_connection(short_path:
     asyncio.run(scene())
 
 
+def test_whoever_asks_for_the_headers_alone_gets_them_and_can_ask_on(
+    short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with serving(short_path / "s") as connect:
+            reader, writer = await connect()
+            writer.write(b"HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200")
+            writer.write(get("/y"))
+            assert (await answer(reader))[1]["target"] == "/y"
+
+    asyncio.run(scene())
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
