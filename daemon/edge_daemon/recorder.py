@@ -12,8 +12,11 @@ from msgspec import structs
 
 from edge_sdk.local import AppReport
 from edge_sdk.mqtt import Conditions, ModelStats, Sample, Tele
+from edge_sdk.wire import encode
 
 _MAX_SAMPLES = 600  # of a batch, see `mqtt.Tele`
+# Of a batch before it is compressed, which takes it to a quarter or less: a hub takes 256 KiB, which become 1 MiB.
+_MAX_BYTES = 512 * 1024
 _MAX_WINDOWS = 2_000  # reports of apps within one window; beyond, the quantiles are of the first ones
 
 
@@ -45,6 +48,7 @@ class Recorder:
         self._batched_s = now_s
         self._work: dict[str, _Work] = {}
         self._samples: list[Sample] = []
+        self._bytes = 0
 
     def saw(self, model: str, report: AppReport) -> None:
         """Count an app's report."""
@@ -75,17 +79,21 @@ class Recorder:
         models = {name: _stats(self._work.get(name, _Work()), variant) for name, variant in active.items()}
         # Why a value is missing is in the state; said again in 600 records it would be most of a batch.
         told = structs.replace(conditions, missing={})
-        self._samples.append(Sample(at=at, window_s=min(window_s, 86_400.0), conditions=told, models=models))
+        sample = Sample(at=at, window_s=min(window_s, 86_400.0), conditions=told, models=models)
+        self._samples.append(sample)
+        self._bytes += len(encode(sample)) + 1
         self._work.clear()
         self._began_s = now_s
         return True
 
     def batch(self, now_s: float, *, all_of_it: bool = False) -> Tele | None:
         """The batch if it is due (or in any case with `all_of_it`), else None."""
-        due = all_of_it or now_s - self._batched_s >= self.telemetry_every_s or len(self._samples) >= _MAX_SAMPLES
+        is_full = len(self._samples) >= _MAX_SAMPLES or self._bytes >= _MAX_BYTES
+        due = all_of_it or is_full or now_s - self._batched_s >= self.telemetry_every_s
         if not due or not self._samples:
             return None
         samples, self._samples = self._samples[:_MAX_SAMPLES], self._samples[_MAX_SAMPLES:]
+        self._bytes = 0
         self._batched_s = now_s
         return Tele(samples=tuple(samples))
 

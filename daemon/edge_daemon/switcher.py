@@ -8,6 +8,7 @@ nothing has happened. What is wanted goes through `edge_daemon.wishes` first: th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,8 @@ from edge_daemon.wishes.state import AppWish, Site, Wishes
 from edge_daemon.wishes.strictest import BoardLimits
 from edge_sdk.errors import PinnedError, StorageError, UnknownVariantError
 from edge_sdk.local import Assignment
-from edge_sdk.mqtt import Conditions, Decision, ModelState
+from edge_sdk.mqtt import MAX_UP_BYTES, Conditions, Decision, ModelState
+from edge_sdk.wire import encode
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,9 @@ _WISHES = "wishes"
 # A step of ours takes well below a millisecond on a small board; this is a policy that holds up the daemon's loop.
 SLOW_STEP_S: Final = 0.05
 _LOG_EVERY_S: Final = 60.0
+_EXPLAINED_BYTES: Final = (
+    MAX_UP_BYTES - 16 * 1024
+)  # a broker hangs up on who sends more, and the reply would come again
 
 _Heard = tuple[Event, Sequence[Instruction]]
 
@@ -284,8 +289,11 @@ class Switcher:
         }
 
     def explain(self, model: str | None = None) -> tuple[Decision, ...]:
-        """The last decisions, newest first."""
-        return explained(self._state, model)
+        """The last decisions, newest first; as many as fit into one message."""
+        found = explained(self._state, model)
+        sizes = itertools.accumulate(len(encode(decision)) + 1 for decision in found)
+        fitting = itertools.takewhile(lambda pair: pair[1] <= _EXPLAINED_BYTES, zip(found, sizes, strict=True))
+        return tuple(decision for decision, _ in fitting)
 
     def board_limits(self) -> BoardLimits:
         """What the preferences in force ask of the board, for a policy's `Setting`."""

@@ -7,6 +7,7 @@ import contextlib
 import grp
 import logging
 import os
+import random
 import socket
 import threading
 from pathlib import Path
@@ -26,13 +27,15 @@ from edge_daemon.outbox import RESEND_MAX_S, Outbox
 from edge_daemon.peers import Peer, admit, group_id, peer_of
 from edge_daemon.recorder import Recorder
 from edge_daemon.remarks import Remarks
+from edge_daemon.spool import Limits, Message
+from edge_daemon.store import Store
 from edge_daemon.tasks import TaskOwner
 from edge_sdk import profile
 from edge_sdk.errors import ConfigError, StorageError
 from edge_sdk.local import AppReport, AssignedServer
 from edge_sdk.manifest import Latency, Origin, TensorSpec
-from edge_sdk.mqtt import Conditions, Throttle
-from edge_sdk.wire import encode
+from edge_sdk.mqtt import Conditions, Throttle, Up, unpack_up
+from edge_sdk.wire import encode, new_token
 
 pytestmark = pytest.mark.device
 
@@ -146,6 +149,23 @@ class TestRecorder:
         while (batch := recorder.batch(700.0, all_of_it=True)) is not None:
             sizes.append(len(batch.samples))
         assert sizes == [600, 99]
+
+    def test_a_batch_of_many_models_is_one_that_a_hub_takes(self, tmp_path: Path) -> None:
+        draw, names = random.Random(1), [f"camera-{number}" for number in range(100)]
+        recorder = Recorder(sample_every_s=5.0, telemetry_every_s=600.0, now_s=0.0)
+        store = Store(tmp_path, boot=new_token(), limits=Limits(max_bytes=10_000_000, max_age_s=1e6))
+        count = 0
+        for second in range(5, 601, 5):
+            for name in names:
+                report = AppReport(active="a", calls=draw.randint(1, 999), p50_ms=draw.random(), p95_ms=draw.random())
+                recorder.saw(name, report)
+            recorder.sample(float(second), 1e9 + second, Conditions(load_pct=draw.random()), dict.fromkeys(names, "a"))
+            batch = recorder.batch(float(second), all_of_it=second == 600)
+            if batch is not None:
+                (sent,) = store.commit(1.0, messages=[Message(body=batch)])
+                count += len(unpack_up(Up.TELE, sent.payload).body.samples)
+        store.close()
+        assert count == 120
 
 
 class TestRemarks:

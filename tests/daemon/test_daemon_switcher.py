@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from daemon_stage import tiny_bundle
 
@@ -27,9 +29,10 @@ from edge_daemon.switcher import Switcher
 from edge_daemon.wishes.schedule import Override, Schedule, When
 from edge_daemon.wishes.state import Site
 from edge_sdk.errors import StorageError
-from edge_sdk.mqtt import Conditions, ModelState, Reply, ReplyStatus
+from edge_sdk.local import Explanation
+from edge_sdk.mqtt import MAX_UP_BYTES, Conditions, ModelState, Reply, ReplyStatus
 from edge_sdk.preference import Mode, Preference
-from edge_sdk.wire import new_token
+from edge_sdk.wire import encode, new_token
 
 pytestmark = pytest.mark.device
 
@@ -84,7 +87,7 @@ def served(tmp_path: Path) -> Mapping[str, Served]:
 @contextlib.asynccontextmanager
 async def begun(served: Mapping[str, Served], *schedules: Schedule) -> AsyncIterator[Board]:
     board = Board(served, *schedules)
-    limits = Limits(max_bytes=100_000, max_age_s=1e6)
+    limits = Limits(max_bytes=10_000_000, max_age_s=1e6)
     board.store = await board.lane.run(lambda: Store(None, boot=new_token(), limits=limits))
     try:
         yield board
@@ -202,5 +205,28 @@ def test_a_battery_that_is_to_last_for_hours_is_not_to_last_as_long_again_after_
             await switcher.tick(Conditions())
             await switcher.save()
             assert of(await board.starts()).preference.battery_until == until
+
+    asyncio.run(scene())
+
+
+def test_of_many_models_as_much_is_explained_as_fits_into_one_message(served: Mapping[str, Served]) -> None:
+    digits = served["digits"]
+    names = [f"digits-{number}" for number in range(40)]
+    many = {name: replace(digits, name=name, facts=replace(digits.facts, name=name)) for name in names}
+
+    async def scene() -> None:
+        async with begun(many) as board:
+            switcher = await board.starts()
+            for turn in range(60):
+                board.passed_s += 1.0
+                await switcher.tick(Conditions())
+                variant = ("quick", "exact")[turn % 2]
+                await switcher.feed(*(Pinned(model=name, variant=variant, by=PinnedBy.HUB) for name in names))
+            told = switcher.explain()
+            reply = Reply(status=ReplyStatus.DONE, result=msgspec.Raw(encode(Explanation(decisions=told))))
+            stored = await board.lane.run(lambda: board.store.commit(1.0, messages=[Message(body=reply)]))
+            assert len(stored[0].payload) <= MAX_UP_BYTES
+            assert told[0].at == max(decision.at for decision in told)
+            assert len(switcher.explain("digits-7")) == 50
 
     asyncio.run(scene())
