@@ -14,7 +14,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -54,6 +54,8 @@ from edge_sdk.mqtt import (
 from edge_sdk.wire import Token, encode
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DESIRED_VERSION = "desired.version"
 DESIRED_REFUSED = "desired.refused"
@@ -166,10 +168,9 @@ class Commanding:
         """
         kept = await self._lane.run(lambda: [self._store.get(k) for k in (DESIRED_VERSION, DESIRED_REFUSED, SETTINGS)])
         version, refused, settings = kept
-        self.desired_version = int(version or b"0")
-        self.desired_refused = (refused or b"").decode() or None
-        if settings is not None:
-            self._adopt(msgspec.json.decode(settings, type=Settings))
+        self.desired_version = _whole("version of what is desired", version, int) or 0
+        self.desired_refused = _whole("refusal", refused, bytes.decode) or None
+        self._adopt(_whole("settings", settings, msgspec.json.Decoder(Settings).decode) or Settings())
         with contextlib.suppress(StorageError):  # the store keeps what it said
             for command, sent in await self._lane.run(self._store.commands.unfinished):
                 await self._reply(
@@ -405,6 +406,15 @@ class Commanding:
         held_back = self._complaint.allows(self._clock.monotonic())
         if held_back is not None:
             log.warning("%s%s", text[:300], f" ({held_back} more such lines held back)" if held_back else "")
+
+
+def _whole(what: str, kept: bytes | None, read: Callable[[bytes], T]) -> T | None:
+    """What was kept; None where there is nothing or it is damaged."""
+    try:
+        return None if kept is None else read(kept)
+    except (ValueError, msgspec.DecodeError):
+        log.warning("the kept %s can't be read and is forgotten", what)
+        return None
 
 
 def _refusal(code: str, text: str) -> Reply:

@@ -36,7 +36,10 @@ class CommandMemory:
     def floor(self) -> float:
         """A command sent at or before this moment, and not remembered, may have been run and forgotten."""
         found = self._connection.execute("SELECT value FROM kv WHERE key = ?", (_FLOOR,)).fetchone()
-        return 0.0 if found is None else float(found[0])
+        try:
+            return 0.0 if found is None else float(found[0])
+        except ValueError:  # damaged: no command would be run any more
+            return 0.0
 
     def unfinished(self) -> list[tuple[str, float]]:
         """Commands that had begun when the daemon died: id and when they were sent."""

@@ -236,7 +236,10 @@ class Spool:
 
     def _number(self, key: str) -> int:
         found = self._connection.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
-        return 0 if found is None else int(found[0])
+        try:
+            return 0 if found is None else int(found[0])
+        except ValueError:  # damaged: it is counted anew
+            return 0
 
     def _keep(self, key: str, value: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO kv VALUES (?, ?)", (key, str(value).encode()))

@@ -224,6 +224,23 @@ def test_damaged_state_is_begun_anew_and_said(daemon: MakeDaemon, digits: Bundle
     assert board.status().models["digits"].decision is not None
 
 
+def test_damaged_values_are_forgotten_and_said(daemon: MakeDaemon, digits: Bundle) -> None:
+    pytest.importorskip("paho")
+    board = daemon(reporting(1) + serving(digits.path))
+    board.start()
+    board.stop()
+    store = Store(board.state, boot=new_token(), limits=Limits(max_bytes=10_000, max_age_s=1e9))
+    names = ["policy", "wishes", "settings", "desired.version", "desired.refused"]
+    counts = ["spool.dropped", "spool.dropped.reported", "spool.dropped.told", "commands.floor"]
+    store.commit(1.0, values=dict.fromkeys(names + counts, b"\xff\xfe"))
+    store.close()
+    board.start()
+    assert board.status().models["digits"].decision is not None
+    board.says("the kept settings")
+    assert board.stop() == 0
+    assert board.said.count("can't be read") == len(names)
+
+
 def test_a_variant_that_is_gone_with_a_new_bundle_is_not_decided_any_more(
     daemon: MakeDaemon, digits: Bundle, tmp_path: Path
 ) -> None:

@@ -190,6 +190,11 @@ def test_where_there_is_no_room_to_begin_anew_memory_has_to_do(tmp_path: Path) -
         store.close()
 
 
+def test_a_floor_that_is_damaged_keeps_no_command_from_being_run(store: Store) -> None:
+    store.commit(1.0, values={"commands.floor": b"\xff\xfe"})
+    assert store.commands.floor() == 0.0
+
+
 def test_a_command_is_remembered_until_it_falls_below_the_floor(store: Store) -> None:
     memory = CommandMemory(store._connection, max_commands=3)
     for number in range(5):
