@@ -146,12 +146,13 @@ class Uplink:
     async def close(self, timeout_s: float) -> None:
         """Send what waits, say that we go offline, and disconnect; at most for `timeout_s`."""
         self._stopping = True
-        if self._link is not None and self.status == "connected":
+        link = self._link  # which may break meanwhile
+        if link is not None and self.status == "connected":
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError, StorageError):
-                await asyncio.wait_for(self._send_due(self._link), timeout_s / 2)
-            self._link.publish(*self._retained(Up.BIRTH, self._birth(False)), retain=True)
-        if self._link is not None:
-            self._link.close()
+                await asyncio.wait_for(self._send_due(link), timeout_s / 2)
+            link.publish(*self._retained(Up.BIRTH, self._birth(False)), retain=True)
+        if link is not None:
+            link.close()
         # The lane is in `Link.run` until the link has ended.
         closed = await asyncio.get_running_loop().run_in_executor(None, self._lane.close, timeout_s)
         if not closed:

@@ -1,0 +1,71 @@
+"""The daemon's side of the connection, where what happens at a broker cannot be timed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+pytest.importorskip("paho")
+
+from edge_daemon.clock import SystemClock
+from edge_daemon.config import MqttSection
+from edge_daemon.lanes import Lane
+from edge_daemon.link import Link
+from edge_daemon.spool import Limits
+from edge_daemon.store import Store
+from edge_daemon.uplink import Uplink
+from edge_sdk.mqtt import Birth, Conditions, DeviceId, State
+from edge_sdk.wire import new_token
+
+pytestmark = pytest.mark.device
+
+DEVICE = DeviceId(tenant="acme", device="board-1")
+
+
+async def nothing(_payload: bytes, _retained: bool) -> None:
+    pass
+
+
+def made(kind: type[Uplink] = Uplink, **options: Any) -> Uplink:
+    return kind(
+        MqttSection(host="127.0.0.1"),
+        DEVICE,
+        new_token(),
+        store=Store(None, boot=new_token(), limits=Limits(max_bytes=100_000, max_age_s=1e6)),
+        store_lane=Lane("store"),
+        clock=SystemClock(),
+        birth=lambda online: Birth(online=online),
+        state=lambda: State(at=1.0, conditions=Conditions()),
+        on_round_trip=lambda _: None,
+        on_look=lambda _: None,
+        **{"on_command": nothing, "on_desired": nothing} | options,
+    )
+
+
+def ended(uplink: Uplink) -> None:
+    assert uplink._lane.close(5.0)
+    assert uplink._store_lane.close(5.0)
+    uplink._store.close()
+
+
+def test_a_connection_that_breaks_while_the_last_is_sent_does_not_disturb_the_end() -> None:
+    class Broken(Uplink):
+        async def _send_due(self, _link: Link) -> None:
+            self._link = None
+
+    class Gone:
+        def publish(self, *_: object, **__: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    async def scene() -> None:
+        uplink = made(Broken)
+        uplink._link, uplink.status = Gone(), "connected"  # type: ignore[assignment]  # a link that has ended
+        await uplink.close(2.0)
+        ended(uplink)
+
+    asyncio.run(scene())
