@@ -51,6 +51,7 @@ _STEADY_S: Final = 30.0  # a connection that held this long was a good one
 _SUSPICIOUS: Final = 3  # connections in a row that did not hold
 _INBOX: Final = 200
 _LOG_EVERY_S: Final = 60.0
+_AGAIN_S: Final = 15.0  # after the disk did not take what is desired
 
 HubStatus = Literal["none", "connecting", "connected", "refused"]
 Deliver = Callable[[bytes, bool], Awaitable[None]]
@@ -112,6 +113,7 @@ class Uplink:
         self._state_wanted = True
         self._state_sent_s = -STATE_EVERY_S
         self._link: Link | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._stopping = False
         self._complaint = Seldom(_LOG_EVERY_S)
         self._said = ""
@@ -233,16 +235,19 @@ class Uplink:
             case Connected():
                 self._welcome(link)
             case Arrived():
-                try:
-                    self._inbox.put_nowait(news)
-                except asyncio.QueueFull:
-                    self._complain("more messages arrive than can be worked through; the hub will send them again")
+                self._take_in(news)
             case Echoed(rtt_ms=rtt_ms):
                 self._on_round_trip(rtt_ms)
             case Looked(info=info):
                 self._on_look(info)
             case Denied(text=text):
                 self._complain(text)
+
+    def _take_in(self, message: Arrived) -> None:
+        try:
+            self._inbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self._complain("more messages arrive than can be worked through; the hub will send them again")
 
     def _welcome(self, link: Link) -> None:
         where = f"{self._section.host}:{self._section.effective_port}"
@@ -349,11 +354,21 @@ class Uplink:
                 continue
             try:
                 await self._deliver[kind](message.payload, message.retained)
-            except (WireError, StorageError) as error:
+            except WireError as error:
                 self._complain(f"{message.topic}: {error}")
+            except StorageError as error:
+                self._complain(f"{message.topic}: {error}")
+                if kind is Down.DESIRED:
+                    self._try_again(message)
             except Exception:
                 # One hostile message must not keep the next from being read.
                 log.exception("a message on %s could not be worked through", message.topic)
+
+    def _try_again(self, message: Arrived) -> None:
+        """In a while: it is retained, so that the hub sends it again only at the next connection."""
+        if self._again is not None:
+            self._again.cancel()  # an older one
+        self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._take_in, message)
 
     async def _on_ack(self, payload: bytes, _retained: bool) -> None:
         ack: Ack = unpack_down(Down.ACK, payload[: MAX_DOWN_BYTES + 1], where="down/ack").body

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
 pytest.importorskip("paho")
 
+from edge_daemon import uplink as uplinks
 from edge_daemon.clock import SystemClock
 from edge_daemon.config import MqttSection
 from edge_daemon.lanes import Lane
-from edge_daemon.link import Link
+from edge_daemon.link import Arrived, Link
 from edge_daemon.spool import Limits
 from edge_daemon.store import Store
 from edge_daemon.uplink import Uplink
-from edge_sdk.mqtt import Birth, Conditions, DeviceId, State
+from edge_sdk.errors import StorageError
+from edge_sdk.mqtt import Birth, Conditions, DeviceId, Down, State, down_topic
 from edge_sdk.wire import new_token
 
 pytestmark = pytest.mark.device
@@ -69,3 +72,33 @@ def test_a_connection_that_breaks_while_the_last_is_sent_does_not_disturb_the_en
         ended(uplink)
 
     asyncio.run(scene())
+
+
+def test_what_is_desired_is_tried_again_where_the_disk_did_not_take_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(uplinks, "_AGAIN_S", 0.01)
+    seen: list[bytes] = []
+
+    async def scene() -> None:
+        applied = asyncio.Event()
+
+        async def desired(payload: bytes, _retained: bool) -> None:
+            seen.append(payload)
+            if len(seen) < 4:
+                raise StorageError("the disk is full")
+            applied.set()
+
+        uplink = made(on_desired=desired)
+        receiving = asyncio.ensure_future(uplink._receive())
+        for payload in (b"1", b"2"):
+            uplink._inbox.put_nowait(Arrived(topic=down_topic(DEVICE, Down.DESIRED), payload=payload, retained=True))
+        await asyncio.wait_for(applied.wait(), 30)
+        receiving.cancel()
+        await asyncio.wait({receiving})
+        ended(uplink)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scene())
+    assert seen == [b"1", b"2", b"2", b"2"], "the newest"
+    assert len(caplog.records) == 1
