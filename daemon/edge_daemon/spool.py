@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_sdk.mqtt import Event, Reply, Tele, Up, UpEnvelope, pack
+from edge_sdk.until import CLOCK_SET_SINCE
 from edge_sdk.wire import new_token
 
 PRIORITY: Final = {Up.TELE: 1, Up.EVENT: 2, Up.REPLY: 3}
@@ -152,6 +153,10 @@ class Spool:
         # Set backward, the clock would give what waits a longer life than the limit.
         latest = now + self._limits.max_age_s
         self._connection.execute("UPDATE spool SET expires = ? WHERE expires > ?", (latest, latest))
+        if (
+            now >= CLOCK_SET_SINCE
+        ):  # nobody knows how old that is which a daemon before this one recorded without a clock
+            self._connection.execute("UPDATE spool SET expires = ? WHERE expires < ?", (latest, CLOCK_SET_SINCE))
         gone = self._delete("expires <= ?", (now,))
         self._count_dropped(gone)
         return gone

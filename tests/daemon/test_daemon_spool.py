@@ -137,6 +137,15 @@ def test_a_clock_that_learns_the_time_makes_nothing_old(make) -> None:
     assert store.tidy(1.7e9 + 200.0) == 1
 
 
+def test_what_was_recorded_without_a_clock_is_not_too_old_for_a_daemon_that_begins_with_one(make) -> None:
+    store = make(max_age_s=100.0)
+    store.commit(5.0, messages=[event()])
+    store = make(boot="c" * 32, max_age_s=100.0)
+    assert store.tidy(1.8e9) == 0
+    assert kinds(store) == [Up.EVENT]
+    assert store.tidy(1.8e9 + 101.0) == 1
+
+
 def test_a_clock_set_back_does_not_keep_things_for_ever(make) -> None:
     store = make(max_age_s=100.0)
     store.commit(1e6, messages=[event()])
