@@ -278,10 +278,10 @@ class Api:
         return Done(text="goodbye")
 
     async def leave(self, app: App, why: str) -> None:
-        """Forget an app."""
+        """Forget an app. Cancelled before the policy heard of it, it is forgotten later, for its silence."""
+        await self._switcher.feed(AppLeft(app=app.id))
         self._apps.leave(app)
         self._switcher.changes += 1
-        await self._switcher.feed(AppLeft(app=app.id))
         log.info("app %s is gone: %s", app.id[:8], why)
 
     def _assigned(self, app: App) -> Assignment:

@@ -16,20 +16,24 @@ import pytest
 from daemon_stage import tiny_bundle
 
 from edge_daemon import catalogue
-from edge_daemon.apps import Apps
-from edge_daemon.catalogue import Served
+from edge_daemon.api import Api
+from edge_daemon.apps import SILENT_S, Apps
+from edge_daemon.catalogue import Catalogue, Served
 from edge_daemon.config import Config
+from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
 from edge_daemon.policies import registry
 from edge_daemon.policy.frame import Frame
-from edge_daemon.policy.types import Event, Pinned, PinnedBy, Preferred
+from edge_daemon.policy.types import AppJoined, Event, Pinned, PinnedBy, Preferred
+from edge_daemon.position import Whereabouts
+from edge_daemon.recorder import Recorder
 from edge_daemon.spool import Limits, Message
 from edge_daemon.store import Answer, Store
 from edge_daemon.switcher import Switcher
 from edge_daemon.wishes.schedule import Override, Schedule, When
-from edge_daemon.wishes.state import Site
+from edge_daemon.wishes.state import AppWish, Site
 from edge_sdk.errors import StorageError
-from edge_sdk.local import Explanation
+from edge_sdk.local import Explanation, Register, Status
 from edge_sdk.mqtt import MAX_UP_BYTES, Conditions, ModelState, Reply, ReplyStatus
 from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import encode, new_token
@@ -66,10 +70,27 @@ class Board:
     async def starts(self) -> Switcher:
         """A switcher of a daemon that starts, or starts again."""
         frame = Frame(use="rules", factory=registry.find("rules"))
-        switcher = Switcher(self._served, Apps(), self.store, self.lane, self, frame=frame, site=self._site)
+        self.apps = Apps()
+        switcher = Switcher(self._served, self.apps, self.store, self.lane, self, frame=frame, site=self._site)
         await switcher.restore()
         await switcher.tick(Conditions())
         return switcher
+
+    def api(self, switcher: Switcher) -> Api:
+        async def status() -> Status:
+            raise NotImplementedError
+
+        return Api(
+            catalogue=Catalogue(served=self._served),
+            apps=self.apps,
+            switcher=switcher,
+            recorder=Recorder(sample_every_s=5.0, telemetry_every_s=30.0, now_s=self.monotonic()),
+            journal=Journal(self.store, self.lane, self),
+            clock=self,
+            whereabouts=Whereabouts(None, self.monotonic),
+            status=status,
+            used=lambda *_: None,
+        )
 
     def hangs(self) -> threading.Event:
         """The disk does nothing before this is set."""
@@ -205,6 +226,33 @@ def test_a_battery_that_is_to_last_for_hours_is_not_to_last_as_long_again_after_
             await switcher.tick(Conditions())
             await switcher.save()
             assert of(await board.starts()).preference.battery_until == until
+
+    asyncio.run(scene())
+
+
+def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Mapping[str, Served]) -> None:
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            api = board.api(switcher)
+            app = board.apps.join(Register(model="digits"), "digits", 0, board.monotonic())
+            wish = AppWish(app=app.id, model="digits", preference=Preference(max_latency_ms=1.0))
+            await switcher.feed(wish, AppJoined(app=app.id, model="digits"))
+            goes_on = board.hangs()
+            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+            await asyncio.sleep(0)
+            leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
+            await asyncio.sleep(0)
+            leaving.cancel()  # it did not wait for the answer
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            goes_on.set()
+            await ordering
+            board.passed_s += SILENT_S + 1
+            for gone in board.apps.gone(board.monotonic()):
+                await api.leave(gone, "it was silent for too long")
+            assert switcher.state.app(app.id) is None
+            assert of(switcher).preference.max_latency_ms is None
 
     asyncio.run(scene())
 
