@@ -10,6 +10,7 @@ note at its start answers `interrupted`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ DESIRED_REFUSED = "desired.refused"
 SETTINGS = "settings"
 _MAX_TEXT_CHARS = 1000
 _LOG_EVERY_S = 60.0
+_AGAIN_S = 15.0  # after the disk did not take a reply
 
 
 class Sender(Protocol):
@@ -309,14 +311,25 @@ class Commanding:
         try:
             latencies = await self._measurer.measure(command.model, command.variant)
         except EdgeError as error:
-            await self._reply(answer, _refusal(error.code, str(error)))
+            await self._reply_at_last(answer, _refusal(error.code, str(error)))
             return
         text = f"timed {len(latencies)} variant{'s' * (len(latencies) != 1)} of {command.model}"
-        await self._reply(
+        await self._reply_at_last(
             answer,
             Reply(status=ReplyStatus.DONE, text=text, result=msgspec.Raw(encode(Measurements(latencies=latencies)))),
             events=[Measured(model=command.model, variant=one.variant, median_ms=one.median_ms) for one in latencies],
         )
+
+    async def _reply_at_last(self, answer: Answer, reply: Reply, *, events: Sequence[PolicyEvent] = ()) -> None:
+        """As soon as the disk takes it: the hub's command, sent again, is taken for one that still runs."""
+        while True:
+            try:
+                await self._reply(answer, reply, events=events)
+            except StorageError as error:  # noqa: PERF203 - that is what the loop is for
+                self._complain(f"a reply waits: {error}")
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
 
     async def _reply(
         self,

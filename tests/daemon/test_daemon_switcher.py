@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from daemon_stage import tiny_bundle
 
-from edge_daemon import catalogue
+from edge_daemon import catalogue, commanding
 from edge_daemon.api import Api
 from edge_daemon.apps import SILENT_S, Apps
 from edge_daemon.catalogue import Catalogue, Served
@@ -30,11 +30,25 @@ from edge_daemon.recorder import Recorder
 from edge_daemon.spool import Limits, Message
 from edge_daemon.store import Answer, Store
 from edge_daemon.switcher import Switcher
+from edge_daemon.tasks import TaskOwner
 from edge_daemon.wishes.schedule import Override, Schedule, When
 from edge_daemon.wishes.state import AppWish, Site
 from edge_sdk.errors import StorageError
 from edge_sdk.local import Explanation, Register, Status
-from edge_sdk.mqtt import MAX_UP_BYTES, Conditions, ModelState, Reply, ReplyStatus
+from edge_sdk.manifest import Latency, Origin
+from edge_sdk.mqtt import (
+    MAX_UP_BYTES,
+    Conditions,
+    DownEnvelope,
+    Measure,
+    ModelState,
+    Reply,
+    ReplyStatus,
+    State,
+    Up,
+    pack,
+    unpack_up,
+)
 from edge_sdk.preference import Mode, Preference
 from edge_sdk.wire import encode, new_token
 
@@ -253,6 +267,44 @@ def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Ma
                 await api.leave(gone, "it was silent for too long")
             assert switcher.state.app(app.id) is None
             assert of(switcher).preference.max_latency_ms is None
+
+    asyncio.run(scene())
+
+
+def test_what_was_measured_is_answered_once_the_disk_takes_it(
+    served: Mapping[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commanding, "_AGAIN_S", 0.01)
+    command = new_token()
+    order = DownEnvelope(id=command, sent=EVENING, body=Measure(model="digits", variant="quick"))
+
+    class Measurer:
+        async def measure(self, _model: str, _variant: str | None) -> tuple[Latency, ...]:
+            return (Latency(variant="quick", origin=Origin.MEASURED, machine="here", median_ms=12.0, samples=10),)
+
+    async def scene() -> None:
+        async with begun(served) as board:
+            commit, refused, tasks = board.store.commit, asyncio.Event(), TaskOwner()
+
+            def full(*_: object, **__: object) -> None:
+                loop.call_soon_threadsafe(refused.set)
+                raise StorageError("the disk is full")
+
+            loop, switcher = asyncio.get_running_loop(), await board.starts()
+            recorder = Recorder(sample_every_s=5.0, telemetry_every_s=30.0, now_s=0.0)
+            ordering = commanding.Commanding(
+                switcher, board.store, board.lane, board,
+                recorder=recorder, measurer=Measurer(), tasks=tasks, state=State,
+            )  # fmt: skip
+            monkeypatch.setattr(board.store, "commit", full)
+            await ordering.command(pack(order), retained=False)
+            await asyncio.wait_for(refused.wait(), 30)
+            monkeypatch.setattr(board.store, "commit", commit)
+            await asyncio.wait_for(asyncio.gather(*tasks._tasks.values()), 30)
+            found = await board.lane.run(lambda: board.store.commands.recall(command))
+            assert found is not None
+            assert found.reply is not None
+            assert unpack_up(Up.REPLY, found.reply).body.status is ReplyStatus.DONE
 
     asyncio.run(scene())
 
