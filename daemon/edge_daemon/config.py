@@ -7,6 +7,7 @@ Unknown keys are refused by name and numbers out of bounds with their bound. Rel
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import stat
@@ -226,7 +227,7 @@ def load(path: Path | None) -> Config:
     if config.mqtt is not None:
         _check_mqtt(config, config.mqtt, path)
         if config.mqtt.password is not None and mode & stat.S_IROTH:
-            log.warning("%s holds a password and every user of this machine can read it: chmod o-r it", path)
+            _warn_of(path)
     return config
 
 
@@ -243,13 +244,18 @@ def password(section: MqttSection) -> str | None:
         with path.open("rb") as file:
             raw = file.read(_MAX_PASSWORD_BYTES + 1)
         if os.stat(path).st_mode & stat.S_IROTH:  # noqa: PTH116 - the same file, whatever it is
-            log.warning("%s holds a password and every user of this machine can read it: chmod o-r it", path)
+            _warn_of(path)
         lines = raw.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"mqtt.password_file cannot be read: {cause}", where=str(path)) from cause
     if not lines or not lines[0] or len(raw) > _MAX_PASSWORD_BYTES:
         raise ConfigError("mqtt.password_file holds no password in its first line", where=str(path))
     return lines[0]
+
+
+@functools.cache  # once: a password file is read at each connection
+def _warn_of(path: Path) -> None:
+    log.warning("%s holds a password and every user of this machine can read it: chmod o-r it", path)
 
 
 def site(config: Config) -> Site:

@@ -203,6 +203,16 @@ def test_the_password_may_lie_in_a_file_of_its_own(write, tmp_path: Path) -> Non
     assert password(mqtt) == "of the device"
 
 
+def test_a_password_file_that_everybody_can_read_is_complained_about_once_and_not_at_each_connection(
+    write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mqtt = load(write(f"{WHO}[mqtt]\nhost = 'h'\npassword_file = 'secret'")).mqtt
+    (tmp_path / "secret").write_text("hush\n")
+    (tmp_path / "secret").chmod(0o644)
+    assert {password(mqtt) for _ in range(3)} == {"hush"}
+    assert caplog.text.count("every user of this machine can read it") == 1
+
+
 def test_a_password_that_everybody_can_read_is_complained_about(write, caplog: pytest.LogCaptureFixture) -> None:
     path = write(f"{WHO}[mqtt]\nhost = 'h'\npassword = 'hush'")
     path.chmod(0o644)
