@@ -112,7 +112,8 @@ class EventLog:
         why: str | None = None if self._left >= 0 else f"it is {MAX_BYTES >> 20} MiB large"
         if why is None:
             try:
-                self._file.write(line + b"\n")
+                if self._file.write(line + b"\n") <= len(line):  # what fitted of it; no whole line may follow
+                    why = "the disk is full"
             except OSError as error:
                 why = error.strerror
         if why is not None:

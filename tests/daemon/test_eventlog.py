@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,22 @@ def test_every_decision_comes_out_again(tmp_path: Path) -> None:
     assert [one.event for one in found] == list(EVENTS)
     assert [one.decided for one in found] == [one.recorded for one in found]
     assert sum(len(one.decided) for one in found) >= 5
+
+
+def test_a_line_that_the_disk_took_in_part_is_the_last(tmp_path: Path) -> None:
+    path, frame, state = tmp_path / "log", Frame(use="climber", factory=Climber), initial(FACTS, at=1e9)
+    log = EventLog(path)
+    log.begin(frame, state)
+    log.heard([(EVENTS[0], ())])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+    try:
+        log.heard([(EVENTS[1], ())])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.heard([(event, ()) for event in EVENTS[2:]])  # there is room again
+    log.close()
+    assert [one.event for one in replay(path, Climber)] == [EVENTS[0]]
 
 
 def test_another_policy_decides_otherwise_on_the_same_day(tmp_path: Path) -> None:
