@@ -2,8 +2,8 @@
 
 A command's effect (the policy's state) and its reply (a row of the spool) are committed at once, so that a crash at
 any moment leaves either both or neither. WAL with `synchronous=FULL`: what was committed is on the disk. A file that
-turns out damaged is moved aside and a fresh one begun, and where none can be kept at all (a full disk at the start)
-memory has to do: a device with a bad SD card goes on working.
+turns out damaged is moved aside and a fresh one begun, and where none can be kept at all (a disk that is full or
+read-only at the start) memory has to do: a device with a bad SD card goes on working.
 
 The store belongs to the thread that made it; the daemon reaches it through its lane "store" (`edge_daemon.lanes`).
 """
@@ -11,6 +11,7 @@ The store belongs to the thread that made it; the daemon reaches it through its 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -33,6 +34,7 @@ LOCK = "lock"
 MEMORY: Final = ":memory:"
 SCHEMA = 1
 _SUFFIXES = ("", "-wal", "-shm")
+_DISK_FAILS = frozenset({errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT})  # a kernel makes a bad one read-only
 _TABLES = """
 CREATE TABLE kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE commands (id TEXT PRIMARY KEY, sent REAL NOT NULL, at REAL NOT NULL, reply BLOB) WITHOUT ROWID;
@@ -313,12 +315,17 @@ def _move_aside(path: Path) -> Path:
     return aside
 
 
-def _hold(directory: Path) -> int:
-    """Lock the directory for as long as this process lives; the lock dies with it, however it dies."""
+def _hold(directory: Path) -> int | None:
+    """Lock the directory for as long as this process lives; the lock dies with it, however it dies.
+
+    None where the disk is to blame: then there is nothing that two daemons could spoil.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as cause:
+        if cause.errno in _DISK_FAILS:
+            return None
         raise StorageError(
             f"state cannot be kept here: {cause.strerror}",
             where=str(directory),

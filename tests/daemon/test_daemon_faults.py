@@ -213,6 +213,24 @@ def test_on_a_disk_that_filled_up_it_starts_with_what_was_kept(
         assert board.stop() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_disk_that_is_read_only_does_not_keep_it_from_deciding(
+    daemon: MakeDaemon, digits: Bundle, short_path: Path, *, kept: bool
+) -> None:
+    with small_disk(short_path / "disk", "700k") as disk:
+        board = daemon(serving(digits.path))
+        board.config.write_text(board.config.read_text().replace('"state"', f'"{disk}/state"'))
+        if kept:
+            board.start()
+            board.stop()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        board.start()
+        assert "memory has to do" in board.status().trouble[0]
+        assert board.status().models["digits"].decision is not None
+        assert board.stop() == 0
+
+
 def test_damaged_state_is_begun_anew_and_said(daemon: MakeDaemon, digits: Bundle) -> None:
     board = daemon(serving(digits.path))
     board.start()
