@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+from edge_daemon.logs import Seldom
 from edge_daemon.sensors.reading import Reading, Sensor, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 PATIENCE_S = 2.0  # before a sensor that is being read counts as hanging
 STALE_S = 5.0  # answers older than this are none
 _CLOSE_S = 1.0
+_LOG_EVERY_S = 3600.0  # of one sensor: one that hangs or fails may do so at each reading
 
 
 class Desk:
@@ -34,6 +36,7 @@ class Desk:
         self._clock = clock
         self._answers: dict[str, tuple[float, Reading]] = {}
         self._hanging: dict[str, _Clerk] = {}
+        self._said: dict[str, Seldom] = {}
         self._clerk: _Clerk | None = None
 
     def answers(self, wait_s: float) -> dict[str, Reading]:
@@ -64,14 +67,23 @@ class Desk:
         if clerk is not None:
             at = clerk.at
             if at is not None and self._clock() - at[1] > PATIENCE_S:
-                _log.warning("sensor %s hangs; the others go on without it", at[0])
+                more = self._more(f"{at[0]} hangs")
+                if more is not None:
+                    _log.warning("sensor %s hangs; the others go on without it%s", at[0], more)
                 clerk.dismiss()
                 self._hanging[at[0]] = clerk
                 clerk = None
         if clerk is None or not clerk.is_alive():
-            clerk = self._clerk = _Clerk(self._answers, self._clock)
+            clerk = self._clerk = _Clerk(self._answers, self._clock, self._more)
             clerk.start()
         return clerk
+
+    def _more(self, line: str) -> str | None:
+        """What such a line of the log ends with, if it is time for one."""
+        held_back = self._said.setdefault(line, Seldom(_LOG_EVERY_S)).allows(self._clock())
+        if held_back is None:
+            return None
+        return f" ({held_back} more such lines held back)" if held_back else ""
 
 
 class _Clerk(threading.Thread):
@@ -82,10 +94,16 @@ class _Clerk(threading.Thread):
         done: Nothing is asked of it.
     """
 
-    def __init__(self, answers: dict[str, tuple[float, Reading]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        answers: dict[str, tuple[float, Reading]],
+        clock: Callable[[], float],
+        more: Callable[[str], str | None],
+    ) -> None:
         super().__init__(name="edge-sensors", daemon=True)
         self._answers = answers
         self._clock = clock
+        self._more = more
         self._inbox: queue.SimpleQueue[tuple[Sensor, ...] | None] = queue.SimpleQueue()
         self._dismissed = False
         self.at: tuple[str, float] | None = None
@@ -104,17 +122,18 @@ class _Clerk(threading.Thread):
         for sensors in iter(self._inbox.get, None):
             for sensor in sensors:
                 self.at = (sensor.name, self._clock())
-                reading = _read(sensor)
+                reading = self._read(sensor)
                 self._answers[sensor.name] = (self._clock(), reading)
                 self.at = None
                 if self._dismissed:
                     return
             self.done.set()
 
-
-def _read(sensor: Sensor) -> Reading:
-    try:
-        return sensor.read()
-    except Exception as cause:  # noqa: BLE001 - the sensors' task runner: one broken plug-in shall not blind the daemon
-        _log.exception("sensor %s failed", sensor.name)
-        return Unavailable(f"failed: {type(cause).__name__}")
+    def _read(self, sensor: Sensor) -> Reading:
+        try:
+            return sensor.read()
+        except Exception as cause:  # noqa: BLE001 - the sensors' task runner: one broken plug-in shall not blind the daemon
+            more = self._more(f"{sensor.name} failed")
+            if more is not None:
+                _log.exception("sensor %s failed%s", sensor.name, more)
+            return Unavailable(f"failed: {type(cause).__name__}")

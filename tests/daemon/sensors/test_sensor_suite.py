@@ -301,6 +301,44 @@ def test_a_sensor_that_raises_is_a_reason_and_the_others_go_on(caplog: pytest.Lo
     assert "sensor battery failed" in caplog.text
 
 
+def test_a_sensor_that_raises_at_each_reading_is_told_of_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    desk = Desk([Broken()], clock)
+    for _ in range(3601):
+        desk.answers(10)
+        clock.now_s += 1
+    desk.close()
+    assert caplog.text.count("sensor battery failed") == 2
+    assert "(3599 more such lines held back)" in caplog.text
+
+
+def test_a_driver_that_hangs_for_a_while_at_each_reading_is_told_of_once_an_hour(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Slow:
+        name = "power"
+
+        def read(self) -> Reading:
+            entered.release()
+            let_go.acquire(timeout=30)
+            return Unavailable("at last")
+
+    clock, entered, let_go = Clock(), threading.Semaphore(0), threading.Semaphore(0)
+    desk = Desk([Slow()], clock)
+    for _ in range(3):
+        desk.answers(0)
+        assert entered.acquire(timeout=10)
+        hung = desk._clerk
+        clock.now_s += 3
+        desk.answers(10)  # of the others; the thread that reads it is given up
+        let_go.release()
+        assert hung is not None
+        hung.join(10)
+    let_go.release()
+    desk.close()
+    assert caplog.text.count("sensor power hangs") == 1
+
+
 def test_a_driver_that_hangs_holds_nobody_and_the_others_go_on_without_it(caplog: pytest.LogCaptureFixture) -> None:
     clock, hanging = Clock(), Hanging()
     desk = Desk([Fixed("temperature", HOT), hanging, Fixed("load", Load(percent=2.0))], clock)
