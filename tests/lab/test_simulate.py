@@ -122,12 +122,14 @@ def test_a_trace_given_beside_is_a_scenarios_own_from_the_begin(
 
 
 def test_a_trace_that_says_nothing_for_long_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "sparse.csv").write_text("time_s,up_mbps,ambient_c\n0,4,20\n10,5,20\n20,nan,NaN\n40,5,20\n")
+    rows = ("time_s,up_mbps,ambient_c,battery_w", "0,4,20,1", "10,5,20,1", "20,nan,NaN,", "40,5,20,1")
+    (tmp_path / "sparse.csv").write_text("\n".join(rows))
     path = write_scenario(tmp_path, seconds=40)
     found = told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "sparse.csv")
     assert [note for note in found["notes"] if note.startswith("the trace")] == [
         "the trace says no up_mbps for 48 % of the time (a value holds 10 s): nothing goes through",
         "the trace says no ambient_c for 48 % of the time (a value holds 10 s): the scenario's own counts",
+        "the trace says no battery_w for 48 % of the time (a value holds 10 s): nothing flows besides",
     ]
 
 
@@ -200,6 +202,53 @@ def test_the_plot_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
         assert any(re.match(r"0:00, first choice: (small|large|asks the server) ", title) for title in titles)
         said = {each.text for each in svg.iter("text")}
         assert {"what runs", "die, °C", "energy drawn, Wh", "round trip, ms", "limit 75"} <= said
+
+
+def test_the_plot_draws_no_round_trip_where_nothing_goes_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.csv").write_text("time_s,rtt_ms\n0,40\n30,40\n")
+    page = tmp_path / "out.html"
+    path = write_scenario(tmp_path, seconds=40)
+    told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "cut.csv", "--plot", page)
+    paths = re.findall(r'<path class="line" style="[^"]*stroke-width:1" d="([^"]*)', page.read_text("utf-8"))
+    assert [path.count("M") for path in paths] == [2, 1]  # the round trip, which is gone for 20 s, and the uplink
+
+
+def test_the_table_of_the_page_counts_changes_between_server_and_board_as_the_text_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "out.html"
+    path = write_scenario(tmp_path, seconds=120)
+    assert main(["simulate", str(path), "--policy", "optimal", "--plot", str(page), "--jobs", "1"]) == 0
+    (counted,) = re.findall(r"\d+ \+ \d+", capsys.readouterr().out)
+    assert f"<td>{counted}</td>" in page.read_text("utf-8")
+
+
+# ----------------------------------------------------------------------------------- where the clairvoyant is no bound
+
+
+def test_a_clairvoyant_that_cannot_keep_below_the_throttle_is_told_of_and_has_no_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    hot = ["--set", "board.throttle_c=[40,45,38]", "--oracle"]
+    found = told(capsys, path, "--policy", "static-fast", *hot)
+    assert found["infeasible"] == []
+    assert found["oracle"]["gap_pct"] is None
+    assert any("the firmware throttles even the smallest variant in seed 1" in note for note in found["notes"])
+    assert not any("throttles" in note for note in told(capsys, path, "--policy", "static-fast", "--oracle")["notes"])
+
+
+def test_where_no_seed_can_be_held_the_table_counts_them_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    hot = ["--set", "limits.temp_c=30", "--policy", "static-fast", "--oracle", "--jobs", "1"]
+    assert main(["simulate", str(path), *hot]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("made: 30 s, seed 1\n")
+    assert "dual bound" not in out
 
 
 # -------------------------------------------------------------------------------------- bundles, boards and traces

@@ -20,6 +20,11 @@ from edge_sdk.cli.output import emit, say
 from edge_sdk.errors import UsageError
 
 _MANY_GAPS: Final = 0.05  # of the time: then it is worth a note
+_INSTEAD: Final = {
+    "rtt_ms": "nothing goes through",
+    "up_mbps": "nothing goes through",
+    "battery_w": "nothing flows besides",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +121,7 @@ def _check_trace(read: scenario.Scenario, given: scenario.Trace, path: Path) -> 
         values = recorded.sampled(name, read.duration_s, given.start_s)
         gaps = 0.0 if values is None else float(np.isnan(values).mean())
         if gaps >= _MANY_GAPS:
-            instead = "nothing goes through" if name in {"rtt_ms", "up_mbps"} else "the scenario's own counts"
+            instead = _INSTEAD.get(name, "the scenario's own counts")
             notes.append(
                 f"the trace says no {name} for {100 * gaps:.0f} % of the time (a value holds {trace.HOLD_S:g} s): "
                 f"{instead}"
