@@ -15,11 +15,11 @@ import msgspec
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import AlertPage, AlertView, RuleList, SilenceList, SilenceRequest
 from edge_hub.api import LabelsRequest
-from edge_hub.api_admin import AuditPage, GroupList, TokenList
+from edge_hub.api_admin import TOKEN_S, AuditPage, GroupList, TokenList
 from edge_hub.client import HubClient
 from edge_hub.errors import AnswerError, CommandFailedError, UnknownCommandError
 from edge_sdk.cli.output import emit, table
-from edge_sdk.errors import ConfigError, StorageError, UsageError
+from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import MAX_TOML_BYTES, decode, decode_toml
 
@@ -167,7 +167,7 @@ def _rule(path: Path) -> Rule:
     try:
         content = path.read_bytes()
     except OSError as cause:
-        raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+        raise ConfigError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     if path.suffix == ".json":
         return decode(content, Rule, where=str(path), max_bytes=MAX_TOML_BYTES, error=ConfigError)
     return decode_toml(content, Rule, where=str(path), error=ConfigError)
@@ -187,7 +187,7 @@ def token(args: argparse.Namespace) -> int:
     """Who may use the API."""
     with _client(args) as client:
         if args.verb == "make":
-            made = client.make_token(args.name, args.role, expires_s=args.for_s)
+            made = client.make_token(args.name, args.role, expires_s=_lasting_s(args.for_s))
             emit(args, made, lambda: made.token)
         elif args.verb == "withdraw":
             client.withdraw_token(args.name)
@@ -198,6 +198,12 @@ def token(args: argparse.Namespace) -> int:
             header = ("token", "role", "made", "ends", "last used")
             emit(args, TokenList(tokens=found), lambda: _table(header, rows, "no tokens but the directory's"))
     return 0
+
+
+def _lasting_s(asked_s: float | None) -> float | None:
+    if asked_s is not None and not TOKEN_S[0] <= asked_s <= TOKEN_S[1]:
+        raise UsageError(f"--for-s is from {TOKEN_S[0]} to {TOKEN_S[1]} seconds", hint="without it a token never ends")
+    return asked_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

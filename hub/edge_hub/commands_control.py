@@ -121,7 +121,7 @@ def _configure_rules(parser: argparse.ArgumentParser) -> None:
 
 def _configure_token(parser: argparse.ArgumentParser) -> None:
     verbs = _Verbs(parser, "tokens, without themselves")
-    make = verbs.add("make", "make a token, and print it this once")
+    make = verbs.add("make", "make a token, and print it this once; one of the same name ends")
     make.add_argument("name", metavar="NAME")
     make.add_argument("role", choices=_ROLES)
     make.add_argument("--for-s", type=float, metavar="S", help="it ends after so long; never without it")
