@@ -296,7 +296,7 @@ def send(args: argparse.Namespace) -> int:
         raise CommandFailedError(
             f"{len(failed)} of {len(found)} not done" if len(found) > 1 else f"{failed[0].state}{_why(failed[0])}",
             where="" if len(found) > 1 else failed[0].device,
-            hint="no reply within the --timeout: a device that is back by then would get it"
+            hint="no reply within the --timeout; only a device that has it already may still answer (edge hub show)"
             if any(one.state == "pending" for one in failed)
             else "",
         )

@@ -79,6 +79,14 @@ def edge(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
     return run
 
 
+def test_no_reply_in_time_is_said_not_to_come_from_a_device_that_is_away(device: Make, edge: Any) -> None:
+    cam = device("away")
+    cam.close()
+    status, told, said = edge("send", str(cam.device), "report", "--timeout", "1")
+    assert (status, told["commands"][0]["state"]) == (1, "pending")
+    assert "only a device that has it already may still answer" in said
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
