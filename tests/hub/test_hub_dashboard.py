@@ -379,6 +379,9 @@ def test_what_is_desired_is_set_and_shown_as_differing_until_the_device_applies_
     someone.enter()
     page = someone.go("devices/acme/cam0003")
     page.get_by_role("button", name="Change…").click()
+    title = page.get_by_role("heading", name="What is desired of it")
+    colours = "one => [one, one.closest('dialog')].map((each) => getComputedStyle(each).color)"
+    assert len(set(title.evaluate(colours))) == 1, "the dialog is in a card, and looks like any other"
     page.get_by_label("Variant").select_option(label="pinned: tiny-int8")
     page.get_by_role("button", name="Set").click()
     page.get_by_text("version 1 is desired, 0 applied").wait_for()
