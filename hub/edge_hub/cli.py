@@ -23,6 +23,7 @@ from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, De
 from edge_hub.client import HubClient
 from edge_hub.enrolment import check_writable, device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
+from edge_hub.named import device_named
 from edge_hub.rows import Row, RowList
 from edge_sdk.address import Address
 from edge_sdk.cli.output import emit, say, table
@@ -30,7 +31,6 @@ from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import (
     Command,
     Configure,
-    DeviceId,
     Explain,
     Measure,
     Pause,
@@ -161,7 +161,7 @@ class Enrolled:
 
 def enroll(args: argparse.Namespace) -> int:
     """Give a device credentials and write its configuration; the file is checked before the hub is asked."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     models = dict(_model(text) for text in args.models)
     broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
@@ -195,7 +195,7 @@ class Revoked:
 
 def revoke(args: argparse.Namespace) -> int:
     """Let a device in no more."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     with _client(args) as client:
         client.revoke(device)
     emit(args, Revoked(device=str(device)), lambda: f"{device} is let in no more; 'edge hub enroll --again' mends that")
@@ -225,7 +225,7 @@ def devices(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """One device."""
     with _client(args) as client:
-        found = client.device(DeviceId.parse(args.device))
+        found = client.device(device_named(args.device))
     emit(args, found, lambda: _detail(found))
     return 0
 
@@ -278,7 +278,7 @@ class Sent:
 
 def send(args: argparse.Namespace) -> int:
     """Send a command to devices, and wait for each one's reply."""
-    named = [] if args.query else [str(DeviceId.parse(name)) for name in args.devices.split(",") if name]
+    named = [] if args.query else [str(device_named(name)) for name in args.devices.split(",") if name]
     if not named and not args.query:
         raise UsageError("no device is named")
     command = _command(args)
@@ -342,6 +342,12 @@ def _plain(kind: type[Any], *names: str) -> Callable[[argparse.Namespace], Comma
     return make
 
 
+def _configure(args: argparse.Namespace) -> Command:
+    if args.telemetry_every_s is None and args.sample_every_s is None:
+        raise UsageError("configure: nothing is to be changed", hint="give --telemetry-every-s or --sample-every-s")
+    return _plain(Configure, "telemetry_every_s", "sample_every_s")(args)
+
+
 _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
     "prefer": _prefer,
     "pin": _plain(Pin, "model", "variant"),
@@ -351,7 +357,7 @@ _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
     "measure": _plain(Measure, "model", "variant"),
     "report": _plain(Report),
     "explain": _plain(Explain, "model"),
-    "configure": _plain(Configure, "telemetry_every_s", "sample_every_s"),
+    "configure": _configure,
 }
 
 

@@ -18,6 +18,7 @@ from edge_hub.api import LabelsRequest
 from edge_hub.api_admin import TOKEN_S, AuditPage, GroupList, TokenList
 from edge_hub.client import HubClient
 from edge_hub.errors import AnswerError, CommandFailedError, UnknownCommandError
+from edge_hub.named import device_named
 from edge_sdk.cli.output import emit, table
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.mqtt import DeviceId
@@ -60,7 +61,7 @@ def cancel(args: argparse.Namespace) -> int:
 
 def label(args: argparse.Namespace) -> int:
     """Show or change a device's labels."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     changes = [_pair(text) for text in args.labels]
     with _client(args) as client:
         labels = client.device(device).labels | dict(changes)
@@ -99,7 +100,7 @@ def alerts(args: argparse.Namespace) -> int:
     """What is wrong."""
     with _client(args) as client:
         if args.verb == "list":
-            device = None if args.device is None else DeviceId.parse(args.device)
+            device = None if args.device is None else device_named(args.device)
             found = client.alerts(open_only=args.open, device=device, limit=_limit(args))
             emit(args, AlertPage(alerts=found), lambda: _alerts(found))
         elif args.verb == "acknowledge":
@@ -216,7 +217,7 @@ class Taken:
 
 def remove(args: argparse.Namespace) -> int:
     """Take devices out of the fleet."""
-    named = [DeviceId.parse(name) for name in args.devices]
+    named = [device_named(name) for name in args.devices]
     if bool(named) == (args.query is not None):
         raise UsageError("devices are given by name or by --query", hint="give one of them")
     with _client(args) as client:

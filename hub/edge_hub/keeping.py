@@ -20,6 +20,7 @@ from edge_hub.export.choice import chosen
 from edge_hub.export.files import WRITERS
 from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES, Wanted
+from edge_hub.named import device_named
 from edge_hub.store._backup import copy
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store.choose import without_secrets
@@ -27,7 +28,6 @@ from edge_hub.store.records import AuditRecord
 from edge_sdk import atomic
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
-from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
 
@@ -65,7 +65,7 @@ def export(args: argparse.Namespace) -> int:
     until = None if args.until is None else moment(args.until)
     if not (since or 0.0) < (math.inf if until is None else until):
         raise UsageError("--since is not before --until")
-    named = tuple(DeviceId.parse(name) for name in args.device)
+    named = tuple(device_named(name) for name in args.device)
     if args.hub_ca is not None and args.hub is None:
         raise UsageError("--hub-ca goes with --hub", hint="without it the data directory is read, and no hub asked")
     if args.hub is not None:

@@ -93,9 +93,13 @@ def test_no_reply_in_time_is_said_not_to_come_from_a_device_that_is_away(device:
         (("devices", "--query", "profle = rpi4"), "query"),
         (("groups", "put", "torn", "temp_c >"), "query"),
         (("send", "--query", "label.nobody = x", "report"), "usage"),
+        (("send", "cam", "report"), "usage"),
+        (("show", "a/b/c"), "usage"),
+        (("remove", "a/", "--yes"), "usage"),
+        (("send", "a/b", "configure"), "usage"),
     ],
 )
-def test_what_the_hub_finds_amiss_in_an_argument_ends_a_command_as_what_is_found_here(
+def test_an_argument_that_makes_no_sense_ends_a_command_with_2_whoever_finds_it(
     edge: Callable[..., tuple[int, Any, str]], words: tuple[str, ...], code: str
 ) -> None:
     status, _, said = edge(*words)
