@@ -21,6 +21,7 @@ from edge_hub.address import Endpoint
 from edge_hub.alerts.views import AlertView
 from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, DeviceView, EventView
 from edge_hub.client import HubClient
+from edge_hub.datadir import refuse_database
 from edge_hub.enrolment import check_writable, device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
 from edge_hub.named import device_named
@@ -166,6 +167,7 @@ def enroll(args: argparse.Namespace) -> int:
     broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
     check_writable(path)
+    refuse_database(Path(args.data), path)
     with _client(args) as client:
         credentials = client.enrol(device, again=args.again)
     if broker is not None:
