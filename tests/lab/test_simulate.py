@@ -91,9 +91,11 @@ def test_the_table_has_a_line_for_each_policy_and_says_what_nothing_can_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_scenario(tmp_path)
-    assert main(["simulate", str(path), *ASKED, "--set", "limits.temp_c=30", "--jobs", "1"]) == 0
+    assert main(["simulate", str(path), *ASKED, "--set", "limits.temp_c=30", "--oracle", "--jobs", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[3:7]] == list(BASELINES)
+    assert lines[0] == "made: 30 s, seed 1"
+    assert not any("dual bound" in line for line in lines)
+    assert [line.split()[0] for line in lines[4:8]] == list(BASELINES)
     notes = [line for line in lines if line.startswith("note:")]
     assert "temp_c = 30 is less than the idle board comes to (53.4 C)" in notes[1]
     assert "even the smallest variant breaks a limit in every seed, so all count: temp in seed 1" in notes[2]
@@ -240,17 +242,6 @@ def test_a_clairvoyant_that_cannot_keep_below_the_throttle_is_told_of_and_has_no
     assert not any("throttles" in note for note in told(capsys, path, "--policy", "static-fast", "--oracle")["notes"])
 
 
-def test_where_no_seed_can_be_held_the_table_counts_them_all(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write_scenario(tmp_path)
-    hot = ["--set", "limits.temp_c=30", "--policy", "static-fast", "--oracle", "--jobs", "1"]
-    assert main(["simulate", str(path), *hot]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("made: 30 s, seed 1\n")
-    assert "dual bound" not in out
-
-
 # -------------------------------------------------------------------------------------- bundles, boards and traces
 
 
@@ -363,7 +354,17 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_played(
 ) -> None:
     path = write_scenario(tmp_path)
     assert "none: no such folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path / "none" / "x.html")
+    assert "is a folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path)
     assert "cannot be written" in refused(capsys, path, "--policy", "static", "--log", path, status=1)
+
+
+def test_a_plot_in_place_of_what_is_played_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lte.csv").write_text("time_s,up_mbps\n0,4\n1,5\n")
+    path = write_scenario(tmp_path)
+    before = path.read_bytes()
+    assert "would replace" in refused(capsys, path, "--plot", path)
+    assert "would replace" in refused(capsys, path, "--trace", tmp_path / "lte.csv", "--plot", tmp_path / "lte.csv")
+    assert path.read_bytes() == before
 
 
 def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.log is not None:
         with atomic.storage_errors(args.log):
             args.log.mkdir(parents=True, exist_ok=True)
-    if args.plot is not None and not args.plot.parent.is_dir():
-        raise UsageError("no such folder", where=str(args.plot.parent), hint="make it, or name another with --plot")
     jobs = [job for one in staged for job in one.jobs]
+    if args.plot is not None:
+        _check_plot(args.plot, [*args.scenarios, *(job.trace for job in jobs if job.trace is not None)])
     tried: dict[tuple[str, int], score.Tried] = {}
     drawn: dict[str, tuple[int, Played]] = {}
     for number, played in crew.play_all(jobs, args.jobs or _cores()):
@@ -127,6 +127,16 @@ def _check_trace(read: scenario.Scenario, given: scenario.Trace, path: Path) -> 
                 f"{instead}"
             )
     return notes
+
+
+def _check_plot(page: Path, read: Sequence[str | Path]) -> None:
+    """Refuse a page that could not be written, or in place of what is played, before anything is."""
+    if not page.parent.is_dir():
+        raise UsageError("no such folder", where=str(page.parent), hint="make it, or name another with --plot")
+    if page.is_dir():
+        raise UsageError("is a folder", where=str(page), hint="name a file in it with --plot")
+    if os.path.realpath(page) in {os.path.realpath(each) for each in read}:
+        raise UsageError("--plot would replace what is played", where=str(page), hint="name another file")
 
 
 def _refuse_same_names(staged: Sequence[Staged]) -> None:
