@@ -341,6 +341,9 @@ def test_a_server_that_no_network_leads_to_is_refused(tmp_path: Path, capsys: py
         ("duration_s=1", ">= 10"),
         ("limits.latency_ms=inf", "limits.latency_ms"),
         ("limits.battery_until_s=20", "limits.battery_until_s without limits.battery_wh"),
+        ("network.rtt_ms=[100,50]", "a 95th percentile is not below the median"),
+        ("network.up_mbps=[5,1]", "a median is not below the 5th percentile"),
+        ("board.throttle_c=[64,75,70]", "board.throttle_c: the first must be from the third to the second"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_line(
