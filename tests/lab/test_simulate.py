@@ -314,6 +314,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
         ("time_s,rtt_ms\n1,5\n1,5\n", "line 3: time_s must ascend"),
         ("time_s,rtt_ms\n1,fast\n", "line 2: rtt_ms is 'fast'"),
         ("time_s,rtt_ms\n1,-5\n", "line 2: rtt_ms is '-5'"),
+        ("# of a Monday\ntime_s,rtt_ms\n\n1,-5\n", "line 4: rtt_ms is '-5'"),
+        ("time_s,rtt_ms,rtt_ms\n1,5,6\n", "two columns are called rtt_ms"),
+        ("time_s,rtt_ms\n1,5,\n2,5,25\n", "line 3: more cells than names"),
     ],
 )
 def test_a_trace_that_cannot_be_played_is_one_line(
