@@ -137,7 +137,11 @@ def read(path: str | os.PathLike[str]) -> Profile:
     source = Path(path)
     profile = shaped(_plain(source, ()), Profile, where=str(source), error=ProfileError)
     if profile.id != source.stem:
-        raise ProfileError(f"id is {profile.id!r} but the file is named {source.stem!r}", where=str(source))
+        raise ProfileError(
+            f"id is {profile.id!r} but the file is named {source.stem!r}",
+            where=str(source),
+            hint=f"write id = {source.stem!r} into it, or name it {profile.id}.toml",
+        )
     try:
         physics.of(profile)
     except ImpossibleProfileError as impossible:

@@ -100,7 +100,7 @@ def decode(
             return kind.decode(payload)
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
-        raise error(f"not as expected: {_told(cause)} (got {_shown(payload)})", where=where) from cause
+        raise error(f"not as expected: {_told(str(cause))} (got {_shown(payload)})", where=where) from cause
 
 
 def decode_toml(payload: bytes, kind: type[T], *, where: str, error: type[EdgeError] = WireError) -> T:
@@ -124,7 +124,7 @@ def read_toml(payload: bytes, *, where: str, error: type[EdgeError] = WireError)
     try:
         return tomllib.loads(payload.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as cause:  # TOMLDecodeError, bad UTF-8, an integer of thousands of digits
-        raise error(f"not TOML: {_told(cause)}", where=where) from cause
+        raise error(f"not TOML: {_told(str(cause))}", where=where) from cause
 
 
 def shaped(plain: dict[str, Any], kind: type[T], *, where: str, error: type[EdgeError] = WireError) -> T:
@@ -136,13 +136,32 @@ def shaped(plain: dict[str, Any], kind: type[T], *, where: str, error: type[Edge
     try:
         return msgspec.convert(plain, kind)
     except (msgspec.ValidationError, RecursionError) as cause:
-        raise error(_told(cause), where=where) from cause
+        raise error(_told(_named(plain, kind, str(cause))), where=where) from cause
 
 
-def _told(cause: Exception) -> str:
+def _named(plain: dict[str, Any], kind: type[Any], text: str) -> str:
+    """What a decoder complains of, with the key for which it has dots, where that is one of an outermost table."""
+    before, dots, after = text.partition("[...]")
+    table = before.rpartition("$.")[2]
+    entries = plain.get(table) if dots else None
+    for key, value in entries.items() if isinstance(entries, dict) else ():
+        if _complaint(plain | {table: {key: value}}, kind) == text:
+            return f"{before}.{key}{after}"
+    return text
+
+
+def _complaint(plain: dict[str, Any], kind: type[Any]) -> str | None:
+    try:
+        msgspec.convert(plain, kind)
+    except msgspec.ValidationError as cause:
+        return str(cause)
+    return None
+
+
+def _told(complaint: str) -> str:
     """What a decoder complains of, on one line and bounded."""
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(cause)[:_SHOWN_CAUSE_CHARS])
-    return text if len(str(cause)) <= _SHOWN_CAUSE_CHARS else f"{text}..."
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in complaint[:_SHOWN_CAUSE_CHARS])
+    return text if len(complaint) <= _SHOWN_CAUSE_CHARS else f"{text}..."
 
 
 def _shown(payload: bytes) -> str:

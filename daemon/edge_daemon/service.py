@@ -312,17 +312,19 @@ class Service:
             await asyncio.sleep(max(0.0, tick_s - (self._ticked_s - began_s)))
 
     async def _keep_recording(self) -> None:
-        """Telemetry, remarkable changes of the conditions, and the retained state."""
-        if self._uplink is None:
-            return
+        """Remarkable changes of the conditions; where there is a hub, telemetry and the retained state, too."""
         changes, told_s = self._switcher.changes, self._clock.monotonic()
         while True:
             await asyncio.sleep(_RECORD_EVERY_S)
             now_s, at = self._clock.monotonic(), self._clock.wall()
+            remarks = self._remarks.of(self._conditions, now_s, at)
+            for sensor in (remark for remark in remarks if remark.kind == "sensor"):
+                log.warning("%s", sensor.text)
+            if self._uplink is None:
+                continue
             active = {name: model.active for name, model in self._switcher.models().items()}
             self._recorder.sample(now_s, at, self._conditions, active)
             batch = self._recorder.batch(now_s)
-            remarks = self._remarks.of(self._conditions, now_s, at)
             await self._journal.tell(*remarks, *([] if batch is None else [batch]))
             if changes != self._switcher.changes or now_s - told_s >= self._recorder.telemetry_every_s:
                 changes, told_s = self._switcher.changes, now_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -33,12 +33,15 @@ class Session(Wire, frozen=True, kw_only=True, omit_defaults=False):
     csrf: Text | None = None
 
 
+TOKEN_S: Final = (60, 10 * 366 * 86_400)  # how long one lasts
+
+
 class TokenRequest(Wire, frozen=True, kw_only=True):
     """Make a token; one of the same name is replaced, and its sessions end."""
 
     name: Name
     role: RoleName
-    expires_s: Annotated[float, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
+    expires_s: Annotated[float, Meta(ge=TOKEN_S[0], le=TOKEN_S[1])] | None = None
 
 
 class NewToken(Wire, frozen=True, kw_only=True):

@@ -21,8 +21,10 @@ from edge_hub.address import Endpoint
 from edge_hub.alerts.views import AlertView
 from edge_hub.api import Accepted, CommandRequest, CommandView, DeviceDetail, DeviceView, EventView
 from edge_hub.client import HubClient
+from edge_hub.datadir import refuse_database
 from edge_hub.enrolment import check_writable, device_configuration, write_configuration
 from edge_hub.errors import CommandFailedError, HubUnreachableError
+from edge_hub.named import device_named
 from edge_hub.rows import Row, RowList
 from edge_sdk.address import Address
 from edge_sdk.cli.output import emit, say, table
@@ -30,7 +32,6 @@ from edge_sdk.errors import UsageError
 from edge_sdk.mqtt import (
     Command,
     Configure,
-    DeviceId,
     Explain,
     Measure,
     Pause,
@@ -161,11 +162,12 @@ class Enrolled:
 
 def enroll(args: argparse.Namespace) -> int:
     """Give a device credentials and write its configuration; the file is checked before the hub is asked."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     models = dict(_model(text) for text in args.models)
     broker = None if args.mqtt is None else Address.parse(args.mqtt)
     path = Path(args.output)
     check_writable(path)
+    refuse_database(Path(args.data), path)
     with _client(args) as client:
         credentials = client.enrol(device, again=args.again)
     if broker is not None:
@@ -195,7 +197,7 @@ class Revoked:
 
 def revoke(args: argparse.Namespace) -> int:
     """Let a device in no more."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     with _client(args) as client:
         client.revoke(device)
     emit(args, Revoked(device=str(device)), lambda: f"{device} is let in no more; 'edge hub enroll --again' mends that")
@@ -225,7 +227,7 @@ def devices(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """One device."""
     with _client(args) as client:
-        found = client.device(DeviceId.parse(args.device))
+        found = client.device(device_named(args.device))
     emit(args, found, lambda: _detail(found))
     return 0
 
@@ -278,7 +280,7 @@ class Sent:
 
 def send(args: argparse.Namespace) -> int:
     """Send a command to devices, and wait for each one's reply."""
-    named = [] if args.query else [str(DeviceId.parse(name)) for name in args.devices.split(",") if name]
+    named = [] if args.query else [str(device_named(name)) for name in args.devices.split(",") if name]
     if not named and not args.query:
         raise UsageError("no device is named")
     command = _command(args)
@@ -296,7 +298,7 @@ def send(args: argparse.Namespace) -> int:
         raise CommandFailedError(
             f"{len(failed)} of {len(found)} not done" if len(found) > 1 else f"{failed[0].state}{_why(failed[0])}",
             where="" if len(found) > 1 else failed[0].device,
-            hint="no reply within the --timeout: a device that is back by then would get it"
+            hint="no reply within the --timeout; only a device that has it already may still answer (edge hub show)"
             if any(one.state == "pending" for one in failed)
             else "",
         )
@@ -342,6 +344,12 @@ def _plain(kind: type[Any], *names: str) -> Callable[[argparse.Namespace], Comma
     return make
 
 
+def _configure(args: argparse.Namespace) -> Command:
+    if args.telemetry_every_s is None and args.sample_every_s is None:
+        raise UsageError("configure: nothing is to be changed", hint="give --telemetry-every-s or --sample-every-s")
+    return _plain(Configure, "telemetry_every_s", "sample_every_s")(args)
+
+
 _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
     "prefer": _prefer,
     "pin": _plain(Pin, "model", "variant"),
@@ -351,7 +359,7 @@ _ORDERS: dict[str, Callable[[argparse.Namespace], Command]] = {
     "measure": _plain(Measure, "model", "variant"),
     "report": _plain(Report),
     "explain": _plain(Explain, "model"),
-    "configure": _plain(Configure, "telemetry_every_s", "sample_every_s"),
+    "configure": _configure,
 }
 
 

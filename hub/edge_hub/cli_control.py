@@ -15,11 +15,12 @@ import msgspec
 from edge_hub.alerts.rules import Rule
 from edge_hub.alerts.views import AlertPage, AlertView, RuleList, SilenceList, SilenceRequest
 from edge_hub.api import LabelsRequest
-from edge_hub.api_admin import AuditPage, GroupList, TokenList
+from edge_hub.api_admin import TOKEN_S, AuditPage, GroupList, TokenList
 from edge_hub.client import HubClient
 from edge_hub.errors import AnswerError, CommandFailedError, UnknownCommandError
+from edge_hub.named import device_named
 from edge_sdk.cli.output import emit, table
-from edge_sdk.errors import ConfigError, StorageError, UsageError
+from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import MAX_TOML_BYTES, decode, decode_toml
 
@@ -60,7 +61,7 @@ def cancel(args: argparse.Namespace) -> int:
 
 def label(args: argparse.Namespace) -> int:
     """Show or change a device's labels."""
-    device = DeviceId.parse(args.device)
+    device = device_named(args.device)
     changes = [_pair(text) for text in args.labels]
     with _client(args) as client:
         labels = client.device(device).labels | dict(changes)
@@ -99,7 +100,7 @@ def alerts(args: argparse.Namespace) -> int:
     """What is wrong."""
     with _client(args) as client:
         if args.verb == "list":
-            device = None if args.device is None else DeviceId.parse(args.device)
+            device = None if args.device is None else device_named(args.device)
             found = client.alerts(open_only=args.open, device=device, limit=_limit(args))
             emit(args, AlertPage(alerts=found), lambda: _alerts(found))
         elif args.verb == "acknowledge":
@@ -167,7 +168,7 @@ def _rule(path: Path) -> Rule:
     try:
         content = path.read_bytes()
     except OSError as cause:
-        raise StorageError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
+        raise ConfigError(f"cannot be read: {cause.strerror}", where=str(path)) from cause
     if path.suffix == ".json":
         return decode(content, Rule, where=str(path), max_bytes=MAX_TOML_BYTES, error=ConfigError)
     return decode_toml(content, Rule, where=str(path), error=ConfigError)
@@ -187,7 +188,7 @@ def token(args: argparse.Namespace) -> int:
     """Who may use the API."""
     with _client(args) as client:
         if args.verb == "make":
-            made = client.make_token(args.name, args.role, expires_s=args.for_s)
+            made = client.make_token(args.name, args.role, expires_s=_lasting_s(args.for_s))
             emit(args, made, lambda: made.token)
         elif args.verb == "withdraw":
             client.withdraw_token(args.name)
@@ -200,6 +201,12 @@ def token(args: argparse.Namespace) -> int:
     return 0
 
 
+def _lasting_s(asked_s: float | None) -> float | None:
+    if asked_s is not None and not TOKEN_S[0] <= asked_s <= TOKEN_S[1]:
+        raise UsageError(f"--for-s is from {TOKEN_S[0]} to {TOKEN_S[1]} seconds", hint="without it a token never ends")
+    return asked_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """The result of `edge hub remove --json`."""
@@ -210,7 +217,7 @@ class Taken:
 
 def remove(args: argparse.Namespace) -> int:
     """Take devices out of the fleet."""
-    named = [DeviceId.parse(name) for name in args.devices]
+    named = [device_named(name) for name in args.devices]
     if bool(named) == (args.query is not None):
         raise UsageError("devices are given by name or by --query", hint="give one of them")
     with _client(args) as client:

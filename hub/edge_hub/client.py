@@ -64,12 +64,12 @@ from edge_hub.api_admin import (
     TokenView,
 )
 from edge_hub.datadir import DataDir
-from edge_hub.errors import AnswerError, TokenRefusedError
+from edge_hub.errors import AnswerError, QueryError, TokenRefusedError
 from edge_hub.overview import FleetView, ModelList, ModelUse
 from edge_hub.rows import Row, RowList
 from edge_hub.transport import Answer, Transport
 from edge_hub.trust import Trust
-from edge_sdk.errors import UsageError, WireError
+from edge_sdk.errors import EXIT_USAGE, UsageError, WireError
 from edge_sdk.local import ErrorBody
 from edge_sdk.mqtt import Command, DeviceId
 from edge_sdk.wire import decode
@@ -83,6 +83,7 @@ _ENROL_S = 60.0  # of a thousand devices, each with a certificate
 _EXPORT_S = 120.0  # between two parts of it: rows that are not wanted are read, too
 _SILENCE_S = 40.0  # of a stream; the hub sends a sign of life every 15 s
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_USAGE = frozenset({UsageError.code, QueryError.code})
 
 T = TypeVar("T")
 
@@ -454,6 +455,8 @@ class HubClient:
             )
         error = AnswerError(body.text, answer=body.code, status=status)
         error.code = body.code  # type: ignore[misc]  # the hub's own code is the one a script matches
+        if body.code in _USAGE:
+            error.exit_status = EXIT_USAGE  # type: ignore[misc]  # as where it is found here
         return error
 
 

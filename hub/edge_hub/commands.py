@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_hub.commands_control import CONTROL, hub_ca
 from edge_hub.commands_control import client_options as _client
-from edge_sdk.cli.command import Command, Later
+from edge_sdk.cli.command import Command, Later, a_path
 
 _KINDS = ("telemetry", "minutes", "hours", "events", "commands", "alerts", "audit")
 BY_QUERY = "*"  # stands for the names of devices
@@ -16,7 +16,7 @@ _MODES = ("accuracy", "balanced", "speed", "battery")
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="everything it keeps (default ./hub)")
+    parser.add_argument("--data", type=a_path, metavar="DIR", default="hub", help="everything it keeps (default ./hub)")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="of the HTTP API (default 127.0.0.1:8080)"
     )
@@ -127,7 +127,9 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
 
 def _configure_enroll(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="TENANT/DEVICE", help="who it is")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the daemon's configuration to write")
+    parser.add_argument(
+        "-o", "--output", type=a_path, required=True, metavar="FILE", help="the daemon's configuration to write"
+    )
     parser.add_argument(
         "--model",
         action="append",
@@ -239,7 +241,9 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     hub_ca(parser)
     parser.add_argument("--store", metavar="URL", help="of the PostgreSQL it keeps its data in, if it does")
     parser.add_argument("--what", required=True, choices=_KINDS, help="which kind of rows")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument(
+        "-o", "--output", type=a_path, required=True, metavar="FILE", help="written whole or not at all"
+    )
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default csv")
     parser.add_argument("--since", metavar="WHEN", help="2026-11-27, 2026-11-27T18:30Z, or seconds since 1970")
     parser.add_argument("--until", metavar="WHEN", help="and before that")
@@ -252,11 +256,15 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 def _configure_backup(parser: argparse.ArgumentParser) -> None:
     _kept(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="written whole or not at all")
+    parser.add_argument(
+        "-o", "--output", type=a_path, required=True, metavar="FILE", help="written whole or not at all"
+    )
 
 
 def _configure_move(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which must not run (default ./hub)")
+    parser.add_argument(
+        "--data", type=a_path, metavar="DIR", default="hub", help="of the hub, which must not run (default ./hub)"
+    )
     parser.add_argument(
         "--store",
         metavar="URL",
@@ -266,7 +274,9 @@ def _configure_move(parser: argparse.ArgumentParser) -> None:
 
 
 def _kept(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)")
+    parser.add_argument(
+        "--data", type=a_path, metavar="DIR", default="hub", help="of the hub, which may run (default ./hub)"
+    )
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from edge_sdk.cli.command import Command, Later
+from edge_sdk.cli.command import Command, Later, a_path
 
 _ROLES = ("viewer", "operator", "admin")
 
@@ -19,7 +19,11 @@ class _Options(Protocol):
 def client_options(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
     """Where the hub is, and with which token it is asked; `below` another parser that has the same options."""
     parser.add_argument(
-        "--data", metavar="DIR", default=_default("hub", below), help="the hub's data directory (default ./hub)"
+        "--data",
+        type=a_path,
+        metavar="DIR",
+        default=_default("hub", below),
+        help="the hub's data directory (default ./hub)",
     )
     parser.add_argument(
         "--hub", metavar="URL", default=_default(None, below), help="of its HTTP API; else what the directory says"
@@ -121,7 +125,7 @@ def _configure_rules(parser: argparse.ArgumentParser) -> None:
 
 def _configure_token(parser: argparse.ArgumentParser) -> None:
     verbs = _Verbs(parser, "tokens, without themselves")
-    make = verbs.add("make", "make a token, and print it this once")
+    make = verbs.add("make", "make a token, and print it this once; one of the same name ends")
     make.add_argument("name", metavar="NAME")
     make.add_argument("role", choices=_ROLES)
     make.add_argument("--for-s", type=float, metavar="S", help="it ends after so long; never without it")

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from edge_hub.errors import DataLockedError, StoreMovedError
 from edge_sdk import atomic
-from edge_sdk.errors import StorageError
+from edge_sdk.errors import StorageError, UsageError
 from edge_sdk.wire import MAX_LOCAL_BYTES, Name, Text, Unix, Wire, canonical, decode
 
 DATABASE = "hub.db"
@@ -178,6 +178,17 @@ def obstacle(path: Path) -> str | None:
         if os.path.lexists(one):
             return f"{one} is no directory"
     return None
+
+
+def refuse_database(directory: Path, target: Path) -> None:
+    """Refuse a file to write that is the directory's database: a hub would go on in one that nobody can find any more.
+
+    Raises:
+        UsageError: It is that, or one of the files that belong to it.
+    """
+    database = os.path.realpath(directory / DATABASE)
+    if os.path.realpath(target) in {f"{database}{end}" for end in ("", "-wal", "-shm")}:
+        raise UsageError("is the hub's own database", where=str(target), hint="name another file")
 
 
 def is_directory(path: Path) -> bool:

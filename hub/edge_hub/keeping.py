@@ -15,11 +15,12 @@ from pathlib import Path
 from edge_hub import environment
 from edge_hub.api import ExportQuery
 from edge_hub.client import HubClient
-from edge_hub.datadir import DATABASE, PRIVATE_FILE, DataDir, MovedTo
+from edge_hub.datadir import DATABASE, PRIVATE_FILE, DataDir, MovedTo, refuse_database
 from edge_hub.export.choice import chosen
 from edge_hub.export.files import WRITERS
 from edge_hub.export.sources import open_source
 from edge_hub.export.tables import TABLES, Wanted
+from edge_hub.named import device_named
 from edge_hub.store._backup import copy
 from edge_hub.store._opening import as_store_errors, read_only
 from edge_hub.store.choose import without_secrets
@@ -27,7 +28,6 @@ from edge_hub.store.records import AuditRecord
 from edge_sdk import atomic
 from edge_sdk.cli.output import emit, say, table
 from edge_sdk.errors import UsageError
-from edge_sdk.mqtt import DeviceId
 from edge_sdk.wire import encode
 
 
@@ -60,12 +60,12 @@ class Moved:
 
 def export(args: argparse.Namespace) -> int:
     """Write what is kept of one kind; the file is there whole or not at all."""
-    target = Path(args.output)
+    target = _target(args)
     since = None if args.since is None else moment(args.since)
     until = None if args.until is None else moment(args.until)
     if not (since or 0.0) < (math.inf if until is None else until):
         raise UsageError("--since is not before --until")
-    named = tuple(DeviceId.parse(name) for name in args.device)
+    named = tuple(device_named(name) for name in args.device)
     if args.hub_ca is not None and args.hub is None:
         raise UsageError("--hub-ca goes with --hub", hint="without it the data directory is read, and no hub asked")
     if args.hub is not None:
@@ -94,6 +94,13 @@ def export(args: argparse.Namespace) -> int:
     return _exported(args, target, rows=rows)
 
 
+def _target(args: argparse.Namespace) -> Path:
+    if args.output == "-":
+        raise UsageError("-o - names no file", hint="it is written into a file, to be there whole or not at all")
+    refuse_database(Path(args.data), Path(args.output))
+    return Path(args.output)
+
+
 def _exported(args: argparse.Namespace, target: Path, *, rows: int | None) -> int:
     size_bytes = target.stat().st_size
     result = Exported(what=args.what, format=args.format, file=str(target), rows=rows, size_bytes=size_bytes)
@@ -105,7 +112,7 @@ def _exported(args: argparse.Namespace, target: Path, *, rows: int | None) -> in
 
 def backup(args: argparse.Namespace) -> int:
     """Copy the database as it is at one moment."""
-    target = Path(args.output)
+    target = _target(args)
     copy(Path(args.data) / DATABASE, target)
     result = BackedUp(file=str(target), size_bytes=target.stat().st_size)
     emit(args, result, lambda: f"a copy of the hub's database is in {target} ({result.size_bytes / 1e6:.1f} MB)")

@@ -67,10 +67,10 @@ def _configure_simulate(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="another value than the file's, such as limits.temp_c=70; may be repeated",
     )
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="a trace (CSV) to play in place of the scenario's")
-    parser.add_argument("--log", type=Path, metavar="DIR", help="write a CSV for each policy and seed, a row a second")
+    parser.add_argument("--trace", type=_path, metavar="FILE", help="a trace (CSV) to play in place of the scenario's")
+    parser.add_argument("--log", type=_path, metavar="DIR", help="write a CSV for each policy and seed, a row a second")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the timelines on one self-contained page (HTML)"
+        "--plot", type=_path, metavar="FILE", help="draw the timelines on one self-contained page (HTML)"
     )
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes at once (default one for each processor)")
 
@@ -85,7 +85,9 @@ def _configure_fleet(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the authority (PEM) of the certificate it shows at https://, if neither the system's nor the directory's",
     )
-    parser.add_argument("--data", metavar="DIR", default="hub", help="the hub's data directory (default ./hub)")
+    parser.add_argument(
+        "--data", type=a_path, metavar="DIR", default="hub", help="the hub's data directory (default ./hub)"
+    )
     parser.add_argument(
         "--duration", type=_amount, metavar="S", help="play for so long, once all are started (default until Ctrl-C)"
     )
@@ -122,6 +124,10 @@ def _number(text: str, least: float, most: float) -> float:
     if not least <= value <= most:  # NaN fails too
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number from {least:g} to {most:g}")
     return value
+
+
+def _path(text: str) -> Path:
+    return Path(a_path(text))
 
 
 def _count(text: str) -> int:

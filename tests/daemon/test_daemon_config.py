@@ -52,6 +52,15 @@ def test_an_unknown_key_is_refused_by_name(write, text: str, named: str) -> None
     assert "\n" not in str(caught.value)
 
 
+def test_a_bad_value_of_a_model_names_the_model(write) -> None:
+    models = "".join(
+        f"[models.{name}]\nbundle = 'x'\npreference = {{mode = '{mode}'}}\n"
+        for name, mode in (("digits", "speed"), ("faces", "fast"), ("birds", "battery"))
+    )
+    with pytest.raises(ConfigError, match=r"'fast' - at `\$\.models\.faces\.preference\.mode`"):
+        load(write(models))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -119,6 +119,28 @@ def test_a_clock_that_is_set_forward_or_back_loses_nothing(
     assert "the wall clock was set back by 100000 s" in caplog.text
 
 
+def test_a_sensor_that_falls_silent_is_in_the_log_of_a_daemon_that_has_no_hub(
+    short_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    zone = tmp_path / "sys" / "class" / "thermal" / "thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu-thermal\n")
+    (zone / "temp").write_text("50000\n")
+    path = short_path / "daemon.toml"
+    path.write_text(f'[state]\ndirectory = "state"\n[policy]\ntick_s = 0.1\n[sensors]\nroot = "{tmp_path}"\n')
+
+    async def scene(status: Callable[[], Awaitable[Status]]) -> None:
+        await once(status, lambda s: s.conditions.temp_c == 50)
+        await asyncio.sleep(services._RECORD_EVERY_S * 1.5)  # what is there at the first look is no change
+        (zone / "temp").unlink()
+        await once(status, lambda _: "temp_c is gone: " in caplog.text)
+        (zone / "temp").write_text("50000\n")
+        await once(status, lambda s: s.conditions.temp_c == 50)
+
+    with caplog.at_level(logging.WARNING):
+        play(Service(load(path), socket=short_path / "s"), short_path / "s", scene)
+
+
 def test_a_vital_part_that_fails_ends_the_daemon_in_order(
     config: Config, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -209,6 +209,20 @@ def test_a_device_that_never_came_is_said_to_be_one(visit: Callable[..., Visit],
     page.get_by_text("has never connected").wait_for()
 
 
+def test_a_name_of_usual_length_is_whole_and_a_device_without_a_report_is_not_said_to_be_on_mains(
+    visit: Callable[..., Visit], fleet: HubProcess
+) -> None:
+    with fleet.client() as client:
+        client.enrol(DeviceId(tenant="new", device="jetson-orin-nano-00024"), again=True)
+    page = visit().enter()
+    page.get_by_label("Filter the fleet").fill("tenant = new and device ~ *orin*")
+    until(lambda: page.get_by_role("grid").count() and rows(page) == 1, "the device")
+    name = page.locator(".table .body .device")
+    assert name.get_attribute("title") == "new/jetson-orin-nano-00024"
+    assert name.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+    assert page.locator(".table .body .battery").inner_text() == "–"  # noqa: RUF001 - a dash for what is not there
+
+
 def test_a_reader_that_was_too_slow_reads_again(visit: Callable[..., Visit]) -> None:
     someone = visit()
     asked: list[str] = []
@@ -365,6 +379,9 @@ def test_what_is_desired_is_set_and_shown_as_differing_until_the_device_applies_
     someone.enter()
     page = someone.go("devices/acme/cam0003")
     page.get_by_role("button", name="Change…").click()
+    title = page.get_by_role("heading", name="What is desired of it")
+    colours = "one => [one, one.closest('dialog')].map((each) => getComputedStyle(each).color)"
+    assert len(set(title.evaluate(colours))) == 1, "the dialog is in a card, and looks like any other"
     page.get_by_label("Variant").select_option(label="pinned: tiny-int8")
     page.get_by_role("button", name="Set").click()
     page.get_by_text("version 1 is desired, 0 applied").wait_for()

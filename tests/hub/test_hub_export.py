@@ -386,6 +386,33 @@ def test_a_hub_that_runs_is_read_and_copied_beside_it(
     assert len(read(export(hub.data, "telemetry"))) == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("export", "--what", "events"), ("backup",), ("enroll", "a/b")],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("name", ["hub.db", "hub.db-wal", "elsewhere/link"])
+def test_nothing_is_written_over_the_database_of_a_hub(
+    words: tuple[str, ...], name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    (own / "elsewhere").mkdir(parents=True)
+    before = (data / "hub.db").read_bytes()
+    (own / "hub.db").write_bytes(before)
+    (own / "elsewhere" / "link").symlink_to("../hub.db")
+    assert main(["hub", *words, "--data", str(own), "-o", str(own / name)]) == 2
+    assert "is the hub's own database" in capsys.readouterr().err
+    assert (own / "hub.db").read_bytes() == before
+
+
+def test_an_export_does_not_make_a_file_that_is_called_by_a_dash(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["hub", "export", "--data", str(data), "--what", "events", "-o", "-"]) == 2
+    assert not (tmp_path / "-").exists()
+
+
 def test_a_back_up_is_made_by_command_while_nothing_runs(data: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     told = subprocess.run(

@@ -254,6 +254,10 @@ def test_clients_say_in_one_line_where_no_hub_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
+        (("run", "--data", ""), 2, ("argument --data: it is empty, and names nothing",)),
+        (("devices", "--data", ""), 2, ("argument --data: it is empty, and names nothing",)),
+        (("simulate", "--data", ""), 2, ("argument --data: it is empty, and names nothing",)),
+        (("backup", "-o", ""), 2, ("it is empty, and names nothing",)),
         (("run", "--data", "file/hub"), 1, ("cannot be the data directory", "file is no directory", "another --data")),
         (("run", "--data", "/proc/none/hub"), 1, ("/proc/none/hub: cannot be the data directory", "another --data")),
         (("enroll", "acme/cam1", "-o", "none/device.toml"), 2, ("there is no directory", "mkdir -p")),

@@ -25,6 +25,7 @@ from edge_hub.errors import AnswerError, TooManyRequestsError
 from edge_hub.web.app import ROUTES
 from edge_hub.web.limits import Limit
 from edge_sdk.cli.main import main
+from edge_sdk.errors import EXIT_USAGE
 from edge_sdk.local import Done, LocalClient
 from edge_sdk.mqtt import Birth, Conditions, DeviceId, Pause, Report, Resume, Sample, Tele, Up
 from edge_sdk.preference import Mode, Preference
@@ -78,6 +79,34 @@ def edge(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
     return run
 
 
+def test_no_reply_in_time_is_said_not_to_come_from_a_device_that_is_away(device: Make, edge: Any) -> None:
+    cam = device("away")
+    cam.close()
+    status, told, said = edge("send", str(cam.device), "report", "--timeout", "1")
+    assert (status, told["commands"][0]["state"]) == (1, "pending")
+    assert "only a device that has it already may still answer" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("devices", "--query", "profle = rpi4"), "query"),
+        (("groups", "put", "torn", "temp_c >"), "query"),
+        (("send", "--query", "label.nobody = x", "report"), "usage"),
+        (("send", "cam", "report"), "usage"),
+        (("show", "a/b/c"), "usage"),
+        (("remove", "a/", "--yes"), "usage"),
+        (("send", "a/b", "configure"), "usage"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_ends_a_command_with_2_whoever_finds_it(
+    edge: Callable[..., tuple[int, Any, str]], words: tuple[str, ...], code: str
+) -> None:
+    status, _, said = edge(*words)
+    assert f"[{code}]" in said
+    assert status == EXIT_USAGE
+
+
 def born(cam: FakeDevice, profile: str) -> None:
     cam.retain(Up.BIRTH, Birth(online=True, profile=profile))
 
@@ -117,7 +146,7 @@ def test_a_query_sends_to_those_it_means_now_and_the_batch_tells_of_each(
     assert client.commands(limit=1)[0].id == one["id"]
     listed = edge("devices", f"--query=tenant = {tenant} and online")[1]["rows"]
     assert {row["device"] for row in listed} == {str(cam.device) for cam in (hot, cool, other)}
-    assert edge("send", "--query", f"tenant = {tenant} and temp_c > 100", "pause")[0] == 1
+    assert edge("send", "--query", f"tenant = {tenant} and temp_c > 100", "pause")[0] == 2
     status, _, said = edge("devices", "--query", "temp_c >")
     assert status != 0
     assert "column 9" in said
@@ -228,7 +257,7 @@ def test_a_rule_rings_and_is_told_on_the_topic_that_no_device_reads(
         measures(cam, 40.0)
         until(lambda: client.alerts(device=cam.device)[0].ended, "the end")
         assert edge("rules", "delete", name)[0] == 0
-        assert edge("rules", "delete", "hot")[0] == 1
+        assert edge("rules", "delete", "hot")[0] == 2
     assert spy.strangers == []
 
 
@@ -266,7 +295,10 @@ def test_silences_and_tokens_from_the_command_line(client: HubClient, tenant: st
         assert viewer.session().role == "viewer"
     assert f"ci-{tenant}" in {one["name"] for one in edge("token")[1]["tokens"]}
     assert edge("token", "withdraw", f"ci-{tenant}")[0] == 0
-    assert edge("token", "make", "admin", "viewer")[0] == 1
+    status, _, said = edge("token", "make", f"ci-{tenant}", "viewer", "--for-s", "nan")
+    assert (status, "--for-s is from 60 to" in said) == (2, True)
+    assert edge("rules", "put", "mine", "absent.toml")[0] == 2
+    assert edge("token", "make", "admin", "viewer")[0] == 2
 
 
 def test_a_device_that_was_away_becomes_as_it_was_meant_to_be(client: HubClient, tenant: str, tmp_path: Path) -> None:

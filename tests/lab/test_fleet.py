@@ -25,6 +25,7 @@ from edge_lab.fleet.device import Device, Habits
 from edge_lab.fleet.fleet import Plan, names
 from edge_lab.fleet.tally import Tally
 from edge_lab.fleet.track import Track, rehearse
+from edge_sdk.cli.main import main
 from edge_sdk.mqtt import Event, Explain, Pause, Pin, Report, State
 
 FEW = 3
@@ -152,6 +153,14 @@ def test_a_device_times_a_bounded_number_of_messages_while_the_hub_is_away(track
         device._tell(*(Event(at=1.0, kind="started"),) * 500)
     assert len(device._composed) == 1000
     asyncio.run(device.close())
+
+
+def test_a_tenant_that_is_no_name_is_refused_before_anything_is_rehearsed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["hub", "simulate", "--tenant", "a/b", "--data", str(tmp_path / "no-hub-is-asked")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not TENANT/DEVICE" in line
 
 
 def test_boards_take_part_in_the_ratio_of_their_shares() -> None:

@@ -91,9 +91,11 @@ def test_the_table_has_a_line_for_each_policy_and_says_what_nothing_can_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_scenario(tmp_path)
-    assert main(["simulate", str(path), *ASKED, "--set", "limits.temp_c=30", "--jobs", "1"]) == 0
+    assert main(["simulate", str(path), *ASKED, "--set", "limits.temp_c=30", "--oracle", "--jobs", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[3:7]] == list(BASELINES)
+    assert lines[0] == "made: 30 s, seed 1"
+    assert not any("dual bound" in line for line in lines)
+    assert [line.split()[0] for line in lines[4:8]] == list(BASELINES)
     notes = [line for line in lines if line.startswith("note:")]
     assert "temp_c = 30 is less than the idle board comes to (53.4 C)" in notes[1]
     assert "even the smallest variant breaks a limit in every seed, so all count: temp in seed 1" in notes[2]
@@ -122,12 +124,14 @@ def test_a_trace_given_beside_is_a_scenarios_own_from_the_begin(
 
 
 def test_a_trace_that_says_nothing_for_long_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "sparse.csv").write_text("time_s,up_mbps,ambient_c\n0,4,20\n10,5,20\n20,nan,NaN\n40,5,20\n")
+    rows = ("time_s,up_mbps,ambient_c,battery_w", "0,4,20,1", "10,5,20,1", "20,nan,NaN,", "40,5,20,1")
+    (tmp_path / "sparse.csv").write_text("\n".join(rows))
     path = write_scenario(tmp_path, seconds=40)
     found = told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "sparse.csv")
     assert [note for note in found["notes"] if note.startswith("the trace")] == [
         "the trace says no up_mbps for 48 % of the time (a value holds 10 s): nothing goes through",
         "the trace says no ambient_c for 48 % of the time (a value holds 10 s): the scenario's own counts",
+        "the trace says no battery_w for 48 % of the time (a value holds 10 s): nothing flows besides",
     ]
 
 
@@ -202,6 +206,42 @@ def test_the_plot_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
         assert {"what runs", "die, °C", "energy drawn, Wh", "round trip, ms", "limit 75"} <= said
 
 
+def test_the_plot_draws_no_round_trip_where_nothing_goes_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.csv").write_text("time_s,rtt_ms\n0,40\n30,40\n")
+    page = tmp_path / "out.html"
+    path = write_scenario(tmp_path, seconds=40)
+    told(capsys, path, "--policy", "static-fast", "--trace", tmp_path / "cut.csv", "--plot", page)
+    paths = re.findall(r'<path class="line" style="[^"]*stroke-width:1" d="([^"]*)', page.read_text("utf-8"))
+    assert [path.count("M") for path in paths] == [2, 1]  # the round trip, which is gone for 20 s, and the uplink
+
+
+def test_the_table_of_the_page_counts_changes_between_server_and_board_as_the_text_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "out.html"
+    path = write_scenario(tmp_path, seconds=120)
+    assert main(["simulate", str(path), "--policy", "optimal", "--plot", str(page), "--jobs", "1"]) == 0
+    (counted,) = re.findall(r"\d+ \+ \d+", capsys.readouterr().out)
+    assert f"<td>{counted}</td>" in page.read_text("utf-8")
+
+
+# ----------------------------------------------------------------------------------- where the clairvoyant is no bound
+
+
+def test_a_clairvoyant_that_cannot_keep_below_the_throttle_is_told_of_and_has_no_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    hot = ["--set", "board.throttle_c=[40,45,38]", "--oracle"]
+    found = told(capsys, path, "--policy", "static-fast", *hot)
+    assert found["infeasible"] == []
+    assert found["oracle"]["gap_pct"] is None
+    assert any("the firmware throttles even the smallest variant in seed 1" in note for note in found["notes"])
+    assert not any("throttles" in note for note in told(capsys, path, "--policy", "static-fast", "--oracle")["notes"])
+
+
 # -------------------------------------------------------------------------------------- bundles, boards and traces
 
 
@@ -274,6 +314,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
         ("time_s,rtt_ms\n1,5\n1,5\n", "line 3: time_s must ascend"),
         ("time_s,rtt_ms\n1,fast\n", "line 2: rtt_ms is 'fast'"),
         ("time_s,rtt_ms\n1,-5\n", "line 2: rtt_ms is '-5'"),
+        ("# of a Monday\ntime_s,rtt_ms\n\n1,-5\n", "line 4: rtt_ms is '-5'"),
+        ("time_s,rtt_ms,rtt_ms\n1,5,6\n", "two columns are called rtt_ms"),
+        ("time_s,rtt_ms\n1,5,\n2,5,25\n", "line 3: more cells than names"),
     ],
 )
 def test_a_trace_that_cannot_be_played_is_one_line(
@@ -301,6 +344,9 @@ def test_a_server_that_no_network_leads_to_is_refused(tmp_path: Path, capsys: py
         ("duration_s=1", ">= 10"),
         ("limits.latency_ms=inf", "limits.latency_ms"),
         ("limits.battery_until_s=20", "limits.battery_until_s without limits.battery_wh"),
+        ("network.rtt_ms=[100,50]", "a 95th percentile is not below the median"),
+        ("network.up_mbps=[5,1]", "a median is not below the 5th percentile"),
+        ("board.throttle_c=[64,75,70]", "board.throttle_c: the first must be from the third to the second"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_line(
@@ -314,7 +360,17 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_played(
 ) -> None:
     path = write_scenario(tmp_path)
     assert "none: no such folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path / "none" / "x.html")
+    assert "is a folder" in refused(capsys, path, "--policy", "static", "--plot", tmp_path)
     assert "cannot be written" in refused(capsys, path, "--policy", "static", "--log", path, status=1)
+
+
+def test_a_plot_in_place_of_what_is_played_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lte.csv").write_text("time_s,up_mbps\n0,4\n1,5\n")
+    path = write_scenario(tmp_path)
+    before = path.read_bytes()
+    assert "would replace" in refused(capsys, path, "--plot", path)
+    assert "would replace" in refused(capsys, path, "--trace", tmp_path / "lte.csv", "--plot", tmp_path / "lte.csv")
+    assert path.read_bytes() == before
 
 
 def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

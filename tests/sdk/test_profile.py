@@ -405,7 +405,7 @@ def test_a_chain_of_profiles_is_followed_to_its_end(site: Path) -> None:
         ('extends = "../rpi4"', "extends '../rpi4', which is not there"),
         ("extends = 4", "extends"),
         ('extends = "rpi4"\nid = "boar"', "id is 'boar' but the file is named 'board'"),
-        ('extends = "rpi4"', "id is 'rpi4' but the file is named 'board'"),
+        ('extends = "rpi4"', "id is 'rpi4' but the file is named 'board'; write id = 'board' into it"),
         ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = 65', "max_temp_c"),
         ('extends = "rpi4"\nid = "board"\n[thermal]\nmax_temp_c = { value = 65 }', "basis"),
         ('extends = "rpi4"\nid = "board"\n[thermla]\nx = 1', "thermla"),

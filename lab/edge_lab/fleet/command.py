@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_hub.client import HubClient
+from edge_hub.named import device_named
 from edge_lab.fleet.fleet import Fleet, Outcome, Plan, allow_files, enrol, names, tracks_of
 from edge_sdk.cli.output import emit, say
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("edge_daemon").setLevel(logging.ERROR)  # each device would tell of its own
     allow_files(plan.devices)
     cast = names(plan)
+    device_named(str(cast[0][0]))  # whose tenant is somebody's word
     with HubClient.asked(url=args.hub, data=Path(args.data), ca=args.hub_ca) as client:
         client.health()  # no use in rehearsing for a hub that is not there
         say(f"edge: rehearsing what {plan.devices} devices go through")

@@ -20,6 +20,11 @@ from edge_sdk.cli.output import emit, say
 from edge_sdk.errors import UsageError
 
 _MANY_GAPS: Final = 0.05  # of the time: then it is worth a note
+_INSTEAD: Final = {
+    "rtt_ms": "nothing goes through",
+    "up_mbps": "nothing goes through",
+    "battery_w": "nothing flows besides",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.log is not None:
         with atomic.storage_errors(args.log):
             args.log.mkdir(parents=True, exist_ok=True)
-    if args.plot is not None and not args.plot.parent.is_dir():
-        raise UsageError("no such folder", where=str(args.plot.parent), hint="make it, or name another with --plot")
     jobs = [job for one in staged for job in one.jobs]
+    if args.plot is not None:
+        _check_plot(args.plot, [*args.scenarios, *(job.trace for job in jobs if job.trace is not None)])
     tried: dict[tuple[str, int], score.Tried] = {}
     drawn: dict[str, tuple[int, Played]] = {}
     for number, played in crew.play_all(jobs, args.jobs or _cores()):
@@ -116,12 +121,22 @@ def _check_trace(read: scenario.Scenario, given: scenario.Trace, path: Path) -> 
         values = recorded.sampled(name, read.duration_s, given.start_s)
         gaps = 0.0 if values is None else float(np.isnan(values).mean())
         if gaps >= _MANY_GAPS:
-            instead = "nothing goes through" if name in {"rtt_ms", "up_mbps"} else "the scenario's own counts"
+            instead = _INSTEAD.get(name, "the scenario's own counts")
             notes.append(
                 f"the trace says no {name} for {100 * gaps:.0f} % of the time (a value holds {trace.HOLD_S:g} s): "
                 f"{instead}"
             )
     return notes
+
+
+def _check_plot(page: Path, read: Sequence[str | Path]) -> None:
+    """Refuse a page that could not be written, or in place of what is played, before anything is."""
+    if not page.parent.is_dir():
+        raise UsageError("no such folder", where=str(page.parent), hint="make it, or name another with --plot")
+    if page.is_dir():
+        raise UsageError("is a folder", where=str(page), hint="name a file in it with --plot")
+    if os.path.realpath(page) in {os.path.realpath(each) for each in read}:
+        raise UsageError("--plot would replace what is played", where=str(page), hint="name another file")
 
 
 def _refuse_same_names(staged: Sequence[Staged]) -> None:

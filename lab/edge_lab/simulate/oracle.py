@@ -39,12 +39,15 @@ class Feasibility:
         temp: It stays 0.2 degrees below the limit.
         battery: It lasts until the target.
         power: The mean is below the limit.
+        clock: The firmware never slows it down. No limit; but the clairvoyant keeps below the firmware's throttle, and
+            where even this variant does not, it bounds nothing.
     """
 
     hottest_c: float
     temp: bool
     battery: bool
     power: bool
+    clock: bool
 
     @property
     def all(self) -> bool:
@@ -117,6 +120,7 @@ def feasible(world: World) -> Feasibility:
         temp=setting.temp_c is None or hottest_c <= setting.temp_c - _MARGIN_C,
         battery=run.alive_pct(until_s) == 100,  # noqa: PLR2004 - all of it
         power=setting.max_power_w is None or mean_w <= setting.max_power_w,
+        clock=hottest_c <= world.throttle_c[0],
     )
 
 

@@ -188,7 +188,7 @@ def _energy(frame: _Frame, world: World, run: Run, ends: tuple[float, float]) ->
     battery_j = world.setting.battery_j
     yield frame.value(0.0, ends, "0")
     if battery_j is None:
-        yield frame.value(ends[1], ends, f"{ends[1]:.1f}")
+        yield frame.value(ends[1], ends, f"{ends[1]:.2g}")
     else:
         yield from frame.level(battery_j / 3600, ends, f"battery {battery_j / 3600:.2f}")
     yield frame.line(np.asarray(run.energy_wh), ends, 4)
@@ -221,13 +221,14 @@ def _bar(series: int, x: float, y: float, width: float, height: float) -> str:
 
 
 def _network(frame: _Frame, values: Floats, title: str) -> Iterator[str]:
+    """Where nothing goes through, the round trip has no line and the uplink is 0."""
     yield frame.title(title)
     finite = values[np.isfinite(values)]
     high = float(np.percentile(finite, _SHOWN_SHARE)) if len(finite) else 1.0
     ends = (0.0, high or 1.0)
     yield frame.value(0.0, ends, "0")
     yield frame.value(ends[1], ends, f"{ends[1]:.3g}")
-    yield frame.line(np.where(np.isfinite(values), values, ends[1]), ends, 0, "stroke-width:1")
+    yield frame.line(np.where(np.isfinite(values), values, np.nan), ends, 0, "stroke-width:1")
 
 
 def _highest(values: Floats) -> Floats:

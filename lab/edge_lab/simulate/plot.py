@@ -14,6 +14,7 @@ from edge_converter.reporting import chart
 from edge_lab.simulate import panels
 from edge_lab.simulate.play import Run
 from edge_lab.simulate.score import Result, regret_pct
+from edge_lab.simulate.table import switched
 from edge_lab.simulate.trial import Job, Played, world_of
 from edge_sdk._version import __version__
 
@@ -63,7 +64,8 @@ def page(shown: Sequence[Shown]) -> str:
     about = (
         '<p class="sub">Effective accuracy is the quality of the answers in time over all requests. Regret is what is '
         "missing to a clairvoyant, of the clairvoyant's. A pointer on a stretch of the first drawing tells why the "
-        f"variant was taken. Made by <code>edge simulate</code> {html.escape(__version__)}.</p>"
+        "variant was taken. Where the line of the round trip breaks, nothing goes through. Made by "
+        f"<code>edge simulate</code> {html.escape(__version__)}.</p>"
     )
     body = [f"<h1>Simulated: {html.escape(names)}</h1>", about, *(_scenario(one) for one in shown)]
     return (
@@ -99,9 +101,9 @@ def _words(run: Run, oracle: Run | None) -> str:
     words = [f"effective accuracy {run.effective_accuracy:.2f}"]
     if oracle is not None and oracle is not run:
         words.append(f"regret {regret_pct(run, oracle):.2f} %")
-    words += [f"late {run.late_pct:.2f} %", f"{run.switches} switches"]
+    words += [f"late {run.late_pct:.2f} %", f"{run.switches} switch{'' if run.switches == 1 else 'es'}"]
     if run.toggles:
-        words.append(f"{run.toggles} changes between server and board")
+        words.append(f"{run.toggles} change{'' if run.toggles == 1 else 's'} between server and board")
     return ", ".join(words)
 
 
@@ -123,7 +125,7 @@ def _table(result: Result) -> str:
             _pct(score.hot_pct),
             f"{score.alive_pct:.1f} %",
             f"{score.energy_wh:.2f} Wh",
-            f"{score.switches:.0f}",
+            switched(score),
             f"{score.decision_us_p50:.0f} µs",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -6,6 +6,7 @@ Everything drawn at random is drawn per seed by `edge_lab.simulate.world`; nothi
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -231,8 +232,20 @@ def check(scenario: Scenario, where: str) -> None:
             refuse(f"variant {variant.id!r} has no latency_ms")
     if any(v.remote for v in scenario.variant) and scenario.network is None and scenario.trace is None:
         refuse("a remote variant needs a [network] or a trace with rtt_ms and up_mbps")
-    steps = scenario.board.steps
-    if steps is not None and (list(steps) != sorted(steps, reverse=True) or steps[0] != 1):
-        refuse(f"board.steps must start at 1 and fall, not {list(steps)}")
+    for text in _out_of_order(scenario):
+        refuse(text)
     if scenario.limits.battery_until_s is not None and scenario.limits.battery_wh is None:
         refuse("limits.battery_until_s without limits.battery_wh")
+
+
+def _out_of_order(scenario: Scenario) -> Iterator[str]:
+    """Numbers whose order has a meaning, and which are in another."""
+    steps, hot, net = scenario.board.steps, scenario.board.throttle_c, scenario.network
+    if steps is not None and (list(steps) != sorted(steps, reverse=True) or steps[0] != 1):
+        yield f"board.steps must start at 1 and fall, not {list(steps)}"
+    if hot is not None and not hot[2] <= hot[0] <= hot[1]:
+        yield f"board.throttle_c: the first must be from the third to the second, not {list(hot)}"
+    if net is not None and net.rtt_ms[1] < net.rtt_ms[0]:
+        yield f"network.rtt_ms: a 95th percentile is not below the median, as in {list(net.rtt_ms)}"
+    if net is not None and net.up_mbps[1] < net.up_mbps[0]:
+        yield f"network.up_mbps: a median is not below the 5th percentile, as in {list(net.up_mbps)}"

@@ -99,11 +99,13 @@ class Tried:
 
     Attributes:
         broken: The limits that even the smallest variant breaks.
+        throttled: The firmware slows even the smallest variant down.
         decided_us: What each decision took; float32, shape `(seconds,)`.
     """
 
     seed: int
     broken: tuple[str, ...]
+    throttled: bool
     policies: tuple[str, ...]
     rows: tuple[Seeded, ...]
     decided_us: tuple[NDArray[np.float32], ...]
@@ -136,6 +138,7 @@ def tried(scenario: Scenario, played: Played) -> Tried:
     return Tried(
         seed=played.seed,
         broken=played.broken,
+        throttled=played.throttled,
         rows=tuple(_seeded(scenario, played, run) for run in played.runs),
         decided_us=tuple(np.asarray(run.decision_us, dtype=np.float32) for run in played.runs),
         policies=tuple(run.policy for run in played.runs),
@@ -159,6 +162,12 @@ def result(scenario: Scenario, seeds: Sequence[Tried], notes: Sequence[str] = ()
         said.append(f"even the smallest variant breaks a limit in every seed, so all count: {_why(seeds)}")
     elif infeasible:
         said.append(f"left out, because even the smallest variant breaks a limit there: {_why(seeds)}")
+    throttled = [str(one.seed) for one in counted if one.throttled and one.oracle is not None]
+    if throttled:
+        said.append(
+            f"the firmware throttles even the smallest variant in seed {', '.join(throttled)}: the clairvoyant, who "
+            "keeps below the throttle while that can be done, is no bound there, and a policy may be better"
+        )
     return Result(
         scenario=scenario.name,
         duration_s=scenario.duration_s,

@@ -17,7 +17,8 @@ def shown(results: Sequence[Result]) -> str:
 
 def _shown(result: Result) -> str:
     counted = len(result.seeds) - len(result.infeasible)
-    of = f"{counted} of {len(result.seeds)} seeds" if result.infeasible else _seeds(result.seeds)
+    left_out = result.infeasible and counted  # where none can be held all count
+    of = f"{counted} of {len(result.seeds)} seeds" if left_out else _seeds(result.seeds)
     lines = [f"{result.scenario}: {result.duration_s} s, {of}"]
     rows = [_row(score) for score in result.policies]
     if result.floor is not None:
@@ -32,6 +33,11 @@ def _shown(result: Result) -> str:
     return "\n".join(lines)
 
 
+def switched(score: Score) -> str:
+    """Switches, and after a plus the changes between server and board."""
+    return f"{score.switches:.0f}" + (f" + {score.toggles:.0f}" if score.toggles else "")
+
+
 def _row(score: Score) -> tuple[str, ...]:
     return (
         score.policy,
@@ -41,7 +47,7 @@ def _row(score: Score) -> tuple[str, ...]:
         _pct(score.hot_pct),
         f"{score.alive_pct:.1f} %",
         f"{score.energy_wh:.2f} Wh",
-        f"{score.switches:.0f}" + (f" + {score.toggles:.0f}" if score.toggles else ""),
+        switched(score),
         f"{score.decision_us_p50:.0f} / {score.decision_us_p99:.0f} us",
     )
 

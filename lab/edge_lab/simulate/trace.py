@@ -80,10 +80,11 @@ def read(path: Path) -> Recorded:
     if len(raw) > MAX_BYTES:
         raise ScenarioError(f"more than {MAX_BYTES} bytes", where=where)
     try:
-        rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
+        reader = csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""))
+        numbered = [(reader.line_num, row) for row in reader if row and not row[0].lstrip().startswith("#")]
     except (UnicodeDecodeError, csv.Error) as cause:
         raise ScenarioError(f"not CSV: {str(cause)[:200]}", where=where) from cause
-    rows = [row for row in rows if row and not row[0].lstrip().startswith("#")]
+    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
     if len(rows) < 2 or len(rows) > MAX_ROWS:  # noqa: PLR2004 - names and a row
         raise ScenarioError(f"{max(len(rows) - 1, 0)} rows", where=where, hint="a line of names, then numbers")
     names = [name.strip() for name in rows[0]]
@@ -94,18 +95,25 @@ def read(path: Path) -> Recorded:
             where=where,
             hint=f"there are {', '.join(COLUMNS)}",
         )
-    table = {name: _column(rows, names.index(name), name, where) for name in ("time_s", *taken)}
+    doubled = next((name for name in ("time_s", *taken) if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ScenarioError(f"two columns are called {doubled}", where=where)
+    wide = next((line for line, row in numbered if "".join(row[len(names) :]).strip()), None)
+    if wide is not None:
+        hint = "a decimal point is a point, and a comma between two cells"
+        raise ScenarioError("more cells than names", where=f"{where}, line {wide}", hint=hint)
+    table = {name: _column(rows, names.index(name), name, where, lines) for name in ("time_s", *taken)}
     time_s = table.pop("time_s")
     if np.isnan(time_s).any() or (np.diff(time_s) <= 0).any():
-        row = int(np.flatnonzero(np.isnan(time_s) | np.r_[False, np.diff(time_s) <= 0])[0]) + 2
-        raise ScenarioError("time_s must ascend", where=f"{where}, line {row}")
+        row = int(np.flatnonzero(np.isnan(time_s) | np.r_[False, np.diff(time_s) <= 0])[0]) + 1
+        raise ScenarioError("time_s must ascend", where=f"{where}, line {lines[row]}")
     return Recorded(time_s=time_s - time_s[0], columns=table)
 
 
-def _column(rows: list[list[str]], index: int, name: str, where: str) -> NDArray[np.float64]:
+def _column(rows: list[list[str]], index: int, name: str, where: str, lines: list[int]) -> NDArray[np.float64]:
     low, high = COLUMNS.get(name, (-1e12, 1e12))
     values = np.full(len(rows) - 1, np.nan)
-    for line, row in enumerate(rows[1:]):
+    for at, row in enumerate(rows[1:]):
         cell = row[index].strip() if index < len(row) else ""
         if not cell or cell.lower() == "nan":  # as numpy and pandas write what they do not know
             continue
@@ -115,7 +123,7 @@ def _column(rows: list[list[str]], index: int, name: str, where: str) -> NDArray
             value = math.nan
         if not low <= value <= high:
             raise ScenarioError(
-                f"{name} is {cell[:40]!r}, no number from {low:g} to {high:g}", where=f"{where}, line {line + 2}"
+                f"{name} is {cell[:40]!r}, no number from {low:g} to {high:g}", where=f"{where}, line {lines[at + 1]}"
             )
-        values[line] = value
+        values[at] = value
     return values

@@ -43,7 +43,7 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """What the clairvoyant, or the floor, came to.
 
     Attributes:
-        gap_pct: The clairvoyant's, to its dual bound.
+        gap_pct: The clairvoyant's, to its dual bound; None where nothing bounds it.
         took_s: Of processor time.
     """
 
@@ -58,10 +58,12 @@ class Played(msgspec.Struct, frozen=True, kw_only=True, tag="played"):
     Attributes:
         broken: The limits that even the smallest variant breaks, of `temp`, `battery` and `power`; a regret then
             means nothing.
+        throttled: The firmware slows even the smallest variant down; a policy may then be better than the clairvoyant.
     """
 
     seed: int
     broken: tuple[str, ...]
+    throttled: bool = False
     runs: tuple[Run, ...]
     oracle: Bound | None = None
     floor: Bound | None = None
@@ -93,11 +95,13 @@ def run(job: Job) -> Played:
         PolicyFailedError: A policy raised, or answered what makes no sense.
     """
     world = world_of(job)
+    held = oracle.feasible(world)
     return Played(
         seed=job.seed,
-        broken=_broken(oracle.feasible(world)),
+        broken=_broken(held),
+        throttled=not held.clock,
         runs=tuple(_played(world, name, registry.find(name)) for name in job.policies),
-        oracle=_clairvoyant(world) if job.oracle else None,
+        oracle=_clairvoyant(world, bounded=held.all and held.clock) if job.oracle else None,
         floor=_floor(world) if job.floor else None,
     )
 
@@ -106,9 +110,9 @@ def _broken(found: oracle.Feasibility) -> tuple[str, ...]:
     return tuple(name for name in ("temp", "battery", "power") if not getattr(found, name))
 
 
-def _clairvoyant(world: World) -> Bound:
+def _clairvoyant(world: World, *, bounded: bool) -> Bound:
     found = oracle.clairvoyant(world)
-    return Bound(run=found.run, gap_pct=found.gap_pct, took_s=found.took_s)
+    return Bound(run=found.run, gap_pct=found.gap_pct if bounded else None, took_s=found.took_s)
 
 
 def _played(world: World, name: str, factory: Factory) -> Run:

@@ -156,7 +156,7 @@ function Row({ one, index, height, phone, active, picked, activate, toggle }) {
     ${mayOperate.value && html`<span role="gridcell" class="pick" onClick=${(e) => { if (e.target.tagName !== "INPUT") toggle(index, e.shiftKey); }}>
       <input type="checkbox" tabindex="-1" aria-label=${`Select ${plain(one.device, 80)}`} checked=${picked} onClick=${(e) => toggle(index, e.shiftKey)} /></span>`}
     <span role="gridcell" class="health"><${Health} value=${health} bare=${phone} />${one.alerts > 0 && html`<b class="count" title=${`${one.alerts} open alerts`}>${one.alerts}</b>`}</span>
-    <span role="gridcell" class="device"><a href=${deviceLink(one.device)} tabindex="-1"><bdi>${plain(one.device, 80)}</bdi></a>
+    <span role="gridcell" class="device" title=${plain(one.device, 130)}><a href=${deviceLink(one.device)} tabindex="-1"><bdi>${plain(one.device, 80)}</bdi></a>
       <small><bdi>${plain(one.profile ?? one.board ?? "no profile", 40)}</bdi>${Object.entries(one.labels ?? {}).slice(0, 3).map(
         ([key, value]) => html`<bdi class="label" key=${key}>${plain(key, 20)}=${plain(value, 24)}</bdi>`)}${one.in_step === false && html`<b class="step" title="It has not applied what is desired of it">differs</b>`}</small></span>
     <span role="gridcell" class="variant"><bdi>${plain(model?.variant, 48)}</bdi>
@@ -166,7 +166,7 @@ function Row({ one, index, height, phone, active, picked, activate, toggle }) {
     ${phone ? "" : html`<span role="gridcell" class="spark"><${Spark} device=${one.device} /></span>`}
     <span role="gridcell" class=${`late number ${share > 0 ? "some" : ""}`} title=${over && `share of late answers ${over}`}>${percent(share, share > 0 && share < 10 ? 1 : 0)}</span>
     <span role="gridcell" class=${`temp number ${throttled ? "hot" : ""}`} title=${throttled ? `throttled: ${one.throttle}` : ""}>${celsius(one.temp_c)}</span>
-    <span role="gridcell" class="battery number">${absent(one.battery_pct) ? html`<span class="soft">${phone ? "" : "mains"}</span>` : html`${percent(one.battery_pct)}${one.charging ? html`<${Icon} name="charge" />` : ""}`}</span>
+    <span role="gridcell" class="battery number">${absent(one.battery_pct) ? html`<span class="soft">${phone ? "" : one.window_s ? "mains" : NOTHING}</span>` : html`${percent(one.battery_pct)}${one.charging ? html`<${Icon} name="charge" />` : ""}`}</span>
     <span role="gridcell" class="power number" title=${one.power_estimated ? "estimated by the device's model of its board" : ""}>${one.power_estimated ? "≈ " : ""}${watts(one.power_w)}</span>
     <span role="gridcell" class="seen number" title=${moment(one.last_seen)}>${ago(one.last_seen, now.value)}</span>
   </div>`;
