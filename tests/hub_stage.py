@@ -134,8 +134,9 @@ class HubProcess:
         """Broker and workers: what they are by their process ids."""
         found = {}
         for pid in map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
+            with contextlib.suppress(OSError):  # it has ended since
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
         return found
 
     def workers(self) -> list[int]:
