@@ -163,7 +163,7 @@ def test_what_a_device_reports_is_shown_at_once(visit: Callable[..., Visit], liv
     page.locator("[data-stream=live]").wait_for()
     for temp_c in (41.5, 63.5):
         reports(live, temp_c)
-        page.get_by_role("gridcell", name=f"{temp_c:.1f} °C").wait_for(timeout=5000)
+        page.get_by_role("gridcell", name=f"{temp_c:.1f} °C").wait_for()
 
 
 def test_a_dropped_stream_is_said_and_what_was_missed_is_read_again(
