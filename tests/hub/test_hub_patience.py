@@ -32,7 +32,7 @@ Play = Callable[[int], Awaitable[None]]
 
 
 class Hasty(PatientProtocol):
-    head_s = 0.2
+    head_s = 0.5
     takes_s = 0.2
 
 
