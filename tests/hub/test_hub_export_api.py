@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import http.client
 import sqlite3
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ from typing import Any, BinaryIO, get_args
 import pytest
 from daemon_stage import until
 from history_stage import CAM, OTHER, sample
-from hub_stage import FakeDevice, HubProcess
+from hub_stage import FakeDevice, HubProcess, is_stuck
 from store_stage import Place, PostgresPlace, SqlitePlace, within
 
 from edge_hub.api import ExportQuery, Kept
@@ -132,20 +130,9 @@ def test_who_does_not_read_holds_up_nobody_and_what_breaks_off_is_not_whole(
     until(lambda: "an export broke off" in hub.said, "the hub to say why")
     with asking(hub, path) as answer:
         assert answer.status == 200
-        until(lambda: is_stuck(answer), "the hub to wait for its reader")
+        until(lambda: is_stuck(answer.fileno()), "the hub to wait for its reader")
         assert hub.stop() == 0  # though somebody does not read on
     assert "Traceback" not in hub.said
-
-
-def is_stuck(answer: http.client.HTTPResponse) -> bool:
-    """Whether all that goes into the sockets between is there, and nobody reads it."""
-
-    def unread() -> bytes:
-        return fcntl.ioctl(answer.fileno(), termios.FIONREAD, bytes(4))
-
-    before = unread()
-    time.sleep(0.5)
-    return bytes(4) != before == unread()
 
 
 class Endless:
