@@ -83,12 +83,15 @@ def test_a_damaged_database_of_the_broker_is_moved_aside(hub: HubProcess) -> Non
 
 def test_a_broker_whose_port_was_taken_meanwhile_comes_back_when_it_is_free(hub: HubProcess) -> None:
     password = hub.enrol()
-    os.kill(hub.broker_pid(), signal.SIGKILL)
+    broker = hub.broker_pid()
+    os.kill(hub.pid, signal.SIGSTOP)  # or it would soon start another
+    os.kill(broker, signal.SIGKILL)
     until(lambda: not listens(hub.mqtt), "the broker to end")
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", hub.mqtt))
         thief.listen()
+        os.kill(hub.pid, signal.SIGCONT)
 
         def noticed() -> bool:
             with hub.client() as client:
