@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -66,10 +68,18 @@ def noticed(
             changed.wait(min(left_s, 0.2))
 
 
+# Below those that kernels hand out by themselves (from 32768), or another server, of a test that runs beside, would get
+# one before it is bound, or while who has it is away; and from elsewhere in each process.
+_ports = itertools.cycle(random.SystemRandom().sample(range(11_000, 32_000), 20_000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, nor will be given unless by name."""
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ from edge_sdk.wire import new_token
 
 if TYPE_CHECKING:
     from hub_stage import HubProcess
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 WIDE: Any = {"width": 1440, "height": 900}
 
@@ -250,6 +250,19 @@ def ask(hub: HubProcess, method: str, path: str, **more: Any) -> httpx.Response:
     answer = httpx.request(method, address, headers=headers, **more)
     assert answer.is_success, answer.text
     return answer
+
+
+def go_by_keys(page: Page, key: str, there: Locator) -> None:
+    """Press G and this, again where a busy machine took longer from one to the other than the page waits for that."""
+    from playwright.sync_api import TimeoutError as NotYetError
+
+    for _ in range(5):
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        with suppress(NotYetError):
+            there.wait_for(timeout=10_000)
+            return
+    raise AssertionError(f"G and {key} lead nowhere")
 
 
 def serious(page: Page, only: str) -> list[tuple[str, str]]:

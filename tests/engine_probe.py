@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Probe:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import signal
 import ssl
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -134,8 +136,9 @@ class HubProcess:
         """Broker and workers: what they are by their process ids."""
         found = {}
         for pid in map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
+            with contextlib.suppress(OSError):  # it has ended since
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found[pid] = "worker" if b"edge_hub.worker" in command else "broker"
         return found
 
     def workers(self) -> list[int]:
@@ -163,6 +166,17 @@ def hub_command(
         cwd=place,
         env=clean_environment(place) | environment,
     )
+
+
+def is_stuck(descriptor: int) -> bool:
+    """Whether a connection holds what nobody reads, and no more comes: the sockets between are full."""
+
+    def unread() -> bytes:
+        return fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+
+    before = unread()
+    time.sleep(0.5)
+    return bytes(4) != before == unread()
 
 
 async def till(look: Callable[[], object], what: str) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SETTLE_S = 3.0
+SETTLE_S = 20.0
 _POLL_S = 0.01
 _SHARED_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 _SHARED_FILES = ("/dev/", "/proc/", f"{sys.prefix}/", f"{sys.base_prefix}/")

@@ -1,4 +1,8 @@
-"""Engines for the tests of pools and pipelines: they double what they are given, and can be slow, fail or hang."""
+"""Engines for the tests of pools and pipelines: they double what they are given, and can be slow, fail or hang.
+
+A busy machine may let a replica wait for longer than what is computed takes: then another computes its piece as well,
+or all of the call. So tests say what is computed at the least, and call again until a replica has had its turn.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,7 @@ import numpy as np
 from edge_sdk.errors import DelegateError, InputShapeError, ModelClosedError
 from edge_sdk.manifest import TensorSpec
 
-LIMIT_S = 20.0
-SETTLE_S = 5.0
+LIMIT_S = 60.0
 
 
 def spec(name: str = "x", shape: tuple[int, ...] = (1, 4), dtype: str = "float32") -> TensorSpec:
@@ -78,7 +81,7 @@ def numbered(samples: int, width: int = 4) -> np.ndarray[Any, Any]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + SETTLE_S
+    end_s = time.monotonic() + LIMIT_S
     while not holds():
         assert time.monotonic() < end_s
         time.sleep(0.002)

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from daemon_stage import DaemonProcess, reporting, serving, until
+from daemon_stage import PATIENCE_S, DaemonProcess, reporting, serving, until
 
 from edge_sdk._unix_http import UnixConnection
 from edge_sdk.bundle import Bundle
@@ -36,6 +36,7 @@ from edge_sdk.local import (
     UnpinRequest,
 )
 from edge_sdk.preference import Mode, Preference
+from edge_sdk.wire import decode
 
 pytestmark = [pytest.mark.device, pytest.mark.timeout(90)]
 
@@ -114,8 +115,8 @@ def test_a_change_reaches_an_app_that_waits_for_it_at_once(board: DaemonProcess,
     time.sleep(0.2)
     began = time.monotonic()
     assert order(client, "pin", PinRequest(model="digits", variant="quick")) == "digits is pinned to quick"
-    thread.join(10)
-    assert time.monotonic() - began < 5
+    thread.join(PATIENCE_S)
+    assert time.monotonic() - began < 20
     assert [(a.variant, a.pinned_by, a.serial) for a in found] == [("quick", "operator", app.assignment.serial + 1)]
 
 
@@ -124,27 +125,19 @@ def test_waiting_ends_when_its_time_is_over(client: LocalClient) -> None:
     began = time.monotonic()
     path = f"/v1/apps/{app.app}/assignment?after={app.assignment.serial}&wait_s=0.3"
     assert client.call("GET", path, Assignment) == app.assignment
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 20  # less than it waits for who does not say
 
 
 def test_who_waits_is_answered_when_the_daemon_ends(board: DaemonProcess, client: LocalClient) -> None:
     app = register(client)
-    answers: list[Assignment | EdgeError] = []
-
-    def wait() -> None:
-        with LocalClient(board.socket) as waiting:
-            path = f"/v1/apps/{app.app}/assignment?after={app.assignment.serial}&wait_s=60"
-            try:
-                answers.append(waiting.call("GET", path, Assignment, timeout_s=70))
-            except EdgeError as error:
-                answers.append(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.3)
+    waiting = UnixConnection(board.socket, PATIENCE_S)
+    waiting.request("GET", f"/v1/apps/{app.app}/assignment?after={app.assignment.serial}&wait_s=60")
+    for _ in range(3):
+        board.status()  # asked after it, answered after it was read
     assert board.stop() == 0
-    thread.join(10)
-    assert answers == [app.assignment]
+    answer = waiting.getresponse().read()
+    waiting.close()
+    assert decode(answer, Assignment, where="test") == app.assignment
 
 
 def test_words_count_by_rank(client: LocalClient) -> None:
@@ -234,7 +227,7 @@ def test_an_app_whose_process_died_is_forgotten(board: DaemonProcess) -> None:
         assert app.stdout.readline() == b"in\n"
         assert [a.pid for a in board.status().apps] == [app.pid]
         app.send_signal(signal.SIGKILL)
-        app.wait(10)
+        app.wait(PATIENCE_S)
     until(lambda: board.status().apps == (), "the app to be forgotten")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, DaemonProcess, clean_environment, serving
+from daemon_stage import EDGE, PATIENCE_S, DaemonProcess, clean_environment, serving
 
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli import main
@@ -103,6 +103,6 @@ def test_watch_prints_a_line_each_time_until_interrupted(board: DaemonProcess, t
     with watching.stdout, watching.stderr:
         lines = [json.loads(watching.stdout.readline()) for _ in range(3)]
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 130
+        assert watching.wait(PATIENCE_S) == 130
         assert b"Traceback" not in watching.stderr.read()
     assert [line["models"]["digits"]["decision"]["variant"] for line in lines] == ["exact"] * 3

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from daemon_stage import (
     EDGE,
+    PATIENCE_S,
     DaemonProcess,
     clean_environment,
     fill,
@@ -42,7 +43,7 @@ def refused(directory: Path, *arguments: str) -> tuple[int, str]:
         [*EDGE, "daemon", "run", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
         cwd=directory,
         env=clean_environment(directory),
@@ -92,9 +93,9 @@ def test_with_an_empty_configuration_it_runs_alone(daemon: MakeDaemon) -> None:
 def test_a_signal_ends_it_in_order(daemon: MakeDaemon, how: signal.Signals) -> None:
     board = daemon()
     board.start()
-    began = time.monotonic()
     assert board.stop(how) == 0
-    assert time.monotonic() - began < 5
+    assert "did not end" not in board.said  # no stage took its whole time
+    assert "hangs" not in board.said
     assert last_line(board.said).endswith("stopped")
 
 
@@ -290,15 +291,16 @@ def test_no_daemon_needs_numpy_or_a_runtime(daemon: MakeDaemon, digits: Bundle) 
 def test_systemd_is_told_when_it_is_ready_lives_and_stops(daemon: MakeDaemon, short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(short_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(PATIENCE_S)
         board = daemon(environment={"NOTIFY_SOCKET": str(short_path / "notify"), "WATCHDOG_USEC": "400000"})
         board.start(ready=False)
         for awaited in (b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"):
             while not systemd.recv(1000).startswith(awaited):
                 pass
-        assert board.stop() == 0
-        while systemd.recv(1000) != b"STOPPING=1":
+        os.kill(board.pid, signal.SIGTERM)
+        while systemd.recv(1000) != b"STOPPING=1":  # it is read meanwhile: a socket that is full would hold it up
             pass
+        assert board.wait() == 0
 
 
 def test_a_signal_while_it_starts_ends_it(daemon: MakeDaemon) -> None:
@@ -324,6 +326,8 @@ def test_what_sensors_say_is_shown_and_played_values_are_marked(daemon: MakeDaem
         path.write_text(text + "\n")
     board = daemon(f'[sensors]\nroot = "{tmp_path / "board"}"\nplayed = true\n[device]\nprofile = "rpi4"\n')
     board.start()
+    # It waits half a second for its sensors, and begins without those that take longer.
+    until(lambda: not {"temp_c", "battery_pct"} & set(board.status().conditions.missing), "the sensors to answer")
     conditions = board.status().conditions
     assert (conditions.temp_c, conditions.battery_pct, conditions.charging) == (61.5, 42.0, False)
     assert conditions.played

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_stage import DEVICE, PASSWORD, Broker, DaemonProcess, NotingHub, end, reporting, serving, until
+from daemon_stage import DEVICE, PASSWORD, PATIENCE_S, Broker, DaemonProcess, NotingHub, end, reporting, serving, until
 
 from edge_daemon import trace
 from edge_daemon.sensors.suite import SensorSuite
@@ -92,14 +92,14 @@ def test_state_and_telemetry_come_and_confirmed_messages_leave_the_spool(board: 
     assert tele.samples[0].window_s >= 1
     assert tele.samples[0].models["digits"].variant is None
     until(lambda: board.status().spooled == 0, "an empty spool")
-    status = board.status()
-    assert status.hub == "connected"
-    assert status.conditions.rtt_ms is not None
+    until(lambda: board.status().conditions.rtt_ms is not None, "a round trip")
+    assert board.status().hub == "connected"
 
 
 def test_the_round_trips_of_the_connection_are_part_of_a_recording(
-    board: DaemonProcess, hub: NotingHub, tmp_path: Path
+    board: DaemonProcess, hub: NotingHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trace, "_STATUS_TIMEOUT_S", PATIENCE_S)
     board.start()
     hub.birth()
     until(lambda: board.status().conditions.rtt_ms is not None, "a round trip")
@@ -338,12 +338,12 @@ def test_what_was_recorded_survives_the_end_of_daemon_and_broker(
     assert kept
     board.start()
     until(lambda: board.status().spooled > len(kept), "more in the spool")
-    broker.start()
-    until(lambda: board.status().hub == "connected", "the connection", 60)
     after = len(hub.noted)
-    hub.when(lambda: kept <= {(e.boot, e.seq) for _, e in hub.noted[after:]}, "every message of before, again", 60)
+    broker.start()
+    until(lambda: board.status().hub == "connected", "the connection")
+    hub.when(lambda: kept <= {(e.boot, e.seq) for _, e in hub.noted[after:]}, "every message of before, again")
     hub.acknowledge_all()
-    until(lambda: board.status().spooled == 0, "an empty spool", 60)
+    until(lambda: board.status().spooled == 0, "an empty spool")
     boots = {boot for boot, _ in hub.numbers()}
     assert len(boots) == 2
     for boot in boots:
@@ -376,8 +376,9 @@ def test_a_board_that_was_away_for_a_day_tells_first_how_it_is_now(
     behind = len(numbers())
     assert behind < 600, "the backlog was sent first"
     assert hub.noted[0][0] in {Up.BIRTH, Up.STATE}
-    hub.when(lambda: len(numbers()) >= min(behind + 60, 600), "more of the backlog")
-    assert numbers() == list(range(1, len(numbers()) + 1))
+    found = hub.when(lambda: found if len(found := numbers()) >= min(behind + 60, 600) else None, "more of the backlog")
+    found = list(dict.fromkeys(found))  # what was not confirmed in time comes again
+    assert found == list(range(1, len(found) + 1))
     assert board.status().dropped == 0
 
 
@@ -392,7 +393,7 @@ def test_a_broker_that_dies_and_forgets_everything_loses_nothing(
     until(lambda: board.status().hub == "connecting", "the loss to be noticed")
     until(lambda: board.status().spooled >= 2, "telemetry that waits")
     broker.start()
-    until(lambda: board.status().spooled == 0, "an empty spool", 60)
+    until(lambda: board.status().spooled == 0, "an empty spool")
     assert {boot for boot, _ in hub.numbers()} == {birth.boot}
     numbers = sorted(seq for _, seq in hub.numbers())
     assert numbers == list(range(1, len(numbers) + 1))
@@ -402,7 +403,8 @@ def test_a_hub_that_confirms_nothing_keeps_everything_in_the_spool(board: Daemon
     hub.acknowledging = False
     board.start()
     hub.when(lambda: hub.bodies(Up.TELE), "telemetry")
-    assert board.status().spooled >= len(hub.numbers()) > 0
+    noted = len(hub.numbers())  # first: there will be more
+    assert board.status().spooled >= noted > 0
     foreign = DownEnvelope(id=new_token(), sent=time.time(), body=mqtt.Ack(boot=new_token(), ranges=((0, 2**53),)))
     hub.publish(Down.ACK, mqtt.pack(foreign))
     assert hub.reply(hub.order(mqtt.Report())).status is ReplyStatus.DONE
@@ -421,6 +423,6 @@ def test_another_client_with_our_name_is_suspected(board: DaemonProcess, broker:
     twin.connect("127.0.0.1", broker.port)
     twin.loop_start()
     try:
-        board.says("used twice", 40)
+        board.says("used twice")
     finally:
         end(twin)

@@ -256,10 +256,10 @@ class TestTasks:
                 raise KeyError("lost")
 
             owner.spawn("stumbling", stumbling, vital=False)
-            await asyncio.wait_for(steady.wait(), 5)
+            await asyncio.wait_for(steady.wait(), 60)
             assert not owner.failed.is_set()
             owner.spawn("vital", vital)
-            await asyncio.wait_for(owner.failed.wait(), 5)
+            await asyncio.wait_for(owner.failed.wait(), 60)
             assert isinstance(owner.failure, KeyError)
             await owner.stop_all(5)
 
@@ -293,7 +293,7 @@ class TestNotify:
         assert not notify.notify("READY=1")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
             listening.bind(str(short_path / "notify"))
-            listening.settimeout(5)
+            listening.settimeout(60)
             monkeypatch.setenv("NOTIFY_SOCKET", str(short_path / "notify"))
             assert notify.notify("READY=1")
             assert listening.recv(100) == b"READY=1"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_stage import EDGE, DaemonProcess, clean_environment, serving, until
+from daemon_stage import EDGE, PATIENCE_S, DaemonProcess, clean_environment, serving, until
 
 from edge_daemon import trace
 from edge_daemon.sensors.suite import SensorSuite
@@ -64,7 +64,7 @@ def test_a_recording_has_the_columns_that_ever_had_a_value(
     assert main(["daemon", "record", *words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     found = rows(out)
-    assert told["rows"] == len(found) == 4
+    assert told["rows"] == len(found) <= 4  # fewer where the machine has others to serve
     assert list(found[0]) == told["columns"]
     assert {"time_s", "temp_c", "power_w", "battery_pct", "battery_wh", "battery_w", "charging"} <= set(found[0])
     assert told["played"] == ["battery_w"]
@@ -76,6 +76,36 @@ def test_a_recording_has_the_columns_that_ever_had_a_value(
     assert list(out.parent.iterdir()) == [out]
     times = [float(row["time_s"]) for row in found]
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "times"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), [0.0, 0.1, 0.2, 0.3]),
+        ((0.0, 0.12, 0.0), [0.0, 0.1, 0.22, 0.3]),
+        ((0.0, 0.0999, 0.0), [0.0, 0.1, 0.2, 0.3]),
+        ((0.19, 0.0, 0.0), [0.0, 0.19, 0.24, 0.34]),
+        ((0.4,), [0.0, 0.4]),
+    ],
+)
+def test_a_row_that_is_late_is_not_made_up_for_nor_followed_at_once(
+    monkeypatch: pytest.MonkeyPatch, takes_s: tuple[float, ...], times: list[float]
+) -> None:
+    now_s = 1000.0
+
+    class Ended(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now_s
+            now_s += timeout or 0.0
+            return False
+
+    monkeypatch.setattr("edge_daemon.trace.time.monotonic", lambda: now_s)
+    found = []
+    for number, time_s in enumerate(trace._times(0.1, 0.35, Ended())):
+        found.append(round(time_s, 3))
+        now_s += takes_s[number] if number < len(takes_s) else 0.0
+    monkeypatch.undo()
+    assert found == times
 
 
 def test_setting_the_wall_clock_tears_no_hole(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +128,7 @@ def test_a_recording_that_is_interrupted_ends_with_a_whole_trace(root: Path, tmp
     with recording(root, out, tmp_path) as child:
         assert out.read_text() == "the old one"
         child.send_signal(number)
-        stdout, stderr = child.communicate(timeout=30)
+        stdout, stderr = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, stderr
     found = rows(out)
     assert len(found) >= 1
@@ -112,7 +142,7 @@ def test_a_recording_that_is_killed_leaves_what_was_there(root: Path, tmp_path: 
     out.write_text("the old one")
     with recording(root, out, tmp_path) as child:
         child.kill()
-        child.communicate(timeout=30)
+        child.communicate(timeout=PATIENCE_S)
     assert {path.name: path.read_text() for path in out.parent.iterdir()} == {"trace.csv": "the old one"}
 
 
@@ -237,21 +267,29 @@ def test_the_simulators_reader_takes_what_was_recorded(root: Path, tmp_path: Pat
 
 
 def test_with_a_daemon_the_requests_of_its_apps_and_how_slow_they_are_answered_are_recorded(
-    daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path
+    daemon: Callable[..., DaemonProcess], digits: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Counting(SensorSuite):
+        rows = 0
+
+        def read(self) -> Any:
+            self.rows += 1
+            return super().read()
+
+    monkeypatch.setattr(trace, "_STATUS_TIMEOUT_S", PATIENCE_S)
     board = daemon(serving(digits.path))
     board.start()
     out, ended = tmp_path / "trace.csv", threading.Event()
     done: list[trace.Recording] = []
 
     def record() -> None:
-        with SensorSuite(tmp_path) as suite:
+        with suite:
             found = trace.record(
                 out, suite, root=str(tmp_path), socket=str(board.socket), every_s=0.05, for_s=None, ended=ended
             )
         done.append(found)
 
-    recorder = threading.Thread(target=record)
+    suite, recorder = Counting(tmp_path), threading.Thread(target=record)
     with LocalClient(board.socket) as client:
         app = client.call("POST", "/v1/apps", Registered, Register(model="digits", pid=os.getpid()))
 
@@ -264,11 +302,11 @@ def test_with_a_daemon_the_requests_of_its_apps_and_how_slow_they_are_answered_a
         try:
             for p50_ms in (2.0, 5.0, 2.0):
                 report(p50_ms)
-                at = time.monotonic()  # until it was asked twice in between
-                until(lambda at=at: time.monotonic() > at + 0.3, "a few rows")
+                enough = suite.rows + 4  # until it was asked twice in between
+                until(lambda enough=enough: suite.rows >= enough, "a few rows")
         finally:
             ended.set()
-            recorder.join(30)
+            recorder.join(PATIENCE_S)
     assert {"requests_per_s", "slowdown"} <= set(done[0].played)
     found = rows(out)
     assert sum(float(row["requests_per_s"] or 0) for row in found) > 0

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("paho")
 
 from climbing import Climber
-from daemon_stage import tiny_bundle
+from daemon_stage import PATIENCE_S, tiny_bundle
 
 from edge_daemon.config import Config, load
 from edge_daemon.errors import UnknownPolicyError
@@ -45,8 +45,8 @@ def play(service: Service, until: Callable[[], bool]) -> None:
     async def both() -> None:
         running = asyncio.ensure_future(service.run())
         try:
-            joined = False
-            for _ in range(400):
+            joined, deadline = False, time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline:
                 if hasattr(service, "_api") and not joined:
                     await service._switcher.feed(AppJoined(app="a", model="digits"))
                     joined = True

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from daemon_stage import PATIENCE_S, free_port
+from daemon_stage import PATIENCE_S, free_port, until
 from remote_stage import speaks_no_ipv6
 
 from edge_daemon import reach
@@ -24,6 +24,12 @@ from edge_sdk.server_address import ServerAddress
 pytestmark = pytest.mark.device
 
 Talks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is about the deadline sets its own."""
+    monkeypatch.setattr(reach, "DEADLINE_S", PATIENCE_S)
 
 
 @contextlib.asynccontextmanager
@@ -143,6 +149,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_holds_up_no_end(monkeypatch: py
 
     asyncio.run(scene())
     assert not answers.is_set()
+    until(lambda: asked, "it to be asked")
     assert asked == ["localhost"]
     answers.set()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_stage import EDGE, PATIENCE_S, Broker, clean_environment, until
+from daemon_stage import EDGE, PATIENCE_S, Broker, clean_environment, free_port, until
 from hub_stage import CAM, FakeDevice, HubProcess, listens
 
 from edge_hub import cli
@@ -83,12 +83,15 @@ def test_a_damaged_database_of_the_broker_is_moved_aside(hub: HubProcess) -> Non
 
 def test_a_broker_whose_port_was_taken_meanwhile_comes_back_when_it_is_free(hub: HubProcess) -> None:
     password = hub.enrol()
-    os.kill(hub.broker_pid(), signal.SIGKILL)
+    broker = hub.broker_pid()
+    os.kill(hub.pid, signal.SIGSTOP)  # or it would soon start another
+    os.kill(broker, signal.SIGKILL)
     until(lambda: not listens(hub.mqtt), "the broker to end")
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", hub.mqtt))
         thief.listen()
+        os.kill(hub.pid, signal.SIGCONT)
 
         def noticed() -> bool:
             with hub.client() as client:
@@ -203,8 +206,7 @@ def test_a_broker_of_somebody_elses_serves_as_well(tmp_path: Path, broker: Broke
 
         until(again, "the hub to be connected again")
         device.when(device._client.is_connected, "the device to be connected again")
-        number = device.happens("after")
-        device.confirmed(number)
+        device.insists(device.happens("after"), "after")  # it may be back before the hub is
         device.close()
     finally:
         hub.stop()
@@ -270,16 +272,13 @@ def test_a_line_without_end_from_the_broker_fills_no_memory(tmp_path: Path, capl
     from edge_hub.errors import BrokerError
 
     caplog.set_level(logging.CRITICAL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     program = "import sys; sys.stderr.write('x' * 5_000_000 + '\\nits last words\\n'); sys.exit(3)"
 
     async def play() -> None:
         child = Child(
             name="talker",
             command=lambda: (sys.executable, "-c", program),
-            address=Address(host="127.0.0.1", port=port),
+            address=Address(host="127.0.0.1", port=free_port()),
             pid_file=tmp_path / "pid",
         )
         with pytest.raises(BrokerError, match="its last words"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from broker_stage import Door, broker_of
-from daemon_stage import DEVICE, Broker, DaemonProcess, end, reporting, serving, tiny_bundle, until
+from daemon_stage import DEVICE, PATIENCE_S, Broker, DaemonProcess, end, reporting, serving, tiny_bundle, until
 from hub_stage import HubProcess
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -49,13 +49,13 @@ class Bystander:
         self._client.on_message = self._note
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(PATIENCE_S)
 
     def close(self) -> None:
         end(self._client)
 
     def say(self, topic: str, envelope: UpEnvelope[Any] | DownEnvelope[Any], *, retain: bool = False) -> None:
-        self._client.publish(topic, mqtt.pack(envelope), qos=1, retain=retain).wait_for_publish(20)
+        self._client.publish(topic, mqtt.pack(envelope), qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def replies(self, command: str) -> list[UpEnvelope[Any]]:
         return [envelope for _, envelope in self.noted if envelope.reply_to == command]
@@ -181,8 +181,7 @@ def outlive(scene: Scene) -> None:
     until(
         lambda: daemon.status().hub == "connected" and daemon.status().spooled == 0, "the spool to be confirmed again"
     )
-    found = look()
-    assert found.device.online
+    found = until(lambda: now if (now := look()).device.online else None, "the device to be back")
     texts = [(one.event.at, one.event.kind, one.event.text) for one in found.events]
     assert len(texts) == len(set(texts))
     with hub.client() as client:

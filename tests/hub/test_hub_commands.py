@@ -100,7 +100,7 @@ def test_a_command_is_sent_again_to_a_device_that_is_born_without_having_answere
 
 def test_what_nobody_answers_expires_once(hub: HubProcess, device: Device) -> None:
     cam = device()
-    id_ = order(hub, expires_s=1.0)
+    id_ = order(hub, expires_s=3.0)
     cam.command()
     until(lambda: finished(hub, id_), "the expiry")
     assert finished(hub, id_).state == "expired"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dashboard_stage as stage
 import pytest
-from dashboard_stage import Visit, ask, serious
+from dashboard_stage import Visit, ask, go_by_keys, serious
 from hub_stage import CAM, FakeDevice, HubProcess, until
 
 from edge_hub.query import FLAGS, NUMBERS, WORDS
@@ -163,7 +163,7 @@ def test_what_a_device_reports_is_shown_at_once(visit: Callable[..., Visit], liv
     page.locator("[data-stream=live]").wait_for()
     for temp_c in (41.5, 63.5):
         reports(live, temp_c)
-        page.get_by_role("gridcell", name=f"{temp_c:.1f} °C").wait_for(timeout=5000)
+        page.get_by_role("gridcell", name=f"{temp_c:.1f} °C").wait_for()
 
 
 def test_a_dropped_stream_is_said_and_what_was_missed_is_read_again(
@@ -340,9 +340,7 @@ def test_the_keyboard_alone_filters_moves_selects_commands_and_opens(visit: Call
     until(lambda: page.evaluate("document.activeElement.getAttribute('role')") == "grid", "the focus to come back")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="acme/cam0002").wait_for()
-    page.keyboard.press("g")
-    page.keyboard.press("m")
-    page.get_by_role("heading", name="Models").wait_for()
+    go_by_keys(page, "m", page.get_by_role("heading", name="Models"))
     page.keyboard.press("/")
     until(lambda: page.evaluate("document.activeElement.id") == "filter", "the filter of the fleet")
 
@@ -367,9 +365,7 @@ def test_a_command_to_what_is_selected_is_sent_told_and_can_be_cancelled(
     page.get_by_role("button", name="Send to 1 device").click()
     page.locator("li[data-state=pending]", has_text="report").get_by_role("button", name="Cancel").click()
     page.locator("li[data-state=cancelled]", has_text="report").wait_for()
-    page.keyboard.press("g")
-    page.keyboard.press("u")
-    page.locator(".audit li", has_text="cancel").first.wait_for()
+    go_by_keys(page, "u", page.locator(".audit li", has_text="cancel").first)
 
 
 def test_what_is_desired_is_set_and_shown_as_differing_until_the_device_applies_it(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dashboard_stage as stage
 import httpx
 import pytest
-from dashboard_stage import Visit, ask, serious
+from dashboard_stage import Visit, ask, go_by_keys, serious
 from hub_stage import HubProcess, until
 
 from edge_hub.alerts.rules import BUILT_IN, Rule
@@ -181,8 +181,7 @@ def test_a_token_is_made_shown_once_copied_used_and_withdrawn(visit: Callable[..
     someone = visit(permissions=["clipboard-read", "clipboard-write"])
     page = someone.enter()
     page.get_by_role("grid").wait_for()
-    page.keyboard.press("g")
-    page.keyboard.press("t")
+    go_by_keys(page, "t", page.get_by_role("button", name="New token"))
     page.get_by_role("button", name="New token").click()
     fresh = dialog(page, "New token")
     fresh.get_by_label("Name").fill("ci")

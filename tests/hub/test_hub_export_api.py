@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, get_args
 import pytest
 from daemon_stage import until
 from history_stage import CAM, OTHER, sample
-from hub_stage import FakeDevice, HubProcess
+from hub_stage import FakeDevice, HubProcess, is_stuck
 from store_stage import Place, PostgresPlace, SqlitePlace, within
 
 from edge_hub.api import ExportQuery, Kept
@@ -130,6 +130,7 @@ def test_who_does_not_read_holds_up_nobody_and_what_breaks_off_is_not_whole(
     until(lambda: "an export broke off" in hub.said, "the hub to say why")
     with asking(hub, path) as answer:
         assert answer.status == 200
+        until(lambda: is_stuck(answer.fileno()), "the hub to wait for its reader")
         assert hub.stop() == 0  # though somebody does not read on
     assert "Traceback" not in hub.said
 

@@ -224,7 +224,7 @@ def test_while_others_write_and_sum_up_nothing_of_it_is_left(place: Place) -> No
             await asyncio.sleep(0.05)
             await store.remove((CAM,), now=NOON)
 
-        await asyncio.wait_for(asyncio.gather(report(), report(), steer(), take()), 20)
+        await asyncio.wait_for(asyncio.gather(report(), report(), steer(), take()), 60)
         await swept(store)
         await rolled_up(store)
         await swept(store, now=NOON + KEPT_ALERTS_S + 1)

@@ -27,7 +27,7 @@ def test_a_wait_that_is_cancelled_when_what_it_waits_for_comes_ends(turns: int) 
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        done, _ = await asyncio.wait((task,), timeout=1.0)
+        done, _ = await asyncio.wait((task,), timeout=30.0)
         task.cancel()
         return bool(done)
 
@@ -40,12 +40,12 @@ def test_what_does_not_come_in_time_is_cancelled_and_what_fails_says_so() -> Non
         with pytest.raises(asyncio.TimeoutError):
             await within(queue.get(), 0.01)
         queue.put_nowait(1)
-        assert await within(queue.get(), 0.01) == 1
+        assert await within(queue.get(), 60.0) == 1
 
         async def fails() -> None:
             raise LookupError("not there")
 
         with pytest.raises(LookupError, match="not there"):
-            await within(fails(), 1.0)
+            await within(fails(), 60.0)
 
     asyncio.run(play())

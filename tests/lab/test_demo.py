@@ -106,7 +106,7 @@ def test_stopped_at_any_moment_it_leaves_no_process_and_no_temporary_file_and_wh
     for number in numbers:
         trial.interrupt(number)
         time.sleep(0.1)  # so that two signals are two, not one pending twice
-    assert trial.finish(30) == 128 + numbers[0], trial.said
+    assert trial.finish(60) == 128 + numbers[0], trial.said
     assert trial.leftovers() == []
     assert f"stopped by {numbers[0].name}; nothing is left running" in trial.said
     assert "Traceback" not in trial.said

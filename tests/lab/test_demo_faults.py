@@ -91,11 +91,11 @@ def test_nothing_recorded_is_lost_when_daemon_hub_and_broker_are_killed(
     stored = stage.hub.health().messages
     killed = stage.kill_broker()
     more()
-    eventually(lambda: not Path(f"/proc/{killed}").exists(), "the end of the broker", 5)
+    eventually(lambda: not Path(f"/proc/{killed}").exists(), "the end of the broker", RECORDED_S)
     eventually(lambda: stage.hub.health().messages > stored, "messages by the new broker", DELIVERED_S)
     # And it is still steered: a command has its reply.
-    sent = stage.hub.send([DEVICE], Report(), expires_s=30)[str(DEVICE)]
-    eventually(lambda: stage.hub.command(sent).state == "done", "the reply", 30)
+    sent = stage.hub.send([DEVICE], Report(), expires_s=60)[str(DEVICE)]
+    eventually(lambda: stage.hub.command(sent).state == "done", "the reply", 60)
 
     # Once more, so that the device can be asked what it had recorded.
     stage.kill("hub")
@@ -126,5 +126,5 @@ def test_a_stage_with_the_embedded_broker_delivers_and_takes_commands(
         up.start()
         assert up.hub.health().broker == "iotcore"
         eventually(lambda: up.hub.device(DEVICE).device.messages >= 2, "messages at the hub", RECORDED_S)
-        sent = up.hub.send([DEVICE], Report(), expires_s=30)[str(DEVICE)]
-        eventually(lambda: up.hub.command(sent).state == "done", "the reply", 30)
+        sent = up.hub.send([DEVICE], Report(), expires_s=60)[str(DEVICE)]
+        eventually(lambda: up.hub.command(sent).state == "done", "the reply", 60)

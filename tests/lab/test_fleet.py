@@ -197,10 +197,10 @@ def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(hub: HubProcess
             (other, Report()),
             (third, Pause()),
         ):
-            id_ = client.send([device], command, expires_s=30)[str(device)]
-            assert client.command(id_, wait_s=10).state == "done"
-        id_ = client.send([one], Explain(), expires_s=30)[str(one)]
-        reply = client.command(id_, wait_s=10).reply
+            id_ = client.send([device], command, expires_s=60)[str(device)]
+            assert client.command(id_, wait_s=60).state == "done"
+        id_ = client.send([one], Explain(), expires_s=60)[str(one)]
+        reply = client.command(id_, wait_s=60).reply
         assert reply is not None
         assert reply.result["decisions"][0]["because"]["code"] == "pin"
         assert len(reply.result["decisions"]) > 1  # it remembers what its track decided before
@@ -215,5 +215,6 @@ def test_a_fleet_reports_obeys_and_has_everything_confirmed_once(hub: HubProcess
     assert told["status"] == 0
     assert (told["confirmed"], told["unconfirmed"], told["replies"]) == (told["sent"], 0, 4)
     with hub.client() as client:
+        until(lambda: client.health().online == 0, "the goodbyes, which nobody confirms")
         health = client.health()
     assert (health.messages, health.malformed, health.online) == (told["sent"], 0, 0)

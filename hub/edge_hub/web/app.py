@@ -273,14 +273,14 @@ def build_app(hub: Hub, stopping: asyncio.Event) -> ASGIApp:
     app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
     app.state.stopping = stopping
     app.state.exports = 0
-    return _Secure(app)
+    return _Secure(app, stopping)
 
 
 class _Secure:
     """Puts what a browser has to keep to into every answer, and keeps answers of the API out of caches."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
+        self._app, self._stopping = app, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
@@ -292,4 +292,9 @@ class _Secure:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, told)
+        try:
+            await self._app(scope, receive, told)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            # The server has waited long enough for who does not read, and would log this as a mistake of ours.

@@ -12,11 +12,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -35,6 +35,8 @@ from edge_sdk.mqtt import DeviceId
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -132,12 +134,7 @@ class Pipe(io.RawIOBase):
         Raises:
             StoppedError: One of `over` is done.
         """
-        getting = asyncio.ensure_future(self._chunks.get())
-        await asyncio.wait({getting, *over}, return_when=asyncio.FIRST_COMPLETED)
-        if not getting.done():
-            getting.cancel()
-            raise StoppedError
-        return getting.result()
+        return await _unless(over, self._chunks.get())
 
     def _pass_on(self) -> None:
         """Then wait as long as the work took: half of the hub's time is the fleet's."""
@@ -171,7 +168,7 @@ class _Answer(Response):
         async with self._work as work:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while chunk is not None:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await work.passes_on(send({"type": "http.response.body", "body": chunk, "more_body": True}))
                 chunk = await work.next()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -201,6 +198,14 @@ class _Work:
             await self._writing
         return chunk
 
+    async def passes_on(self, sending: Awaitable[None]) -> None:
+        """Send a chunk, which takes as long as the reader does.
+
+        Raises:
+            StoppedError: Nobody reads on, or the hub ends.
+        """
+        await _unless(self._over, sending)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -222,6 +227,20 @@ class _Work:
             await asyncio.to_thread(self._pipe.fill, job)
         finally:
             self._state.exports -= 1
+
+
+async def _unless(over: Collection[asyncio.Future[Any]], wanted: Awaitable[_T]) -> _T:
+    """What is wanted.
+
+    Raises:
+        StoppedError: One of `over` is done before.
+    """
+    getting = asyncio.ensure_future(wanted)
+    await asyncio.wait({getting, *over}, return_when=asyncio.FIRST_COMPLETED)
+    if not getting.done():
+        getting.cancel()
+        raise StoppedError
+    return getting.result()
 
 
 async def _gone(receive: Receive) -> None:

@@ -149,7 +149,7 @@ def test_a_pipe_in_place_of_every_file_holds_nobody(board: Make, name: str) -> N
     begun = time.monotonic()
     with SensorSuite(made.root) as suite:
         check(suite.read())
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("content", ["", "nan\n", "9" * 30])
@@ -344,7 +344,7 @@ def test_a_driver_that_hangs_holds_nobody_and_the_others_go_on_without_it(caplog
     desk = Desk([Fixed("temperature", HOT), hanging, Fixed("load", Load(percent=2.0))], clock)
     try:
         first = desk.answers(0.05)
-        assert hanging.entered.wait(10)
+        assert hanging.entered.wait(60)
         assert first["power"] == Unavailable("has not answered yet")
         clock.now_s += 3
         second = desk.answers(10)
@@ -354,7 +354,7 @@ def test_a_driver_that_hangs_holds_nobody_and_the_others_go_on_without_it(caplog
         clock.now_s += 3
         assert desk.answers(10)["load"] == Load(percent=2.0)  # and it is not asked again while it hangs
         hanging.let_go.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while desk.answers(1)["power"] != Unavailable("let go"):
             assert time.monotonic() < deadline
     finally:
@@ -362,7 +362,7 @@ def test_a_driver_that_hangs_holds_nobody_and_the_others_go_on_without_it(caplog
         desk.close()
         for thread in threading.enumerate():
             if thread.name == "edge-sensors":
-                thread.join(10)
+                thread.join(60)
 
 
 def test_an_answer_older_than_five_seconds_is_none() -> None:
@@ -370,7 +370,7 @@ def test_an_answer_older_than_five_seconds_is_none() -> None:
     desk = Desk([Fixed("temperature", HOT), hanging], clock)
     try:
         desk.answers(0.05)
-        assert hanging.entered.wait(10)
+        assert hanging.entered.wait(60)
         clock.now_s += 1.9
         assert desk.answers(0)["temperature"] == HOT
         desk._answers["temperature"] = (clock.now_s - 6, HOT)
@@ -392,7 +392,7 @@ def test_a_registry_without_some_sensor_says_so(tmp_path: Path) -> None:
 def test_the_kernels_round_trip_of_a_real_connection_is_told_and_the_socket_still_works() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname(), timeout=10) as client,
+        socket.create_connection(server.getsockname(), timeout=60) as client,
         server.accept()[0] as peer,
     ):
         for _ in range(20):
