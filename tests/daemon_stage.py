@@ -247,10 +247,13 @@ def _program(name: str) -> str:
 
 
 def end(client: Any) -> None:
-    """Disconnect a client of paho's; it would keep its pair of sockets until it is collected."""
+    """Disconnect a client of paho's; it would keep its pair of sockets until it is collected.
+
+    And the connection, where its thread was making a new one just then.
+    """
     client.disconnect()
     client.loop_stop()
-    client._reset_sockets(sockpair_only=True)
+    client._reset_sockets()
 
 
 class NotingHub:

@@ -418,7 +418,9 @@ def test_with_a_primary_host_nothing_is_said_until_it_is_there(
             host.when(lambda: verbs()[2:] == ["NDEATH"], "the death")
             reports(device, digits=ModelState(active="quick"))
             host.say(HOST, state(True, 101), retain=True)
-            host.when(lambda: verbs()[3:4] == ["NBIRTH"], "the next birth")  # with what was reported, or before it
+            # With what was reported, or before it. The death may be told twice: a goodbye that meets what the broker
+            # sends just then is lost, and the broker publishes the will, too.
+            host.when(lambda: [verb for verb in verbs()[3:] if verb != "NDEATH"][:1] == ["NBIRTH"], "the next birth")
         finally:
             for name in ("scada", "another"):
                 host.say(f"spBv1.0/STATE/{name}", b"", retain=True)
