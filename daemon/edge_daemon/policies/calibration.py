@@ -4,8 +4,9 @@ In logarithms, a latency is what the variant was promised to take, plus a factor
 what slows everything just now (`slow`, shared by all variants of all tasks, as in ALERT, USENIX ATC'20), plus noise.
 One slow inference may be a spike or the begin of contention: it is only suspected, and how often that turned out
 true is learned, too. So many in a row settle it as spikes alone would make less often than contention begins: two, at
-most six. A fast one settles the opposite at once, since nothing computes faster than it can. What counts as slow is
-relative to how much latencies scatter here.
+most six. A fast one settles the opposite at once, since nothing computes faster than it can. For the same reason one
+that makes the moment calmer than it ever was says something else of a variant that was seldom seen: its factor was
+learned from a spike. What counts as slow is relative to how much latencies scatter here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _SLOW_MIN, _SLOW_MAX = -3.0, 5.0
 BIAS_MAX = 5.0
 _TAIL_MAX = 1.5
 _EARLY = 2  # observations before a variant's own factor is known well enough to blame the moment
+_FEW = 40  # observations before it is known so well that it is the board that computes faster than ever
 _SCATTER_MAX = 1.0
 _RATE_LEAST = 0.002
 _RATE_MOST = 0.7
@@ -43,6 +45,7 @@ class Calibration(msgspec.Struct, frozen=True):
         scatter: Mean absolute surprise, spikes and all.
         tail_rate, tail_size: How many are spikes, and the log of how long these are.
         onsets: How often contention begins, per inference.
+        calm: The least that `slow` was.
     """
 
     slow: float
@@ -55,6 +58,7 @@ class Calibration(msgspec.Struct, frozen=True):
     tail_rate: float
     tail_size: float
     onsets: float
+    calm: float = 0.0
 
 
 def first(tuning: Tuning) -> Calibration:
@@ -70,6 +74,7 @@ def first(tuning: Tuning) -> Calibration:
         tail_rate=tuning.tail_start,
         tail_size=tuning.tail_size,
         onsets=tuning.onset_start,
+        calm=tuning.slow_start,
     )
 
 
@@ -110,6 +115,8 @@ def learn(  # noqa: PLR0917 - by position, called each second
             slow = known.slow + (0.0 if others else (1 - share) * surprise)
             known = msgspec.structs.replace(known, slow=clamped(slow, _SLOW_MIN, _SLOW_MAX))
             bias = clamped(bias + share * surprise, -BIAS_MAX, BIAS_MAX)
+        elif seen + at < _FEW and known.slow + surprise < known.calm - tuning.jump:
+            bias = clamped(bias + surprise, -BIAS_MAX, BIAS_MAX)
         else:
             known = _jumped(tuning, known, surprise)
         at += 1
@@ -157,6 +164,7 @@ def _usual(  # noqa: PLR0917 - by position, called each second
         clamped(rate, 0.0, 1.0),
         size,
         known.onsets * (1 - clamped(stands_for * tuning.onset_gain, 0.0, 1.0)) ** (at - begin),
+        slow if slow < known.calm else known.calm,
     )
     return learned, clamped(bias, -BIAS_MAX, BIAS_MAX), at
 
@@ -193,6 +201,7 @@ def _jumped(tuning: Tuning, known: Calibration, surprise: float) -> Calibration:
         known.tail_rate,
         known.tail_size,
         onsets,
+        known.calm,
     )
 
 

@@ -150,6 +150,7 @@ class Kept(msgspec.Struct, frozen=True):
         known = self.known
         return (
             abs(known.slow) <= _MOST_LOG
+            and abs(known.calm) <= _MOST_LOG
             and 0 <= known.suspect <= _MOST_LOG
             and 0 <= known.confirmed <= known.suspects < _MOST_COUNT
             and known.suspects > 0
