@@ -22,6 +22,8 @@ from edge_daemon.catalogue import Catalogue, Served
 from edge_daemon.config import Config
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
+from edge_daemon.listener import Request
+from edge_daemon.peers import Peer
 from edge_daemon.policies import registry
 from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.types import AppJoined, Event, Pinned, PinnedBy, Preferred
@@ -34,7 +36,7 @@ from edge_daemon.tasks import TaskOwner
 from edge_daemon.wishes.schedule import Override, Schedule, When
 from edge_daemon.wishes.state import AppWish, Site
 from edge_sdk.errors import StorageError
-from edge_sdk.local import Explanation, Register, Status
+from edge_sdk.local import AppPrefer, Explanation, Register, Status
 from edge_sdk.manifest import Latency, Origin
 from edge_sdk.mqtt import (
     MAX_UP_BYTES,
@@ -266,6 +268,29 @@ def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Ma
             for gone in board.apps.gone(board.monotonic()):
                 await api.leave(gone, "it was silent for too long")
             assert switcher.state.app(app.id) is None
+            assert of(switcher).preference.max_latency_ms is None
+
+    asyncio.run(scene())
+
+
+def test_a_wish_that_comes_while_its_app_leaves_over_a_slow_disk_does_not_stay(served: Mapping[str, Served]) -> None:
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            api = board.api(switcher)
+            app = board.apps.join(Register(model="digits"), "digits", 0, board.monotonic())
+            await switcher.feed(AppWish(app=app.id, model="digits"), AppJoined(app=app.id, model="digits"))
+            goes_on = board.hangs()
+            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+            await asyncio.sleep(0)
+            leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
+            await asyncio.sleep(0)
+            path = f"/v1/apps/{app.id}/prefer"
+            body, peer = encode(AppPrefer(preference=Preference(max_latency_ms=1.0))), Peer(pid=1, uid=0, gid=0)
+            wishing = asyncio.ensure_future(api.handle(Request(method="POST", target=path, body=body, peer=peer)))
+            await asyncio.sleep(0)
+            goes_on.set()
+            await asyncio.wait({ordering, leaving, wishing})
             assert of(switcher).preference.max_latency_ms is None
 
     asyncio.run(scene())
