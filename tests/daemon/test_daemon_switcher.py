@@ -334,6 +334,40 @@ def test_what_was_measured_is_answered_once_the_disk_takes_it(
     asyncio.run(scene())
 
 
+def test_a_command_that_was_cut_short_is_answered_once_the_disk_takes_it(
+    served: Mapping[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commanding, "_AGAIN_S", 0.01)
+    command = Answer(command=new_token(), sent=5.0)
+
+    class Idle:
+        async def measure(self, _model: str, _variant: str | None) -> tuple[Latency, ...]:
+            raise NotImplementedError
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    async def scene() -> None:
+        async with begun(served) as board:
+            await board.lane.run(lambda: board.store.begin(command, 6.0))
+            switcher, tasks = await board.starts(), TaskOwner()
+            recorder = Recorder(sample_every_s=5.0, telemetry_every_s=30.0, now_s=0.0)
+            ordering = commanding.Commanding(
+                switcher, board.store, board.lane, board,
+                recorder=recorder, measurer=Idle(), tasks=tasks, state=State,
+            )  # fmt: skip
+            with monkeypatch.context() as broken:
+                broken.setattr(board.store, "commit", full)
+                await ordering.restore()
+            await asyncio.wait_for(asyncio.gather(*tasks._tasks.values()), 30)
+            found = await board.lane.run(lambda: board.store.commands.recall(command.command))
+            assert found is not None
+            assert found.reply is not None
+            assert unpack_up(Up.REPLY, found.reply).body.code == "interrupted"
+
+    asyncio.run(scene())
+
+
 def test_of_many_models_as_much_is_explained_as_fits_into_one_message(served: Mapping[str, Served]) -> None:
     digits = served["digits"]
     names = [f"digits-{number}" for number in range(40)]
