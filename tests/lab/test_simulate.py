@@ -250,6 +250,18 @@ def test_a_clairvoyant_that_cannot_keep_below_the_throttle_is_told_of_and_has_no
     assert not any("throttles" in note for note in told(capsys, path, "--policy", "static-fast", "--oracle")["notes"])
 
 
+def test_a_clairvoyant_fears_no_throttle_of_a_board_that_has_one_clock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    asked = ["--policy", "static-fast", "--oracle", "--set", "board.steps=[1]"]
+    hot = told(capsys, path, *asked, "--set", "board.throttle_c=[40,45,38]")
+    assert not any("throttles" in note for note in hot["notes"])
+    calm = told(capsys, path, *asked)
+    assert hot["oracle"]["effective_accuracy"] == calm["oracle"]["effective_accuracy"]
+    assert hot["oracle"]["gap_pct"] == calm["oracle"]["gap_pct"] is not None
+
+
 # -------------------------------------------------------------------------------------- bundles, boards and traces
 
 
