@@ -167,7 +167,8 @@ class Listener:
             admit(peer, self._group)
         except TransportError as error:
             # The request is read first: an answer to a question not yet asked confuses HTTP clients.
-            await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
+            with contextlib.suppress(RequestError):  # that it is none makes no difference
+                await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
             await _answer(connection, writer, failure(error), last=True)
             return
         while True:

@@ -230,6 +230,21 @@ def test_more_connections_than_the_daemon_bears_are_refused(
     asyncio.run(scene())
 
 
+def test_whoever_is_not_let_in_and_speaks_no_http_is_told_so_without_a_traceback(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 0)
+
+    async def scene() -> None:
+        async with serving(short_path / "s") as connect:
+            reader, writer = await connect()
+            writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+            assert (await answer(reader))[0] == 503
+
+    asyncio.run(scene())
+    assert not caplog.records
+
+
 def test_a_request_whose_sender_hangs_up_is_given_up(short_path: Path) -> None:
     async def scene() -> None:
         began, ended = asyncio.Event(), asyncio.Event()
