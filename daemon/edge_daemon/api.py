@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import logging
 import urllib.parse
@@ -279,9 +280,13 @@ class Api:
 
     async def leave(self, app: App, why: str) -> None:
         """Forget an app. Cancelled before the policy heard of it, it is forgotten later, for its silence."""
-        await self._switcher.feed(AppLeft(app=app.id))
-        self._apps.leave(app)
+        self._apps.leave(app)  # first, so that the policy hears nothing of it afterwards
         self._switcher.changes += 1
+        try:
+            await self._switcher.feed(AppLeft(app=app.id))
+        except asyncio.CancelledError:
+            self._apps.come_back(app)
+            raise
         log.info("app %s is gone: %s", app.id[:8], why)
 
     def _assigned(self, app: App) -> Assignment:

@@ -184,6 +184,10 @@ class Apps:
         self._apps.pop(app.id, None)
         app.release()
 
+    def come_back(self, app: App) -> None:
+        """Know an app again that was not to be forgotten yet."""
+        self._apps[app.id] = app
+
     def gone(self, now_s: float) -> list[App]:
         """The apps whose process is dead or which were silent for too long."""
         return [app for app in self if _is_dead(app.process) or (not app.waiting and now_s - app.seen_s > SILENT_S)]

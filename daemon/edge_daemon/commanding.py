@@ -11,7 +11,6 @@ note at its start answers `interrupted`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -166,19 +165,20 @@ class Commanding:
     async def restore(self) -> None:
         """Take up what earlier orders left, and answer the commands that a crash interrupted.
 
-        On a disk that takes no answer these wait for the next start: a daemon that can decide is not kept from it.
+        On a disk that takes no answer these wait until it does: a daemon that can decide is not kept from it.
         """
         kept = await self._lane.run(lambda: [self._store.get(k) for k in (DESIRED_VERSION, DESIRED_REFUSED, SETTINGS)])
         version, refused, settings = kept
         self.desired_version = _whole("version of what is desired", version, int) or 0
         self.desired_refused = _whole("refusal", refused, bytes.decode) or None
         self._adopt(_whole("settings", settings, msgspec.json.Decoder(Settings).decode) or Settings())
-        with contextlib.suppress(StorageError):  # the store keeps what it said
-            for command, sent in await self._lane.run(self._store.commands.unfinished):
-                await self._reply(
-                    Answer(command=command, sent=sent),
-                    _refusal("interrupted", "the daemon ended before it was done; send a new command"),
-                )
+        interrupted = _refusal("interrupted", "the daemon ended before it was done; send a new command")
+        for command, sent in await self._lane.run(self._store.commands.unfinished):
+            answer = Answer(command=command, sent=sent)
+            try:
+                await self._reply(answer, interrupted)
+            except StorageError:
+                self._tasks.once("answer", self._reply_at_last(answer, interrupted))
 
     # ---------------------------------------------------------------------------------- commands
 

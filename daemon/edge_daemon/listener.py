@@ -160,15 +160,16 @@ class Listener:
     async def _converse(
         self, task: asyncio.Task[None], peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        connection = _Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         try:
             if len(self._connections) > MAX_CONNECTIONS or self._of_process[peer.pid] > MAX_OF_ONE_PROCESS:
                 raise RequestError("too many connections", status=http.HTTPStatus.SERVICE_UNAVAILABLE)
             admit(peer, self._group)
         except TransportError as error:
             # The request is read first: an answer to a question not yet asked confuses HTTP clients.
-            request = await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
-            await _answer(connection, writer, failure(error), to=request, last=True)
+            with contextlib.suppress(RequestError):  # that it is none makes no difference
+                await asyncio.wait_for(_next_request(connection, reader, peer), REQUEST_S)
+            await _answer(connection, writer, failure(error), last=True)
             return
         while True:
             try:
@@ -186,14 +187,14 @@ class Listener:
             response = await self._answer_or_hangup(request, connection, reader)
             if response is None:
                 return
-            await _answer(connection, writer, response, to=request, last=self._ending)
+            await _answer(connection, writer, response, last=self._ending)
             self._busy.discard(task)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
 
     async def _answer_or_hangup(
-        self, request: Request, connection: h11.Connection, reader: asyncio.StreamReader
+        self, request: Request, connection: _Connection, reader: asyncio.StreamReader
     ) -> Response | None:
         """The handler's answer, or None if the peer hung up before it came."""
         answering = asyncio.ensure_future(self._handler(request))
@@ -210,13 +211,20 @@ class Listener:
                 connection.receive_data(listening.result())  # the start of the next request
 
 
-async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader, peer: Peer) -> Request | None:
+class _Connection(h11.Connection):
+    """Knows whether it is asked by HEAD, also where the rest of the request is none."""
+
+    is_head = False
+
+
+async def _next_request(connection: _Connection, reader: asyncio.StreamReader, peer: Peer) -> Request | None:
     """The next request, or None at the end of the conversation.
 
     Raises:
         RequestError: It is no HTTP, or too large.
     """
     head: h11.Request | None = None
+    connection.is_head = False
     body = bytearray()
     while True:
         try:
@@ -227,6 +235,7 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
             connection.receive_data(await reader.read(_CHUNK))
         elif isinstance(event, h11.Request):
             head = event
+            connection.is_head = event.method == b"HEAD"
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > MAX_BODY_BYTES:
@@ -242,12 +251,7 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
 
 
 async def _answer(
-    connection: h11.Connection,
-    writer: asyncio.StreamWriter,
-    response: Response,
-    *,
-    to: Request | None = None,
-    last: bool = False,
+    connection: _Connection, writer: asyncio.StreamWriter, response: Response, *, last: bool = False
 ) -> None:
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
@@ -255,7 +259,7 @@ async def _answer(
     if last:
         headers.append(("Connection", "close"))
     writer.write(connection.send(h11.Response(status_code=response.status, headers=headers)) or b"")
-    if to is None or to.method != "HEAD":  # which is answered by the headers alone (RFC 9110, 9.3.2)
+    if not connection.is_head:  # which is answered by the headers alone (RFC 9110, 9.3.2)
         writer.write(connection.send(h11.Data(data=response.body)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await asyncio.wait_for(writer.drain(), ANSWER_S)

@@ -153,9 +153,8 @@ class Spool:
         # Set backward, the clock would give what waits a longer life than the limit.
         latest = now + self._limits.max_age_s
         self._connection.execute("UPDATE spool SET expires = ? WHERE expires > ?", (latest, latest))
-        if (
-            now >= CLOCK_SET_SINCE
-        ):  # nobody knows how old that is which a daemon before this one recorded without a clock
+        # Nobody knows how old that is which a daemon before this one recorded without a clock.
+        if now >= CLOCK_SET_SINCE:
             self._connection.execute("UPDATE spool SET expires = ? WHERE expires < ?", (latest, CLOCK_SET_SINCE))
         gone = self._delete("expires <= ?", (now,))
         self._count_dropped(gone)

@@ -240,7 +240,7 @@ class Store:
         with _storage_errors(self.path):
             try:
                 return self._sound()
-            except sqlite3.OperationalError as error:  # no space: the file may be well
+            except (sqlite3.OperationalError, OSError) as error:  # no space: the file may be well
                 self.trouble = self._in_memory = f"{self.path}: state cannot be kept: {error}; memory has to do"
                 return _connect(MEMORY)
 

@@ -61,9 +61,8 @@ _WISHES = "wishes"
 # A step of ours takes well below a millisecond on a small board; this is a policy that holds up the daemon's loop.
 SLOW_STEP_S: Final = 0.05
 _LOG_EVERY_S: Final = 60.0
-_EXPLAINED_BYTES: Final = (
-    MAX_UP_BYTES - 16 * 1024
-)  # a broker hangs up on who sends more, and the reply would come again
+# A broker hangs up on who sends more, and the reply would come again.
+_EXPLAINED_BYTES: Final = MAX_UP_BYTES - 16 * 1024
 
 _Heard = tuple[Event, Sequence[Instruction]]
 

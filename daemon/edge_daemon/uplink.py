@@ -352,6 +352,8 @@ class Uplink:
             if kind is None:
                 self._complain(f"a message on {message.topic[:100]!r}, which is not ours, is ignored")
                 continue
+            if kind is Down.DESIRED and self._again is not None:
+                self._again.cancel()  # an older one
             try:
                 await self._deliver[kind](message.payload, message.retained)
             except WireError as error:
@@ -366,8 +368,6 @@ class Uplink:
 
     def _try_again(self, message: Arrived) -> None:
         """In a while: it is retained, so that the hub sends it again only at the next connection."""
-        if self._again is not None:
-            self._again.cancel()  # an older one
         self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._take_in, message)
 
     async def _on_ack(self, payload: bytes, _retained: bool) -> None:

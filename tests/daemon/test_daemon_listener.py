@@ -101,6 +101,22 @@ def test_whoever_asks_for_the_headers_alone_gets_them_and_can_ask_on(
 
 
 @pytest.mark.parametrize(
+    "body", [b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"]
+)
+def test_whoever_asks_for_the_headers_alone_by_a_bad_request_gets_no_more_either(
+    short_path: Path, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    async def scene() -> None:
+        async with serving(short_path / "s") as connect:
+            reader, writer = await connect()
+            writer.write(b"HEAD /x HTTP/1.1\r\nHost: x\r\n" + body)
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).startswith(b"HTTP/1.1 4")
+
+    asyncio.run(scene())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
     ("sent", "status"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 no HTTP at all\r\n\r\n", 400),
@@ -212,6 +228,21 @@ def test_more_connections_than_the_daemon_bears_are_refused(
             assert status == 200
 
     asyncio.run(scene())
+
+
+def test_whoever_is_not_let_in_and_speaks_no_http_is_told_so_without_a_traceback(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 0)
+
+    async def scene() -> None:
+        async with serving(short_path / "s") as connect:
+            reader, writer = await connect()
+            writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+            assert (await answer(reader))[0] == 503
+
+    asyncio.run(scene())
+    assert not caplog.records
 
 
 def test_a_request_whose_sender_hangs_up_is_given_up(short_path: Path) -> None:

@@ -190,6 +190,18 @@ def test_where_there_is_no_room_to_begin_anew_memory_has_to_do(tmp_path: Path) -
         store.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_where_what_is_damaged_cannot_be_moved_aside_memory_has_to_do(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        (disk / "state.db").write_bytes(b"not a database" * 1000)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        store = opened(disk)
+        assert store.trouble is not None
+        assert "memory has to do" in store.trouble
+        assert store.quarantined is None
+        store.close()
+
+
 def test_a_floor_that_is_damaged_keeps_no_command_from_being_run(store: Store) -> None:
     store.commit(1.0, values={"commands.floor": b"\xff\xfe"})
     assert store.commands.floor() == 0.0

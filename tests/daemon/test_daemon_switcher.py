@@ -22,6 +22,8 @@ from edge_daemon.catalogue import Catalogue, Served
 from edge_daemon.config import Config
 from edge_daemon.journal import Journal
 from edge_daemon.lanes import Lane
+from edge_daemon.listener import Request
+from edge_daemon.peers import Peer
 from edge_daemon.policies import registry
 from edge_daemon.policy.frame import Frame
 from edge_daemon.policy.types import AppJoined, Event, Pinned, PinnedBy, Preferred
@@ -34,7 +36,7 @@ from edge_daemon.tasks import TaskOwner
 from edge_daemon.wishes.schedule import Override, Schedule, When
 from edge_daemon.wishes.state import AppWish, Site
 from edge_sdk.errors import StorageError
-from edge_sdk.local import Explanation, Register, Status
+from edge_sdk.local import AppPrefer, Explanation, Register, Status
 from edge_sdk.manifest import Latency, Origin
 from edge_sdk.mqtt import (
     MAX_UP_BYTES,
@@ -271,6 +273,29 @@ def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Ma
     asyncio.run(scene())
 
 
+def test_a_wish_that_comes_while_its_app_leaves_over_a_slow_disk_does_not_stay(served: Mapping[str, Served]) -> None:
+    async def scene() -> None:
+        async with begun(served) as board:
+            switcher = await board.starts()
+            api = board.api(switcher)
+            app = board.apps.join(Register(model="digits"), "digits", 0, board.monotonic())
+            await switcher.feed(AppWish(app=app.id, model="digits"), AppJoined(app=app.id, model="digits"))
+            goes_on = board.hangs()
+            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+            await asyncio.sleep(0)
+            leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
+            await asyncio.sleep(0)
+            path = f"/v1/apps/{app.id}/prefer"
+            body, peer = encode(AppPrefer(preference=Preference(max_latency_ms=1.0))), Peer(pid=1, uid=0, gid=0)
+            wishing = asyncio.ensure_future(api.handle(Request(method="POST", target=path, body=body, peer=peer)))
+            await asyncio.sleep(0)
+            goes_on.set()
+            await asyncio.wait({ordering, leaving, wishing})
+            assert of(switcher).preference.max_latency_ms is None
+
+    asyncio.run(scene())
+
+
 def test_what_was_measured_is_answered_once_the_disk_takes_it(
     served: Mapping[str, Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +330,40 @@ def test_what_was_measured_is_answered_once_the_disk_takes_it(
             assert found is not None
             assert found.reply is not None
             assert unpack_up(Up.REPLY, found.reply).body.status is ReplyStatus.DONE
+
+    asyncio.run(scene())
+
+
+def test_a_command_that_was_cut_short_is_answered_once_the_disk_takes_it(
+    served: Mapping[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commanding, "_AGAIN_S", 0.01)
+    command = Answer(command=new_token(), sent=5.0)
+
+    class Idle:
+        async def measure(self, _model: str, _variant: str | None) -> tuple[Latency, ...]:
+            raise NotImplementedError
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    async def scene() -> None:
+        async with begun(served) as board:
+            await board.lane.run(lambda: board.store.begin(command, 6.0))
+            switcher, tasks = await board.starts(), TaskOwner()
+            recorder = Recorder(sample_every_s=5.0, telemetry_every_s=30.0, now_s=0.0)
+            ordering = commanding.Commanding(
+                switcher, board.store, board.lane, board,
+                recorder=recorder, measurer=Idle(), tasks=tasks, state=State,
+            )  # fmt: skip
+            with monkeypatch.context() as broken:
+                broken.setattr(board.store, "commit", full)
+                await ordering.restore()
+            await asyncio.wait_for(asyncio.gather(*tasks._tasks.values()), 30)
+            found = await board.lane.run(lambda: board.store.commands.recall(command.command))
+            assert found is not None
+            assert found.reply is not None
+            assert unpack_up(Up.REPLY, found.reply).body.code == "interrupted"
 
     asyncio.run(scene())
 

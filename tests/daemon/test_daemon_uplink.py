@@ -102,3 +102,26 @@ def test_what_is_desired_is_tried_again_where_the_disk_did_not_take_it(
         asyncio.run(scene())
     assert seen == [b"1", b"2", b"2", b"2"], "the newest"
     assert len(caplog.records) == 1
+
+
+def test_what_was_desired_before_is_not_tried_again_once_the_hub_desires_another() -> None:
+    async def scene() -> None:
+        came = asyncio.Event()
+
+        async def desired(payload: bytes, _retained: bool) -> None:
+            if payload == b"1":
+                raise StorageError("the disk is full")
+            came.set()
+
+        uplink = made(on_desired=desired)
+        receiving = asyncio.ensure_future(uplink._receive())
+        for payload in (b"1", b"2"):
+            uplink._inbox.put_nowait(Arrived(topic=down_topic(DEVICE, Down.DESIRED), payload=payload, retained=True))
+        await asyncio.wait_for(came.wait(), 30)
+        assert uplink._again is not None
+        assert uplink._again.cancelled()
+        receiving.cancel()
+        await asyncio.wait({receiving})
+        ended(uplink)
+
+    asyncio.run(scene())

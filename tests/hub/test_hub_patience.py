@@ -20,7 +20,7 @@ from edge_hub.broker.authority import Authority
 from edge_hub.web import door
 from edge_hub.web.certificate import context_of
 from edge_hub.web.handshakes import Handshakes
-from edge_hub.web.patience import PatientProtocol
+from edge_hub.web.patience import PatientProtocol, _untaken
 from edge_sdk.errors import WireError
 
 _PATIENCE_S = 60.0
@@ -193,6 +193,28 @@ def test_who_reads_slowly_gets_all_of_it(way: Way) -> None:
         assert await asyncio.to_thread(read, port) > len(_MUCH)
 
     played(Measured, way, play)
+
+
+def test_how_much_is_left_of_an_answer_can_be_asked_until_the_end_is_told(way: Way) -> None:
+    """TLS has lost its connection by then; a timer may be due before it says so."""
+    found: list[int] = []
+
+    class Asking(Calm):
+        def connection_lost(self, exc: Exception | None) -> None:
+            try:
+                found.append(_untaken(self.transport))
+            finally:
+                super().connection_lost(exc)
+                ended.set()
+
+    async def play(port: int) -> None:
+        _, writer = await way.connect(port)
+        writer.transport.abort()
+        await ended.wait()
+
+    ended = asyncio.Event()
+    played(Asking, way, play)
+    assert len(found) == 1
 
 
 def test_connections_that_say_nothing_keep_nobody_out(way: Way) -> None:

@@ -206,6 +206,14 @@ def test_the_plot_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
         assert {"what runs", "die, °C", "energy drawn, Wh", "round trip, ms", "limit 75"} <= said
 
 
+def test_the_plot_says_the_energy_of_a_large_board_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "out.html"
+    path = write_scenario(tmp_path, seconds=600)
+    told(capsys, path, "--policy", "static-fast", "--set", "board.idle_w=1000", "--plot", page)
+    (energy,) = re.findall(r"energy drawn, Wh</text>.*?>0</text><text[^>]*>([^<]*)<", page.read_text("utf-8"))
+    assert re.fullmatch(r"1[78]\d\.\d", energy)  # 1000 W for 10 min, what computes, and some room
+
+
 def test_the_plot_draws_no_round_trip_where_nothing_goes_through(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +248,18 @@ def test_a_clairvoyant_that_cannot_keep_below_the_throttle_is_told_of_and_has_no
     assert found["oracle"]["gap_pct"] is None
     assert any("the firmware throttles even the smallest variant in seed 1" in note for note in found["notes"])
     assert not any("throttles" in note for note in told(capsys, path, "--policy", "static-fast", "--oracle")["notes"])
+
+
+def test_a_clairvoyant_fears_no_throttle_of_a_board_that_has_one_clock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenario(tmp_path)
+    asked = ["--policy", "static-fast", "--oracle", "--set", "board.steps=[1]"]
+    hot = told(capsys, path, *asked, "--set", "board.throttle_c=[40,45,38]")
+    assert not any("throttles" in note for note in hot["notes"])
+    calm = told(capsys, path, *asked)
+    assert hot["oracle"]["effective_accuracy"] == calm["oracle"]["effective_accuracy"]
+    assert hot["oracle"]["gap_pct"] == calm["oracle"]["gap_pct"] is not None
 
 
 # -------------------------------------------------------------------------------------- bundles, boards and traces

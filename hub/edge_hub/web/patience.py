@@ -150,8 +150,8 @@ def _unsent(transport: asyncio.Transport) -> int:
 
 def _untaken(transport: asyncio.Transport) -> int:
     """Bytes that wait here or, tcp(7), in the kernel, which asks for more once a third of its megabytes has gone."""
-    waiting = bytes(4)
+    waiting, sock = bytes(4), transport.get_extra_info("socket")  # None once TLS has lost its connection
     with contextlib.suppress(OSError, ValueError):  # no such question here; closed
-        waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        waiting = waiting if sock is None else fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
     (queued,) = struct.unpack("i", waiting)
     return _unsent(transport) + int(queued)

@@ -120,7 +120,7 @@ def feasible(world: World) -> Feasibility:
         temp=setting.temp_c is None or hottest_c <= setting.temp_c - _MARGIN_C,
         battery=run.alive_pct(until_s) == 100,  # noqa: PLR2004 - all of it
         power=setting.max_power_w is None or mean_w <= setting.max_power_w,
-        clock=hottest_c <= world.throttle_c[0],
+        clock=hottest_c <= world.slows_above_c,
     )
 
 

@@ -54,7 +54,7 @@ def modes_of(world: World) -> Modes:
     gain = left * (into @ after(0, 0, SUBSTEPS, 0))
     air = left.sum(axis=0) * (into @ after(0, 0, 0, 1))
     idle_j = (world.setting.board.idle_w + world.extra_w.reshape(-1, SUBSTEPS)) / SUBSTEPS
-    limits = [world.throttle_c[0], *([] if world.setting.temp_c is None else [world.setting.temp_c])]
+    limits = [world.slows_above_c, *([] if world.setting.temp_c is None else [world.setting.temp_c])]
     return Modes(
         start_c=into @ start,
         keep=values**SUBSTEPS,

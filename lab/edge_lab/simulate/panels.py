@@ -188,7 +188,7 @@ def _energy(frame: _Frame, world: World, run: Run, ends: tuple[float, float]) ->
     battery_j = world.setting.battery_j
     yield frame.value(0.0, ends, "0")
     if battery_j is None:
-        yield frame.value(ends[1], ends, f"{ends[1]:.2g}")
+        yield frame.value(ends[1], ends, f"{ends[1]:.1f}" if ends[1] >= 1 else f"{ends[1]:.2g}")
     else:
         yield from frame.level(battery_j / 3600, ends, f"battery {battery_j / 3600:.2f}")
     yield frame.line(np.asarray(run.energy_wh), ends, 4)

@@ -93,6 +93,11 @@ class World:
     radio_w: float = DEFAULT_RADIO_W
     switch_j: float = DEFAULT_SWITCH_J
 
+    @property
+    def slows_above_c(self) -> float:
+        """Above it the firmware slows down; never on a board of one clock."""
+        return self.throttle_c[0] if len(self.steps) > 1 else math.inf
+
 
 def actions_of(scenario: Scenario) -> tuple[Action, ...]:
     """What a task can do: each variant, and each server with and without a hedge by the fastest variant.
