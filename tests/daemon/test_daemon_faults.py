@@ -209,6 +209,7 @@ def test_on_a_disk_that_filled_up_it_starts_with_what_was_kept(
         status = board.status()
         assert "full" in status.trouble[0]
         assert status.models["digits"].pinned == "quick"
+        board.says("a restart would not know")
         (disk / "ballast").unlink()
         board.says("state is kept again")
         assert board.stop() == 0
