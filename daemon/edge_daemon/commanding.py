@@ -416,9 +416,9 @@ class Commanding:
             self.sender.state_changed()
 
     def _complain(self, text: str) -> None:
-        held_back = self._complaint.allows(self._clock.monotonic())
-        if held_back is not None:
-            log.warning("%s%s", text[:300], f" ({held_back} more such lines held back)" if held_back else "")
+        ending = self._complaint.ending(self._clock.monotonic())
+        if ending is not None:
+            log.warning("%s%s", text[:300], ending)
 
 
 def _whole(what: str, kept: bytes | None, read: Callable[[bytes], T]) -> T | None:

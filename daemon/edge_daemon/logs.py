@@ -60,6 +60,13 @@ class Seldom:
         held_back, self._held_back, self._last = self._held_back, 0, now_s
         return held_back
 
+    def ending(self, now_s: float) -> str | None:
+        """What a line ends with that tells of those held back, if it is time for a line; else None."""
+        held_back = self.allows(now_s)
+        if held_back is None:
+            return None
+        return f" ({held_back} more such lines held back)" if held_back else ""
+
 
 def _is_journal() -> bool:
     """Whether standard error is the very stream that systemd connected to the journal."""

@@ -315,6 +315,7 @@ class TestLog:
         assert seldom.allows(0.0) == 0
         assert [seldom.allows(float(s)) for s in range(1, 10)] == [None] * 9
         assert seldom.allows(60.0) == 9
+        assert [seldom.ending(at_s) for at_s in (60.0, 120.0, 180.0)] == [None, " (1 more such lines held back)", ""]
 
     def test_under_the_journal_each_line_has_its_priority(self) -> None:
         record = logging.LogRecord("x", logging.WARNING, "f", 1, "two\nlines", None, None)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,7 +18,7 @@ from daemon_stage import tiny_bundle
 
 from edge_daemon import catalogue, commanding
 from edge_daemon.api import Api
-from edge_daemon.apps import SILENT_S, Apps
+from edge_daemon.apps import SILENT_S, App, Apps
 from edge_daemon.catalogue import Catalogue, Served
 from edge_daemon.config import Config
 from edge_daemon.journal import Journal
@@ -246,6 +247,18 @@ def test_a_battery_that_is_to_last_for_hours_is_not_to_last_as_long_again_after_
     asyncio.run(scene())
 
 
+async def goodbye(
+    board: Board, switcher: Switcher, api: Api, app: App
+) -> tuple[threading.Event, asyncio.Future[Any], asyncio.Future[None]]:
+    """What lets the disk go on, an order that the disk holds up, and an app that leaves meanwhile."""
+    goes_on = board.hangs()
+    ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
+    await asyncio.sleep(0)
+    leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
+    await asyncio.sleep(0)
+    return goes_on, ordering, leaving
+
+
 def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Mapping[str, Served]) -> None:
     async def scene() -> None:
         async with begun(served) as board:
@@ -254,11 +267,7 @@ def test_an_app_whose_goodbye_meets_a_slow_disk_leaves_no_wish_behind(served: Ma
             app = board.apps.join(Register(model="digits"), "digits", 0, board.monotonic())
             wish = AppWish(app=app.id, model="digits", preference=Preference(max_latency_ms=1.0))
             await switcher.feed(wish, AppJoined(app=app.id, model="digits"))
-            goes_on = board.hangs()
-            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
-            await asyncio.sleep(0)
-            leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
-            await asyncio.sleep(0)
+            goes_on, ordering, leaving = await goodbye(board, switcher, api, app)
             leaving.cancel()  # it did not wait for the answer
             with pytest.raises(asyncio.CancelledError):
                 await leaving
@@ -280,11 +289,7 @@ def test_a_wish_that_comes_while_its_app_leaves_over_a_slow_disk_does_not_stay(s
             api = board.api(switcher)
             app = board.apps.join(Register(model="digits"), "digits", 0, board.monotonic())
             await switcher.feed(AppWish(app=app.id, model="digits"), AppJoined(app=app.id, model="digits"))
-            goes_on = board.hangs()
-            ordering = asyncio.ensure_future(switcher.commit([ORDERS[0]]))
-            await asyncio.sleep(0)
-            leaving = asyncio.ensure_future(api.leave(app, "it said goodbye"))
-            await asyncio.sleep(0)
+            goes_on, ordering, leaving = await goodbye(board, switcher, api, app)
             path = f"/v1/apps/{app.id}/prefer"
             body, peer = encode(AppPrefer(preference=Preference(max_latency_ms=1.0))), Peer(pid=1, uid=0, gid=0)
             wishing = asyncio.ensure_future(api.handle(Request(method="POST", target=path, body=body, peer=peer)))

@@ -53,6 +53,15 @@ def ended(uplink: Uplink) -> None:
     uplink._store.close()
 
 
+async def two_desired(uplink: Uplink, until: asyncio.Event) -> asyncio.Task[None]:
+    """Two documents arrive; returns who works through them, once that has come to pass."""
+    receiving = asyncio.ensure_future(uplink._receive())
+    for payload in (b"1", b"2"):
+        uplink._inbox.put_nowait(Arrived(topic=down_topic(DEVICE, Down.DESIRED), payload=payload, retained=True))
+    await asyncio.wait_for(until.wait(), 30)
+    return receiving
+
+
 def test_a_connection_that_breaks_while_the_last_is_sent_does_not_disturb_the_end() -> None:
     class Broken(Uplink):
         async def _send_due(self, _link: Link) -> None:
@@ -90,10 +99,7 @@ def test_what_is_desired_is_tried_again_where_the_disk_did_not_take_it(
             applied.set()
 
         uplink = made(on_desired=desired)
-        receiving = asyncio.ensure_future(uplink._receive())
-        for payload in (b"1", b"2"):
-            uplink._inbox.put_nowait(Arrived(topic=down_topic(DEVICE, Down.DESIRED), payload=payload, retained=True))
-        await asyncio.wait_for(applied.wait(), 30)
+        receiving = await two_desired(uplink, applied)
         receiving.cancel()
         await asyncio.wait({receiving})
         ended(uplink)
@@ -114,10 +120,7 @@ def test_what_was_desired_before_is_not_tried_again_once_the_hub_desires_another
             came.set()
 
         uplink = made(on_desired=desired)
-        receiving = asyncio.ensure_future(uplink._receive())
-        for payload in (b"1", b"2"):
-            uplink._inbox.put_nowait(Arrived(topic=down_topic(DEVICE, Down.DESIRED), payload=payload, retained=True))
-        await asyncio.wait_for(came.wait(), 30)
+        receiving = await two_desired(uplink, came)
         assert uplink._again is not None
         assert uplink._again.cancelled()
         receiving.cancel()

@@ -80,10 +80,7 @@ class Desk:
 
     def _more(self, line: str) -> str | None:
         """What such a line of the log ends with, if it is time for one."""
-        held_back = self._said.setdefault(line, Seldom(_LOG_EVERY_S)).allows(self._clock())
-        if held_back is None:
-            return None
-        return f" ({held_back} more such lines held back)" if held_back else ""
+        return self._said.setdefault(line, Seldom(_LOG_EVERY_S)).ending(self._clock())
 
 
 class _Clerk(threading.Thread):
